@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Width solvers: one module per way to spread a budget over coupled groups."""
