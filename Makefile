@@ -18,4 +18,4 @@ fix:
 	$(PYTHON) -m ruff check --fix .
 
 test:
-	$(PYTHON) -m pytest -q
+	$(PYTHON) -P -m pytest
