@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random: atoms in a drawn order, the control that every other criterion has to beat."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphprune.solvers.criteria import criterion
+from graphprune.solvers.saliency import Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from graphprune.groups import Group
+    from graphprune.solvers.criteria import Read
+
+__all__ = ["score"]
+
+
+@criterion("random")
+def score(groups: Sequence[Group], read: Read, seed: int) -> Scores:
+    """Score the atoms of each group in a drawn order; nothing is read.
+
+    A group's order depends on the seed and its id alone, not on the other groups. All groups have the same mean
+    score, so that chance ranks the atoms within a group but not the groups.
+    """
+    return Scores(tuple(_drawn(group, seed) for group in groups), ("random order",) * len(groups))
+
+
+def _drawn(group: Group, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    generator = np.random.default_rng([seed, zlib.crc32(group.id.encode())])
+    return (generator.permutation(group.size) + 0.5) / group.size
