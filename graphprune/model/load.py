@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading turns a file that somebody else made into a `Model`, or into one clear error.
+
+The order is: limits (before anything is allocated or expanded), parse, external data, validity. The protobuf
+that comes out is exactly the file's, external references included; nothing of it is ever changed afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from graphprune.errors import ModelFileError, UnsafeModelError, quote
+from graphprune.model.external import reason
+from graphprune.model.sniff import TEXT_SUFFIXES, sniff
+from graphprune.model.survey import Survey, survey
+from graphprune.model.tensors import TensorStore, count_bytes
+from graphprune.model.validate import validate
+
+__all__ = ["Limits", "Model", "load"]
+
+# Files this small may declare anything up to here: eight zeros stored as one byte each are no attack.
+_ALWAYS_ALLOWED: Final = 1 << 26
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a model may ask for before graphprune refuses it.
+
+    Attributes
+    ----------
+    file_bytes : int
+        Size of the model file (its external data not counted): what protobuf can hold.
+    nodes : int
+        Nodes, those in subgraphs and functions included.
+    depth : int
+        Nesting of graphs; the main graph has depth 1.
+    name_length : int
+        Characters of an identifier.
+    tensor_bytes : int
+        Sum of what all tensors declare, each stored range counted as often as it is used.
+    tensor_ratio : int
+        That sum divided by the bytes really present: models that unfold into far more than they hold are refused.
+    function_calls : int
+        Nodes after all local functions are expanded.
+    """
+
+    file_bytes: int = 2**31 - 1
+    nodes: int = 200_000
+    depth: int = 16
+    name_length: int = 2**20
+    tensor_bytes: int = field(default_factory=lambda: _memory() // 2)
+    tensor_ratio: int = 4
+    function_calls: int = 1_000_000
+
+
+def _memory() -> int:
+    """Return the bytes of main memory, or 16 GiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 34
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What tells one state of a file from another without reading it."""
+
+    device: int
+    inode: int
+    size: int
+    changed: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileStamp:
+        """Return the stamp in a `stat` result."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A loaded model.
+
+    Attributes
+    ----------
+    proto : onnx.ModelProto
+        Exactly as in the file (external references kept). Never mutated after loading.
+    path : Path or None
+        The file, if the model came from one.
+    tensors : TensorStore
+        Reads the values of this model's tensors.
+    name : str
+        The file's stem, or the graph's name.
+    """
+
+    proto: onnx.ModelProto
+    path: Path | None
+    tensors: TensorStore
+    name: str
+    stamp: FileStamp | None = None
+
+    def replaced(self, proto: onnx.ModelProto) -> Model:
+        """Return a model in memory with another protobuf, which may refer to the external data of this one."""
+        return Model(proto, None, self.tensors, self.name)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the file's bytes; with external data, of those of all its files.
+
+        Without external data this is what ``sha256sum`` prints. A model in memory is hashed in serialised form.
+
+        Raises
+        ------
+        ModelFileError
+            If the file has been changed since it was loaded.
+        """
+        if self.path is None:
+            try:
+                own = hashlib.sha256(self.proto.SerializeToString(deterministic=True)).hexdigest()
+            except (ValueError, RuntimeError) as error:
+                raise ModelFileError(f"model {quote(self.name)} is too large to be hashed in memory") from error
+        else:
+            own = _file_digest(self.path, self.stamp)
+        files = sorted(self.tensors.files.items())
+        if not files:
+            return own
+        total = hashlib.sha256(own.encode())
+        for location, file in files:
+            total.update(location.encode() + b"\0" + hashlib.sha256(file.content).digest())
+        return total.hexdigest()
+
+
+def load(source: str | Path | onnx.ModelProto, *, limits: Limits | None = None) -> Model:
+    """Read a model and check that it is safe and valid.
+
+    Parameters
+    ----------
+    source : str, Path or onnx.ModelProto
+        A binary ONNX file, or a model in memory (used as it is, not copied).
+    limits : Limits, optional
+        How much the model may ask for.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, unreadable, not ONNX, damaged, or not valid ONNX.
+    UnsafeModelError
+        If it exceeds a limit or reaches outside its folder.
+    UnsupportedModelError
+        If it is valid, but uses what graphprune does not read.
+    """
+    limits = limits or Limits()
+    try:
+        if isinstance(source, onnx.ModelProto):
+            return _finish(source, None, limits)
+        path = Path(source)
+        proto, stamp = _read(path, limits)
+        return _finish(proto, (path, stamp), limits)
+    except MemoryError as error:
+        raise UnsafeModelError("there is not enough memory to read this model") from error
+
+
+def _finish(proto: onnx.ModelProto, origin: tuple[Path, FileStamp] | None, limits: Limits) -> Model:
+    """Check a parsed model and wrap it."""
+    found = survey(proto, max_depth=limits.depth, max_nodes=limits.nodes, max_name=limits.name_length)
+    path, stamp = origin if origin else (None, None)
+    tensors = TensorStore(path)
+    tensors.check_all(found.tensors)
+    _check_amount(tensors, found, limits, stamp)
+    validate(proto, found, max_calls=limits.function_calls)
+    return Model(proto, path, tensors, path.stem if path is not None else proto.graph.name, stamp)
+
+
+def _check_amount(tensors: TensorStore, found: Survey, limits: Limits, stamp: FileStamp | None) -> None:
+    """Refuse a model whose tensors add up to more than memory, or than the files can stand for."""
+    declared = sum(count_bytes(held.tensor) for held in found.tensors)
+    allowed = limits.tensor_bytes
+    if stamp is not None:
+        present = stamp.size + sum(file.size for file in tensors.files.values())
+        allowed = min(allowed, max(_ALWAYS_ALLOWED, limits.tensor_ratio * present))
+    if declared > allowed:
+        raise UnsafeModelError(
+            f"the tensors declare {declared} bytes, more than the limit {allowed} for this file and machine",
+            hint="if the model is trustworthy, raise graphprune.model.load.Limits in a script",
+        )
+
+
+def _read(path: Path, limits: Limits) -> tuple[onnx.ModelProto, FileStamp]:
+    """Read and parse a model file, checking before and after that it is one and the same regular file."""
+    shown = quote(str(path))
+    if path.suffix.lower() in TEXT_SUFFIXES:
+        raise ModelFileError(
+            f"{shown} has a suffix of a textual model; only binary ONNX is read",
+            hint="convert it with onnx.load and onnx.save",
+        )
+    try:
+        with _open(path, limits) as file:
+            stamp = FileStamp.of(os.fstat(file.fileno()))
+            data = file.read()
+            after = FileStamp.of(os.fstat(file.fileno()))
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{shown} cannot be read: {reason(error)}") from error
+    if after != stamp or len(data) != stamp.size:
+        raise ModelFileError(f"{shown} changed while it was read", hint="wait until the file is complete")
+    if not data:
+        raise ModelFileError(f"{shown} is empty", hint="the file has 0 bytes; get or export it again")
+    return _parse(data, shown), stamp
+
+
+def _open(path: Path, limits: Limits) -> BinaryIO:
+    """Open a regular file of acceptable size; anything else is refused before it is opened."""
+    _check_status(path.stat(), path, limits)
+    # Non-blocking, in case a pipe has taken the file's place since the check.
+    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        _check_status(os.fstat(descriptor), path, limits)
+        return cast(BinaryIO, os.fdopen(descriptor, "rb", buffering=0))
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _check_status(status: os.stat_result, path: Path, limits: Limits) -> None:
+    shown = quote(str(path))
+    if stat.S_ISDIR(status.st_mode):
+        raise ModelFileError(f"{shown} is a folder", hint="give the .onnx file inside it")
+    if not stat.S_ISREG(status.st_mode):
+        raise ModelFileError(f"{shown} is not a regular file (a pipe, socket or device)")
+    if status.st_size > limits.file_bytes:
+        raise UnsafeModelError(
+            f"{shown} has {status.st_size} bytes, more than the limit {limits.file_bytes}",
+            hint="save the model with external data: onnx.save(model, path, save_as_external_data=True)",
+        )
+
+
+def _parse(data: bytes, shown: str) -> onnx.ModelProto:
+    """Parse the bytes of a model file."""
+    lookalike = sniff(data[:512])
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except (DecodeError, ValueError, RuntimeError) as error:
+        if lookalike is not None:
+            raise ModelFileError(f"{shown} looks like {lookalike.what}", hint=lookalike.hint) from error
+        if "depth" in str(error).lower():
+            raise UnsafeModelError(f"{shown} nests messages deeper than protobuf reads; the depth limit") from error
+        raise ModelFileError(
+            f"{shown} ({len(data)} bytes) is not an ONNX model, or truncated or corrupt",
+            hint="get or export the file again and compare its size",
+        ) from error
+    if lookalike is not None and not proto.HasField("graph"):
+        raise ModelFileError(f"{shown} looks like {lookalike.what}", hint=lookalike.hint)
+    if not proto.HasField("graph"):
+        raise ModelFileError(f"{shown} ({len(data)} bytes) has no graph: not an ONNX model, truncated or corrupt")
+    return proto
+
+
+def _file_digest(path: Path, stamp: FileStamp | None) -> str:
+    """Hash a file that must still be the one that was loaded."""
+    shown = quote(str(path))
+    try:
+        with path.open("rb") as file:
+            before = FileStamp.of(os.fstat(file.fileno()))
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            after = FileStamp.of(os.fstat(file.fileno()))
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{shown} cannot be read: {reason(error)}") from error
+    if before != after or (stamp is not None and stamp != before):
+        raise ModelFileError(f"{shown} changed after it was loaded", hint="run the command again")
+    return digest
