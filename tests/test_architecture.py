@@ -23,7 +23,7 @@ LAYERS = (
     ("graphprune.verify",),
     ("graphprune.surgery", "graphprune.fidelity", "graphprune.calibrate"),
     ("graphprune.solvers",),
-    ("graphprune.cost", "graphprune.plan"),
+    ("graphprune.budget", "graphprune.cost", "graphprune.plan"),
     ("graphprune.groups",),
     ("graphprune.labels",),
     ("graphprune.model",),
