@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The list of commands, and what is common to all of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from graphprune import __version__
+from graphprune.cli.apply import apply
+from graphprune.cli.inspect import inspect
+from graphprune.cli.normalize import normalize
+from graphprune.cli.solve import solve
+from graphprune.cli.verify import verify
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="graphprune",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (solve, inspect, apply, verify, normalize):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"graphprune {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Exit codes: 0 done, 1 request cannot be met, 2 wrong usage or input, 101 failed verification.")
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print a traceback with every error.")] = False,
+) -> None:
+    """Remove whole channels from a trained ONNX network; get a smaller dense ONNX file."""
+    del version, debug  # the boundary looks for --debug before anything is parsed

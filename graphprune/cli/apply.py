@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`graphprune apply`: carry out a stored plan, which may have been edited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphprune.cli import options as opt
+from graphprune.cli.carry_out import Job, carry_out, show
+from graphprune.cli.console import Talk
+from graphprune.cli.targets import Targets, beside
+
+__all__ = ["apply"]
+
+
+def apply(
+    model: opt.ModelFile,
+    plan: opt.PlanFile,
+    output: opt.Output = None,
+    updated_plan: Annotated[
+        Path | None,
+        typer.Option("--plan", metavar="FILE", help="Write the plan as applied, with all figures brought up to date."),
+    ] = None,
+    rebind: Annotated[
+        bool, typer.Option("--rebind", help="Accept another checkpoint or re-export of the same structure.")
+    ] = False,
+    force: opt.Force = False,
+    unverified: opt.Unverified = False,
+    bench: Annotated[bool, typer.Option("--bench", help="Time both models in onnxruntime.")] = False,
+    as_json: opt.Json = False,
+    dry_run: opt.DryRun = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Prune a model as a plan file says.
+
+    Writes MODEL.pruned.onnx. The kept indices of each group decide. Where they were edited,
+    everything that follows from them is computed again; a plan that contradicts itself is refused.
+    """
+    targets = Targets(output or beside(model, ".pruned.onnx"), updated_plan, force, dry_run)
+    targets.check([model, plan])
+
+    from graphprune import api
+    from graphprune import plan as plans
+
+    talk = Talk(verbose=verbose)
+    stored = plans.read(plan)
+    with talk.stage("loading"):
+        loaded = api.load(model)
+    with talk.stage("analysis"):
+        analysis = api.analyze(loaded, api.AnalyzeOptions(stored.model.inputs))
+    current = api.reconcile(analysis, stored, rebind=rebind)
+    for note in current.notes:
+        talk.note(note)
+    job = Job("apply", analysis, current.plan, targets, unverified, bench, current.notes)
+    show(carry_out(job, talk), as_json=as_json)

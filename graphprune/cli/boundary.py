@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The error boundary: whatever happens inside a command becomes two lines on stderr and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+import typer
+
+from graphprune.errors import GraphPruneError, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
+
+__all__ = ["run"]
+
+_USAGE = 2
+_INTERNAL = 101
+_INTERRUPTED = 130
+_PIPE_CLOSED = 141
+_TERMINATED = 143
+
+# typer brings its own copy of click in some versions and depends on click in others; reached
+# through a public class, the base of all its usage errors is right in both.
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM arrived; a BaseException so that nothing but ``finally`` reacts to it."""
+
+
+_ENDINGS: tuple[tuple[type[BaseException], str, int], ...] = (
+    (KeyboardInterrupt, "interrupted", _INTERRUPTED),
+    (typer.Abort, "interrupted", _INTERRUPTED),
+    (_TerminatedError, "terminated", _TERMINATED),
+    (MemoryError, "out of memory; nothing was written", _USAGE),
+)
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Run the command line and translate every way it can end into an exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    _prepare_streams()
+    try:
+        with _sigterm_raises():
+            code = _invoke(arguments)
+        sys.stdout.flush()
+    except BaseException as error:
+        code = _report(error, debug=debug)
+    return code
+
+
+def _invoke(arguments: list[str]) -> int:
+    from graphprune.cli.app import app
+
+    try:
+        result = typer.main.get_command(app).main(arguments, prog_name="graphprune", standalone_mode=False)
+    except SystemExit as exit_:
+        # typer turns a closed pipe into SystemExit(1) and swallows later output
+        if isinstance(exit_.__context__, OSError):
+            raise exit_.__context__ from None
+        raise
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: BaseException, *, debug: bool) -> int:
+    """Write what went wrong to stderr; return the exit code."""
+    if isinstance(error, BrokenPipeError):
+        _discard_stdout()
+        return _PIPE_CLOSED
+    if debug and not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    if isinstance(error, GraphPruneError):
+        _say(error.message, error.hint)
+        return error.exit_code
+    if isinstance(error, _CommandLineError):
+        message = getattr(error, "format_message", error.__str__)()
+        _say(message, _help_hint(error))
+        return _USAGE
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else _USAGE
+    for kind, message, code in _ENDINGS:
+        if isinstance(error, kind):
+            _say(message, None)
+            return code
+    if isinstance(error, OSError):
+        where = f"{quote(str(error.filename))}: " if error.filename else ""
+        _say(f"{where}{error.strerror or error}", None)
+        return _USAGE
+    _say(
+        f"internal error: {type(error).__name__}: {quote(str(error))[1:-1]}",
+        "this is a fault of graphprune; run again with --debug and report what it prints",
+    )
+    return _INTERNAL
+
+
+def _say(message: str, hint: str | None) -> None:
+    lines = [f"error: {_one_line(message)}"]
+    if hint:
+        lines.append(f"hint: {_one_line(hint)}")
+    print(*lines, sep="\n", file=sys.stderr)
+
+
+def _one_line(text: str) -> str:
+    """Return the text with line breaks and control characters made harmless."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else repr(c)[1:-1] for c in text).strip()
+
+
+def _help_hint(error: BaseException) -> str:
+    context = getattr(error, "ctx", None)
+    command = getattr(context, "command_path", "graphprune")
+    return f"see `{command} --help`"
+
+
+def _prepare_streams() -> None:
+    """Make printing safe where a stream is closed or cannot show every character."""
+    for name in ("stdout", "stderr"):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - lives as long as we do
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_stdout() -> None:
+    """Point stdout nowhere, so that the interpreter's last flush does not fail on the closed pipe."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - lives as long as we do
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _raise_terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise _TerminatedError

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The second half of `solve` and `apply`: surgery, verification, and only then writing; a summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
+    from graphprune.cli.console import Talk
+    from graphprune.cli.targets import Targets
+    from graphprune.model.load import Model
+    from graphprune.plan import Plan
+    from graphprune.report.bench import Timing
+    from graphprune.report.summary import Summary
+
+__all__ = ["Job", "carry_out", "show"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be carried out.
+
+    Parameters
+    ----------
+    command : str
+        Name of the command, for the report.
+    analysis : Analysis
+        Of the original model.
+    plan : Plan
+        What to remove.
+    targets : Targets
+        Where results go.
+    unverified : bool
+        Go on where the model cannot be run for verification.
+    bench : bool
+        Time both models against each other in the end.
+    notes : tuple of str
+        For the summary.
+    """
+
+    command: str
+    analysis: Analysis
+    plan: Plan
+    targets: Targets
+    unverified: bool = False
+    bench: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def carry_out(job: Job, talk: Talk) -> Summary:
+    """Prune, verify, write; return what there is to report."""
+    from graphprune import api, plan
+    from graphprune.report.summary import Summary
+
+    with talk.stage("surgery"):
+        pruned = api.apply(job.analysis, job.plan)
+    with talk.stage("verification"):
+        check = api.check(job.analysis, pruned, job.plan, unverified=job.unverified)
+        pruned = api.marked(pruned, check)
+    if not job.targets.dry:
+        with talk.stage("writing"):
+            if job.targets.plan is not None:
+                plan.write(job.plan, job.targets.plan, force=job.targets.force)
+            api.save(pruned, job.targets.output, force=job.targets.force)
+    return Summary(
+        command=job.command,
+        plan=job.plan,
+        totals=api.totals(job.analysis, job.plan, pruned),
+        check=check,
+        files=_files(job),
+        timing=_timing(job, pruned, talk) if job.bench else None,
+        notes=job.notes,
+    )
+
+
+def show(summary: Summary, *, as_json: bool) -> None:
+    """Print a summary."""
+    from graphprune.cli.console import print_json, print_tables
+    from graphprune.report.summary import summary_json
+    from graphprune.report.tables import summary_tables
+
+    if as_json:
+        print_json(summary_json(summary))
+    else:
+        print_tables(summary_tables(summary))
+
+
+def _files(job: Job) -> dict[str, str | None]:
+    source, targets = job.analysis.model.path, job.targets
+    written = not targets.dry
+    return {
+        "model": str(source) if source else None,
+        "output": str(targets.output) if written else None,
+        "plan": str(targets.plan) if written and targets.plan else None,
+    }
+
+
+def _timing(job: Job, pruned: Model, talk: Talk) -> Timing:
+    from graphprune.report.bench import paired_timing
+
+    original = job.analysis.model
+    with talk.stage("timing"):
+        return paired_timing(
+            original.path or original.proto.SerializeToString(),
+            pruned.proto.SerializeToString() if job.targets.dry else job.targets.output,
+            job.plan.model.inputs,
+        )

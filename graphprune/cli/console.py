@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where commands print: data on stdout, as tables or one JSON object; talk on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
+__all__ = ["Talk", "print_json", "print_tables"]
+
+_FILE_WIDTH = 160  # a file or a pipe has no width: wide enough that no table is cut
+
+
+class Talk:
+    """What a command says on stderr while it works.
+
+    Parameters
+    ----------
+    verbose : bool
+        Say how long each stage takes, too.
+    """
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._verbose = verbose
+
+    def note(self, text: str) -> None:
+        """Say something the user should know."""
+        print(f"note: {text}", file=sys.stderr)
+
+    def detail(self, text: str) -> None:
+        """Say something only with ``-v``."""
+        if self._verbose:
+            print(text, file=sys.stderr)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Name a stage of the work, and how long it took once it has succeeded."""
+        start = time.perf_counter()
+        yield
+        self.detail(f"{name}: {time.perf_counter() - start:.2f} s")
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    print(json.dumps(data, indent=2, allow_nan=False))
+
+
+def print_tables(tables: RenderableType) -> None:
+    """Print tables; colours only on a terminal, and not with ``NO_COLOR``."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _FILE_WIDTH
+    Console(file=sys.stdout, width=width, highlight=False, emoji=False, markup=False).print(tables)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`graphprune inspect`: look at a model's groups and what is frozen, or at the widths of a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphprune.cli import options as opt
+from graphprune.cli.console import Talk, print_json, print_tables
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file or a plan file.", show_default=False)],
+    input_shape: opt.InputShapes = None,
+    as_json: opt.Json = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Show what can be pruned in a model, or the widths of a plan.
+
+    Of a model: the coupled channel groups with their share of the cost, and what is frozen and why.
+    """
+    shapes = opt.parse_shapes(input_shape)
+    if file.suffix.lower() == ".json":
+        _inspect_plan(file, as_json=as_json)
+    else:
+        _inspect_model(file, shapes, Talk(verbose=verbose), as_json=as_json)
+
+
+def _inspect_plan(file: Path, *, as_json: bool) -> None:
+    from graphprune import plan as plans
+    from graphprune.report.summary import plan_json
+    from graphprune.report.tables import plan_tables
+
+    plan = plans.read(file)
+    if as_json:
+        print_json(plan_json(plan))
+    else:
+        print_tables(plan_tables(plan))
+
+
+def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]], talk: Talk, *, as_json: bool) -> None:
+    from graphprune import api
+    from graphprune.report.overview import model_json, model_tables
+
+    with talk.stage("loading"):
+        loaded = api.load(file)
+    with talk.stage("analysis"):
+        analysis = api.analyze(loaded, api.AnalyzeOptions(shapes))
+    if as_json:
+        print_json(model_json(analysis))
+    else:
+        print_tables(model_tables(analysis))

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`graphprune verify`: compare a pruned file with the masked original of its plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphprune.cli import options as opt
+from graphprune.cli.console import Talk, print_json
+
+__all__ = ["verify"]
+
+
+def verify(
+    model: opt.ModelFile,
+    pruned: Annotated[
+        Path, typer.Argument(metavar="PRUNED", help="The file that is to be checked.", show_default=False)
+    ],
+    plan: opt.PlanFile,
+    rebind: Annotated[
+        bool, typer.Option("--rebind", help="Accept another checkpoint or re-export of the same structure.")
+    ] = False,
+    as_json: opt.Json = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Compare a pruned model with the masked original.
+
+    Compares the files field by field, then runs both in onnxruntime and compares outputs and
+    intermediate tensors. Exit code 101 if they differ.
+    """
+    from dataclasses import asdict
+
+    from graphprune import api
+    from graphprune import plan as plans
+    from graphprune.report.tables import check_line
+
+    talk = Talk(verbose=verbose)
+    stored = plans.read(plan)
+    with talk.stage("loading"):
+        original, candidate = api.load(model), api.load(pruned)
+    with talk.stage("analysis"):
+        analysis = api.analyze(original, api.AnalyzeOptions(stored.model.inputs))
+        current = api.reconcile(analysis, stored, rebind=rebind)
+    for note in current.notes:
+        talk.note(note)
+    with talk.stage("verification"):
+        check = api.check(analysis, candidate, current.plan)
+    if as_json:
+        print_json(
+            {"command": "verify", "model": str(model), "pruned": str(pruned), "plan": str(plan), **asdict(check)}
+        )
+    else:
+        typer.echo(f"verified  {check_line(check)}")

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan check: a stored plan against the groups of the model it is to be applied to.
+
+Three states are told apart. The plan is as it was written: all figures must be right. Somebody
+edited ``kept`` of a group: what follows from it is stale and computed again. Somebody edited
+something else, or the file is damaged: refused, because what is meant is unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphprune.errors import PlanError, quote
+from graphprune.plan import GroupPlan, MemberPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    from graphprune.groups import Group, Member
+    from graphprune.plan import LayerPlan, Plan
+
+    Costs = Callable[[tuple[int, ...]], tuple[int, tuple[LayerPlan, ...]]]
+
+__all__ = ["Reconciled", "group_plan", "reconcile"]
+
+_REMADE = "make a new plan with `graphprune solve`"
+_EDIT_KEPT = "edit only `kept` of a group; everything else follows from it"
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """A plan whose every figure is right, and what had to be said on the way."""
+
+    plan: Plan
+    notes: tuple[str, ...] = ()
+
+
+def group_plan(group: Group, kept: Sequence[int]) -> GroupPlan:
+    """Return what keeping the atoms ``kept`` (ascending) means for every member of a group."""
+    stays = np.zeros(group.size, dtype=bool)
+    stays[list(kept)] = True
+    members = tuple(
+        MemberPlan(
+            initializer=member.initializer,
+            axis=int(member.axis),
+            role=member.role,
+            removed=tuple(_removed(member, stays)),
+            masked=bool(member.masked),
+        )
+        for member in group.members
+    )
+    kept_atoms = tuple(int(atom) for atom in kept)
+    return GroupPlan(group.id, group.name, int(group.size), kept_atoms, bool(group.exact), members)
+
+
+def reconcile(plan: Plan, groups: Sequence[Group], costs: Costs) -> Reconciled:
+    """Check a plan against the groups of a model; recompute what an edit of ``kept`` made stale.
+
+    Parameters
+    ----------
+    plan : Plan
+        As read from its file.
+    groups : sequence of Group
+        Of the model that it is to be applied to.
+    costs : callable
+        Gives, for the number of kept atoms of each group in the order of ``groups``, the cost
+        in the metric of the plan's budget and the layers of the plan.
+
+    Raises
+    ------
+    PlanError
+        If the groups or members are not those of the model, the members of a group contradict
+        each other, or nothing was edited and yet the claimed costs are wrong.
+    """
+    _same_groups(plan, groups)
+    derived = tuple(group_plan(group, stored.kept) for stored, group in zip(plan.groups, groups, strict=True))
+    edited = [
+        _is_edited(stored, right, group) for stored, right, group in zip(plan.groups, derived, groups, strict=True)
+    ]
+    after, layers = costs(tuple(len(group.kept) for group in derived))
+    right = replace(plan, groups=derived, layers=layers, budget=replace(plan.budget, after=after))
+    if not any(edited):
+        _claims_hold(plan, right)
+        return Reconciled(plan)
+    names = [group.id for group, changed in zip(derived, edited, strict=True) if changed]
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")  # noqa: PLR2004
+    notes = [f"kept was edited in {len(names)} group(s) ({shown}); the figures that follow from it are computed anew"]
+    if after > plan.budget.limit:
+        notes.append(f"the edited plan costs {after} {plan.budget.metric}, more than its budget of {plan.budget.limit}")
+    return Reconciled(right, tuple(notes))
+
+
+def _removed(member: Member, stays: npt.NDArray[np.bool_]) -> list[int]:
+    """Return the positions of a member that go, ascending."""
+    removed: list[int] = np.sort(member.positions[~stays[member.atoms]]).tolist()
+    return removed
+
+
+def _same_groups(plan: Plan, groups: Sequence[Group]) -> None:
+    """Refuse a plan whose groups, sizes or members are not those of the model."""
+    found = [group.id for group in groups]
+    stored = [group.id for group in plan.groups]
+    if found != stored:
+        missing, unknown = sorted(set(found) - set(stored)), sorted(set(stored) - set(found))
+        what = f"lacks the group {quote(missing[0])}" if missing else "has its groups in another order"
+        if unknown:
+            what = f"has a group {quote(unknown[0])} that the model does not have"
+        raise PlanError(f"the plan {what}", hint=_REMADE)
+    for mine, group in zip(plan.groups, groups, strict=True):
+        label = f"group {quote(mine.id)}"
+        if mine.size != group.size:
+            raise PlanError(f"{label} has size {mine.size} in the plan and {group.size} in the model", hint=_REMADE)
+        if (mine.name, mine.exact) != (group.name, group.exact):
+            raise PlanError(f"{label}: name or exactness are not those of the model", hint=_EDIT_KEPT)
+        expected = [(member.initializer, member.axis, member.role, member.masked) for member in group.members]
+        actual = [(member.initializer, member.axis, member.role, member.masked) for member in mine.members]
+        if expected != actual:
+            raise PlanError(f"{label}: {_first_difference(actual, expected)}", hint=_EDIT_KEPT)
+
+
+def _first_difference(actual: list[tuple[str, int, str, bool]], expected: list[tuple[str, int, str, bool]]) -> str:
+    for index, (mine, right) in enumerate(zip(actual, expected, strict=False)):
+        if mine != right:
+            return f"member {index} is {_member(mine)} in the plan and {_member(right)} in the model"
+    return f"{len(actual)} members in the plan, {len(expected)} in the model"
+
+
+def _member(facts: tuple[str, int, str, bool]) -> str:
+    name, axis, role, masked = facts
+    return f"{quote(name)} axis {axis} ({role}{', masked' if masked else ''})"
+
+
+def _is_edited(stored: GroupPlan, right: GroupPlan, group: Group) -> bool:
+    """Tell whether ``kept`` was edited after the members were written.
+
+    Members that agree with ``kept`` were not; members that all say the same other thing were
+    left behind by an edit of ``kept``; anything else is a contradiction.
+    """
+    wrong = [index for index, (a, b) in enumerate(zip(stored.members, right.members, strict=True)) if a != b]
+    if not wrong:
+        return False
+    before = group_plan(group, _implied(stored.members[wrong[0]], group.members[wrong[0]], group.size))
+    for index, (mine, former) in enumerate(zip(stored.members, before.members, strict=True)):
+        if mine != former:
+            member = stored.members[index] if index in wrong else stored.members[wrong[0]]
+            raise PlanError(
+                f"group {quote(stored.id)}: the removed indices of {quote(member.initializer)} axis {member.axis} "
+                "contradict kept and the other members",
+                hint=_EDIT_KEPT,
+            )
+    return True
+
+
+def _implied(mine: MemberPlan, member: Member, size: int) -> list[int]:
+    """Return the atoms that stay if those go of which the member removes a slice."""
+    gone = np.unique(member.atoms[np.isin(member.positions, np.array(mine.removed, dtype=np.int64))])
+    stays: list[int] = np.setdiff1d(np.arange(size), gone).tolist()
+    return stays
+
+
+def _claims_hold(plan: Plan, right: Plan) -> None:
+    """Refuse figures that nothing explains."""
+    if plan.budget.after != right.budget.after:
+        raise PlanError(
+            f"the plan claims a cost of {plan.budget.after} {plan.budget.metric}, but it is {right.budget.after}",
+            hint=_EDIT_KEPT,
+        )
+    if plan.budget.after > plan.budget.limit:
+        raise PlanError(f"the plan costs {plan.budget.after}, more than its limit of {plan.budget.limit}")
+    for index, (claimed, actual) in enumerate(zip(plan.layers, right.layers, strict=False)):
+        if claimed != actual:
+            raise PlanError(f"layer {index} ({quote(claimed.node)}): the claimed widths or costs are wrong")
+    if len(plan.layers) != len(right.layers):
+        raise PlanError(f"the plan has {len(plan.layers)} layers, the model {len(right.layers)}")

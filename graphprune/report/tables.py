@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables for the terminal: the outcome of a run, and the widths of a plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group as Stack
+from rich.table import Table
+from rich.text import Text
+
+from graphprune.plan import digest
+from graphprune.report import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
+
+    from graphprune.plan import GroupPlan, LayerPlan, Plan
+    from graphprune.report.bench import Timing
+    from graphprune.report.summary import Check, Summary, Total
+
+__all__ = ["grid", "plan_tables", "summary_tables", "table"]
+
+_UNITS = {"flops": "FLOPs", "params": "", "file size": "B"}
+_SECOND_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+
+
+def table(*columns: str, right: Iterable[str] = (), title: str | None = None) -> Table:
+    """Return an empty table with a light rule under its head; columns named in ``right`` align to the right."""
+    result = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    wanted = set(right)
+    for column in columns:
+        result.add_column(column, justify="right" if column in wanted else "left", no_wrap=True)
+    return result
+
+
+def grid(rows: Iterable[tuple[str, ...]]) -> Table:
+    """Return rows of text without lines: a label and what belongs to it."""
+    result = Table.grid(padding=(0, 2))
+    for index, row in enumerate(rows):
+        if index == 0:
+            result.add_column(style="bold", no_wrap=True)
+            for _ in row[1:]:
+                result.add_column(overflow="fold")
+        result.add_row(*(Text(cell) for cell in row))
+    return result
+
+
+def summary_tables(summary: Summary) -> RenderableType:
+    """Return the report of `solve` and `apply`: layers, totals, verification, timing, files, notes."""
+    rows = [_total(name, total) for name, total in summary.totals.items()]
+    rows.append(("verified", check_line(summary.check)))
+    if summary.timing:
+        rows.append(("time", _timing(summary.timing)))
+    rows += [(role, path) for role, path in summary.files.items() if path and role != "model"]
+    rows += [("note", note) for note in summary.notes]
+    return Stack(_layers(summary.plan.layers), grid(rows))
+
+
+def check_line(check: Check) -> str:
+    """Return the outcome of a verification as one line."""
+    if check.status == "identity":
+        return "nothing was removed, the file is the original"
+    if check.status == "skipped":
+        return "NO: onnxruntime cannot run this model, so nothing was compared (--unverified)"
+    return (
+        f"equal to the masked original within {check.error:.1e} of {check.tolerance:.1e} allowed, "
+        f"{check.compared} tensors; masking moved the outputs by {100 * check.effect:.3g} %"
+    )
+
+
+def plan_tables(plan: Plan) -> RenderableType:
+    """Return what `inspect` shows of a plan: the budget, the width of each layer as a bar, the groups."""
+    budget, solver = plan.budget, plan.solver
+    unit = _UNITS.get(budget.metric, "")
+    before, after, limit = (text.count(value, unit) for value in (budget.before, budget.after, budget.limit))
+    inputs = ", ".join(f"{text.name(key)} {'x'.join(map(str, shape))}" for key, shape in plan.model.inputs.items())
+    head = [
+        ("model", f"{text.name(plan.model.name)} (sha256 {plan.model.sha256[:12]}…, opset {plan.model.opset})"),
+        ("inputs", inputs or "none"),
+        ("budget", f"{budget.metric} {before} -> {after} ({text.percent(budget.after, budget.before)}), limit {limit}"),
+        ("solver", f"{text.name(solver.name)}, criterion {text.name(solver.criterion)}, seed {solver.seed}"),
+        ("digest", digest(plan)),
+    ]
+    return Stack(grid(head), _bars(plan.layers), _group_plans(plan.groups))
+
+
+def _layers(layers: tuple[LayerPlan, ...]) -> Table:
+    result = table("layer", "op", "width", "", "FLOPs", " ", "left", right=("width", "FLOPs", " ", "left"))
+    for layer in layers:
+        changed = layer.pruned_width != layer.width
+        result.add_row(
+            Text(text.name(layer.node)),
+            Text(text.name(layer.op, 20)),
+            str(layer.width),
+            f"-> {layer.pruned_width}" if changed else "",
+            text.count(layer.flops_before),
+            f"-> {text.count(layer.flops_after)}",
+            text.percent(layer.flops_after, layer.flops_before),
+        )
+    return result
+
+
+def _total(name: str, total: Total) -> tuple[str, str]:
+    unit = _UNITS[name]
+    before, after = text.count(total.before, unit), text.count(total.after, unit)
+    return name, f"{before} -> {after} ({text.percent(total.after, total.before)})"
+
+
+def _timing(timing: Timing) -> str:
+    return (
+        f"{_duration(timing.before)} -> {_duration(timing.after)} ({100 * timing.ratio:.1f} %) "
+        f"in onnxruntime on one thread, median of {timing.pairs} pairs"
+    )
+
+
+def _duration(seconds: float) -> str:
+    factor, unit = next((pair for pair in _SECOND_UNITS if seconds >= pair[0]), _SECOND_UNITS[-1])
+    return f"{seconds / factor:.3g} {unit}"
+
+
+def _bars(layers: tuple[LayerPlan, ...]) -> Table:
+    result = table("layer", "width", "of", "kept", "FLOPs left", right=("width", "of", "FLOPs left"))
+    for layer in layers:
+        share = layer.pruned_width / layer.width if layer.width else 1.0
+        result.add_row(
+            Text(text.name(layer.node)),
+            str(layer.pruned_width),
+            str(layer.width),
+            text.bar(share),
+            text.percent(layer.flops_after, layer.flops_before),
+        )
+    return result
+
+
+def _group_plans(groups: tuple[GroupPlan, ...]) -> Table:
+    result = table("group", "name", "kept", "of", "members", "exact", right=("kept", "of", "members"))
+    for group in groups:
+        exact = "yes" if group.exact else "no"
+        row = (text.name(group.id, 12), text.name(group.name), str(len(group.kept)), str(group.size))
+        result.add_row(*(Text(cell) for cell in row), str(len(group.members)), exact)
+    return result

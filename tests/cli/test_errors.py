@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every way a command can end badly: one or two lines on stderr, an exit code, nothing written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from graphprune import cli
+from graphprune.cli import boundary
+from graphprune.errors import BudgetUnreachableError, GraphPruneError, VerificationError
+
+COMMANDS = ["solve", "inspect", "apply", "verify", "normalize"]
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines()
+
+
+@pytest.mark.parametrize(
+    "share", ["0", "-0.5", "1.5", "nan", "inf", "1e-400", "50%", "0,5", "", "half", "0x1", "1_0", "\u0661"]
+)
+@pytest.mark.parametrize("option", ["--flops", "--params"])
+def test_a_budget_that_is_no_share_is_refused(
+    tmp_path: Path, share: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["solve", str(tmp_path / "model.onnx"), f"{option}={share}"]) == 2
+    error, hint = lines(capsys)
+    assert error.startswith(f"error: {option} cannot be '")
+    assert hint.startswith("hint: give the share to keep, a number with 0 < share <= 1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no budget is given"),
+        (["--flops", "0.5", "--params", "0.5"], "two budgets are given: flops=0.5 and params=0.5"),
+        (["--flops", "0.5", "--round-to", "0"], "--round-to cannot be '0'"),
+        (["--flops", "0.5", "--round-to", "8.5"], "--round-to cannot be '8.5'"),
+        (["--flops", "0.5", "--input-shape", "x"], "--input-shape cannot be 'x'"),
+        (["--flops", "0.5", "--input-shape", "x=1x0x3"], "has a size of 0"),
+        (["--flops", "0.5", "--input-shape", "x=1", "--input-shape", "x=2"], "gives 'x' twice"),
+        (["--flops", "0.5", "--input-shape", "x=1x-3"], "--input-shape cannot be"),
+        (["--flops", "0.5", "--min-keep", "0"], "--min-keep"),
+        (["--flops", "0.5", "--surprise"], "No such option"),
+        (["--flops", "0.5"], "missing.onnx"),
+    ],
+)
+def test_an_unusable_option_is_refused(
+    tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["solve", str(tmp_path / "missing.onnx"), *arguments]) == 2
+    found = lines(capsys)
+    assert len(found) <= 2
+    assert message in found[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_missing_argument_is_named(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command]) == 2
+    error, hint = lines(capsys)
+    assert error.startswith("error: Missing argument")
+    assert hint == f"hint: see `graphprune {command} --help`"
+
+
+def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sovle"]) == 2
+    assert "sovle" in lines(capsys)[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "first"),
+    [
+        (BudgetUnreachableError("too low", hint="ask for more"), 1, "error: too low"),
+        (VerificationError("differs"), 101, "error: differs"),
+        (GraphPruneError("a\nb\x1b[31m"), 101, "error: a b\\x1b[31m"),
+        (KeyboardInterrupt(), 130, "error: interrupted"),
+        (MemoryError(), 2, "error: out of memory; nothing was written"),
+        (OSError(28, "No space left on device", "x"), 2, "error: 'x': No space left on device"),
+        (ZeroDivisionError("division\nby zero"), 101, "error: internal error: ZeroDivisionError: division\\nby zero"),
+        (SystemExit(3), 3, None),
+    ],
+)
+def test_every_exception_becomes_lines_and_a_code(
+    error: BaseException,
+    code: int,
+    first: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(boundary, "_invoke", fail)
+    assert cli.main(["solve"]) == code
+    found = lines(capsys)
+    assert len(found) <= 2
+    assert (found[0] if found else None) == first
+    assert cli.main(["solve", "--debug"]) == code
+    assert ("Traceback" in capsys.readouterr().err) == (first is not None)
+
+
+def test_sigterm_unwinds_the_stack(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    cleaned = []
+
+    def work(_arguments: list[str]) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            cleaned.append(True)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(boundary, "_invoke", work)
+    assert cli.main([]) == 143
+    assert cleaned
+    assert lines(capsys) == ["error: terminated"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "graphprune", *arguments]
+    return subprocess.run(command, text=True, check=False, timeout=60, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run("--help", stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_reported() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run("--help", stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])
+def test_help_needs_no_terminal_and_no_locale(locale: str) -> None:
+    done = run(
+        *("solve", "--help"),
+        env={**os.environ, "LC_ALL": locale, "NO_COLOR": "1", "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert done.returncode == 0
+    assert "--flops" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert done.stderr == ""
