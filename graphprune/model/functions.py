@@ -14,7 +14,7 @@ import onnx
 from onnx import defs
 
 from graphprune.errors import ModelFileError, UnsafeModelError, UnsupportedModelError, quote
-from graphprune.model.survey import survey
+from graphprune.model.survey import nodes_below
 
 __all__ = ["check_functions", "expanded_size"]
 
@@ -35,6 +35,8 @@ def check_functions(proto: onnx.ModelProto, *, max_calls: int) -> None:
     UnsafeModelError
         If the model has more than `max_calls` nodes once all functions are expanded.
     """
+    if not proto.functions:
+        return
     bodies: dict[_Key, list[onnx.NodeProto]] = {}
     for function in proto.functions:
         key = (_domain(function.domain), function.name, function.overload)
@@ -42,8 +44,8 @@ def check_functions(proto: onnx.ModelProto, *, max_calls: int) -> None:
             raise ModelFileError(f"function {_show(key)} is defined twice")
         if defs.has(function.name, key[0]):
             raise UnsupportedModelError(f"function {_show(key)} redefines a standard operator")
-        bodies[key] = _nodes(function)
-    if expanded_size(_nodes(proto.graph), bodies) > max_calls:
+        bodies[key] = nodes_below(function)
+    if expanded_size(nodes_below(proto.graph), bodies) > max_calls:
         raise UnsafeModelError(f"the model has more than {max_calls} nodes once its functions are expanded, the limit")
 
 
@@ -87,12 +89,6 @@ def _calls(nodes: Iterable[onnx.NodeProto], bodies: dict[_Key, list[onnx.NodePro
         if key in bodies:
             counts[key] = counts.get(key, 0) + 1
     return counts
-
-
-def _nodes(body: onnx.GraphProto | onnx.FunctionProto) -> list[onnx.NodeProto]:
-    """Return the nodes of a body and of all graphs nested in it."""
-    unlimited = 2**62  # the whole model has passed its limits already
-    return survey(body, max_depth=unlimited, max_nodes=unlimited, max_name=unlimited).nodes
 
 
 def _domain(domain: str) -> str:

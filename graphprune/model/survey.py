@@ -9,6 +9,7 @@ shows here and nowhere later.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import onnx
 from google.protobuf.descriptor import FieldDescriptor
@@ -16,9 +17,11 @@ from google.protobuf.message import Message
 
 from graphprune.errors import ModelFileError, UnsafeModelError, quote
 
-__all__ = ["HeldTensor", "Survey", "label", "survey"]
+__all__ = ["HeldTensor", "Survey", "label", "nodes_below", "survey"]
 
 _IDENTIFIERS = frozenset({"name", "input", "output", "op_type", "domain", "overload", "dim_param", "key"})
+# For parts of a model that has passed its limits already.
+_UNLIMITED: Final = 2**62
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,14 @@ def label(node: onnx.NodeProto) -> str:
     return f"{quote(node.op_type)[1:-1]} node {quote(name)}"
 
 
-def survey(proto: Message, *, max_depth: int, max_nodes: int, max_name: int) -> Survey:
+def nodes_below(body: onnx.GraphProto | onnx.FunctionProto) -> list[onnx.NodeProto]:
+    """Return the nodes of a body and of all graphs nested in it."""
+    return survey(body).nodes
+
+
+def survey(
+    proto: Message, *, max_depth: int = _UNLIMITED, max_nodes: int = _UNLIMITED, max_name: int = _UNLIMITED
+) -> Survey:
     """Visit every message below `proto` once, without recursion.
 
     Parameters
@@ -66,6 +76,11 @@ def survey(proto: Message, *, max_depth: int, max_nodes: int, max_name: int) -> 
         Largest allowed number of nodes, nested ones included.
     max_name : int
         Largest allowed length of an identifier, in characters.
+
+    Returns
+    -------
+    Survey
+        With every message in the order of the file, outer ones first.
 
     Raises
     ------

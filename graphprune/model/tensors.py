@@ -170,6 +170,11 @@ class TensorStore:
         file = self._file(extent, f"tensor {quote(tensor.name)}")
         return memoryview(file.content)[extent.offset : extent.offset + count_bytes(tensor)]
 
+    def checked_raw(self, tensor: onnx.TensorProto) -> bytes | memoryview:
+        """Return `raw` of a tensor after `check`."""
+        self.check(tensor, f"tensor {quote(tensor.name)}")
+        return self.raw(tensor)
+
     def check(self, tensor: onnx.TensorProto, where: str) -> tuple[DataFile, Extent] | None:
         """Raise unless `tensor` can be read; return where its external data lies, if it has any.
 

@@ -17,7 +17,8 @@ from onnx import checker, defs, shape_inference
 from graphprune.errors import ModelFileError, UnsupportedModelError, quote
 from graphprune.model.functions import check_functions
 from graphprune.model.names import check_names
-from graphprune.model.survey import Survey, label, survey
+from graphprune.model.survey import HeldTensor, Survey, label, nodes_below, survey
+from graphprune.model.tensors import is_external
 
 __all__ = ["OLDEST_IR", "OLDEST_OPSET", "validate", "without_weights"]
 
@@ -26,7 +27,6 @@ OLDEST_IR: Final = 3
 _DEFAULT_DOMAINS: Final = frozenset({"", "ai.onnx"})
 _GROUPED: Final = frozenset({"Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv"})
 _WEIGHT_SLOT: Final = {"QLinearConv": 3}
-_UNLIMITED: Final = 2**62
 _SMALL: Final = 1024
 # Everything the checker and protobuf have been seen to raise on damaged models; all mean the same to a user.
 _CHECKER_ERRORS: Final = (
@@ -60,6 +60,8 @@ def validate(proto: onnx.ModelProto, found: Survey, *, max_calls: int) -> None:
     UnsafeModelError
         If its functions expand to more than `max_calls` nodes.
     """
+    if not proto.HasField("graph"):
+        raise ModelFileError("the model has no graph")
     _check_versions(proto)
     _check_kinds(proto, found)
     check_functions(proto, max_calls=max_calls)
@@ -67,7 +69,7 @@ def validate(proto: onnx.ModelProto, found: Survey, *, max_calls: int) -> None:
     _check_attributes(proto, found)
     _check_convolutions(found.graphs)
     try:
-        checker.check_model(without_weights(proto))
+        checker.check_model(without_weights(proto, found))
     except _CHECKER_ERRORS as error:
         text = str(error).strip().partition("\n")[0]
         raise ModelFileError(f"the model is not valid ONNX: {quote(text)[1:-1]}") from error
@@ -118,8 +120,7 @@ def _check_kinds(proto: onnx.ModelProto, found: Survey) -> None:
 
 def _check_attributes(proto: onnx.ModelProto, found: Survey) -> None:
     """Check what attributes may hold: references only in functions, steps of at least one."""
-    in_graph = survey(proto.graph, max_depth=_UNLIMITED, max_nodes=_UNLIMITED, max_name=_UNLIMITED).nodes
-    for node in in_graph:
+    for node in nodes_below(proto.graph) if proto.functions else found.nodes:
         for attribute in node.attribute:
             if attribute.ref_attr_name:
                 raise ModelFileError(
@@ -171,7 +172,7 @@ def _check_convolution(node: onnx.NodeProto, dims: Mapping[str, tuple[int, ...]]
         )
 
 
-def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+def without_weights(proto: onnx.ModelProto, found: Survey) -> onnx.ModelProto:
     """Return a copy of `proto` for the checker, in which large and external tensors have zero elements.
 
     No weight is copied on the way. Structure, names and types are those of `proto`; unknown fields, documentation
@@ -189,12 +190,15 @@ def without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     graph.value_info.extend(source.value_info)
     for tensor in source.initializer:
         graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=[0])
-    nested = survey(light, max_depth=_UNLIMITED, max_nodes=_UNLIMITED, max_name=_UNLIMITED).tensors
-    for held in nested:
-        tensor = held.tensor
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or math.prod(tensor.dims) > _SMALL:
+    if any(held.node is not None and _is_heavy(held) for held in found.tensors):
+        for held in filter(_is_heavy, survey(light).tensors):
+            tensor = held.tensor
             name, data_type = tensor.name, tensor.data_type
             tensor.Clear()
             tensor.name, tensor.data_type = name, data_type
             tensor.dims.append(0)
     return light
+
+
+def _is_heavy(held: HeldTensor) -> bool:
+    return is_external(held.tensor) or math.prod(held.tensor.dims) > _SMALL

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing puts a model on disk: whole or not at all, and never over an input.
+
+A result that fits protobuf becomes one file, external weights included. A larger one becomes a pair: a data file
+named by its content, and the ``.onnx`` file that refers to it and is renamed last, so that an interrupted run
+leaves the old pair intact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import onnx
+from google.protobuf.message import EncodeError
+
+from graphprune.errors import OutputError
+from graphprune.model.atomic import PendingFile, check_target, holds, output_errors, terminate_by_exception
+from graphprune.model.load import Model
+from graphprune.model.survey import survey
+from graphprune.model.tensors import TensorStore, count_bytes, is_external
+
+__all__ = ["INLINE_LIMIT", "save", "write_bytes_atomically"]
+
+INLINE_LIMIT: Final = 1_900_000_000
+"""Bytes of weights up to which a model is written as one file; protobuf ends at 2 GiB."""
+
+_SMALLEST_OUTSIDE: Final = 1024
+# Tensors start on a memory page, so that runtimes can map them.
+_ALIGNMENT: Final = 4096
+
+
+def write_bytes_atomically(data: bytes, path: Path, *, force: bool) -> None:
+    """Write `data` to `path` so that the path holds the old file or the whole new one at every instant.
+
+    Raises
+    ------
+    OutputError
+        If the file exists and `force` is not given, or if writing fails. What was there before is unchanged.
+    """
+    with output_errors(path), terminate_by_exception():
+        target = check_target(path, force=force)
+        with PendingFile(target) as pending:
+            pending.fill([data])
+            pending.commit()
+
+
+def save(model: Model, path: str | Path, *, force: bool = False, inline_limit: int = INLINE_LIMIT) -> Path:
+    """Write a model to a file, atomically.
+
+    Parameters
+    ----------
+    model : Model
+        Neither it nor the files it came from are changed.
+    path : str or Path
+        The output. A symbolic link is followed; a replaced file keeps its permissions.
+    force : bool, optional
+        Replace an existing file.
+    inline_limit : int, optional
+        Bytes of weights above which they go to a data file beside the output.
+
+    Returns
+    -------
+    Path
+        The output path as given.
+
+    Raises
+    ------
+    OutputError
+        If the output exists and `force` is not given, is an input, or cannot be written.
+    ModelFileError, UnsafeModelError
+        If external data of the model cannot be read.
+    """
+    path = Path(path)
+    held = [entry.tensor for entry in survey(model.proto).tensors]
+    with output_errors(path), terminate_by_exception():
+        target = check_target(path, force=force, inputs=_inputs(model))
+        if sum(count_bytes(tensor) for tensor in held) > inline_limit:
+            _write_pair(model, target, force=force)
+        else:
+            data = _serialise(_inlined(model) if any(map(is_external, held)) else model.proto)
+            with PendingFile(target) as pending:
+                pending.fill([data])
+                pending.commit()
+    return path
+
+
+def _inputs(model: Model) -> list[Path]:
+    """Return every file that the model was read from."""
+    own = [path for path in (model.path, model.tensors.model_path) if path is not None]
+    return own + [file.path for file in model.tensors.files.values()]
+
+
+def _serialise(proto: onnx.ModelProto) -> bytes:
+    try:
+        return proto.SerializeToString()
+    except (EncodeError, ValueError, RuntimeError) as error:
+        raise OutputError("the model is too large or too deep for protobuf to write") from error
+
+
+def _inlined(model: Model) -> onnx.ModelProto:
+    """Return a copy of the model's protobuf with all external weights inside."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for entry in survey(proto).tensors:
+        if is_external(entry.tensor):
+            _put_inside(entry.tensor, model.tensors)
+    return proto
+
+
+def _put_inside(tensor: onnx.TensorProto, tensors: TensorStore) -> None:
+    tensor.raw_data = bytes(tensors.checked_raw(tensor))
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+
+
+@dataclass(frozen=True, eq=False)
+class _DataFile:
+    """The content of a data file: the bytes of `sources`, each at its offset, zeros between."""
+
+    sources: list[onnx.TensorProto]
+    offsets: list[int]
+    tensors: TensorStore
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        end = 0
+        for source, offset in zip(self.sources, self.offsets, strict=True):
+            yield bytes(offset - end)
+            piece = self.tensors.checked_raw(source)
+            end = offset + len(piece)
+            yield piece
+
+
+def _write_pair(model: Model, target: Path, *, force: bool) -> None:
+    """Write a data file and the model that refers to it; the model is renamed last."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    outside, content = _lay_out(model, proto)
+    digest = hashlib.sha256()
+    for piece in content:
+        digest.update(piece)
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", target.stem)
+    data_target = target.with_name(f"{stem}-{digest.hexdigest()[:8]}.data")
+    for tensor, offset in zip(outside, content.offsets, strict=True):
+        _put_outside(tensor, data_target.name, offset)
+    with ExitStack() as stack:
+        data_file = None if _is_there(data_target, content) else stack.enter_context(PendingFile(data_target))
+        if data_file is not None:
+            check_target(data_target, force=force, inputs=_inputs(model))
+            data_file.fill(content)
+        model_file = stack.enter_context(PendingFile(target))
+        model_file.fill([_serialise(proto)])
+        if data_file is not None:
+            data_file.commit()
+        model_file.commit()
+
+
+def _lay_out(model: Model, proto: onnx.ModelProto) -> tuple[list[onnx.TensorProto], _DataFile]:
+    """Choose the tensors of `proto` (a copy of the model's) that go outside, and where; put all others inside."""
+    outside: list[onnx.TensorProto] = []
+    content = _DataFile([], [], model.tensors)
+    end = 0
+    for source, entry in zip(survey(model.proto).tensors, survey(proto).tensors, strict=True):
+        tensor, size = entry.tensor, count_bytes(entry.tensor)
+        stored = is_external(tensor) or tensor.HasField("raw_data")
+        if stored and entry.node is None and size >= _SMALLEST_OUTSIDE:
+            offset = -(-end // _ALIGNMENT) * _ALIGNMENT
+            content.sources.append(source.tensor)
+            content.offsets.append(offset)
+            outside.append(tensor)
+            end = offset + size
+        elif is_external(tensor):
+            _put_inside(tensor, model.tensors)
+    return outside, content
+
+
+def _put_outside(tensor: onnx.TensorProto, location: str, offset: int) -> None:
+    length = count_bytes(tensor)
+    tensor.ClearField("raw_data")
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=value)
+
+
+def _is_there(path: Path, content: _DataFile) -> bool:
+    """Return whether an earlier run has left this very data file, for us to use as it is."""
+    try:
+        return path.lstat().st_nlink == 1 and holds(path, content)
+    except OSError:
+        return False
