@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def fill(problem: Problem, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
     group, so that groups on different scales compete fairly; of equal steps the group that comes first wins.
 
     The cost of a step never falls when other groups grow. So a group whose step does not fit is done for good, and
-    an old gain per cost in the queue is an upper bound: only the head of the queue is evaluated again.
+    an old gain per cost in the queue is an upper bound: only the head of the queue is ever evaluated again.
 
     Parameters
     ----------
@@ -43,29 +43,65 @@ def fill(problem: Problem, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
     InternalError
         When a width is not a level of its group, or `widths` exceed the limit.
     """
-    widths = widths.astype(np.int64, copy=True)
-    height = _heights(problem, widths)
-    room = problem.limit - problem.cost(widths)
-    if room < 0:
-        raise InternalError(f"the widths to fill up from cost {-room} more than the limit of {problem.limit}")
-    gains = [_gains(scores, levels) for scores, levels in zip(problem.scores, problem.levels, strict=True)]
-    queue = [(-math.inf, group) for group, gain in enumerate(gains) if height[group] < len(gain)]  # a valid heap
+    filling = _Filling(problem, widths)
+    queue = [step for group in range(len(widths)) if (step := filling.next_step(group))]
+    heapq.heapify(queue)
     while queue:
-        _, group = heapq.heappop(queue)
-        target = int(problem.levels[group][height[group] + 1])
-        cost = problem.cost.change(widths, group, target)
-        if cost > room:
-            continue
-        entry = (_priority(gains[group][height[group]], cost), group)
-        if queue and entry > queue[0]:
-            heapq.heappush(queue, entry)
-            continue
-        widths[group] = target
-        height[group] += 1
-        room -= cost
-        if height[group] < len(gains[group]):
-            heapq.heappush(queue, (-math.inf, group))
-    return widths
+        step = heapq.heappop(queue)
+        if step.age != filling.age:  # other groups grew since: what the step costs may have risen
+            fresh = filling.next_step(step.group)
+            if fresh is None:
+                continue
+            if queue and fresh > queue[0]:
+                heapq.heappush(queue, fresh)
+                continue
+            step = fresh
+        filling.take(step)
+        if following := filling.next_step(step.group):
+            heapq.heappush(queue, following)
+    return filling.widths
+
+
+class _Step(NamedTuple):
+    """The step of a group to its next level; steps sort best first, then by group."""
+
+    priority: float
+    group: int
+    width: int
+    cost: int
+    age: int
+
+
+class _Filling:
+    """The widths as they grow; `age` counts the steps taken."""
+
+    def __init__(self, problem: Problem, widths: npt.NDArray[np.int64]) -> None:
+        self._problem = problem
+        self.widths = widths.astype(np.int64, copy=True)
+        self.age = 0
+        self._height = _heights(problem, widths)
+        self._gains = [_gains(scores, levels) for scores, levels in zip(problem.scores, problem.levels, strict=True)]
+        self._room = problem.limit - problem.cost(self.widths)
+        if self._room < 0:
+            raise InternalError(f"the widths to fill up exceed the limit of {problem.limit} by {-self._room}")
+
+    def next_step(self, group: int) -> _Step | None:
+        """Return the next step of a group at its present cost, or None if it has none or it does not fit."""
+        height = self._height[group]
+        if height == len(self._gains[group]):
+            return None
+        width = int(self._problem.levels[group][height + 1])
+        cost = self._problem.cost.change(self.widths, group, width)
+        if cost > self._room:
+            return None
+        return _Step(_priority(self._gains[group][height], cost), group, width, cost, self.age)
+
+    def take(self, step: _Step) -> None:
+        """Carry out a step whose cost is up to date."""
+        self.widths[step.group] = step.width
+        self._height[step.group] += 1
+        self._room -= step.cost
+        self.age += 1
 
 
 def _heights(problem: Problem, widths: npt.NDArray[np.int64]) -> list[int]:
@@ -90,5 +126,5 @@ def _gains(scores: npt.NDArray[np.float64], levels: npt.NDArray[np.int64]) -> li
 
 
 def _priority(gain: float, cost: int) -> float:
-    """Return the key by which the queue sorts, least first; a step that costs nothing comes before all others."""
+    """Return the key by which steps sort, least first; a step that costs nothing comes before all others."""
     return -gain / cost if cost > 0 else -math.inf

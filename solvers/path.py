@@ -119,7 +119,8 @@ def _relative(sizes: npt.NDArray[np.int64], importance: npt.NDArray[np.float64])
         return np.ones(len(sizes), dtype=np.float64)
     scaled = np.maximum(importance, 0.0) / largest
     average = float((sizes * scaled).sum()) / int(sizes.sum())
-    return scaled / average
+    relative: npt.NDArray[np.float64] = scaled / average
+    return relative
 
 
 def _sorted_path(

@@ -3,22 +3,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
 
 from graphprune.solvers.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import numpy as np
+    from collections.abc import Sequence
 
     from graphprune.groups import Group
     from graphprune.solvers.saliency import Scores
 
 __all__ = ["Criterion", "Read", "criterion", "get", "names"]
 
-if TYPE_CHECKING:
-    Read = Callable[[str], np.ndarray[Any, Any]]  # the tensor that a member names, of any float type
+Read = Callable[[str], npt.NDArray[Any]]  # gives the tensor that a member names, of any float type
 
 
 class Criterion(Protocol):

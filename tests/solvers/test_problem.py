@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The width problem refuses parts that contradict each other, and budgets out of reach."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from solver_cases import problem
+
+from graphprune.errors import BudgetUnreachableError, InternalError
+from graphprune.solvers.problem import ensure_reachable
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"groups": ("a",)}, "1 groups, but sizes"),
+        ({"scores": (np.ones(4),)}, "entries"),
+        ({"scores": (np.ones(4), np.ones(5))}, "'g001' has 6 atoms"),
+        ({"importance": np.array([1.0, np.nan])}, "not a finite number"),
+        ({"importance": np.array([1.0, np.inf])}, "not a finite number"),
+        ({"levels": (np.array([1, 4]), np.array([1, 5]))}, "'g001' must ascend"),
+        ({"levels": (np.array([4, 1]), np.array([6]))}, "'g000' must ascend"),
+        ({"levels": (np.array([0, 4]), np.array([6]))}, "'g000' must ascend"),
+        ({"levels": (np.array([1, 1, 4]), np.array([6]))}, "'g000' must ascend"),
+        ({"levels": (np.array([], dtype=np.int64), np.array([6]))}, "'g000' must ascend"),
+        ({"levels": (np.array([1.0, 4.0]), np.array([6]))}, "'g000' must ascend"),
+    ],
+)
+def test_contradictions_are_refused(change, message):
+    with pytest.raises(InternalError, match=message):
+        dataclasses.replace(problem([4, 6]), **change)
+
+
+def test_the_smallest_cost_is_that_of_the_narrowest_levels():
+    case = problem([8, 12], round_to=4)
+    assert case.smallest.tolist() == [4, 4]
+    assert ensure_reachable(case) == case.cost(np.array([4, 4]))
+
+
+def test_a_budget_out_of_reach_says_what_is_in_reach():
+    case = problem([8, 12], round_to=4)
+    full, least = case.cost(case.sizes), case.cost(case.smallest)
+    with pytest.raises(BudgetUnreachableError) as raised:
+        ensure_reachable(dataclasses.replace(case, limit=least - 1))
+    assert f"{least - 1:,}" in raised.value.message
+    assert f"of {full:,}" in raised.value.message
+    assert f"the smallest reachable is {least:,} ({100 * least / full:.3g} %)" in raised.value.message
+    assert "--round-to 1" in str(raised.value.hint)
+    assert raised.value.exit_code == 1
