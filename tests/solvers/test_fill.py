@@ -85,6 +85,14 @@ def test_it_starts_from_levels_within_the_limit():
         fill(case, np.array([8, 8]))
 
 
+def test_few_steps_are_evaluated_again_where_all_groups_share_all_layers():
+    shared = Multilinear(np.ones(5, dtype=np.int64), np.zeros((5, 2), np.int64), np.ones((5, 2, 60), np.int64))
+    case = problem([64] * 60, scores=[np.ones(64)] * 60, round_to=4)
+    case = dataclasses.replace(case, cost=shared, limit=shared(case.sizes) // 2)
+    steps = (fill(case, case.smallest) // 4 - 1).sum()
+    assert shared.changes <= 20 * (steps + 60)
+
+
 def test_two_hundred_groups_are_filled_quickly():
     case = problem([256] * 200, share=0.5, round_to=4)
     begin = time.perf_counter()
