@@ -100,7 +100,12 @@ def test_slices_of_tensors_larger_than_a_piece(axis, tmp_path):
     array[:] = RNG.standard_normal(array.shape)
     others = tuple(other for other in range(3) if other != axis)
     found = sum_slices(array, axis, np.square)
-    np.testing.assert_allclose(found, (np.asarray(array, dtype=np.float64) ** 2).sum(axis=others), rtol=1e-12)
+    exact = np.asarray(array, dtype=np.float64) ** 2
+    np.testing.assert_allclose(found, exact.sum(axis=others), rtol=1e-12)
+    for weight_axis in range(3):
+        weights = RNG.random([length if d == weight_axis else 1 for d, length in enumerate(array.shape)])
+        found = sum_slices(array, axis, np.square, weights)
+        np.testing.assert_allclose(found, (exact * weights).sum(axis=others), rtol=1e-12)
 
 
 @pytest.mark.parametrize("order", [1, 2])

@@ -179,9 +179,19 @@ def test_groups_of_one_size_are_ordered_by_importance():
 
 
 def test_a_group_without_importance_stays_at_the_floor():
-    case = problem([50, 50], importance=np.array([1.0, 0.0]))
+    case = problem([50, 50, 15], importance=np.array([1.0, 0.0, 0.0]))
     path = width_path(case, case.importance)
-    assert path.widths(len(path.knots)).tolist() == [50, 5]
+    assert path.widths(len(path.knots)).tolist() == [50, 5, 2]  # a tenth, rounded half up
+
+
+def test_a_point_that_costs_exactly_the_budget_is_taken():
+    case = problem([9, 20, 31])
+    path = width_path(case, case.importance)
+    for point in range(len(path.knots) + 1):
+        tight = dataclasses.replace(case, limit=case.cost(path.widths(point)))
+        solution = bisection(tight)
+        assert solution.widths.tolist() == path.widths(point).tolist()
+        assert best_on_path(tight, solution) == tight.limit
 
 
 def test_an_exponent_spreads_widths():
