@@ -1,2 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label rules: one module per operator family, each rule a pure function of one node."""
+"""Label rules, one file per operator family. Importing this package registers them all.
+
+A rule states which slices of a node's inputs, outputs and weights hang together, and what
+forbids removing them. Where an operator also spells out sizes, its adapter stands beside it.
+"""
+
+from graphprune.labels.rules import (
+    convolution,
+    elementwise,
+    joining,
+    linear,
+    normalization,
+    pooling,
+    reduction,
+    regrouping,
+    resampling,
+    selection,
+)

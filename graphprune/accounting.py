@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counting: turn labelled axes into the exact cost polynomials of a model.
+
+A tensor that several nodes read with *different* slices (exporters merge equal constants) is
+counted once per set of slices, before and after pruning: surgery gives each its own copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import prod
+
+from onnx import TensorProto
+
+from graphprune.cost import CostModel, Length, Polynomial, Term
+from graphprune.groups import Grouping
+from graphprune.labels.operator import Scope
+from graphprune.labels.space import Cost, Use
+from graphprune.labels.vector import Labels
+from graphprune.model.graph import Node
+from graphprune.model.tensors import count_bytes
+
+__all__ = ["Accounts", "Layer"]
+
+_FLOATS = frozenset(
+    value
+    for name, value in TensorProto.DataType.items()
+    if name in ("FLOAT", "DOUBLE", "BFLOAT16") or name.startswith(("FLOAT16", "FLOAT8", "FLOAT4", "FLOAT6"))
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One counted node: its output channels, FLOPs and parameters as functions of the widths."""
+
+    node: str
+    op: str
+    width: Length
+    flops: Polynomial
+    params: Polynomial
+
+
+@dataclass
+class _Stored:
+    """A stored (or folded) tensor and the different ways in which its readers slice it."""
+
+    elements: int
+    bytes: int
+    is_float: bool
+    ways: dict[tuple[bytes, ...], tuple[Length, ...]] = field(default_factory=dict)
+
+
+class Accounts:
+    """Costs of one labelled graph.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+        Counted nodes, in graph order.
+    shared : frozenset of str
+        Stored tensors whose readers keep different slices.
+    """
+
+    def __init__(self, scope: Scope, grouping: Grouping) -> None:
+        self._scope = scope
+        self._grouping = grouping
+        self._lengths: dict[tuple[int, int, int], tuple[Length, bytes]] = {}
+        self._uses: dict[int, list[Use]] = {}
+        for use in scope.space.uses:
+            self._uses.setdefault(use.node.index, []).append(use)
+        self._tensors = self._collect()
+        self.shared = frozenset(name for name, stored in self._tensors.items() if len(stored.ways) > 1)
+        self.layers = tuple(self._layer(cost) for cost in scope.space.costs)
+
+    def model(self) -> CostModel:
+        """Return the costs of the whole model."""
+        sizes = self._grouping.sizes
+        flops = [self._flops(cost) for cost in self._scope.space.costs]
+        params = [
+            term for stored in self._tensors.values() if stored.is_float for term in _terms(stored, stored.elements)
+        ]
+        size = [term for stored in self._tensors.values() for term in _terms(stored, stored.bytes)]
+        return CostModel(sizes, Polynomial(flops, sizes), Polynomial(params, sizes), Polynomial(size, sizes))
+
+    def _length(self, labels: Labels) -> tuple[Length, bytes]:
+        """Length of an axis, and a key that is equal where the kept slices always are."""
+        key = (id(labels.base), labels.repeat, labels.tile)
+        if key not in self._lengths:
+            atoms = self._grouping.atom_of[labels.base]
+            whole = not (atoms >= 0).any()
+            same = b"" if whole else atoms.tobytes() + bytes(f"/{labels.repeat}/{labels.tile}", "ascii")
+            self._lengths[key] = self._grouping.length(labels), same
+        return self._lengths[key]
+
+    def _flops(self, cost: Cost) -> Term:
+        return Term(2 * cost.scale, tuple(self._length(factor)[0] for factor in cost.factors))
+
+    def _layer(self, cost: Cost) -> Layer:
+        sizes = self._grouping.sizes
+        terms = [
+            Term(_rest(use.axes), tuple(self._length(axis)[0] for axis in use.axes if axis.live))
+            for use in self._uses.get(cost.node.index, ())
+        ]
+        missing = self._untracked(cost.node)
+        return Layer(
+            cost.node.label,
+            cost.node.op_type,
+            self._length(cost.outer)[0],
+            Polynomial([self._flops(cost)], sizes),
+            Polynomial([*terms, Term(missing, ())], sizes),
+        )
+
+    def _untracked(self, node: Node) -> int:
+        """Elements of constant inputs that the rule did not label (a bias of a layer that stays whole)."""
+        shapes = self._scope.shapes
+        tracked = {use.slot for use in self._uses.get(node.index, ())}
+        return sum(
+            prod(shapes.dims[name])
+            for slot, name in enumerate(node.inputs)
+            if slot not in tracked and name in shapes.constant and shapes.dtypes.get(name) in _FLOATS
+        )
+
+    def _collect(self) -> dict[str, _Stored]:
+        """Find all stored tensors and the ways in which they are read."""
+        scope = self._scope
+        tensors: dict[str, _Stored] = {}
+        for name, tensor in self._stored():
+            tensors[name] = _Stored(prod(tensor.dims), count_bytes(tensor), tensor.data_type in _FLOATS)
+        for use in scope.space.uses:
+            root = scope.constants.trace(use.tensor)
+            if root.tensor not in tensors:
+                tensors[root.tensor] = self._folded(root.tensor, tensors)
+            found = {stored: self._length(use.axes[at]) for at, stored in enumerate(root.axes) if stored is not None}
+            rank = len(scope.shapes.dims[root.tensor])
+            lengths = tuple(
+                found[at] if at in found else (Length.fixed(scope.shapes.dims[root.tensor][at]), b"")
+                for at in range(rank)
+            )
+            tensors[root.tensor].ways.setdefault(
+                tuple(key for _, key in lengths), tuple(length for length, _ in lengths)
+            )
+        self._add_whole_readers(tensors)
+        return tensors
+
+    def _stored(self) -> Iterable[tuple[str, TensorProto]]:
+        yield from self._scope.graph.initializers.items()
+        for node in self._scope.graph.nodes:
+            if node.op_type == "Constant" and not node.domain and isinstance(node.attribute("value"), TensorProto):
+                yield node.outputs[0], node.attribute("value")
+
+    def _folded(self, name: str, tensors: dict[str, _Stored]) -> _Stored:
+        """Count a computed constant in place of the stored tensors that only it is made of."""
+        shapes = self._scope.shapes
+        elements = prod(shapes.dims[name])
+        is_float = shapes.dtypes.get(name) in _FLOATS
+        probe = TensorProto(data_type=shapes.dtypes.get(name, TensorProto.FLOAT), dims=shapes.dims[name])
+        for source in self._scope.constants.sources(name):
+            if source in tensors and len(self._scope.graph.consumers.get(source, ())) == 1:
+                tensors[source] = _Stored(0, 0, tensors[source].is_float)
+        return _Stored(elements, count_bytes(probe), is_float)
+
+    def _add_whole_readers(self, tensors: dict[str, _Stored]) -> None:
+        """A reader without a recorded use reads its constant whole."""
+        scope = self._scope
+        tracked = {(use.node.index, use.slot) for use in scope.space.uses}
+        for name, stored in tensors.items():
+            if not stored.ways:
+                stored.ways[()] = ()
+                continue
+            whole = tuple(b"" for _ in next(iter(stored.ways)))
+            if any((node.index, slot) not in tracked for node, slot in scope.constants.readers(name)):
+                stored.ways.setdefault(whole, tuple(Length.fixed(size) for size in scope.shapes.dims[name]))
+
+
+def _rest(axes: Iterable[Labels]) -> int:
+    return prod(len(axis) for axis in axes if not axis.live)
+
+
+def _terms(stored: _Stored, total: int) -> Iterable[Term]:
+    """One term per way in which the tensor is read; `total` elements or bytes at full size."""
+    for lengths in stored.ways.values():
+        if not lengths:
+            yield Term(total, ())
+            continue
+        full = prod(length.full for length in lengths)
+        # Bytes per element times elements; sub-byte types round up once per tensor.
+        yield Term(total // full, lengths) if full and total % full == 0 else Term(total, ())

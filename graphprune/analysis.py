@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that is known of a model before any width is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.accounting import Accounts, Layer
+from graphprune.groups import Group, Grouping, describe, form_groups
+from graphprune.labels.propagate import propagate
+from graphprune.labels.resolve import Attention, resolve
+from graphprune.labels.space import Reason
+from graphprune.labels.vector import Labels
+from graphprune.model.constants import Constants
+from graphprune.model.graph import Graph
+from graphprune.model.load import Model
+from graphprune.model.normalize import inline_functions
+from graphprune.model.shapes import Shapes, infer, input_shapes
+
+__all__ = ["Analysis", "Frozen", "Layer"]
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """One kind of reason why channels stay.
+
+    Attributes
+    ----------
+    kind, text : str
+        The kind, and a sentence about its first case.
+    node : str
+        The first node that is the reason; empty for graph inputs and outputs.
+    layers : int
+        Counted layers that cannot lose channels on some axis for this reason.
+    flops : int
+        FLOPs of those layers. A layer counts for the reason of each of its axes, so the sum over
+        all kinds can exceed what the model has.
+    """
+
+    kind: str
+    node: str
+    text: str
+    layers: int
+    flops: int
+
+
+class Analysis:
+    """A model with its coupled groups and costs.
+
+    Parameters
+    ----------
+    model : Model
+    given_shapes : mapping of str to sequence of int, optional
+        Input shapes to count FLOPs for; dynamic dimensions get defaults.
+    attention : {"heads", "head-dim"}
+        Which axis carries the channels of an attention layer.
+
+    Attributes
+    ----------
+    graph : Graph
+        The analysed graph: the file's, with local functions inlined.
+    input_shapes : dict of str to tuple of int
+    scope, resolution, grouping
+        Labels, how they were resolved, and which atom each belongs to.
+    groups : tuple of Group
+    cost : CostModel
+    layers : tuple of Layer
+        Counted nodes, in graph order.
+    """
+
+    def __init__(
+        self, model: Model, given_shapes: Mapping[str, Sequence[int]] | None = None, attention: Attention = "heads"
+    ) -> None:
+        self.model = model
+        self.attention = attention
+        self.graph = Graph(inline_functions(model.proto))
+        self._given = dict(given_shapes or {})
+        self.input_shapes = input_shapes(self.graph, self._given)
+        self.shapes = infer(self.graph, model.tensors.array, self.input_shapes)
+        self.constants = Constants(self.graph, self.shapes, model.tensors.array)
+        self.scope = propagate(self.graph, self.shapes, self.constants)
+        self.resolution = resolve(self.scope.space, attention)
+        self.grouping: Grouping = form_groups(self.scope, self.resolution)
+        accounts = Accounts(self.scope, self.grouping)
+        self.groups: tuple[Group, ...] = describe(self.scope, self.grouping, accounts.shared)
+        self.cost = accounts.model()
+        self.layers = accounts.layers
+
+    def read(self, name: str) -> Array:
+        """Return a tensor that a member names: stored in the file, or computed from constants.
+
+        Raises
+        ------
+        KeyError
+            If the model has no such constant.
+        """
+        return self.constants.array(name)
+
+    @cached_property
+    def other_shapes(self) -> Shapes | None:
+        """Shapes for a second size of every dynamic input dimension; None where none is dynamic."""
+        other = input_shapes(self.graph, self._given, other=True)
+        return None if other == self.input_shapes else infer(self.graph, self.model.tensors.array, other)
+
+    @cached_property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """Why channels of counted layers stay, the reason that holds most FLOPs first."""
+        reasons = self._reasons()
+        found: dict[str, list[tuple[Reason, int]]] = {}
+        for cost, layer in zip(self.scope.space.costs, self.layers, strict=True):
+            flops = layer.flops(self.grouping.sizes)
+            kinds = {}
+            for axis in (cost.inner, cost.outer):
+                reason = self._reason(axis, reasons)
+                if reason is not None:
+                    kinds.setdefault(reason.kind, reason)
+            for kind, reason in kinds.items():
+                found.setdefault(kind, []).append((reason, flops))
+        entries = [
+            Frozen(
+                kind,
+                cases[0][0].node.label if cases[0][0].node else "",
+                cases[0][0].text,
+                len(cases),
+                sum(f for _, f in cases),
+            )
+            for kind, cases in found.items()
+        ]
+        return tuple(sorted(entries, key=lambda entry: (-entry.flops, entry.kind)))
+
+    def _reasons(self) -> npt.NDArray[np.int64]:
+        """For each component the number of the first freeze that holds it, -1 where none does."""
+        first = np.full(int(self.resolution.component.max()) + 1, -1, dtype=np.int64)
+        for number in range(len(self.resolution.freezes) - 1, -1, -1):
+            first[self.resolution.component[self.resolution.freezes[number][0]]] = number
+        return first
+
+    def _reason(self, axis: Labels, first: npt.NDArray[np.int64]) -> Reason | None:
+        """The reason why some slice of an axis stays, or None where all may go."""
+        stays = self.grouping.atom_of[axis.base] < 0
+        if len(axis) == 1 or not stays.any():
+            return None
+        label = int(axis.base[int(np.argmax(stays))])
+        number = int(first[self.resolution.component[label]])
+        if label == 0:
+            return Reason("fixed axis", None, "belongs to the graph's inputs, or to no layer")
+        if number < 0:
+            return Reason("single atom", None, "is one block that cannot be divided")
+        return self.resolution.freezes[number][1]
+
+    @property
+    def prunable(self) -> float:
+        """Share of the FLOPs in layers that can lose channels on at least one axis."""
+        total = self.cost.flops(self.grouping.sizes)
+        sizes = self.grouping.sizes
+        ones = np.ones_like(sizes)
+        live = sum(layer.flops(sizes) for layer in self.layers if layer.flops(ones) < layer.flops(sizes))
+        return live / total if total else 0.0

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FLOPs, parameters and bytes as exact functions of the group widths.
+
+Every axis of every weight and activation has ``b + sum_g a_g * width_g`` slices. A layer's cost
+is a constant times a product of such lengths, and the cost of a network the sum over layers: a
+polynomial with integer coefficients, so what is predicted here is what is counted on the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csc_array, csr_array
+
+from graphprune.errors import InternalError
+
+__all__ = ["CostModel", "Length", "Polynomial", "Term"]
+
+Widths = npt.NDArray[np.int64]
+
+_EXACT_IN_INT64 = 2.0**62
+
+
+@dataclass(frozen=True, eq=False)
+class Length:
+    """Number of kept slices of one axis: ``constant + per_atom . widths[groups]``, `full` at full width."""
+
+    full: int
+    constant: int
+    groups: Widths
+    per_atom: Widths
+
+    @classmethod
+    def fixed(cls, size: int) -> Length:
+        """Return the length of an axis that stays whole."""
+        return cls(size, size, _NO_GROUPS, _NO_GROUPS)
+
+    def at(self, widths: Widths) -> int:
+        """Return the length at the given widths."""
+        return int(self.constant + self.per_atom @ widths[self.groups])
+
+
+_NO_GROUPS: Widths = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """``scale`` times the product of some lengths."""
+
+    scale: int
+    lengths: tuple[Length, ...]
+
+
+class Polynomial:
+    """A sum of terms, evaluated exactly.
+
+    Parameters
+    ----------
+    terms : sequence of Term
+    sizes : ndarray of int64, shape (groups,)
+        Full widths.
+
+    Complexity: `__call__` is O(lengths), `change` O(terms that the group touches).
+    """
+
+    def __init__(self, terms: Sequence[Term], sizes: Widths) -> None:
+        self.sizes = sizes
+        self.constant = sum(
+            term.scale * prod(length.constant for length in term.lengths) for term in terms if _fixed(term)
+        )
+        live = [term for term in terms if not _fixed(term)]
+        factors = max((len(term.lengths) for term in live), default=1)
+        self._shape = (len(live), factors)
+        lengths = [length for term in live for length in (*term.lengths, *[_ONE] * (factors - len(term.lengths)))]
+        largest = sum(float(term.scale) * prod(float(length.full) for length in term.lengths) for term in live)
+        dtype: type = np.int64 if largest < _EXACT_IN_INT64 else object
+        self._scale = np.array([term.scale for term in live], dtype=dtype)
+        self._base = np.array([length.constant for length in lengths], dtype=np.int64)
+        self._matrix = _matrix(lengths, len(sizes))
+        self._columns = csc_array(self._matrix)
+
+    def lengths(self, widths: Widths) -> npt.NDArray[np.int64]:
+        """Return all axis lengths, shape (terms, factors)."""
+        return np.asarray(self._base + self._matrix @ widths, dtype=np.int64).reshape(self._shape)
+
+    def __call__(self, widths: Widths) -> int:
+        """Return the value at these widths (int64, shape (groups,))."""
+        factors = self.lengths(np.asarray(widths, dtype=np.int64)).astype(self._scale.dtype, copy=False)
+        return int(self.constant + (self._scale * factors.prod(axis=1)).sum())
+
+    def change(self, widths: Widths, group: int, width: int) -> int:
+        """Return by how much the value changes if `group` moves from ``widths[group]`` to `width`."""
+        column = slice(int(self._columns.indptr[group]), int(self._columns.indptr[group + 1]))
+        rows = self._columns.indices[column]
+        if not len(rows):
+            return 0
+        terms = np.unique(rows // self._shape[1])
+        at = (terms[:, None] * self._shape[1] + np.arange(self._shape[1])).ravel()
+        before = self._base[at] + self._matrix[at] @ widths
+        step = np.zeros(len(self._base), dtype=np.int64)
+        step[rows] = self._columns.data[column] * (width - int(widths[group]))
+        old = before.reshape(len(terms), -1).astype(self._scale.dtype, copy=False)
+        new = (before + step[at]).reshape(len(terms), -1).astype(self._scale.dtype, copy=False)
+        return int((self._scale[terms] * (new.prod(axis=1) - old.prod(axis=1))).sum())
+
+
+def _fixed(term: Term) -> bool:
+    return all(not len(length.groups) for length in term.lengths)
+
+
+_ONE = Length.fixed(1)
+
+
+def _matrix(lengths: Sequence[Length], groups: int) -> csr_array:
+    """Coefficients of the widths in each length, shape (lengths, groups)."""
+    counts = [len(length.groups) for length in lengths]
+    rows = np.repeat(np.arange(len(lengths)), counts)
+    empty = [np.zeros(0, dtype=np.int64)]
+    columns = np.concatenate(empty + [length.groups for length in lengths])
+    data = np.concatenate(empty + [length.per_atom for length in lengths])
+    return csr_array((data, (rows, columns)), shape=(len(lengths), groups), dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class CostModel:
+    """What a network costs at given widths.
+
+    Attributes
+    ----------
+    sizes : ndarray of int64, shape (groups,)
+        Full widths, in atoms.
+    flops : Polynomial
+        Two per multiply-add of Conv, ConvTranspose, Gemm, MatMul, Einsum, recurrent and attention
+        operators, for one run with the analysed input shapes.
+    params : Polynomial
+        Elements of all floating-point tensors stored in the file.
+    size : Polynomial
+        Bytes of all tensors stored in the file.
+    """
+
+    sizes: Widths
+    flops: Polynomial
+    params: Polynomial
+    size: Polynomial
+
+    def metric(self, name: str) -> Polynomial:
+        """Return the polynomial of a budget metric: "flops", "params" or "size".
+
+        Raises
+        ------
+        InternalError
+            For any other name.
+        """
+        if name not in ("flops", "params", "size"):
+            raise InternalError(f"there is no metric {name!r}")
+        polynomial: Polynomial = getattr(self, name)
+        return polynomial

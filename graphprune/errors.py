@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error a user of graphprune can meet, as one tree.
+
+::
+
+    GraphPruneError
+    ├── RequestError               exit 1    the request cannot be met by this model
+    │   ├── BudgetUnreachableError           the smallest reachable cost is above the budget
+    │   └── NothingToPruneError              no coupled channel group may lose a channel
+    ├── InputError                 exit 2    what the user gave is not usable
+    │   ├── ModelFileError                   missing, unreadable, truncated, not ONNX
+    │   ├── UnsafeModelError                 reaches outside its folder, or exceeds a limit
+    │   ├── UnsupportedModelError            valid, but beyond what graphprune reads
+    │   ├── PlanError                        a plan file that is malformed or made for another model
+    │   └── UsageError                       an option or argument with an unusable value
+    ├── OutputError                exit 2    the result could not be written; nothing was changed
+    ├── VerificationError          exit 101  the pruned model differs from the masked original
+    └── InternalError              exit 101  a fault of graphprune itself
+
+A message says what was found and where; ``hint`` says what to do next. Names that come from
+a model are untrusted text: put them into messages with :func:`quote`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BudgetUnreachableError",
+    "GraphPruneError",
+    "InputError",
+    "InternalError",
+    "ModelFileError",
+    "NothingToPruneError",
+    "OutputError",
+    "PlanError",
+    "RequestError",
+    "UnsafeModelError",
+    "UnsupportedModelError",
+    "UsageError",
+    "VerificationError",
+    "quote",
+]
+
+_LONGEST_NAME = 80
+
+
+def quote(name: object) -> str:
+    """Return ``repr(name)`` cut to 80 characters: control characters stay harmless on a terminal."""
+    text = ascii(name)
+    return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 4] + "...'"
+
+
+class GraphPruneError(Exception):
+    """Base of all errors raised by graphprune.
+
+    Parameters
+    ----------
+    message : str
+        What was found, and where (file, node, tensor).
+    hint : str, optional
+        What to do next.
+    """
+
+    exit_code = 101
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class RequestError(GraphPruneError):
+    """The request is well formed, but this model cannot meet it."""
+
+    exit_code = 1
+
+
+class BudgetUnreachableError(RequestError):
+    """Even the narrowest allowed widths cost more than the budget."""
+
+
+class NothingToPruneError(RequestError):
+    """The model has no coupled channel group that may lose a channel."""
+
+
+class InputError(GraphPruneError):
+    """What the user gave (a file, a plan, an option) is not usable."""
+
+    exit_code = 2
+
+
+class ModelFileError(InputError):
+    """The model file is missing, unreadable, truncated or not ONNX."""
+
+
+class UnsafeModelError(InputError):
+    """The model reaches outside its own folder or exceeds a safety limit."""
+
+
+class UnsupportedModelError(InputError):
+    """The model is valid ONNX, but uses something graphprune does not read."""
+
+
+class PlanError(InputError):
+    """The plan file is malformed, inconsistent, or was made for another model."""
+
+
+class UsageError(InputError):
+    """An option or argument has an unusable value."""
+
+
+class OutputError(GraphPruneError):
+    """The result could not be written; what was there before is unchanged."""
+
+    exit_code = 2
+
+
+class VerificationError(GraphPruneError):
+    """The pruned model does not equal the masked original; nothing was written."""
+
+
+class InternalError(GraphPruneError):
+    """An invariant of graphprune itself was violated."""

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a rule sees: one node, the labels of its inputs, and the verbs to state facts with.
+
+A rule is a function ``rule(op: Operator) -> None``. It reads labels with `labels`, `weight`
+and `operand`, states facts with `unite`, `tie`, `contract`, `freeze`, `cost`, and gives labels
+to the outputs with `set`. It decides nothing and slices nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.labels.space import Axes, Contraction, Cost, LabelSpace, Reason, Role, Use
+from graphprune.labels.vector import Labels, stay
+from graphprune.model.constants import Constants
+from graphprune.model.graph import Graph, Node
+from graphprune.model.shapes import Shapes
+
+__all__ = ["Operator", "Scope"]
+
+Array = npt.NDArray[np.generic]
+
+
+class Scope:
+    """Everything that is shared by all nodes during one label pass."""
+
+    def __init__(self, graph: Graph, shapes: Shapes, constants: Constants) -> None:
+        self.graph = graph
+        self.shapes = shapes
+        self.constants = constants
+        self.space = LabelSpace()
+        self.values: dict[str, Axes] = {}
+        self.weights: dict[str, Axes] = {}
+
+    def weight(self, name: str) -> Axes:
+        """Labels of a weight: they belong to the stored tensor, so sharing it couples its users."""
+        root = self.constants.trace(name)
+        if root.tensor not in self.weights:
+            dims = self.shapes.dims[root.tensor]
+            # A size computed from another shape must not be sliced by us: it follows by itself.
+            fixed = root.tensor in self.shapes.derived
+            self.weights[root.tensor] = tuple(stay(size) if fixed else self.space.fresh(size) for size in dims)
+        stored = self.weights[root.tensor]
+        return tuple(stay(1) if axis is None else stored[axis] for axis in root.axes)
+
+
+class Operator:
+    """One node during the label pass."""
+
+    def __init__(self, scope: Scope, node: Node) -> None:
+        self.scope = scope
+        self.space = scope.space
+        self.node = node
+        self.version = scope.graph.opsets.get(node.domain, 1)
+        self.outputs: dict[int, Axes] = {}
+
+    # reading ----------------------------------------------------------------------------------
+
+    def has(self, slot: int) -> bool:
+        """Whether input `slot` is given."""
+        return slot < len(self.node.inputs) and bool(self.node.inputs[slot])
+
+    def is_constant(self, slot: int) -> bool:
+        """Whether input `slot` depends on initializers and shapes only."""
+        return self.has(slot) and self.node.inputs[slot] in self.scope.shapes.constant
+
+    def shape(self, slot: int) -> tuple[int, ...]:
+        """Shape of input `slot`."""
+        return self.scope.shapes.dims[self.node.inputs[slot]]
+
+    def out_shape(self, slot: int = 0) -> tuple[int, ...]:
+        """Shape of output `slot`."""
+        return self.scope.shapes.dims[self.node.outputs[slot]]
+
+    def value(self, slot: int) -> Array | None:
+        """Value of a small constant input, or None where it is absent or not known."""
+        return self.scope.shapes.values.get(self.node.inputs[slot]) if self.has(slot) else None
+
+    def ints(self, slot: int, attribute: str | None = None) -> list[int] | None:
+        """Integers given as input `slot` or, in older operator sets, as an attribute."""
+        value = self.value(slot)
+        if value is not None:
+            return [int(item) for item in np.ravel(value)]
+        if self.has(slot) or attribute is None:
+            return None
+        given = self.node.attribute(attribute)
+        return None if given is None else [int(item) for item in np.ravel(given)]
+
+    def labels(self, slot: int) -> Axes:
+        """Labels of an activation; a constant read where data is expected stays whole."""
+        name = self.node.inputs[slot]
+        if name in self.scope.values:
+            return self.scope.values[name]
+        return tuple(stay(size) for size in self.shape(slot))
+
+    def weight(self, slot: int, roles: Sequence[Role]) -> Axes:
+        """Labels of a constant used as a weight, shared with every other user of the stored tensor."""
+        axes = self.scope.weight(self.node.inputs[slot])
+        self.space.uses.append(Use(self.node, slot, self.node.inputs[slot], axes, tuple(roles)))
+        return axes
+
+    def operand(self, slot: int, roles: Sequence[Role]) -> Axes:
+        """Labels of an input that may be a weight or an activation."""
+        return self.weight(slot, roles) if self.is_constant(slot) else self.labels(slot)
+
+    # stating ----------------------------------------------------------------------------------
+
+    def unite(self, first: Labels, second: Labels) -> None:
+        """Two equally long axes keep the same slices."""
+        self.space.unite(first, second, self.node)
+
+    def tie(self, slot: int, axes: Axes, *, maskable: bool = True) -> None:
+        """Input `slot` keeps the same slices as `axes`: a constant follows, an activation is united."""
+        if not self.is_constant(slot):
+            for own, other in zip(self.labels(slot), axes, strict=True):
+                self.unite(own, other)
+        elif any(axis.live for axis in axes):
+            roles: tuple[Role, ...] = tuple("per_channel" if axis.live else "" for axis in axes)
+            self.space.uses.append(Use(self.node, slot, self.node.inputs[slot], axes, roles, maskable))
+
+    def contract(self, slot: int, axis: int, *, mean: bool = False) -> None:
+        """The node sums (or averages) over this axis of an activation."""
+        labels = self.labels(slot)[axis]
+        if labels.live and not self.is_constant(slot):
+            self.space.contractions.append(Contraction(self.node, slot, axis, labels, mean))
+
+    def freeze(self, labels: Labels | Iterable[Labels], kind: str, text: str) -> None:
+        """Keep every slice of these axes."""
+        for vector in [labels] if isinstance(labels, Labels) else labels:
+            self.space.freeze(vector, Reason(kind, self.node, text))
+
+    def cost(self, rest: Iterable[Labels], inner: Labels, outer: Labels, scale: int = 1) -> None:
+        """Count ``scale * len(inner) * len(outer) * prod(len(axis) for axis in rest)`` multiply-adds."""
+        live: list[Labels] = []
+        for vector in (*rest, inner, outer):
+            if vector.live:
+                live.append(vector)
+            else:
+                scale *= len(vector)
+        self.space.costs.append(Cost(self.node, scale, tuple(live), inner, outer))
+
+    def set(self, slot: int, axes: Iterable[Labels]) -> None:
+        """Give labels to output `slot`; a slice that is alone on its axis stays."""
+        result = []
+        for vector in axes:
+            if len(vector) == 1 and vector.live:
+                self.freeze(vector, "single slice", "leaves this channel alone on an axis")
+                result.append(stay(1))
+            else:
+                result.append(vector)
+        self.outputs[slot] = tuple(result)
+
+    def barrier(self, kind: str, text: str) -> None:
+        """Freeze every label of every input and let all outputs stay whole."""
+        for slot in range(len(self.node.inputs)):
+            if self.has(slot) and self.node.inputs[slot] in self.scope.values:
+                self.freeze(self.labels(slot), kind, text)
+        for slot, name in enumerate(self.node.outputs):
+            if name in self.scope.shapes.dims:
+                self.set(slot, (stay(size) for size in self.out_shape(slot)))

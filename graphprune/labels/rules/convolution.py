@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Conv` and `ConvTranspose` in 1 to 3 dimensions: dense, grouped and depthwise."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from graphprune.labels.adapt import Edits, Pruned, adapter
+from graphprune.labels.operator import Operator
+from graphprune.labels.registry import rule
+from graphprune.labels.space import Alternative, Role
+from graphprune.labels.vector import Ints, Labels, matched, stay
+
+
+@rule("Conv")
+def conv(op: Operator) -> None:
+    """y[:, o] sums W[o, i] * x[:, i] over i: x axis 1 is contracted with W axis 1, y axis 1 is W axis 0.
+
+    With groups see `_grouped`. A depthwise convolution is one channel (or a multiplier of rows) per group.
+    """
+    groups = op.node.attribute("group", 1)
+    shape = op.shape(1)
+    rows: Role = "out" if shape[1] > 1 or groups == 1 else "per_channel"
+    w = op.operand(1, (rows, "in", *[""] * (len(shape) - 2)))
+    x = op.labels(0)
+    if groups == 1:
+        op.unite(x[1], w[1])
+        op.contract(0, 1)
+        op.contract(1, 1)
+    else:
+        op.contract(0, 1)
+        _grouped(op, groups, x[1], w[0], w[1])
+    op.freeze(w[2:], "convolution kernel", "is a spatial axis of a kernel")
+    if op.has(2):
+        op.tie(2, (w[0],))
+    y = (x[0], w[0], *(window(op, x[axis], axis) for axis in range(2, len(x))))
+    op.cost((y[0], *y[2:]), w[1], y[1], prod(shape[2:]))
+    op.set(0, y)
+
+
+@rule("ConvTranspose")
+def conv_transpose(op: Operator) -> None:
+    """As `Conv` with the roles of the first two weight axes exchanged: W is (inputs, outputs / groups, ...)."""
+    groups = op.node.attribute("group", 1)
+    shape = op.shape(1)
+    rows: Role = "out"
+    w = op.operand(1, ("in" if groups == 1 or shape[1] > 1 else "per_channel", rows, *[""] * (len(shape) - 2)))
+    x = op.labels(0)
+    if groups == 1:
+        op.unite(x[1], w[0])
+        op.contract(0, 1)
+        op.contract(1, 0)
+        channels = w[1]
+    else:
+        op.contract(0, 1)
+        channels = op.space.fresh(groups * shape[1]) if x[1].live else stay(groups * shape[1])
+        _grouped(op, groups, x[1], channels, w[1], rows=w[0])
+    op.freeze(w[2:], "convolution kernel", "is a spatial axis of a kernel")
+    op.freeze(x[2:], "transposed convolution", "is a spatial axis that the kernel spreads")
+    if op.has(2):
+        op.tie(2, (channels,))
+    op.cost((x[0], *x[2:]), x[1], w[1], prod(shape[2:]))
+    op.set(0, (x[0], channels, *(stay(size) for size in op.out_shape()[2:])))
+
+
+def _grouped(op: Operator, groups: int, x: Labels, y: Labels, inner: Labels, rows: Labels | None = None) -> None:
+    """Offer the two ways in which a grouped convolution can shrink.
+
+    *Whole groups*: every input and output of conv group g carries one label, and the weight axis
+    inside a group (`inner`) stays. *A slice of each*: position i within a group is kept or removed
+    in all groups alike, so that they stay equally long.
+
+    Parameters
+    ----------
+    x, y : Labels
+        All input and all output channels, group after group.
+    inner : Labels
+        The weight axis that runs inside a group: inputs of `Conv`, outputs of `ConvTranspose`.
+    rows : Labels, optional
+        For `ConvTranspose` the weight axis over all inputs, which follows `x`.
+    """
+    if rows is not None:
+        op.unite(x, rows)
+    if not x.live:
+        # All groups stay; saying so with label 0 keeps the explanation short.
+        op.freeze(y, "grouped convolution", "its input channels stay")
+        op.freeze(inner, "grouped convolution", "its input channels stay")
+        return
+    group = op.space.fresh(groups)
+    whole = _pairs((x, Labels(group.base, len(x) // groups)), (y, Labels(group.base, len(y) // groups)))
+    alternatives = [Alternative("whole groups", *whole, inner.base)]
+    if len(x) > groups and len(y) > groups:
+        other = op.space.fresh((len(y) if rows is None else len(x)) // groups)
+        first, second = (inner, other) if rows is None else (other, inner)
+        each = _pairs((x, Labels(first.base, 1, groups)), (y, Labels(second.base, 1, groups)))
+        alternatives.append(Alternative("a slice of each group", *each, group.base, sides=2))
+    op.space.choose(op.node, alternatives)
+
+
+def _pairs(*matches: tuple[Labels, Labels]) -> tuple[Ints, Ints]:
+    """All pairs of labels of several equally long vectors."""
+    found = [matched(first, second) for first, second in matches]
+    return np.concatenate([left for left, _ in found]), np.concatenate([right for _, right in found])
+
+
+def window(op: Operator, labels: Labels, axis: int) -> Labels:
+    """Labels of a spatial axis behind a sliding window: it passes only where the window is a single point."""
+    size = op.out_shape()[axis]
+    if labels.live and size == len(labels) and _is_point(op, axis - 2):
+        return labels
+    op.freeze(labels, "sliding window", "a window slides along this axis")
+    return stay(size)
+
+
+def _is_point(op: Operator, spatial: int) -> bool:
+    attribute = op.node.attribute
+    kernel = attribute("kernel_shape") or op.shape(1)[2:]
+    rank = len(kernel)
+    pads = attribute("pads") or [0] * (2 * rank)
+    stride = (attribute("strides") or [1] * rank)[spatial]
+    return bool(kernel[spatial] == 1 and stride == 1 and pads[spatial] == 0 == pads[spatial + rank])
+
+
+@adapter("Conv")
+def adapt_conv(op: Pruned) -> Edits:
+    """The number of groups is what is left of the inputs over what is left inside one group."""
+    return _adapt_group(op, int(op.kept(0)[1].sum()) // int(op.kept(1)[1].sum()))
+
+
+@adapter("ConvTranspose")
+def adapt_conv_transpose(op: Pruned) -> Edits:
+    """As `Conv`, read from the outputs."""
+    return _adapt_group(op, int(op.kept_out(0)[1].sum()) // int(op.kept(1)[1].sum()))
+
+
+def _adapt_group(op: Pruned, groups: int) -> Edits:
+    return Edits() if groups == op.node.attribute("group", 1) else Edits(attributes={"group": groups})

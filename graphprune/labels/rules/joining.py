@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Concat` and `Split`: label vectors are joined and cut."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import numpy as np
+
+from graphprune.labels.adapt import Edits, Pruned, adapter
+from graphprune.labels.operator import Operator
+from graphprune.labels.registry import rule
+from graphprune.labels.vector import concatenate, stay
+
+
+@rule("Concat")
+def concat(op: Operator) -> None:
+    """Along `axis` the label vectors stand end to end; all other axes keep the same slices."""
+    slots = [slot for slot in range(len(op.node.inputs)) if op.has(slot)]
+    rank = len(op.out_shape())
+    axis = op.node.attribute("axis", 1) % rank
+    activations = [op.labels(slot) for slot in slots if not op.is_constant(slot)]
+    y = list(activations[0])
+    for other in activations[1:]:
+        for at in range(rank):
+            if at != axis:
+                op.unite(y[at], other[at])
+    for at in range(rank):
+        if at != axis:
+            y[at] = next((part[at] for part in activations if not part[at].live), y[at])
+    for slot in slots:
+        if op.is_constant(slot):
+            op.tie(slot, tuple(stay(op.shape(slot)[at]) if at == axis else y[at] for at in range(rank)))
+    y[axis] = concatenate([op.labels(slot)[axis] for slot in slots])
+    op.set(0, y)
+
+
+@rule("Split")
+def split(op: Operator) -> None:
+    """Every output takes its stretch of the labels along `axis`."""
+    x = op.labels(0)
+    axis = op.node.attribute("axis", 0) % len(x)
+    start = 0
+    for slot, name in enumerate(op.node.outputs):
+        if not name:
+            continue
+        size = op.out_shape(slot)[axis]
+        part = x[axis].select(slice(start, start + size))
+        op.set(slot, (*x[:axis], part, *x[axis + 1 :]))
+        start += size
+
+
+@adapter("Split", slots=(1,))
+def adapt_split(op: Pruned) -> Edits:
+    """Spell the kept sizes out where the node's own rule (equal parts, a list) would give others."""
+    axis = op.node.attribute("axis", 0) % len(op.kept(0))
+    sizes = [int(op.kept_out(slot)[axis].sum()) for slot in range(len(op.node.outputs))]
+    given = op.current(1) if len(op.node.inputs) > 1 and op.node.inputs[1] else op.node.attribute("split")
+    total = sum(sizes)
+    if given is None:
+        each = -(-total // len(sizes))
+        ends = [min(end, total) for end in accumulate([each] * len(sizes))]
+        given = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    if [int(size) for size in given] == sizes:
+        return Edits()
+    if op.version < 13:
+        return Edits(attributes={"split": sizes})
+    attributes: dict[str, int | list[int] | None] = {"num_outputs": None} if op.version >= 18 else {}
+    return Edits(attributes=attributes, inputs={1: np.asarray(sizes, dtype=np.int64)})

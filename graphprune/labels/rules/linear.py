@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Gemm` and `MatMul`: matrix products with a weight, or of two activations."""
+
+from __future__ import annotations
+
+from graphprune.labels.operator import Operator
+from graphprune.labels.registry import rule
+from graphprune.labels.rules.elementwise import broadcast
+from graphprune.labels.space import Axes, Role
+from graphprune.labels.vector import Labels, stay
+
+
+@rule("Gemm")
+def gemm(op: Operator) -> None:
+    """Y = alpha A' B' + beta C: the inner axes are contracted, the outer ones become those of Y."""
+    a_rows, a_inner = (1, 0) if op.node.attribute("transA", 0) else (0, 1)
+    b_inner, b_columns = (1, 0) if op.node.attribute("transB", 0) else (0, 1)
+    a_roles: list[Role] = ["in", "in"]
+    a_roles[a_rows] = "out"
+    b_roles: list[Role] = ["in", "in"]
+    b_roles[b_columns] = "out"
+    a, b = op.operand(0, a_roles), op.operand(1, b_roles)
+    _contract(op, a, b, a_inner, b_inner)
+    y = (a[a_rows], b[b_columns])
+    if op.has(2):
+        op.tie(2, _aligned(y, op.shape(2)))
+    op.cost((y[0],), a[a_inner], y[1])
+    op.set(0, y)
+
+
+def _aligned(y: Axes, shape: tuple[int, ...]) -> Axes:
+    """Axes of Y as an operand of the given, broadcastable shape sees them."""
+    tail = y[len(y) - len(shape) :]
+    return tuple(stay(1) if size == 1 else axis for axis, size in zip(tail, shape, strict=True))
+
+
+@rule("MatMul")
+def matmul(op: Operator) -> None:
+    """numpy's matmul: the last axis of A is contracted with the last but one of B, leading axes broadcast."""
+    rank_a, rank_b = len(op.shape(0)), len(op.shape(1))
+    a_roles: list[Role] = ["per_channel"] * max(rank_a - 2, 0) + (["out", "in"] if rank_a > 1 else ["in"])
+    b_roles: list[Role] = ["per_channel"] * max(rank_b - 2, 0) + (["in", "out"] if rank_b > 1 else ["in"])
+    a, b = op.operand(0, a_roles), op.operand(1, b_roles)
+    _contract(op, a, b, rank_a - 1, max(rank_b - 2, 0))
+    size = len(op.out_shape()) - (rank_a > 1) - (rank_b > 1)
+    batch = broadcast(op, [a[:-2] if rank_a > 1 else (), b[:-2] if rank_b > 1 else ()], op.out_shape()[:size])
+    if not (op.is_constant(0) or op.is_constant(1)):
+        op.space.batch.extend(axis.base for axis in batch if axis.live)
+    y = (*batch, *((a[-2],) if rank_a > 1 else ()), *((b[-1],) if rank_b > 1 else ()))
+    op.cost(y[:-1], a[-1], y[-1] if y else stay(1))
+    op.set(0, y)
+
+
+def _contract(op: Operator, a: Axes, b: Axes, a_inner: int, b_inner: int) -> None:
+    """Unite and contract the inner axes; for two activations remember them as head dimensions."""
+    inner: Labels = a[a_inner]
+    op.unite(inner, b[b_inner])
+    op.contract(0, a_inner)
+    op.contract(1, b_inner)
+    if not (op.is_constant(0) or op.is_constant(1)):
+        op.space.contracted.append(inner.base)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The label space: everything the operator rules say about one graph.
+
+Rules only ever *add* facts here: couplings, freezes, choices, contractions, uses of constants
+and costs. Nothing is decided before all rules have run, because what forbids an alternative
+comes later in the graph (`resolve.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from graphprune.labels.vector import Ints, Labels, matched, stay
+from graphprune.model.graph import Node
+
+__all__ = ["Alternative", "Axes", "Choice", "Contraction", "Cost", "LabelSpace", "Reason", "Role", "Use"]
+
+Axes = tuple[Labels, ...]
+Role = Literal["out", "in", "per_channel", ""]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why labels are frozen: a kind for counting, the node, and a sentence for people."""
+
+    kind: str
+    node: Node | None
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """A constant tensor as one node reads it.
+
+    Attributes
+    ----------
+    tensor : str
+        Name of the value that the node reads.
+    axes : tuple of Labels
+        Labels along each axis; a slice is kept where its label is kept.
+    roles : tuple of str
+        Per axis "out" (makes the channel), "in" (reads it), "per_channel", or "" where nothing is live.
+    maskable : bool
+        Whether setting removed slices to zero masks the channel. Divisors and running variances are not.
+    """
+
+    node: Node
+    slot: int
+    tensor: str
+    axes: Axes
+    roles: tuple[Role, ...]
+    maskable: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Contraction:
+    """A node that sums over a labelled axis of an activation: where a removed channel is masked.
+
+    `mean` marks an average: the pruned graph needs its result scaled by kept / total.
+    """
+
+    node: Node
+    slot: int
+    axis: int
+    labels: Labels
+    mean: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """Multiply-adds of a node: ``scale`` times the product of the kept lengths of ``factors``.
+
+    `inner` and `outer` are its channel axes: what it sums over, and what it makes.
+    """
+
+    node: Node
+    scale: int
+    factors: Axes
+    inner: Labels
+    outer: Labels
+
+
+@dataclass(frozen=True, eq=False)
+class Alternative:
+    """One way in which a choice may come out: these couplings, and these labels frozen.
+
+    `name` says which axes carry the channels, for the plan and for explanations. `sides` counts the
+    channel axes that it frees one by one, so that alternatives are compared by atoms per axis.
+    """
+
+    name: str
+    left: Ints
+    right: Ints
+    frozen: Ints
+    sides: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Alternatives of which exactly one will hold."""
+
+    node: Node
+    alternatives: tuple[Alternative, ...]
+
+
+@dataclass(eq=False)
+class LabelSpace:
+    """All labels of a graph and all facts about them.
+
+    Attributes
+    ----------
+    count : int
+        Labels are ``1 .. count - 1``; label 0 stays.
+    couplings : list of (left, right, node)
+        Label vectors of equal length, united elementwise, with the node that demands it.
+    freezes : list of (labels, reason)
+    batch, contracted : list of label vectors
+        Axes of products of two activations: batch axes are heads, contracted ones head dimensions.
+    """
+
+    count: int = 1
+    couplings: list[tuple[Ints, Ints, Node]] = field(default_factory=list)
+    freezes: list[tuple[Ints, Reason]] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    contractions: list[Contraction] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
+    batch: list[Ints] = field(default_factory=list)
+    contracted: list[Ints] = field(default_factory=list)
+
+    def fresh(self, length: int, repeat: int = 1, tile: int = 1) -> Labels:
+        """Return a vector of new labels; an axis of length 1 stays."""
+        if length * repeat * tile == 1:
+            return stay(1)
+        base = np.arange(self.count, self.count + length, dtype=np.int64)
+        self.count += length
+        return Labels(base, repeat, tile)
+
+    def unite(self, first: Labels, second: Labels, node: Node) -> None:
+        """Let equal positions live and die together; a position that stays freezes the other."""
+        if first is second or first.base is second.base and first.repeat == second.repeat:
+            return
+        if not (first.live or second.live):
+            return
+        left, right = matched(first, second)
+        apart = (left != 0) & (right != 0)
+        if not apart.all():
+            self.freeze(
+                (left + right)[~apart], Reason("fixed axis", node, "ties the channels to an axis that stays whole")
+            )
+            left, right = left[apart], right[apart]
+        if len(left):
+            self.couplings.append((left, right, node))
+
+    def freeze(self, labels: Labels | Ints, reason: Reason) -> None:
+        """Keep all these labels, for `reason`."""
+        array = labels.base if isinstance(labels, Labels) else labels
+        array = array[array != 0]
+        if len(array):
+            self.freezes.append((array, reason))
+
+    def choose(self, node: Node, alternatives: Sequence[Alternative]) -> None:
+        """Record a choice; a single alternative holds at once, so that nobody looks past it."""
+        if len(alternatives) == 1:
+            only = alternatives[0]
+            self.freeze(only.frozen, Reason("other axis of a reshape", node, "keeps this axis whole"))
+            self.unite(Labels(only.left), Labels(only.right), node)
+        elif alternatives:
+            self.choices.append(Choice(node, tuple(alternatives)))

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label vectors: one integer per slice along one axis, stored compressed.
+
+A vector is ``tile(repeat(base, repeat), tile)``. Read with a flat index ``f``, its label is
+``base[(f // repeat) % len(base)]``: a *digit* of ``f`` with stride ``repeat``. Everything that
+merges, splits or permutes axes is arithmetic on such digits, so an axis of ``H * W * anchors``
+slices costs no more than its anchors.
+
+Label 0 means "stays": the slice can never be removed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd, lcm
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Digit", "Ints", "Labels", "concatenate", "matched", "pairs", "stay"]
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Labels of all slices along one axis.
+
+    Attributes
+    ----------
+    base : ndarray of int64, shape (n,), n >= 1
+    repeat, tile : int
+        The vector has ``n * repeat * tile`` entries.
+    """
+
+    base: Ints
+    repeat: int = 1
+    tile: int = 1
+
+    def __len__(self) -> int:
+        return len(self.base) * self.repeat * self.tile
+
+    @property
+    def live(self) -> bool:
+        """Whether any slice may be removed, as far as known when the vector was made."""
+        return bool(self.base.any())
+
+    @property
+    def plain(self) -> bool:
+        """Whether the vector is its base."""
+        return self.repeat == 1 and self.tile == 1
+
+    def expand(self) -> Ints:
+        """Return all labels, shape (len,)."""
+        return self.base if self.plain else np.tile(np.repeat(self.base, self.repeat), self.tile)
+
+    def select(self, index: Ints | slice) -> Labels:
+        """Return the labels of the chosen slices, in the order of `index`."""
+        if not self.live:
+            return stay(len(np.arange(len(self))[index]))
+        return _compressed(np.ascontiguousarray(self.expand()[index]))
+
+
+def _compressed(labels: Ints) -> Labels:
+    """Find the repetition in a plain vector, so that what is cut out of a merged axis stays small."""
+    if not len(labels) or not labels.any():
+        return stay(len(labels))
+    same = labels == labels[0]
+    repeat = len(labels) if same.all() else int(np.argmin(same))
+    if len(labels) % repeat or (repeat > 1 and (labels.reshape(-1, repeat) != labels[::repeat, None]).any()):
+        repeat = 1
+    base = labels[::repeat]
+    for period in np.flatnonzero(base == base[0])[1:_TRIED].tolist():
+        if len(base) % period == 0 and np.array_equal(base[:-period], base[period:]):
+            return Labels(np.ascontiguousarray(base[:period]), repeat, len(base) // period)
+    return Labels(np.ascontiguousarray(base), repeat)
+
+
+_TRIED = 16
+"""Candidate periods looked at; a real repetition is found at the first or second."""
+
+
+def stay(length: int) -> Labels:
+    """Return a vector of `length` zeros: slices that always stay."""
+    return Labels(_ZERO, length, 1)
+
+
+_ZERO: Ints = np.zeros(1, dtype=np.int64)
+
+
+def concatenate(parts: list[Labels]) -> Labels:
+    """Join vectors end to end."""
+    if not any(part.live for part in parts):
+        return stay(sum(len(part) for part in parts))
+    return Labels(np.concatenate([part.expand() for part in parts]))
+
+
+@dataclass(frozen=True)
+class Digit:
+    """``(f // stride) % size`` of a flat index ``f``."""
+
+    stride: int
+    size: int
+
+    def at(self, flat: Ints) -> Ints:
+        """Return the digit at each flat index."""
+        return (flat // self.stride) % self.size
+
+
+def pairs(first: Digit, second: Digit) -> tuple[Ints, Ints]:
+    """Return every combination of two digits that occurs at some flat index.
+
+    Both digits are constant on blocks of the common stride and periodic, so one period of
+    blocks is enough: ``O(lcm of the periods / gcd of the strides)``, whatever the flat range.
+    """
+    block = gcd(first.stride, second.stride)
+    period = lcm(first.stride * first.size, second.stride * second.size) // block
+    flat = np.arange(period, dtype=np.int64) * block
+    return first.at(flat), second.at(flat)
+
+
+def matched(first: Labels, second: Labels) -> tuple[Ints, Ints]:
+    """Return the pairs of labels that stand at the same position of two equally long vectors."""
+    if len(first.base) == len(second.base) and first.repeat == second.repeat:
+        return first.base, second.base
+    left, right = pairs(Digit(first.repeat, len(first.base)), Digit(second.repeat, len(second.base)))
+    return first.base[left], second.base[right]

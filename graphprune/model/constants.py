@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Constant values: small ones known from shape inference, large ones computed when asked for.
+
+Exporters hide weights behind `Constant`, `Identity`, `Transpose` or `Cast` nodes. `trace`
+follows such layout-only chains back to the tensor that is stored in the file, so that the
+stored tensor is what gets sliced; anything else that is computed is *folded* when it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto
+
+from graphprune.model.graph import Graph, Node
+from graphprune.model.shapes import Read, Shapes, evaluate
+
+__all__ = ["Constants", "Root"]
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Root:
+    """Where a constant is stored.
+
+    Attributes
+    ----------
+    tensor : str
+        The stored tensor (initializer or output of a `Constant` node), or the computed value itself.
+    axes : tuple of (int or None)
+        For each axis of the value, the axis of the stored tensor; None for an inserted axis of length 1.
+    """
+
+    tensor: str
+    axes: tuple[int | None, ...]
+
+
+class Constants:
+    """Access to every value that depends on initializers and shapes only."""
+
+    def __init__(self, graph: Graph, shapes: Shapes, read: Read) -> None:
+        self._graph = graph
+        self._shapes = shapes
+        self._read = read
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._shapes.constant
+
+    def stored(self, name: str) -> TensorProto | None:
+        """Return the tensor message behind an initializer or a `Constant` node, else None."""
+        if name in self._graph.initializers:
+            return self._graph.initializers[name]
+        node = self._graph.producer.get(name)
+        if node is not None and node.op_type == "Constant" and not node.domain:
+            value = node.attribute("value")
+            return value if isinstance(value, TensorProto) else None
+        return None
+
+    def array(self, name: str) -> Array:
+        """Return the value of a constant; large computed ones are evaluated anew at each call.
+
+        Raises
+        ------
+        KeyError
+            If the value is not constant, or the reference implementation cannot compute it.
+        """
+        if name in self._shapes.values:
+            return self._shapes.values[name]
+        local: dict[str, Array] = {}
+        for node in self._needed(name):
+            inputs = [self._leaf(item, local) if item else None for item in node.inputs]
+            try:
+                outputs = evaluate(node, inputs, self._graph.opsets)
+            except Exception as error:
+                raise KeyError(name) from error
+            local.update(zip(node.outputs, outputs, strict=True))
+        return self._leaf(name, local)
+
+    def _leaf(self, name: str, local: dict[str, Array]) -> Array:
+        if name in local:
+            return local[name]
+        if name in self._shapes.values:
+            return self._shapes.values[name]
+        tensor = self.stored(name)
+        if tensor is None or name not in self._shapes.constant:
+            raise KeyError(name)
+        return self._read(tensor)
+
+    def _needed(self, name: str) -> list[Node]:
+        """Nodes that compute a value, in graph order."""
+        needed: dict[int, Node] = {}
+        pending = [name]
+        while pending:
+            current = pending.pop()
+            node = self._graph.producer.get(current)
+            if (
+                node is None
+                or current in self._shapes.values
+                or self.stored(current) is not None
+                or node.index in needed
+            ):
+                continue
+            if current not in self._shapes.constant:
+                raise KeyError(name)
+            needed[node.index] = node
+            pending.extend(item for item in node.inputs if item)
+        return [needed[index] for index in sorted(needed)]
+
+    def sources(self, name: str) -> list[str]:
+        """Return the stored tensors that a computed constant is made of."""
+        needed = self._needed(name)
+        made = {output for node in needed for output in node.outputs}
+        return sorted({item for node in needed for item in node.inputs if item and item not in made})
+
+    def readers(self, name: str) -> list[tuple[Node, int]]:
+        """Return who reads a stored tensor, seen through layout-only nodes; asking for its shape is not reading.
+
+        A body that captures the tensor, or the graph output that it is, counts as slot -1 of a node.
+        """
+        found: list[tuple[Node, int]] = []
+        pending = [name]
+        while pending:
+            current = pending.pop()
+            for node, slot in self._graph.consumers.get(current, ()):
+                if slot == 0 and self.layout(node) is not None and node.outputs[0] in self._shapes.constant:
+                    pending.append(node.outputs[0])
+                elif node.op_type not in ("Shape", "Size") or node.domain:
+                    found.append((node, slot))
+            if current in self._graph.captured or current in self._graph.outputs:
+                found.extend((node, -1) for node in self._graph.nodes[-1:])
+        return found
+
+    def trace(self, name: str) -> Root:
+        """Follow layout-only nodes back to the stored tensor.
+
+        `Identity`, `Cast`, `Transpose`, `Squeeze` and `Unsqueeze` keep every slice a slice; a
+        chain of anything else ends the walk at the computed value.
+        """
+        rank = len(self._shapes.dims.get(name, ()))
+        axes: tuple[int | None, ...] = tuple(range(rank))
+        while self.stored(name) is None:
+            node = self._graph.producer.get(name)
+            back = None if node is None else self.layout(node)
+            if node is None or back is None:
+                break
+            axes = tuple(None if axis is None else back[axis] for axis in axes)
+            name = node.inputs[0]
+        return Root(name, axes)
+
+    def layout(self, node: Node) -> tuple[int | None, ...] | None:
+        """Map each output axis of a layout-only node to its input axis; None for other nodes."""
+        if node.domain or not node.inputs or node.inputs[0] not in self._shapes.dims:
+            return None
+        rank = len(self._shapes.dims[node.inputs[0]])
+        if node.op_type in ("Identity", "Cast"):
+            return tuple(range(rank))
+        if node.op_type == "Transpose":
+            return tuple(node.attribute("perm", list(range(rank))[::-1]))
+        if node.op_type in ("Squeeze", "Unsqueeze"):
+            axes = self._axes(node)
+            return None if axes is None else _moved(node.op_type, rank, axes)
+        return None
+
+    def _axes(self, node: Node) -> Sequence[int] | None:
+        if len(node.inputs) > 1 and node.inputs[1]:
+            value = self._shapes.values.get(node.inputs[1])
+            return None if value is None else [int(axis) for axis in value.ravel()]
+        axes = node.attribute("axes")
+        return None if axes is None else list(axes)
+
+
+def _moved(op_type: str, rank: int, axes: Sequence[int]) -> tuple[int | None, ...]:
+    """Axis map of `Squeeze` and `Unsqueeze`."""
+    if op_type == "Squeeze":
+        gone = {axis % rank for axis in axes}
+        return tuple(axis for axis in range(rank) if axis not in gone)
+    total = rank + len(axes)
+    new = {axis % total for axis in axes}
+    source = iter(range(rank))
+    return tuple(None if axis in new else next(source) for axis in range(total))

@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Static shapes of every value for one concrete set of input shapes.
+
+Inference runs on a copy of the graph *without its weights*, so its time does not depend on
+the size of the model. Integer values that graphs compute from shapes (`Reshape` targets,
+`Pad` amounts) are evaluated node by node with the reference implementation that ships with
+onnx; where the whole-graph pass stopped, the pass here continues one node at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
+
+from graphprune.errors import UsageError, quote
+from graphprune.model.graph import Graph, Node, subgraphs
+
+__all__ = ["LARGEST_VALUE", "Shapes", "evaluate", "infer", "input_shapes"]
+
+Array = npt.NDArray[np.generic]
+Read = Callable[[TensorProto], Array]
+
+LARGEST_VALUE = 1 << 16
+"""Values with more elements are never evaluated here: they are weights or masks, not sizes."""
+
+_RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+
+
+@dataclass
+class Shapes:
+    """What is known of every value for one set of input shapes.
+
+    Attributes
+    ----------
+    dims : dict of str to tuple of int
+        Static shape by value name; values without an entry are unknown.
+    dtypes : dict of str to int
+        `TensorProto` data type by value name.
+    values : dict of str to ndarray
+        Small values that depend on initializers and shapes only.
+    constant : set of str
+        All values that depend on initializers and shapes only, evaluated or not.
+    derived : set of str
+        The part of `constant` that depends on the shape of some value.
+    """
+
+    dims: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: dict[str, int] = field(default_factory=dict)
+    values: dict[str, Array] = field(default_factory=dict)
+    constant: set[str] = field(default_factory=set)
+    derived: set[str] = field(default_factory=set)
+
+
+def input_shapes(
+    graph: Graph, given: Mapping[str, Sequence[int]] | None = None, *, other: bool = False
+) -> dict[str, tuple[int, ...]]:
+    """Choose a concrete shape for every graph input.
+
+    Parameters
+    ----------
+    given : mapping of str to sequence of int, optional
+        Shapes from the user; they win over what the file says.
+    other : bool
+        Use a second size for every dynamic dimension, to find out what depends on it.
+
+    Returns
+    -------
+    dict of str to tuple of int
+        Dynamic dimensions become 1 on axis 0, and otherwise 224 (images), 16000 (one long axis) or 16.
+
+    Raises
+    ------
+    UsageError
+        If `given` names an unknown input, has another rank, or contradicts a fixed dimension.
+    """
+    given = dict(given or {})
+    unknown = [name for name in given if name not in graph.inputs]
+    if unknown:
+        raise UsageError(
+            f"input shape given for {quote(unknown[0])}, which is no input of the model",
+            hint=f"inputs: {', '.join(quote(name) for name in graph.inputs)}",
+        )
+    chosen: dict[str, tuple[int, ...]] = {}
+    for name, type_proto in graph.inputs.items():
+        if type_proto.WhichOneof("value") != "tensor_type":
+            continue
+        tensor = type_proto.tensor_type
+        if not tensor.HasField("shape"):
+            if name in given:
+                chosen[name] = tuple(given[name])
+            continue
+        # Some exporters write -1 or 0 where they mean "dynamic".
+        declared = [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]
+        chosen[name] = _concrete(name, declared, given.get(name), other)
+    return chosen
+
+
+def _concrete(name: str, declared: list[int | None], given: Sequence[int] | None, other: bool) -> tuple[int, ...]:
+    """Fill the dynamic dimensions of one input."""
+    if given is not None:
+        fits = len(given) == len(declared) and all(size > 0 for size in given)
+        if not fits or any(fixed not in (None, size) for fixed, size in zip(declared, given, strict=True)):
+            shown = "x".join("?" if fixed is None else str(fixed) for fixed in declared)
+            raise UsageError(f"input {quote(name)} has the shape {shown}, got {'x'.join(map(str, given))}")
+    free = {3: 16, 4: 224, 5: 112}.get(len(declared), 16)
+    sizes = []
+    for axis, fixed in enumerate(declared):
+        size = given[axis] if given is not None else (1 if axis == 0 else free)
+        if fixed is None and other:
+            size = size + 1 if axis == 0 else size * 2
+        sizes.append(size if fixed is None else fixed)
+    return tuple(sizes)
+
+
+def evaluate(node: Node, inputs: Sequence[Array | None], opsets: Mapping[str, int]) -> list[Array]:
+    """Run one node with the reference implementation of onnx.
+
+    Raises
+    ------
+    Exception
+        Whatever the reference implementation raises; callers treat it as "not known".
+    """
+    # A lone NodeProto would be run at the latest operator set; in a graph the given one counts.
+    body = GraphProto(name="node")
+    body.node.append(node.proto)
+    body.input.extend(ValueInfoProto(name=name) for name in dict.fromkeys(node.inputs) if name)
+    body.output.extend(ValueInfoProto(name=name) for name in node.outputs if name)
+    session = ReferenceEvaluator(body, opsets=dict(opsets))
+    feeds = {name: value for name, value in zip(node.inputs, inputs, strict=True) if name}
+    results = iter(session.run(None, feeds))
+    return [np.asarray(next(results)) if name else np.empty(0) for name in node.outputs]
+
+
+def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) -> Shapes:
+    """Find the shapes of all values, and the small values that depend on shapes only.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the array of an initializer.
+    inputs : mapping of str to sequence of int
+        Concrete shapes of the graph inputs.
+
+    Complexity: O(nodes); weights are not touched.
+    """
+    result = Shapes()
+    whole = _infer_whole(graph, read, inputs)
+    types = {value.name: value.type for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)}
+    for name, tensor in graph.initializers.items():
+        result.dims[name] = tuple(tensor.dims)
+        result.dtypes[name] = tensor.data_type
+        result.constant.add(name)
+        if _small(tensor.dims):
+            result.values[name] = read(tensor)
+    for name in graph.inputs:
+        _record(result, name, types.get(name))
+    _Forward(graph, result, types).run()
+    return result
+
+
+def _small(dims: Sequence[int]) -> bool:
+    return int(np.prod(dims, dtype=np.float64)) <= LARGEST_VALUE
+
+
+def _record(result: Shapes, name: str, type_proto: TypeProto | None) -> None:
+    """Take over what a type says, where it is complete."""
+    if type_proto is None or type_proto.WhichOneof("value") != "tensor_type":
+        return
+    tensor = type_proto.tensor_type
+    if tensor.elem_type:
+        result.dtypes[name] = tensor.elem_type
+    if tensor.HasField("shape") and all(
+        dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0 for dim in tensor.shape.dim
+    ):
+        result.dims.setdefault(name, tuple(dim.dim_value for dim in tensor.shape.dim))
+
+
+def _infer_whole(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) -> ModelProto:
+    """Run onnx's inference on the graph with concrete inputs and without weights."""
+    bare = ModelProto(ir_version=graph.proto.ir_version)
+    bare.opset_import.extend(graph.proto.opset_import)
+    bare.graph.name = "shapes"
+    for name, type_proto in graph.inputs.items():
+        value = bare.graph.input.add(name=name)
+        value.type.CopyFrom(type_proto)
+        if name in inputs:
+            value.CopyFrom(helper.make_tensor_value_info(name, type_proto.tensor_type.elem_type, list(inputs[name])))
+    for name, tensor in graph.initializers.items():
+        if tensor.data_type in (TensorProto.INT64, TensorProto.INT32) and _small(tensor.dims):
+            bare.graph.initializer.append(numpy_helper.from_array(np.array(read(tensor)), name))
+        else:
+            bare.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
+    for node in graph.nodes:
+        _copy_light(node, bare)
+    for name in graph.outputs:
+        bare.graph.output.append(ValueInfoProto(name=name))
+    try:
+        return shape_inference.infer_shapes(bare, data_prop=True)
+    except (shape_inference.InferenceError, RuntimeError, ValueError):
+        return bare  # the node-by-node pass finds out how far it gets
+
+
+def _copy_light(node: Node, bare: ModelProto) -> None:
+    """Copy a node; a large `Constant` becomes an input of the same shape."""
+    if node.op_type == "Constant" and not node.domain:
+        tensor = node.attribute("value")
+        if isinstance(tensor, TensorProto) and not _small(tensor.dims):
+            bare.graph.input.append(helper.make_tensor_value_info(node.outputs[0], tensor.data_type, list(tensor.dims)))
+            return
+    bare.graph.node.append(node.proto)
+
+
+class _Forward:
+    """One pass over the nodes: evaluate what is constant, infer what is still unknown."""
+
+    def __init__(self, graph: Graph, result: Shapes, types: dict[str, TypeProto]) -> None:
+        self.graph = graph
+        self.result = result
+        self.types = types
+
+    def run(self) -> None:
+        for node in self.graph.nodes:
+            self._mark(node)
+            if node.outputs and node.outputs[0] in self.result.constant:
+                self._value(node)
+            self._shape(node)
+
+    def _mark(self, node: Node) -> None:
+        """Decide whether the outputs depend on initializers and shapes only."""
+        result = self.result
+        if node.captured or node.op_type in _RANDOM or any(True for _ in subgraphs(node.proto)):
+            return
+        names = [name for name in node.inputs if name]
+        if node.op_type in ("Shape", "Size") and not node.domain:
+            if names and names[0] in result.dims:
+                result.constant.update(node.outputs)
+                result.derived.update(node.outputs)
+        elif all(name in result.constant for name in (names[:1] if _only_casts(node) else names)):
+            result.constant.update(name for name in node.outputs if name)
+            if any(name in result.derived for name in names if name in result.constant):
+                result.derived.update(name for name in node.outputs if name)
+
+    def _value(self, node: Node) -> None:
+        """Evaluate a small constant node."""
+        result = self.result
+        if node.op_type in ("Shape", "Size") and not node.domain:
+            result.values[node.outputs[0]] = _shape_value(node, result.dims[node.inputs[0]])
+            return
+        if _only_casts(node) and node.inputs[0] in result.values and node.inputs[1] in result.dtypes:
+            target = helper.tensor_dtype_to_np_dtype(result.dtypes[node.inputs[1]])
+            result.values[node.outputs[0]] = result.values[node.inputs[0]].astype(target)
+            return
+        if any(name and name not in result.values for name in node.inputs):
+            return
+        known = [self.types.get(name) for name in node.outputs]
+        for type_proto in known:
+            probe = Shapes()
+            _record(probe, "", type_proto)
+            if "" in probe.dims and not _small(probe.dims[""]):
+                return
+        if (
+            node.op_type == "Constant"
+            and isinstance(node.attribute("value"), TensorProto)
+            and not _small(node.attribute("value").dims)
+        ):
+            return
+        if node.op_type in ("ConstantOfShape", "Expand", "Tile", "Range") and not _bounded(node, result):
+            return
+        try:
+            outputs = evaluate(node, [result.values[name] if name else None for name in node.inputs], self.graph.opsets)
+        except Exception:  # noqa: BLE001 - any failure of the reference implementation means "value unknown"
+            return
+        for name, value in zip(node.outputs, outputs, strict=False):
+            if name and value.size <= LARGEST_VALUE:
+                result.values[name] = value
+
+    def _shape(self, node: Node) -> None:
+        """Record the output shapes: by value, by the whole-graph pass, or by inferring this node alone."""
+        result = self.result
+        for name in node.outputs:
+            if name in result.values:
+                value = result.values[name]
+                result.dims[name] = value.shape
+                result.dtypes[name] = helper.np_dtype_to_tensor_dtype(value.dtype)
+            elif name:
+                _record(result, name, self.types.get(name))
+        if node.op_type == "Constant" and isinstance(node.attribute("value"), TensorProto):
+            result.dims[node.outputs[0]] = tuple(node.attribute("value").dims)
+            result.dtypes[node.outputs[0]] = node.attribute("value").data_type
+        if any(name and name not in result.dims for name in node.outputs):
+            self._infer_alone(node)
+
+    def _infer_alone(self, node: Node) -> None:
+        result = self.result
+        try:
+            schema = onnx.defs.get_schema(node.op_type, self.graph.opsets.get(node.domain, 1), node.domain)
+            types = {
+                name: helper.make_tensor_type_proto(result.dtypes[name], result.dims[name])
+                for name in node.inputs
+                if name and name in result.dims and name in result.dtypes
+            }
+            data = {
+                name: numpy_helper.from_array(np.array(result.values[name]), name)
+                for name in node.inputs
+                if name in result.values
+            }
+            imports = list(self.graph.proto.opset_import)
+            outputs = shape_inference.infer_node_outputs(schema, node.proto, types, data, opset_imports=imports)
+        except (onnx.defs.SchemaError, shape_inference.InferenceError, KeyError, RuntimeError, ValueError, TypeError):
+            return
+        for name, type_proto in outputs.items():
+            _record(result, name, type_proto)
+
+
+def _only_casts(node: Node) -> bool:
+    """Whether the second input gives nothing but its type: exporters write zero biases as CastLike(0, x)."""
+    return node.op_type == "CastLike" and not node.domain and len(node.inputs) == 2
+
+
+def _bounded(node: Node, result: Shapes) -> bool:
+    """Whether an operator that multiplies its input stays small; checked before anything is allocated."""
+    values = [result.values[name] for name in node.inputs if name]
+    if node.op_type == "Range":
+        start, limit, delta = (float(value) for value in values)
+        return delta != 0 and (limit - start) / delta <= LARGEST_VALUE
+    target = values[0] if node.op_type == "ConstantOfShape" else values[1]
+    factor = float(np.prod(np.abs(target.astype(np.float64)), initial=1.0))
+    return factor * (values[0].size if node.op_type == "Tile" else 1) <= LARGEST_VALUE
+
+
+def _shape_value(node: Node, dims: tuple[int, ...]) -> Array:
+    """Value of `Shape` or `Size` for an input of the given shape."""
+    if node.op_type == "Size":
+        return np.asarray(int(np.prod(dims, dtype=np.int64)), dtype=np.int64)
+    start, end = node.attribute("start", 0), node.attribute("end", len(dims))
+    return np.asarray(dims[start:end], dtype=np.int64)
