@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -264,10 +264,19 @@ def write(plan: Plan, path: str | Path, *, force: bool = False) -> Path:
 
 
 def _to_json(plan: Plan) -> dict[str, Any]:
-    content = {"schema": SCHEMA, **asdict(plan)}
-    if plan.solver.certificate is None:
-        del content["solver"]["certificate"]
-    return content
+    """Return the content by key, in the order of the schema; nothing is copied deeply, plans can be large."""
+    solver = vars(plan.solver).copy()
+    certificate = solver.pop("certificate")
+    if certificate is not None:
+        solver["certificate"] = vars(certificate)
+    return {
+        "schema": SCHEMA,
+        "model": vars(plan.model),
+        "budget": vars(plan.budget),
+        "solver": solver,
+        "groups": [{**vars(group), "members": [vars(member) for member in group.members]} for group in plan.groups],
+        "layers": [vars(layer) for layer in plan.layers],
+    }
 
 
 def _model(value: Value) -> PlanModel:

@@ -24,12 +24,19 @@ if TYPE_CHECKING:
     from graphprune.groups import Group, Member
     from graphprune.plan import LayerPlan, Plan
 
-    Costs = Callable[[tuple[int, ...]], tuple[int, tuple[LayerPlan, ...]]]
-
-__all__ = ["Reconciled", "group_plan", "reconcile"]
+__all__ = ["Costs", "Reconciled", "group_plan", "reconcile"]
 
 _REMADE = "make a new plan with `graphprune solve`"
 _EDIT_KEPT = "edit only `kept` of a group; everything else follows from it"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a plan costs, counted on the model: the metric of its budget before and after, and every layer."""
+
+    before: int
+    after: int
+    layers: tuple[LayerPlan, ...]
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def group_plan(group: Group, kept: Sequence[int]) -> GroupPlan:
     return GroupPlan(group.id, group.name, int(group.size), kept_atoms, bool(group.exact), members)
 
 
-def reconcile(plan: Plan, groups: Sequence[Group], costs: Costs) -> Reconciled:
+def reconcile(plan: Plan, groups: Sequence[Group], count: Callable[[tuple[int, ...]], Costs]) -> Reconciled:
     """Check a plan against the groups of a model; recompute what an edit of ``kept`` made stale.
 
     Parameters
@@ -67,9 +74,8 @@ def reconcile(plan: Plan, groups: Sequence[Group], costs: Costs) -> Reconciled:
         As read from its file.
     groups : sequence of Group
         Of the model that it is to be applied to.
-    costs : callable
-        Gives, for the number of kept atoms of each group in the order of ``groups``, the cost
-        in the metric of the plan's budget and the layers of the plan.
+    count : callable
+        Counts the costs for the number of kept atoms of each group, in the order of ``groups``.
 
     Raises
     ------
@@ -82,16 +88,19 @@ def reconcile(plan: Plan, groups: Sequence[Group], costs: Costs) -> Reconciled:
     edited = [
         _is_edited(stored, right, group) for stored, right, group in zip(plan.groups, derived, groups, strict=True)
     ]
-    after, layers = costs(tuple(len(group.kept) for group in derived))
-    right = replace(plan, groups=derived, layers=layers, budget=replace(plan.budget, after=after))
+    costs = count(tuple(len(group.kept) for group in derived))
+    budget = replace(plan.budget, before=costs.before, after=costs.after)
+    right = replace(plan, groups=derived, layers=costs.layers, budget=budget)
+    if plan.budget.before != costs.before:
+        raise PlanError(f"the plan says the model costs {plan.budget.before} {budget.metric}, but it is {costs.before}")
     if not any(edited):
         _claims_hold(plan, right)
         return Reconciled(plan)
     names = [group.id for group, changed in zip(derived, edited, strict=True) if changed]
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")  # noqa: PLR2004
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     notes = [f"kept was edited in {len(names)} group(s) ({shown}); the figures that follow from it are computed anew"]
-    if after > plan.budget.limit:
-        notes.append(f"the edited plan costs {after} {plan.budget.metric}, more than its budget of {plan.budget.limit}")
+    if budget.after > budget.limit:
+        notes.append(f"the edited plan costs {budget.after} {budget.metric}, more than its budget of {budget.limit}")
     return Reconciled(right, tuple(notes))
 
 

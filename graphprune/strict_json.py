@@ -173,39 +173,49 @@ def dumps(data: object) -> str:
     The order of keys is kept; the text ends with a line break and is pure ASCII, so it is the
     same on every system.
     """
-    return "".join(_render(data, 0, 0)) + "\n"
+    return _render(data, 0, 0) + "\n"
 
 
-def _render(data: object, depth: int, used: int) -> Iterator[str]:
-    flat = _flat(data)
-    if not isinstance(data, (dict, list, tuple)) or (len(flat) + used <= _LINE and not _has_objects(data)):
-        yield flat
-        return
-    if isinstance(data, dict):
-        parts = (_entry(key, value, depth + 1) for key, value in data.items())
-    else:
-        parts = ("".join(_render(value, depth + 1, 2 * depth + 3)) for value in data)
+def _render(data: object, depth: int, used: int) -> str:
+    if not isinstance(data, (dict, list, tuple)):
+        return _flat(data)
+    if len(data) < _LINE and not _has_objects(data):
+        flat = _flat(data)
+        if len(flat) + used <= _LINE:
+            return flat
     pair = "{}" if isinstance(data, dict) else "[]"
-    lines = _filled(parts, depth + 1) if _has_scalars_only(data) else parts
     indent = "\n" + "  " * (depth + 1)
-    yield f"{pair[0]}{indent}{f',{indent}'.join(lines)}\n{'  ' * depth}{pair[1]}"
+    return f"{pair[0]}{indent}{f',{indent}'.join(_lines(data, depth + 1))}\n{'  ' * depth}{pair[1]}"
+
+
+def _lines(data: _Container, depth: int) -> Iterable[str]:
+    """Yield the parts of a container, each for a line of its own or, if all are scalars, as many on a line as fit."""
+    if isinstance(data, dict):
+        parts: Iterable[str] = (_entry(key, value, depth) for key, value in data.items())
+    elif set(map(type, data)) == {int}:
+        parts = map(str, data)
+    else:
+        parts = (_render(value, depth, 2 * depth + 1) for value in data)
+    return _filled(parts, depth) if _has_scalars_only(data) else parts
 
 
 def _entry(key: object, value: object, depth: int) -> str:
     name = json.dumps(str(key)) + ": "
-    return name + "".join(_render(value, depth, 2 * depth + len(name) + 1))
+    return name + _render(value, depth, 2 * depth + len(name) + 1)
 
 
 def _filled(parts: Iterable[str], depth: int) -> Iterator[str]:
     """Yield lines that hold as many parts as fit; a line ends without its comma."""
-    line = ""
+    room = _LINE - 2 * depth
+    line: list[str] = []
+    length = -2
     for part in parts:
-        if line and 2 * depth + len(line) + len(part) + 2 > _LINE:
-            yield line
-            line = part
-        else:
-            line = f"{line}, {part}" if line else part
-    yield line
+        if line and length + len(part) + 2 > room:
+            yield ", ".join(line)
+            line, length = [], -2
+        line.append(part)
+        length += len(part) + 2
+    yield ", ".join(line)
 
 
 def _has_scalars_only(data: _Container) -> bool:

@@ -58,4 +58,9 @@ def print_tables(tables: RenderableType) -> None:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else _FILE_WIDTH
-    Console(file=sys.stdout, width=width, highlight=False, emoji=False, markup=False).print(tables)
+    console = Console(file=sys.stdout, width=width, highlight=False, emoji=False, markup=False)
+    with console.capture() as capture:
+        console.print(tables)
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    single = [line for line, before in zip(lines, [" ", *lines], strict=False) if line or before]
+    print("\n".join(single).rstrip())

@@ -22,13 +22,14 @@ def inspect(
 ) -> None:
     """Show what can be pruned in a model, or the widths of a plan.
 
-    Of a model: the coupled channel groups with their share of the cost, and what is frozen and why.
+    Of a model: the coupled channel groups with their share of the cost, and what is frozen and why; with -v also the
+    members of each group.
     """
     shapes = opt.parse_shapes(input_shape)
     if file.suffix.lower() == ".json":
         _inspect_plan(file, as_json=as_json)
     else:
-        _inspect_model(file, shapes, Talk(verbose=verbose), as_json=as_json)
+        _inspect_model(file, shapes, verbose=verbose, as_json=as_json)
 
 
 def _inspect_plan(file: Path, *, as_json: bool) -> None:
@@ -43,10 +44,11 @@ def _inspect_plan(file: Path, *, as_json: bool) -> None:
         print_tables(plan_tables(plan))
 
 
-def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]], talk: Talk, *, as_json: bool) -> None:
+def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]], *, verbose: bool, as_json: bool) -> None:
     from graphprune import api
     from graphprune.report.overview import model_json, model_tables
 
+    talk = Talk(verbose=verbose)
     with talk.stage("loading"):
         loaded = api.load(file)
     with talk.stage("analysis"):
@@ -54,4 +56,4 @@ def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]], talk: Talk, *
     if as_json:
         print_json(model_json(analysis))
     else:
-        print_tables(model_tables(analysis))
+        print_tables(model_tables(analysis, members=verbose))

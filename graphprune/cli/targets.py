@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,7 +50,7 @@ class Targets:
         for path in (self.output, self.plan):
             if path is not None:
                 check_target(path, inputs, force=self.force or self.dry)
-        if self.plan is not None and _same(self.plan, self.output):
+        if self.plan is not None and os.path.realpath(self.plan) == os.path.realpath(self.output):
             raise UsageError(f"the model and the plan would both go to {quote(str(self.output))}")
 
 
@@ -69,28 +68,12 @@ def check_target(path: Path, inputs: Iterable[Path], *, force: bool) -> None:
     OutputError
         Naming the path and what stands in the way.
     """
-    shown = quote(str(path))
-    try:
-        if any(_same(path, source) for source in inputs):
-            raise OutputError(f"{shown} is the input itself", hint="choose another output with -o")
-        if path.is_dir():
-            raise OutputError(f"{shown} is a folder", hint="name a file")
-        if path.exists() and not force:
-            raise OutputError(f"{shown} exists already", hint="use --force to replace it, or choose another name")
-        folder = path.parent
-        if not folder.is_dir():
-            problem = "is not a folder" if folder.exists() else "does not exist"
-            raise OutputError(f"cannot write {shown}: the folder {quote(str(folder))} {problem}")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(f"cannot write {shown}: no permission to write in {quote(str(folder))}")
-        os.stat(path) if path.exists() else None  # noqa: PTH116 - a name that is too long fails here
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise OutputError(f"cannot write {shown}: {reason}") from None
+    from graphprune.model import atomic
 
-
-def _same(first: Path, second: Path) -> bool:
-    """Tell whether two paths are one file, also through links and before it exists."""
-    with suppress(OSError):
-        return first.samefile(second)
-    return first.resolve() == second.resolve()
+    with atomic.output_errors(path):
+        target = atomic.check_target(path, force=force, inputs=inputs)
+        if not os.access(target.parent, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"{quote(str(path))} cannot be written: no permission to write in its folder",
+                hint="choose another place with -o and --plan",
+            )

@@ -53,7 +53,7 @@ def percent(after: float, before: float) -> str:
     return f"{100 * after / before:.1f} %" if before else "–"
 
 
-def name(text: str, width: int = 40) -> str:
+def name(text: str, width: int = 56) -> str:
     """Return a name from a model, harmless on a terminal and shortened in the middle.
 
     Examples

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public functions: load, analyze, solve, apply, verify, save.
+
+::
+
+    model = graphprune.load("model.onnx")
+    plan = graphprune.solve(model, BudgetRequest("flops", 0.5))
+    pruned = graphprune.apply(model, plan)
+    graphprune.verify(model, pruned, plan)
+    graphprune.save(pruned, "model.pruned.onnx")
+
+Wherever a model is taken, its analysis does as well, and is then not made again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from graphprune.analysis import Analysis
+from graphprune.budget import BudgetRequest
+from graphprune.errors import PlanError, quote
+from graphprune.model.load import Model, load
+from graphprune.model.write import save
+from graphprune.plan_check import Reconciled
+from graphprune.plan_check import reconcile as _reconcile
+from graphprune.planning import SolveOptions, count_costs, describe_model, make_plan
+from graphprune.structure import structure_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from graphprune.plan import Plan
+
+__all__ = [
+    "Analysis",
+    "AnalyzeOptions",
+    "BudgetRequest",
+    "Model",
+    "Reconciled",
+    "SolveOptions",
+    "analyze",
+    "load",
+    "reconcile",
+    "save",
+    "solve",
+]
+
+
+@dataclass(frozen=True)
+class AnalyzeOptions:
+    """How a model is analysed.
+
+    Parameters
+    ----------
+    input_shapes : mapping of str to tuple of int
+        Shapes for which costs are counted, of inputs with dynamic dimensions.
+    """
+
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
+    """Find the coupled channel groups of a model, their cost, and what is frozen and why.
+
+    Raises
+    ------
+    UsageError
+        If an input shape does not fit the model.
+    UnsupportedModelError
+        If the model cannot be analysed at all.
+    """
+    options = options or AnalyzeOptions()
+    return Analysis(model, options.input_shapes)
+
+
+def solve(model: Model | Analysis, budget: BudgetRequest, options: SolveOptions | None = None) -> Plan:
+    """Choose which channels to remove, so that the budget holds and nothing more fits into it.
+
+    Parameters
+    ----------
+    model : Model or Analysis
+        What is to be pruned.
+    budget : BudgetRequest
+        What is limited, and to which share, e.g. ``BudgetRequest("flops", 0.5)``.
+    options : SolveOptions, optional
+        Solver, criterion, rounding and seed.
+
+    Returns
+    -------
+    Plan
+        What stays and what that costs. Nothing is removed yet.
+
+    Raises
+    ------
+    UsageError
+        If an option has no meaning.
+    BudgetUnreachableError, NothingToPruneError
+        If the model cannot be made as small.
+    """
+    return make_plan(_analysis(model), budget, options or SolveOptions())
+
+
+def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Reconciled:
+    """Check that a plan fits a model; recompute what an edit of its ``kept`` indices made stale.
+
+    Parameters
+    ----------
+    model : Model or Analysis
+        The model that the plan was made for.
+    plan : Plan
+        The plan, perhaps edited.
+    rebind : bool
+        Accept another model of the same structure: another checkpoint, or another export.
+
+    Raises
+    ------
+    PlanError
+        If the plan was made for another model, contradicts itself, or claims wrong costs.
+    """
+    analysis = _analysis(model, plan)
+    notes: tuple[str, ...] = ()
+    found = describe_model(analysis)
+    if plan.model.sha256 != found.sha256:
+        _check_structure(plan, analysis, rebind=rebind)
+        notes = (f"the plan was made for another file of the same structure, {quote(plan.model.name)}",)
+        plan = replace(plan, model=found)
+    elif replace(plan.model, name=found.name) != found:
+        raise PlanError("the plan's facts about its model are not those of the model", hint="edit only `kept`")
+    result = _reconcile(plan, analysis.groups, lambda widths: count_costs(analysis, plan.budget.metric, widths))
+    return Reconciled(result.plan, notes + result.notes)
+
+
+def _analysis(model: Model | Analysis, plan: Plan | None = None) -> Analysis:
+    """Return an analysis; one that is made for a plan counts costs for the input shapes of that plan."""
+    if isinstance(model, Analysis):
+        return model
+    return analyze(model, AnalyzeOptions(plan.model.inputs) if plan else None)
+
+
+def _check_structure(plan: Plan, analysis: Analysis, *, rebind: bool) -> None:
+    same = plan.solver.options.get("structure") == structure_digest(analysis.model.proto)
+    name = quote(analysis.model.name)
+    if not same:
+        raise PlanError(
+            f"the plan was made for another model ({quote(plan.model.name)}), {name} has another structure",
+            hint="make a new plan with `graphprune solve`",
+        )
+    if not rebind:
+        raise PlanError(
+            f"the plan was made for another file than {name}: the structure is the same, the contents differ",
+            hint="to use it for this file all the same, give --rebind (rebind=True)",
+        )

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The overview of a model: its coupled channel groups, what they cost, and what is frozen and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Group as Stack
+from rich.text import Text
+
+from graphprune.report import text
+from graphprune.report.tables import grid, table
+from graphprune.solvers import criteria
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from graphprune.analysis import Analysis, Frozen
+    from graphprune.groups import Group
+
+__all__ = ["model_json", "model_tables"]
+
+_CRITERION = "bn-scale"
+
+
+def model_json(analysis: Analysis) -> dict[str, Any]:
+    """Return the overview as one JSON object."""
+    cost, sizes = analysis.cost, analysis.cost.sizes
+    savings = _savings(analysis)
+    return {
+        "command": "inspect",
+        "model": {
+            "name": analysis.model.name,
+            "sha256": analysis.model.sha256,
+            "inputs": {name: list(shape) for name, shape in analysis.input_shapes.items()},
+        },
+        "flops": cost.flops(sizes),
+        "params": cost.params(sizes),
+        "bytes": cost.size(sizes),
+        "prunable": analysis.prunable,
+        "reachable": _reachable(analysis),
+        "scores_from": _sources(analysis),
+        "groups": [_group(group, saved) for group, saved in zip(analysis.groups, savings, strict=True)],
+        "frozen": [asdict(entry) for entry in analysis.frozen],
+    }
+
+
+def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType:
+    """Return the overview as tables.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of the model.
+    members : bool
+        List the members of every group, too.
+    """
+    cost, sizes = analysis.cost, analysis.cost.sizes
+    inputs = ", ".join(f"{text.name(name)} {'x'.join(map(str, dims))}" for name, dims in analysis.input_shapes.items())
+    flops = text.count(cost.flops(sizes), "FLOPs")
+    sources = ", ".join(f"{source} ({count} groups)" for source, count in _sources(analysis).items())
+    head = [
+        ("model", f"{text.name(analysis.model.name)} (sha256 {analysis.model.sha256[:12]}…)"),
+        ("inputs", inputs or "none"),
+        ("cost", f"{flops}, {text.count(cost.params(sizes))} params, {text.file_size(cost.size(sizes))} of tensors"),
+        ("prunable", f"{100 * analysis.prunable:.1f} % of the FLOPs are in layers that can lose channels"),
+        ("reachable", f"{100 * _reachable(analysis):.2g} % of the FLOPs stay with one atom in every group"),
+        (_CRITERION, f"reads {sources}" if sources else "has nothing to read"),
+    ]
+    parts: list[RenderableType] = [grid(head), _groups(analysis)]
+    if members:
+        parts.append(_members(analysis.groups))
+    if analysis.frozen:
+        parts.append(_frozen(analysis.frozen, cost.flops(sizes)))
+    return Stack(*parts)
+
+
+def _group(group: Group, saved: float) -> dict[str, Any]:
+    members = [
+        {
+            "initializer": member.initializer,
+            "axis": member.axis,
+            "role": member.role,
+            "op": member.op,
+            "node": member.node,
+            "masked": member.masked,
+            "positions": len(member.positions),
+        }
+        for member in group.members
+    ]
+    return {
+        "id": group.id,
+        "name": group.name,
+        "size": group.size,
+        "channels": group.channels,
+        "exact": group.exact,
+        "flops_share": saved,
+        "members": members,
+    }
+
+
+def _savings(analysis: Analysis) -> list[float]:
+    """Return for each group the share of the FLOPs that go if it alone shrinks to one atom."""
+    flops, sizes = analysis.cost.flops, analysis.cost.sizes
+    total = flops(sizes)
+    return [-flops.change(sizes, index, 1) / total if total else 0.0 for index in range(len(sizes))]
+
+
+def _reachable(analysis: Analysis) -> float:
+    flops, sizes = analysis.cost.flops, analysis.cost.sizes
+    total = flops(sizes)
+    return flops(np.ones_like(sizes)) / total if total else 1.0
+
+
+def _sources(analysis: Analysis) -> dict[str, int]:
+    """Return what the default criterion reads, and for how many groups."""
+    scores = criteria.get(_CRITERION)(analysis.groups, analysis.read, 0)
+    return dict(sorted(Counter(scores.source).items()))
+
+
+def _groups(analysis: Analysis) -> Table:
+    result = table("group", "name", "width", "members", "FLOPs", "exact", right=("width", "members", "FLOPs"))
+    for group, saved in zip(analysis.groups, _savings(analysis), strict=True):
+        width = str(group.size) if group.channels == 1 else f"{group.size} x {group.channels}"
+        result.add_row(
+            group.id,
+            Text(text.name(group.name)),
+            width,
+            str(len(group.members)),
+            f"{100 * saved:.1f} %",
+            "yes" if group.exact else "no",
+        )
+    return result
+
+
+def _members(groups: Sequence[Group]) -> Table:
+    result = table("group", "member", "axis", "role", "read by", "op", right=("axis",))
+    for group in groups:
+        for index, member in enumerate(group.members):
+            result.add_row(
+                group.id if index == 0 else "",
+                Text(text.name(member.initializer)),
+                str(member.axis),
+                member.role,
+                Text(text.name(member.node)),
+                Text(text.name(member.op, 20)),
+            )
+    return result
+
+
+def _frozen(entries: Sequence[Frozen], total: int) -> Table:
+    result = table("frozen by", "layers", "FLOPs held", "first at", "why", right=("layers", "FLOPs held"))
+    for entry in entries:
+        result.add_row(
+            Text(text.name(entry.kind, 30)),
+            str(entry.layers),
+            text.percent(entry.flops, total),
+            Text(text.name(entry.node, 30)),
+            Text(text.name(entry.text, 70)),
+        )
+    return result
