@@ -113,7 +113,13 @@ class PendingFile:
         """Give the file its final name, replacing what has that name."""
         os.replace(self.path, self.target)  # noqa: PTH105 (Path.replace hides which call tests make fail)
         self._ours = False
-        sync_folder(self.target.parent)
+        try:
+            sync_folder(self.target.parent)
+        except OSError as error:
+            raise OutputError(
+                f"{quote(str(self.target))} is written, but may not survive a power loss: {reason(error)}",
+                hint="check the disk, then run the command again with --force",
+            ) from error
 
 
 def write_all(descriptor: int, piece: bytes | memoryview) -> int:
@@ -134,11 +140,15 @@ def holds(path: Path, content: Content) -> bool:
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return False
+        block = bytearray(_BLOCK)
         for piece in content:
             view = memoryview(piece)
             for start in range(0, len(view), _BLOCK):
                 expected = view[start : start + _BLOCK]
-                if file.read(len(expected)) != expected:
+                if len(expected) != len(block):
+                    block = bytearray(len(expected))
+                # The bytearray stands on the left: it compares whole blocks, a memoryview goes byte by byte.
+                if file.readinto(block) != len(expected) or block != expected:
                     return False
         return not file.read(1)
 

@@ -157,4 +157,6 @@ def _cycle(nodes: Sequence[onnx.NodeProto], makers: dict[str, int]) -> list[int]
         path[index] = None
         index = min(needs[index] & stuck)
     walked = list(path)
-    return walked[walked.index(index) :][::-1]
+    cycle = walked[walked.index(index) :][::-1]
+    first = cycle.index(min(cycle))
+    return cycle[first:] + cycle[:first]

@@ -8,6 +8,7 @@ shows here and nowhere later.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -119,35 +120,35 @@ def survey(
 def _children(message: Message, max_name: int) -> list[Message]:
     """Return the messages directly inside `message`, after reading its texts."""
     children: list[Message] = []
-    try:
-        for descriptor, value in message.ListFields():
-            if descriptor.message_type is not None:
-                if isinstance(value, Message):
-                    children.append(value)
-                else:
-                    children.extend(value)
-            elif descriptor.type == FieldDescriptor.TYPE_STRING:
-                texts = (value,) if isinstance(value, str) else tuple(value)
-                if descriptor.name in _IDENTIFIERS:
-                    _check_lengths(texts, max_name)
-    except UnicodeDecodeError as error:
-        kind = message.DESCRIPTOR.name
-        raise ModelFileError(f"a text in a {kind} is not valid UTF-8; the file is corrupt", hint=None) from error
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None:
+            if isinstance(value, Message):
+                children.append(value)
+            else:
+                children.extend(value)
+        elif descriptor.type == FieldDescriptor.TYPE_STRING:
+            longest = max_name if descriptor.name in _IDENTIFIERS else _UNLIMITED
+            _check_texts((value,) if isinstance(value, str | bytes) else value, longest)
     return children
 
 
 def _check_tensor_texts(tensor: onnx.TensorProto, max_name: int) -> None:
     """Read the texts of a tensor without touching its data."""
+    _check_texts((tensor.name,), max_name)
+    _check_texts((tensor.doc_string,), _UNLIMITED)
+    for entry in (*tensor.external_data, *tensor.metadata_props):
+        _check_texts((entry.key, entry.value), max_name)
+
+
+def _check_texts(texts: Iterable[object], longest: int) -> None:
+    """Raise unless all texts are valid and short enough; protobuf hands out an invalid one as bytes, or raises."""
     try:
-        _check_lengths((tensor.name,), max_name)
-        _ = tensor.doc_string
-        for entry in (*tensor.external_data, *tensor.metadata_props):
-            _ = entry.key, entry.value
+        for text in texts:
+            if not isinstance(text, str):
+                raise ModelFileError(f"the text {quote(text)} is not valid UTF-8; the file is corrupt")
+            if len(text) > longest:
+                raise UnsafeModelError(
+                    f"the name {quote(text)} has {len(text)} characters, more than the limit {longest}"
+                )
     except UnicodeDecodeError as error:
-        raise ModelFileError("a text in a tensor is not valid UTF-8; the file is corrupt") from error
-
-
-def _check_lengths(texts: tuple[str, ...], max_name: int) -> None:
-    for text in texts:
-        if len(text) > max_name:
-            raise UnsafeModelError(f"the name {quote(text)} has {len(text)} characters, more than the limit {max_name}")
+        raise ModelFileError("a text is not valid UTF-8; the file is corrupt") from error
