@@ -15,13 +15,18 @@ Wherever a model is taken, its analysis does as well, and is then not made again
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from graphprune.analysis import Analysis
 from graphprune.budget import BudgetRequest
 from graphprune.errors import PlanError, quote
+from graphprune.marks import marks, put_marks
+from graphprune.model import write
+from graphprune.model.atomic import check_target, output_errors
 from graphprune.model.load import Model, load
-from graphprune.model.write import save
 from graphprune.plan_check import Reconciled
 from graphprune.plan_check import reconcile as _reconcile
 from graphprune.planning import SolveOptions, count_costs, describe_model, make_plan
@@ -29,6 +34,8 @@ from graphprune.structure import structure_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import numpy.typing as npt
 
     from graphprune.plan import Plan
 
@@ -40,6 +47,7 @@ __all__ = [
     "Reconciled",
     "SolveOptions",
     "analyze",
+    "apply",
     "load",
     "reconcile",
     "save",
@@ -129,6 +137,76 @@ def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> R
         raise PlanError("the plan's facts about its model are not those of the model", hint="edit only `kept`")
     result = _reconcile(plan, analysis.groups, lambda widths: count_costs(analysis, plan.budget.metric, widths))
     return Reconciled(result.plan, notes + result.notes)
+
+
+def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model:
+    """Remove what a plan removes.
+
+    Parameters
+    ----------
+    model : Model or Analysis
+        The original. It is not changed.
+    plan : Plan
+        What stays; checked by :func:`reconcile` first.
+    rebind : bool
+        Accept another model of the same structure.
+
+    Returns
+    -------
+    Model
+        The pruned model in memory, not verified. A plan that removes nothing gives the original itself.
+
+    Raises
+    ------
+    PlanError
+        If the plan does not fit the model.
+    UnsupportedModelError
+        If the model computes something from a pruned size that cannot follow.
+    """
+    from graphprune.surgery import prune
+
+    analysis = _analysis(model, plan)
+    plan = reconcile(analysis, plan, rebind=rebind).plan
+    if plan.is_identity:
+        return analysis.model
+    proto = prune(analysis, keep_mask(analysis, plan))
+    put_marks(proto, marks(analysis, plan))
+    return analysis.model.replaced(proto)
+
+
+def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
+    """Write a model, atomically; one that was not changed since it was loaded is copied byte by byte.
+
+    Parameters
+    ----------
+    model : Model
+        What :func:`load` or :func:`apply` returned.
+    path : str or Path
+        Where to.
+    force : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    OutputError
+        If the path is the input, exists and ``force`` is false, or cannot be written.
+    """
+    path = Path(path)
+    moved = model.tensors.files and path.resolve().parent != (model.path or path).resolve().parent
+    if model.path is None or moved:
+        return write.save(model, path, force=force)
+    with output_errors(path):
+        check_target(path, force=force, inputs=[model.path])
+    write.write_bytes_atomically(model.path.read_bytes(), path, force=force)
+    return path
+
+
+def keep_mask(analysis: Analysis, plan: Plan) -> npt.NDArray[np.bool_]:
+    """Return which atoms stay, in the order of the analysis (bool, shape (atoms,))."""
+    keep = np.zeros(int(analysis.cost.sizes.sum()), dtype=np.bool_)
+    for start, group in zip(analysis.grouping.starts, plan.groups, strict=False):
+        keep[int(start) + np.array(group.kept, dtype=np.int64)] = True
+    return keep
 
 
 def _analysis(model: Model | Analysis, plan: Plan | None = None) -> Analysis:

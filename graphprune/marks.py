@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Marks: what a pruned model says of how it was made, in its ``metadata_props``.
+
+``graphprune.plan`` is the digest of the plan, ``graphprune.kept`` the original positions of
+the channels that remain, by the initializer that makes them and its axis, so that every one
+can be traced back without the plan file. ``graphprune.verified`` is ``true``, or says why not.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphprune.plan import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from onnx import ModelProto
+
+    from graphprune.analysis import Analysis
+    from graphprune.plan import Plan
+
+__all__ = ["KEPT", "PLAN", "VERIFIED", "kept_positions", "marks", "put_marks"]
+
+PLAN = "graphprune.plan"
+KEPT = "graphprune.kept"
+VERIFIED = "graphprune.verified"
+
+
+def marks(analysis: Analysis, plan: Plan) -> dict[str, str]:
+    """Return the marks of a model that is pruned by a plan."""
+    kept = json.dumps(kept_positions(analysis, plan), separators=(",", ":"))
+    return {PLAN: digest(plan), KEPT: kept}
+
+
+def kept_positions(analysis: Analysis, plan: Plan) -> dict[str, dict[str, list[int]]]:
+    """Return the remaining positions along each axis that makes pruned channels, by initializer and axis."""
+    stays: dict[tuple[str, int], np.ndarray[tuple[int], np.dtype[np.bool_]]] = {}
+    for group in plan.groups:
+        makers = [member for member in group.members if member.role == "out"] or group.members
+        for member in makers:
+            key = member.initializer, member.axis
+            if key not in stays:
+                stays[key] = np.ones(analysis.shapes.dims[member.initializer][member.axis], dtype=np.bool_)
+            stays[key][list(member.removed)] = False
+    found: dict[str, dict[str, list[int]]] = {}
+    for (name, axis), mask in stays.items():
+        if not mask.all():
+            found.setdefault(name, {})[str(axis)] = np.flatnonzero(mask).tolist()
+    return found
+
+
+def put_marks(proto: ModelProto, values: Mapping[str, str]) -> None:
+    """Write marks into a model, in place of earlier ones; other metadata stays as it is."""
+    for at in range(len(proto.metadata_props) - 1, -1, -1):
+        if proto.metadata_props[at].key in values:
+            del proto.metadata_props[at]
+    for key, value in values.items():
+        proto.metadata_props.add(key=key, value=value)
