@@ -142,8 +142,8 @@ def form_groups(scope: Scope, resolution: Resolution) -> Grouping:
     signature = np.zeros(count, dtype=np.uint64)
     random = np.random.default_rng(0)
     for labels in _distinct(scope):
-        token = random.integers(1, 2**63, dtype=np.uint64)
-        np.add.at(signature, component[labels.base], token * np.uint64(labels.repeat * labels.tile))
+        token = int(random.integers(1, 2**63)) * labels.repeat * labels.tile % 2**64
+        np.add.at(signature, component[labels.base], np.uint64(token))
     first = np.full(count, len(component), dtype=np.int64)
     np.minimum.at(first, component, np.arange(len(component)))
     live = np.flatnonzero(weighted)

@@ -21,7 +21,7 @@ from onnx.reference import ReferenceEvaluator
 from graphprune.errors import UsageError, quote
 from graphprune.model.graph import Graph, Node, subgraphs
 
-__all__ = ["LARGEST_VALUE", "Shapes", "evaluate", "infer", "input_shapes"]
+__all__ = ["LARGEST_VALUE", "Shapes", "evaluate", "infer", "input_shapes", "shape_value"]
 
 Array = npt.NDArray[np.generic]
 Read = Callable[[TensorProto], Array]
@@ -252,7 +252,7 @@ class _Forward:
         """Evaluate a small constant node."""
         result = self.result
         if node.op_type in ("Shape", "Size") and not node.domain:
-            result.values[node.outputs[0]] = _shape_value(node, result.dims[node.inputs[0]])
+            result.values[node.outputs[0]] = shape_value(node, result.dims[node.inputs[0]])
             return
         if _only_casts(node) and node.inputs[0] in result.values and node.inputs[1] in result.dtypes:
             target = helper.tensor_dtype_to_np_dtype(result.dtypes[node.inputs[1]])
@@ -336,7 +336,7 @@ def _bounded(node: Node, result: Shapes) -> bool:
     return factor * (values[0].size if node.op_type == "Tile" else 1) <= LARGEST_VALUE
 
 
-def _shape_value(node: Node, dims: tuple[int, ...]) -> Array:
+def shape_value(node: Node, dims: tuple[int, ...]) -> Array:
     """Value of `Shape` or `Size` for an input of the given shape."""
     if node.op_type == "Size":
         return np.asarray(int(np.prod(dims, dtype=np.int64)), dtype=np.int64)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison, run as ``python -m graphprune.comparison FOLDER`` in a child process.
+
+It reads the two models and what to compare from the folder, and writes ``result.json`` there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+Array = npt.NDArray[Any]
+Feeds = dict[str, Array]
+
+RELATIVE = 1e-4
+"""Deviations up to here are rounding, whatever the noise floor."""
+FLOOR_FACTOR = 10.0
+WIDEST = 1e-3
+"""No measured floor may excuse more than this (in the precision of float32)."""
+_CHUNK = 1 << 27
+
+
+def main(folder: str) -> int:
+    """Compare and write the result."""
+    _limit_memory()
+    place = Path(folder)
+    spec = json.loads((place / "spec.json").read_text("utf-8"))
+    result = Comparison(place, spec).run()
+    (place / "result.json").write_text(json.dumps(result), "utf-8")
+    return 0
+
+
+def _limit_memory() -> None:
+    """Refuse to grow beyond the machine's memory, where the system can enforce it."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        pages = resource.getpagesize()
+        import os
+
+        total = os.sysconf("SC_PHYS_PAGES") * pages
+        resource.setrlimit(resource.RLIMIT_DATA, (total, total))
+
+
+def session(path: Path) -> ort.InferenceSession:
+    """Open a model without graph optimisation."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def make_inputs(spec: dict[str, Any], kind: str, seed: int = 0) -> Feeds:
+    """Draw inputs: "normal", "perturbed" (the same, moved by rounding), "zeros" or "large"."""
+    feeds: Feeds = {}
+    for name, info in spec["inputs"].items():
+        random = np.random.default_rng([seed, *name.encode()])
+        dtype = np.dtype(info["dtype"])
+        if dtype.kind == "f":
+            value = random.standard_normal(info["shape"])
+            if kind == "perturbed":
+                value = value * (1.0 + np.finfo(dtype).eps * random.choice([-1.0, 1.0], info["shape"]))
+            value = value * {"zeros": 0.0, "large": 10.0}.get(kind, 1.0)
+        else:
+            value = random.integers(0, 2, info["shape"])
+        feeds[name] = np.asarray(value).astype(dtype)
+    return feeds
+
+
+class Comparison:
+    """Runs both models and keeps the worst deviation."""
+
+    def __init__(self, place: Path, spec: dict[str, Any]) -> None:
+        self.spec = spec
+        self.keep = dict(np.load(place / "keep.npz"))
+        self.masked = session(place / "masked.onnx")
+        self.pruned = session(place / "pruned.onnx")
+        types = {item.name: item.type for item in self.masked.get_inputs()}
+        self.masks = {name: value.astype(_numpy(types[name])) for name, value in np.load(place / "masks.npz").items()}
+        self.tensors = list(enumerate(spec["tensors"]))
+        self.worst = {"error": 0.0, "tolerance": RELATIVE, "tensor": "", "failed": False}
+        self.compared = 0
+
+    def run(self) -> dict[str, Any]:
+        """Compare all tensors on a normal input, and the ends on two extreme ones."""
+        for chunk in self._chunks(self.tensors):
+            self._compare("normal", chunk, floor=True)
+        ends = [item for item in self.tensors if item[1]["end"]]
+        for kind in ("zeros", "large"):
+            for chunk in self._chunks(ends):
+                self._compare(kind, chunk, floor=True)
+        effect = max((self._effect(chunk) for chunk in self._chunks(ends)), default=0.0)
+        return {**self.worst, "effect": effect, "compared": self.compared}
+
+    def _chunks(self, tensors: list[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
+        """Cut the list so that a run never returns more than fits."""
+        chunk: list[tuple[int, Any]] = []
+        elements = 0
+        for item in tensors:
+            if chunk and elements + item[1]["elements"] > _CHUNK:
+                yield chunk
+                chunk, elements = [], 0
+            chunk.append(item)
+            elements += item[1]["elements"]
+        if chunk:
+            yield chunk
+
+    def _compare(self, kind: str, chunk: list[tuple[int, Any]], *, floor: bool) -> None:
+        names = [tensor["name"] for _, tensor in chunk]
+        feeds = make_inputs(self.spec, kind)
+        expected = self.masked.run(names, {**feeds, **self.masks})
+        found = self.pruned.run(names, feeds)
+        moved = (
+            self.masked.run(names, {**make_inputs(self.spec, "perturbed"), **self.masks}) if kind == "normal" else None
+        )
+        for at, (number, tensor) in enumerate(chunk):
+            if not tensor["compare"]:
+                continue
+            wanted = self._cut(number, expected[at])
+            noise = deviation(wanted, self._cut(number, moved[at])) if moved is not None else 0.0
+            self._record(tensor["name"], deviation(wanted, found[at]), tolerance(wanted.dtype, noise))
+
+    def _record(self, name: str, error: float, allowed: float) -> None:
+        self.compared += 1
+        worse = error / allowed > self.worst["error"] / self.worst["tolerance"] or not np.isfinite(error)
+        if worse and not (self.worst["failed"] and not np.isfinite(self.worst["error"])):
+            failed = bool(self.worst["failed"]) or not error <= allowed
+            self.worst = {"error": min(error, 1e300), "tolerance": allowed, "tensor": name, "failed": failed}
+
+    def _effect(self, chunk: list[tuple[int, Any]]) -> float:
+        """How far masking moves the ends."""
+        names = [tensor["name"] for _, tensor in chunk]
+        feeds = make_inputs(self.spec, "normal")
+        ones = {name: np.ones_like(value) for name, value in self.masks.items()}
+        original = self.masked.run(names, {**feeds, **ones})
+        masked = self.masked.run(names, {**feeds, **self.masks})
+        return max(min(deviation(a, b), 1e300) for a, b in zip(original, masked, strict=True))
+
+    def _cut(self, number: int, value: Array) -> Array:
+        """Take the kept slices of a tensor of the masked original."""
+        for axis in range(value.ndim):
+            mask = self.keep.get(f"{number}.{axis}")
+            if mask is not None:
+                value = np.compress(mask, value, axis=axis)
+        return value
+
+
+def deviation(expected: Array, found: Array) -> float:
+    """Largest difference relative to the largest absolute value; inf where shapes or non-finite places differ."""
+    if expected.shape != found.shape:
+        return float("inf")
+    if not expected.size:
+        return 0.0
+    finite = np.isfinite(expected)
+    if not finite.all():
+        if not np.array_equal(finite, np.isfinite(found)):
+            return float("inf")
+        expected, found = expected[finite], found[finite]
+        if not expected.size:
+            return 0.0
+    scale = float(np.abs(expected).max())
+    error = float(np.abs(expected.astype(np.float64) - found).max())
+    if not np.isfinite(error):
+        return float("inf")
+    return error / scale if scale > 0 else error
+
+
+def tolerance(dtype: np.dtype[Any], noise: float) -> float:
+    """What rounding may explain for a tensor whose noise floor was measured."""
+    unit = float(np.finfo(dtype).eps) / float(np.finfo(np.float32).eps) if dtype.kind == "f" else 1.0
+    unit = max(unit, 1.0) ** 0.5
+    return min(max(RELATIVE * unit, FLOOR_FACTOR * noise), WIDEST * unit)
+
+
+def _numpy(kind: str) -> type:
+    return {"tensor(float16)": np.float16, "tensor(double)": np.float64}.get(kind, np.float32)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

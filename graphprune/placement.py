@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Placement: which stored tensor is sliced, copied or folded so that every reader gets its slices.
+
+Readers demand slices; a demand on a value that layout-only nodes compute is passed on to what
+they read. Where all readers of a tensor agree it is sliced in place. Where they differ, or
+where a value is really computed, a new initializer holds what is demanded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto, numpy_helper
+
+from graphprune.analysis import Analysis
+from graphprune.labels.vector import Labels
+from graphprune.model.graph import Node
+
+__all__ = ["Demand", "Placement", "cut_tensor"]
+
+Array = npt.NDArray[np.generic]
+Mask = npt.NDArray[np.bool_]
+Reader = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Demand:
+    """The slices that a reader wants of a constant: one mask per axis."""
+
+    masks: tuple[Mask, ...]
+
+    @property
+    def key(self) -> bytes:
+        """Equal where the same slices are wanted."""
+        return b"/".join(np.packbits(mask).tobytes() for mask in self.masks)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every slice is wanted."""
+        return all(bool(mask.all()) for mask in self.masks)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Shape of what is wanted."""
+        return tuple(int(mask.sum()) for mask in self.masks)
+
+    def cut(self, array: Array) -> Array:
+        """Take the wanted slices; the axis that loses most goes first."""
+        order = sorted(range(len(self.masks)), key=lambda axis: self.masks[axis].mean())
+        for axis in order:
+            if not self.masks[axis].all():
+                array = np.compress(self.masks[axis], array, axis=axis)
+        return array
+
+    def seen_from(self, axes: tuple[int | None, ...], rank: int) -> Demand:
+        """Return the demand on the input of a layout-only node whose output axes come from `axes`."""
+        masks: list[Mask] = [np.ones(1, dtype=np.bool_)] * rank
+        for mask, axis in zip(self.masks, axes, strict=True):
+            if axis is not None:
+                masks[axis] = mask
+        return Demand(tuple(masks))
+
+
+def cut_tensor(tensor: TensorProto, array: Array, name: str) -> TensorProto:
+    """Return a tensor message with new values; type, documentation and metadata are kept."""
+    result = TensorProto(name=name, data_type=tensor.data_type, doc_string=tensor.doc_string)
+    result.metadata_props.extend(tensor.metadata_props)
+    result.dims.extend(array.shape)
+    packed = (
+        numpy_helper.from_array(np.ascontiguousarray(array))
+        if array.dtype.itemsize == 0 or _is_packed(tensor)
+        else None
+    )
+    result.raw_data = np.ascontiguousarray(array).tobytes() if packed is None else packed.raw_data
+    return result
+
+
+def _is_packed(tensor: TensorProto) -> bool:
+    """Whether several elements share a byte."""
+    name = TensorProto.DataType.Name(tensor.data_type)
+    return name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
+
+
+class Placement:
+    """Decide where every demanded slice is stored.
+
+    Attributes
+    ----------
+    in_place : dict of str to TensorProto
+        Stored tensors (initializers, or outputs of `Constant` nodes) that are replaced.
+    copies : list of TensorProto
+        New initializers.
+    rewired : dict of (node index, slot) to str
+        Readers that read a copy.
+    dims : dict of str to tuple of int
+        New shapes of stored tensors and of layout-only values.
+    """
+
+    def __init__(self, analysis: Analysis, masks: Callable[[tuple[Labels, ...]], tuple[Mask, ...]]) -> None:
+        self._analysis = analysis
+        self._demands: dict[str, dict[Reader, Demand]] = {}
+        for use in analysis.scope.space.uses:
+            demand = Demand(masks(use.axes))
+            self._demands.setdefault(use.tensor, {})[use.node.index, use.slot] = demand
+        self._by_reader = {reader: d for found in self._demands.values() for reader, d in found.items()}
+        self.in_place: dict[str, TensorProto] = {}
+        self.copies: list[TensorProto] = []
+        self.rewired: dict[Reader, str] = {}
+        self.dims: dict[str, tuple[int, ...]] = {}
+        self._place_all()
+
+    def demand(self, node: Node, slot: int) -> Demand | None:
+        """Return what a node demands of one of its constants, None where it reads it whole."""
+        return self._by_reader.get((node.index, slot))
+
+    def _place_all(self) -> None:
+        """Work from the readers back to what is stored: later values first."""
+        constants, graph = self._analysis.constants, self._analysis.graph
+        order = {name: node.index for name, node in graph.producer.items()}
+        pending = sorted(self._demands, key=lambda name: -order.get(name, -1))
+        while pending:
+            name = pending.pop(0)
+            demands = {reader: demand for reader, demand in self._demands[name].items()}
+            if all(demand.whole for demand in demands.values()):
+                continue
+            node = graph.producer.get(name)
+            layout = None if node is None or constants.stored(name) is not None else constants.layout(node)
+            if constants.stored(name) is not None:
+                self._place_stored(name, demands)
+            elif node is not None and layout is not None and self._agreed(name, demands):
+                first = next(iter(demands.values()))
+                self.dims[name] = first.dims
+                source = node.inputs[0]
+                rank = len(self._analysis.shapes.dims[source])
+                self._demands.setdefault(source, {})[node.index, 0] = first.seen_from(layout, rank)
+                if source not in pending:
+                    pending.append(source)
+                    pending.sort(key=lambda item: -order.get(item, -1))
+            else:
+                self._store_computed(name, demands)
+
+    def _others(self, name: str, demands: dict[Reader, Demand]) -> bool:
+        """Whether somebody without a demand reads the value whole."""
+        graph = self._analysis.graph
+        readers = {
+            (node.index, slot)
+            for node, slot in graph.consumers.get(name, ())
+            if node.op_type not in ("Shape", "Size") or node.domain
+        }
+        return bool(readers - set(demands)) or name in graph.captured or name in graph.outputs
+
+    def _agreed(self, name: str, demands: dict[Reader, Demand]) -> bool:
+        return len({demand.key for demand in demands.values()}) == 1 and not self._others(name, demands)
+
+    def _place_stored(self, name: str, demands: dict[Reader, Demand]) -> None:
+        """Slice in place for the first kind of reader, unless somebody needs it whole; copy for the others."""
+        tensor = self._analysis.constants.stored(name)
+        assert tensor is not None
+        array = self._analysis.model.tensors.array(tensor)
+        free = not self._others(name, demands) and not any(demand.whole for demand in demands.values())
+        named: dict[bytes, str] = {}
+        for reader, demand in demands.items():
+            if demand.whole:
+                continue
+            if demand.key not in named:
+                in_place = free and not named
+                named[demand.key] = name if in_place else f"{name}.pruned{len(named)}"
+                cut = cut_tensor(tensor, demand.cut(array), named[demand.key] if in_place else named[demand.key])
+                if in_place:
+                    cut.name = tensor.name
+                    self.in_place[name] = cut
+                    self.dims[name] = demand.dims
+                else:
+                    self.copies.append(cut)
+            if named[demand.key] != name:
+                self.rewired[reader] = named[demand.key]
+
+    def _store_computed(self, name: str, demands: dict[Reader, Demand]) -> None:
+        """Store what readers want of a computed constant; whoever reads it whole still computes it."""
+        named: dict[bytes, str] = {}
+        value: Array | None = None
+        for reader, demand in demands.items():
+            if demand.whole:
+                continue
+            if demand.key not in named:
+                value = self._analysis.constants.array(name) if value is None else value
+                named[demand.key] = f"{name}.pruned{len(named)}"
+                stored = numpy_helper.from_array(np.ascontiguousarray(demand.cut(value)), named[demand.key])
+                self.copies.append(stored)
+            self.rewired[reader] = named[demand.key]

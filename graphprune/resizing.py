@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resizing: the shapes of the pruned graph, and what shape arithmetic in it then computes.
+
+Many graphs compute `Reshape` targets from shapes; most of these follow by themselves when axes
+shrink. Shape arithmetic is evaluated again with the new sizes, and only what still disagrees
+with the labels is edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.analysis import Analysis
+from graphprune.labels.vector import Labels
+from graphprune.model.graph import Node
+from graphprune.model.shapes import evaluate, shape_value
+from graphprune.placement import Placement
+
+__all__ = ["PrunedNode", "Resizing"]
+
+Array = npt.NDArray[np.generic]
+Mask = npt.NDArray[np.bool_]
+
+
+class Resizing:
+    """New sizes of all values.
+
+    Attributes
+    ----------
+    dims : dict of str to tuple of int
+        Shapes of activations and constants in the pruned graph.
+    """
+
+    def __init__(
+        self, analysis: Analysis, masks: Callable[[tuple[Labels, ...]], tuple[Mask, ...]], placement: Placement
+    ) -> None:
+        self.analysis = analysis
+        self.placement = placement
+        self._masks = masks
+        self.dims = {
+            name: tuple(int(mask.sum()) for mask in masks(axes)) for name, axes in analysis.scope.values.items()
+        }
+        self.dims.update(placement.dims)
+
+    @cached_property
+    def values(self) -> dict[str, Array]:
+        """Values of small constants in the pruned graph, where nothing but stored slices changed."""
+        shapes, graph = self.analysis.shapes, self.analysis.graph
+        values = dict(shapes.values)
+        for node in graph.nodes:
+            if node.outputs and node.outputs[0] in shapes.derived and node.outputs[0] in shapes.values:
+                self._renew(node, values)
+        return values
+
+    def _renew(self, node: Node, values: dict[str, Array]) -> None:
+        shapes = self.analysis.shapes
+        if node.op_type in ("Shape", "Size") and not node.domain:
+            source = node.inputs[0]
+            values[node.outputs[0]] = shape_value(node, self.dims.get(source, shapes.dims[source]))
+            return
+        if all(values.get(name) is shapes.values.get(name) for name in node.inputs if name):
+            return
+        try:
+            outputs = evaluate(node, [values.get(name) for name in node.inputs], self.analysis.graph.opsets)
+        except Exception:  # noqa: BLE001 - what cannot be computed any more has to be edited by its reader
+            for name in node.outputs:
+                values.pop(name, None)
+            return
+        values.update((name, value) for name, value in zip(node.outputs, outputs, strict=True) if name)
+
+    def kept(self, name: str) -> list[Mask]:
+        """Return the masks of an activation (or of a constant that stays whole)."""
+        axes = self.analysis.scope.values.get(name)
+        if axes is None:
+            return [np.ones(size, dtype=np.bool_) for size in self.analysis.shapes.dims[name]]
+        return list(self._masks(axes))
+
+    def touches(self, node: Node) -> bool:
+        """Whether any axis of an input or output of a node loses slices."""
+        for slot, name in enumerate(node.inputs):
+            demand = self.placement.demand(node, slot)
+            if demand is not None and not demand.whole:
+                return True
+            if name in self.analysis.scope.values and self.dims[name] != self.analysis.shapes.dims[name]:
+                return True
+        known = self.analysis.shapes.dims
+        return any(name in self.dims and self.dims[name] != known[name] for name in node.outputs)
+
+    def is_dynamic(self, name: str) -> bool:
+        """Whether a constant changes with the size of the model's inputs."""
+        mask = self.dynamic(name)
+        return mask is not None and bool(mask.any())
+
+    def dynamic(self, name: str) -> Mask | None:
+        """Return which elements of a constant change with the size of the model's inputs."""
+        here = self.analysis.shapes.values.get(name)
+        if name not in self.analysis.shapes.derived or here is None or self.analysis.other_shapes is None:
+            return None
+        there = self.analysis.other_shapes.values.get(name)
+        if there is None or there.shape != here.shape:
+            return np.ones(here.shape, dtype=np.bool_)
+        return np.asarray(here != there)
+
+
+class PrunedNode:
+    """One node of the pruned graph, as an adapter sees it (see `labels.adapt.Pruned`)."""
+
+    def __init__(self, resizing: Resizing, node: Node) -> None:
+        self._resizing = resizing
+        self.node = node
+        self.version = resizing.analysis.graph.opsets.get(node.domain, 1)
+
+    def kept(self, slot: int) -> list[Mask]:
+        """Masks of an input."""
+        demand = self._resizing.placement.demand(self.node, slot)
+        return list(demand.masks) if demand is not None else self._resizing.kept(self.node.inputs[slot])
+
+    def kept_out(self, slot: int) -> list[Mask]:
+        """Masks of an output."""
+        return self._resizing.kept(self.node.outputs[slot])
+
+    def original(self, slot: int) -> Array | None:
+        """Value of a constant input in the original graph."""
+        return self._resizing.analysis.shapes.values.get(self._name(slot))
+
+    def current(self, slot: int) -> Array | None:
+        """Value of a constant input in the pruned graph, unedited."""
+        return self._resizing.values.get(self._name(slot))
+
+    def dynamic(self, slot: int) -> Mask | None:
+        """Which elements of a constant input depend on the size of the model's inputs."""
+        return self._resizing.dynamic(self._name(slot))
+
+    def _name(self, slot: int) -> str:
+        return self.node.inputs[slot] if slot < len(self.node.inputs) else ""

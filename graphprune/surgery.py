@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Surgery: carry out which atoms stay, on the original protobuf message.
+
+The result is the original model in which only these things differ: stored tensors lose slices
+(a tensor that its readers need differently gets a copy each), constants that encode sizes follow
+(`labels.adapt`), computed constants that would change are stored as values, a mean over pruned
+slices is scaled, and nodes that nobody reads any more are gone. The rest is carried over field
+by field, unknown fields included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from graphprune.analysis import Analysis
+from graphprune.errors import InternalError, UnsupportedModelError, quote
+from graphprune.labels.adapt import adapter_for, size_slots
+from graphprune.labels.vector import Labels
+from graphprune.model.graph import Node
+from graphprune.model.tensors import is_external
+from graphprune.placement import Demand, Placement
+from graphprune.resizing import PrunedNode, Resizing
+
+__all__ = ["prune"]
+
+Array = npt.NDArray[np.generic]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass
+class _Changes:
+    """What the surgery does to the graph, before anything is written."""
+
+    inputs: dict[tuple[int, int], str] = field(default_factory=dict)
+    attributes: dict[int, dict[str, int | list[int] | None]] = field(default_factory=dict)
+    added: list[TensorProto] = field(default_factory=list)
+    scaled: dict[int, float] = field(default_factory=dict)
+
+
+class Kept:
+    """Which slices stay, by label vector."""
+
+    def __init__(self, analysis: Analysis, keep: Mask) -> None:
+        self._grouping = analysis.grouping
+        self._keep = keep
+        self._masks: dict[tuple[int, int, int], Mask] = {}
+
+    def mask(self, labels: Labels) -> Mask:
+        """Return which slices of an axis stay (bool, shape (len(labels),))."""
+        key = (id(labels.base), labels.repeat, labels.tile)
+        if key not in self._masks:
+            self._masks[key] = self._grouping.kept(labels, self._keep)
+        return self._masks[key]
+
+    def masks(self, axes: tuple[Labels, ...]) -> tuple[Mask, ...]:
+        """Return the masks of all axes."""
+        return tuple(self.mask(labels) for labels in axes)
+
+
+def prune(analysis: Analysis, keep: Mask) -> ModelProto:
+    """Remove atoms from a model.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    keep : ndarray of bool, shape (atoms,)
+        Which atoms stay, in the order of `analysis.grouping`.
+
+    Returns
+    -------
+    ModelProto
+        A new message; unchanged external tensors still refer to the original's data files.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If a constant that depends on the size of the inputs would have to be sliced.
+    InternalError
+        If an operator cannot follow; a rule is wrong then.
+    """
+    kept = Kept(analysis, keep)
+    placement = Placement(analysis, kept.masks)
+    resizing = Resizing(analysis, kept.masks, placement)
+    changes = _Changes()
+    for node in analysis.graph.nodes:
+        if not all(name in analysis.shapes.constant for name in node.outputs if name):
+            _adapt(node, resizing, changes)
+            _hold(node, analysis, placement, resizing, changes)
+    _scale_means(analysis, kept, changes)
+    changes.inputs.update(placement.rewired)
+    return _Writer(analysis, placement, resizing, changes).write()
+
+
+def _adapt(node: Node, resizing: Resizing, changes: _Changes) -> None:
+    """Let the operator's adapter bring size attributes and inputs into line."""
+    adapt = adapter_for(node)
+    if adapt is None or not resizing.touches(node):
+        return
+    edits = adapt(PrunedNode(resizing, node))
+    if edits.attributes:
+        changes.attributes[node.index] = edits.attributes
+    for slot, value in edits.inputs.items():
+        name = f"{node.outputs[0]}.{slot}.pruned"
+        changes.added.append(numpy_helper.from_array(np.asarray(value), name))
+        changes.inputs[node.index, slot] = name
+
+
+def _hold(node: Node, analysis: Analysis, placement: Placement, resizing: Resizing, changes: _Changes) -> None:
+    """Keep data computed from shapes as it was: 1/sqrt(d) must not follow d (only sizes may)."""
+    for slot, name in enumerate(node.inputs):
+        if name not in analysis.shapes.derived or slot in size_slots(node) or (node.index, slot) in placement.rewired:
+            continue
+        before, now = analysis.shapes.values.get(name), resizing.values.get(name)
+        if before is None or now is None:
+            continue
+        demand = placement.demand(node, slot)
+        wanted = before if demand is None else demand.cut(before)
+        if now.shape == wanted.shape and np.array_equal(now, wanted):
+            continue
+        if resizing.is_dynamic(name):
+            raise UnsupportedModelError(
+                f"node {node!r} reads {quote(name)}, which depends on both the input size and a pruned width",
+                hint="export the model with fixed input sizes",
+            )
+        held = f"{name}.{node.index}.held"
+        changes.added.append(numpy_helper.from_array(np.asarray(wanted), held))
+        changes.inputs[node.index, slot] = held
+
+
+def _scale_means(analysis: Analysis, kept: Kept, changes: _Changes) -> None:
+    """A mean over the kept slices is too large by total / kept: note the factor for the node."""
+    for contraction in analysis.scope.space.contractions:
+        if contraction.mean:
+            mask = kept.mask(contraction.labels)
+            if not mask.all():
+                factor = changes.scaled.get(contraction.node.index, 1.0)
+                changes.scaled[contraction.node.index] = factor * float(mask.sum()) / len(mask)
+
+
+class _Writer:
+    """Puts the new message together."""
+
+    def __init__(self, analysis: Analysis, placement: Placement, resizing: Resizing, changes: _Changes) -> None:
+        self.analysis = analysis
+        self.placement = placement
+        self.resizing = resizing
+        self.changes = changes
+        self.source = analysis.graph.proto
+
+    def write(self) -> ModelProto:
+        """Build the pruned model."""
+        result = ModelProto()
+        _copy_but(self.source, result, "graph")
+        graph = result.graph
+        _copy_but(self.source.graph, graph, "node", "initializer", "input", "value_info")
+        graph.node.extend(self._nodes())
+        graph.initializer.extend(self._initializers())
+        graph.input.extend(self.source.graph.input)
+        graph.value_info.extend(self.source.graph.value_info)
+        _remove_dead(result, self.source)
+        for value in (*graph.input, *graph.value_info):
+            _resize_info(value, self.resizing.dims.get(value.name))
+        return result
+
+    def _nodes(self) -> list[NodeProto]:
+        nodes: list[NodeProto] = []
+        for node in self.analysis.graph.nodes:
+            proto = node.proto
+            slots = (
+                {slot: name for (index, slot), name in self.changes.inputs.items() if index == node.index}
+                if self._touched(node)
+                else {}
+            )
+            stored = (
+                self.placement.in_place.get(node.outputs[0]) if node.op_type == "Constant" and node.outputs else None
+            )
+            attributes = self.changes.attributes.get(node.index)
+            factor = self.changes.scaled.get(node.index)
+            if slots or attributes or stored is not None or factor is not None:
+                proto = NodeProto()
+                proto.CopyFrom(node.proto)
+                for slot, name in slots.items():
+                    proto.input.extend([""] * (slot + 1 - len(proto.input)))
+                    proto.input[slot] = name
+                for name, value in (attributes or {}).items():
+                    _set_attribute(proto, name, value)
+                if stored is not None:
+                    next(a for a in proto.attribute if a.name == "value").t.CopyFrom(stored)
+            nodes.append(proto)
+            if factor is not None:
+                nodes.append(self._factor(proto, factor))
+        return nodes
+
+    def _touched(self, node: Node) -> bool:
+        if not hasattr(self, "_indices"):
+            self._indices = {index for index, _ in self.changes.inputs}
+        return node.index in self._indices
+
+    def _factor(self, proto: NodeProto, factor: float) -> NodeProto:
+        """Scale the output of a mean; returns the node to insert behind it."""
+        name = proto.output[0]
+        dtype = helper.tensor_dtype_to_np_dtype(self.analysis.shapes.dtypes.get(name, TensorProto.FLOAT))
+        constant = numpy_helper.from_array(np.asarray(factor, dtype=dtype), f"{name}.kept_share")
+        self.changes.added.append(constant)
+        proto.output[0] = f"{name}.kept"
+        return helper.make_node("Mul", [f"{name}.kept", constant.name], [name], name=f"{proto.name or name}.kept_share")
+
+    def _initializers(self) -> list[TensorProto]:
+        original = [self.placement.in_place.get(tensor.name, tensor) for tensor in self.source.graph.initializer]
+        return [*original, *self.placement.copies, *self.changes.added]
+
+
+def _copy_but(source: object, target: object, *fields: str) -> None:
+    """Copy all fields of a message, unknown ones too, except the named ones."""
+    for descriptor, value in source.ListFields():  # type: ignore[attr-defined]
+        if descriptor.name in fields:
+            continue
+        if descriptor.is_repeated:
+            getattr(target, descriptor.name).extend(value)
+        elif descriptor.message_type is not None:
+            getattr(target, descriptor.name).CopyFrom(value)
+        else:
+            setattr(target, descriptor.name, value)
+
+
+def _set_attribute(proto: NodeProto, name: str, value: int | list[int] | None) -> None:
+    for at, attribute in enumerate(proto.attribute):
+        if attribute.name == name:
+            del proto.attribute[at]
+            break
+    if value is not None:
+        proto.attribute.append(helper.make_attribute(name, value))
+
+
+def _resize_info(value: object, dims: tuple[int, ...] | None) -> None:
+    """Bring a declared shape into line where it names a size; dynamic dimensions stay dynamic."""
+    if dims is None or value.type.WhichOneof("value") != "tensor_type":  # type: ignore[attr-defined]
+        return
+    shape = value.type.tensor_type.shape  # type: ignore[attr-defined]
+    if len(shape.dim) == len(dims):
+        for dim, size in zip(shape.dim, dims, strict=True):
+            if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 and size is not None:
+                dim.dim_value = size
+
+
+def _remove_dead(result: ModelProto, source: ModelProto) -> None:
+    """Drop nodes and initializers that had readers before and have none now."""
+    graph = result.graph
+    read_before = _read_names(source)
+    outputs = {value.name for value in graph.output}
+    declared = {value.name for value in graph.input}
+    while True:
+        read = _read_names(result) | outputs
+        gone = [
+            at
+            for at, node in enumerate(graph.node)
+            if any(name in read_before for name in node.output) and not any(name in read for name in node.output)
+        ]
+        if not gone:
+            break
+        for at in reversed(gone):
+            del graph.node[at]
+    for at in range(len(graph.initializer) - 1, -1, -1):
+        name = graph.initializer[at].name
+        if name not in read and name in read_before and name not in declared:
+            del graph.initializer[at]
+    made = (
+        {name for node in graph.node for name in node.output} | {t.name for t in graph.initializer} | declared | outputs
+    )
+    for at in range(len(graph.value_info) - 1, -1, -1):
+        if graph.value_info[at].name not in made:
+            del graph.value_info[at]
+
+
+def _read_names(model: ModelProto) -> set[str]:
+    names: set[str] = set()
+    pending = list(model.graph.node)
+    while pending:
+        node = pending.pop()
+        names.update(node.input)
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                pending.extend(body.node)
+                names.update(value.name for value in body.output)
+    return names

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verification: does the pruned model compute what the masked original computes?
+
+Both run in onnxruntime, in a child process with limits (a model is untrusted input), without
+graph optimisation. Outputs and all intermediate tensors that both have are compared on their
+kept slices, each against its own noise floor: how far the masked original itself moves when its
+input changes by rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess  # noqa: S404 - the child is this package itself
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, TensorProto, TypeProto, helper
+
+from graphprune.analysis import Analysis
+from graphprune.errors import VerificationError, quote
+from graphprune.labels.vector import Labels
+from graphprune.model.load import Model
+from graphprune.model.write import save
+from graphprune.oracle import Oracle, build_oracle, discrete_names
+from graphprune.surgery import Kept
+
+__all__ = ["Verification", "verify_pruned"]
+
+Mask = npt.NDArray[np.bool_]
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+_MOVES_NOTHING = 1e-3
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome of a comparison with the masked original.
+
+    Attributes
+    ----------
+    status : str
+        "verified"; "vacuous" where all agrees but masking hardly moves the outputs, so that
+        agreement proves nothing; "failed".
+    error : float
+        Largest deviation, relative to the largest absolute value of the tensor.
+    tolerance : float
+        What was allowed for that tensor.
+    tensor : str
+        The tensor with the largest deviation in units of its tolerance.
+    effect : float
+        How far masking moved the outputs, relative: a check that moves nothing proves nothing.
+    compared : int
+        Number of tensors compared.
+    """
+
+    status: str
+    error: float
+    tolerance: float
+    tensor: str
+    effect: float
+    compared: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing deviates."""
+        return self.status != "failed"
+
+
+def verify_pruned(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: float = 900.0) -> Verification:
+    """Compare a pruned model with the masked original.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of the original.
+    pruned : Model
+    keep : ndarray of bool, shape (atoms,)
+        Which atoms stay.
+    timeout : float
+        Seconds after which the child process is ended.
+
+    Raises
+    ------
+    VerificationError
+        If one of the models does not run, or not in time.
+    """
+    kept = Kept(analysis, keep)
+    oracle = build_oracle(analysis, kept.mask)
+    with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
+        place = Path(folder)
+        _prepare(place, analysis, kept, oracle, pruned)
+        _run_child(place, timeout)
+        result = json.loads((place / "result.json").read_text("utf-8"))
+    return _judge(result, removed=not bool(keep.all()))
+
+
+def _judge(result: dict[str, object], *, removed: bool) -> Verification:
+    failed = bool(result["failed"])
+    effect = float(str(result["effect"]))
+    vacuous = removed and effect < _MOVES_NOTHING
+    return Verification(
+        status="failed" if failed else "vacuous" if vacuous else "verified",
+        error=float(str(result["error"])),
+        tolerance=float(str(result["tolerance"])),
+        tensor=str(result["tensor"]),
+        effect=effect,
+        compared=int(str(result["compared"])),
+    )
+
+
+def _prepare(place: Path, analysis: Analysis, kept: Kept, oracle: Oracle, pruned: Model) -> None:
+    """Write both models, the masks and what is to be compared into the child's folder."""
+    shared = {name for node in pruned.proto.graph.node for name in node.output if name}
+    dims = analysis.shapes.dims
+    names = [
+        name
+        for node in analysis.graph.nodes
+        for name in node.outputs
+        if name in shared
+        and name in dims
+        and name not in analysis.shapes.constant
+        and analysis.shapes.dtypes.get(name) in _FLOATS
+        and all(size > 0 for size in dims[name])
+    ]
+    discrete = discrete_names(analysis)
+    ends = _ends(analysis, discrete)
+    spec = {
+        "inputs": {
+            name: {"shape": shape, "dtype": _dtype(analysis, name)} for name, shape in analysis.input_shapes.items()
+        },
+        "tensors": [
+            {"name": name, "elements": int(np.prod(dims[name])), "compare": name not in discrete, "end": name in ends}
+            for name in names
+        ],
+    }
+    masks = {}
+    for number, name in enumerate(names):
+        for axis, mask in enumerate(kept.masks(analysis.scope.values[name])):
+            if not mask.all():
+                masks[f"{number}.{axis}"] = mask
+    np.savez(place / "keep.npz", **masks)
+    np.savez(place / "masks.npz", **{name: value.astype(np.float32) for name, value in oracle.masks.items()})
+    _expose(oracle.model, names, analysis)
+    proto = ModelProto()
+    proto.CopyFrom(pruned.proto)
+    _expose(proto, names, analysis)
+    save(analysis.model.replaced(oracle.model), place / "masked.onnx")
+    save(pruned.replaced(proto), place / "pruned.onnx")
+    (place / "spec.json").write_text(json.dumps(spec), "utf-8")
+
+
+def _ends(analysis: Analysis, discrete: set[str]) -> set[str]:
+    """Tensors at which the effect of masking is measured: outputs, and what enters a discrete operator."""
+    ends = {name for name in analysis.graph.outputs if name not in discrete}
+    for node in analysis.graph.nodes:
+        if any(name in discrete for name in node.outputs):
+            ends.update(name for name in node.inputs if name and name not in discrete)
+    return ends
+
+
+def _dtype(analysis: Analysis, name: str) -> str:
+    return str(helper.tensor_dtype_to_np_dtype(analysis.graph.inputs[name].tensor_type.elem_type))
+
+
+def _expose(model: ModelProto, names: list[str], analysis: Analysis) -> None:
+    """Make intermediate tensors outputs of a model."""
+    present = {value.name for value in model.graph.output}
+    for name in names:
+        if name not in present:
+            kind = TypeProto()
+            kind.tensor_type.elem_type = analysis.shapes.dtypes[name]
+            model.graph.output.add(name=name).type.CopyFrom(kind)
+
+
+def _run_child(place: Path, timeout: float) -> None:
+    """Run the comparison in a process of its own."""
+    command = [sys.executable, "-P", "-m", "graphprune.comparison", str(place)]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed command, no shell
+            command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise VerificationError(
+            f"onnxruntime did not finish within {timeout:.0f} s, so the result could not be verified",
+            hint="smaller inputs are faster: --input-shape NAME=1x3x64x64",
+        ) from error
+    if done.returncode or not (place / "result.json").exists():
+        said = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
+        raise VerificationError(
+            f"the models could not be compared in onnxruntime: {quote(said[:400])[1:-1]}",
+            hint="check that the original model runs in onnxruntime",
+        )
