@@ -1,8 +1,80 @@
 # SPDX-License-Identifier: Apache-2.0
-"""graphprune removes whole channels from trained ONNX networks and hands back a smaller dense ONNX file."""
+"""graphprune removes whole channels from trained ONNX networks and hands back a smaller dense ONNX file.
+
+::
+
+    import graphprune
+
+    model = graphprune.load("model.onnx")
+    plan = graphprune.solve(model, graphprune.BudgetRequest("flops", 0.5))
+    pruned = graphprune.apply(model, plan)
+    graphprune.verify(model, pruned, plan)
+    graphprune.save(pruned, "model.pruned.onnx")
+
+Names are imported when they are first used, so that ``import graphprune`` costs nothing.
+"""
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
+    from graphprune.api import AnalyzeOptions, analyze, apply, load, normalize, reconcile, save, solve, verify
+    from graphprune.budget import BudgetRequest
+    from graphprune.errors import GraphPruneError
+    from graphprune.model.load import Model
+    from graphprune.plan import Plan, read_plan, write_plan
+    from graphprune.planning import SolveOptions
+    from graphprune.verify import Verification
+
+__all__ = [
+    "Analysis",
+    "AnalyzeOptions",
+    "BudgetRequest",
+    "GraphPruneError",
+    "Model",
+    "Plan",
+    "SolveOptions",
+    "Verification",
+    "__version__",
+    "analyze",
+    "apply",
+    "load",
+    "normalize",
+    "read_plan",
+    "reconcile",
+    "save",
+    "solve",
+    "verify",
+    "write_plan",
+]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Analysis": "graphprune.analysis",
+    "BudgetRequest": "graphprune.budget",
+    "GraphPruneError": "graphprune.errors",
+    "Model": "graphprune.model.load",
+    "Plan": "graphprune.plan",
+    "SolveOptions": "graphprune.planning",
+    "Verification": "graphprune.verify",
+    "read_plan": "graphprune.plan",
+    "write_plan": "graphprune.plan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES.get(name, "graphprune.api")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

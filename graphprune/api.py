@@ -14,6 +14,7 @@ Wherever a model is taken, its analysis does as well, and is then not made again
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,9 @@ import numpy as np
 
 from graphprune.analysis import Analysis
 from graphprune.budget import BudgetRequest
-from graphprune.errors import PlanError, quote
-from graphprune.marks import marks, put_marks
+from graphprune.errors import PlanError, VerificationError, quote
+from graphprune.folding import fold
+from graphprune.marks import VERIFIED, marks, put_marks
 from graphprune.model import write
 from graphprune.model.atomic import check_target, output_errors
 from graphprune.model.load import Model, load
@@ -31,6 +33,8 @@ from graphprune.plan_check import Reconciled
 from graphprune.plan_check import reconcile as _reconcile
 from graphprune.planning import SolveOptions, count_costs, describe_model, make_plan
 from graphprune.structure import structure_digest
+from graphprune.surgery import prune
+from graphprune.verify import Verification, verify_pruned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,13 +50,19 @@ __all__ = [
     "Model",
     "Reconciled",
     "SolveOptions",
+    "Verification",
     "analyze",
     "apply",
     "load",
+    "normalize",
     "reconcile",
     "save",
     "solve",
+    "verify",
 ]
+
+
+_KNOWN_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"))
 
 
 @dataclass(frozen=True)
@@ -163,8 +173,6 @@ def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model
     UnsupportedModelError
         If the model computes something from a pruned size that cannot follow.
     """
-    from graphprune.surgery import prune
-
     analysis = _analysis(model, plan)
     plan = reconcile(analysis, plan, rebind=rebind).plan
     if plan.is_identity:
@@ -172,6 +180,79 @@ def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model
     proto = prune(analysis, keep_mask(analysis, plan))
     put_marks(proto, marks(analysis, plan))
     return analysis.model.replaced(proto)
+
+
+def normalize(model: Model | Analysis) -> Model:
+    """Return the graph as the analysis sees it: local functions inlined, computed constants folded.
+
+    Names in a plan that the original file does not have are those of this graph. For looking and
+    checking; :func:`apply` starts from the original.
+    """
+    analysis = _analysis(model)
+    return analysis.model.replaced(fold(analysis))
+
+
+def verify(
+    model: Model | Analysis, pruned: Model, plan: Plan, *, rebind: bool = False, unverified: bool = False
+) -> Verification:
+    """Compare a pruned model with the original whose removed channels are masked out.
+
+    Both run in onnxruntime, in a process of their own, and outputs and intermediate tensors are compared.
+
+    Parameters
+    ----------
+    model : Model or Analysis
+        The original.
+    pruned : Model
+        What :func:`apply` returned, or a file that was loaded.
+    plan : Plan
+        What was removed.
+    rebind : bool
+        Accept a plan that was made for another model of the same structure.
+    unverified : bool
+        If the model has operators that onnxruntime does not know, return the status "unverified"
+        instead of raising.
+
+    Returns
+    -------
+    Verification
+        Its status is "verified"; "vacuous" where masking moves the outputs so little that agreement
+        proves nothing; "identity" where the plan removes nothing; or "unverified".
+
+    Raises
+    ------
+    VerificationError
+        If the models differ, or could not be run.
+    PlanError
+        If the plan does not fit the model.
+    """
+    analysis = _analysis(model, plan)
+    plan = reconcile(analysis, plan, rebind=rebind).plan
+    if plan.is_identity and pruned is analysis.model:
+        return Verification("identity", error=0.0, tolerance=0.0, tensor="", effect=0.0, compared=0)
+    try:
+        found = verify_pruned(analysis, pruned, keep_mask(analysis, plan))
+    except VerificationError as error:
+        strange = _strange_domains(analysis)
+        if not strange:
+            raise
+        if unverified:
+            return Verification("unverified", error=0.0, tolerance=0.0, tensor="", effect=0.0, compared=0)
+        hint = f"it has operators of {', '.join(strange)}; --unverified (unverified=True) goes on without a proof"
+        raise VerificationError(error.message, hint=hint) from error
+    if not found.ok:
+        raise VerificationError(
+            f"the pruned model differs from the masked original: {found.error:.1e} at {quote(found.tensor)}, "
+            f"{found.tolerance:.1e} is allowed",
+            hint="nothing was written; this is a fault of graphprune or of the plan, please report it",
+        )
+    return found
+
+
+def mark_verified(pruned: Model, found: Verification) -> None:
+    """Let a model that :func:`apply` made say in its metadata whether it was verified."""
+    if pruned.path is None:
+        put_marks(pruned.proto, {VERIFIED: "true" if found.status == "verified" else f"no ({found.status})"})
 
 
 def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
@@ -209,6 +290,11 @@ def keep_mask(analysis: Analysis, plan: Plan) -> npt.NDArray[np.bool_]:
     return keep
 
 
+def _strange_domains(analysis: Analysis) -> list[str]:
+    """Return the domains of operators that onnxruntime does not bring along."""
+    return sorted({quote(node.domain) for node in analysis.graph.nodes if node.domain not in _KNOWN_DOMAINS})
+
+
 def _analysis(model: Model | Analysis, plan: Plan | None = None) -> Analysis:
     """Return an analysis; one that is made for a plan counts costs for the input shapes of that plan."""
     if isinstance(model, Analysis):
@@ -229,3 +315,8 @@ def _check_structure(plan: Plan, analysis: Analysis, *, rebind: bool) -> None:
             f"the plan was made for another file than {name}: the structure is the same, the contents differ",
             hint="to use it for this file all the same, give --rebind (rebind=True)",
         )
+
+
+# The module `graphprune.verify` is an attribute of the package as soon as it is imported, and would
+# hide the function of the same name, which is the public one.
+vars(sys.modules["graphprune"])["verify"] = verify

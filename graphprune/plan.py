@@ -38,8 +38,8 @@ __all__ = [
     "digest",
     "dumps",
     "loads",
-    "read",
-    "write",
+    "read_plan",
+    "write_plan",
 ]
 
 SCHEMA = "graphprune.plan/1"
@@ -210,7 +210,7 @@ def loads(text: str, source: str = "plan") -> Plan:
     )
 
 
-def read(path: str | Path) -> Plan:
+def read_plan(path: str | Path) -> Plan:
     """Read a plan file.
 
     Raises
@@ -240,7 +240,7 @@ def read(path: str | Path) -> Plan:
     return loads(text, source)
 
 
-def write(plan: Plan, path: str | Path, *, force: bool = False) -> Path:
+def write_plan(plan: Plan, path: str | Path, *, force: bool = False) -> Path:
     """Write a plan file, atomically.
 
     Parameters

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from graphprune.groups import Group, Member
     from graphprune.plan import LayerPlan, Plan
 
+    Facts = tuple[str, int, str, bool]
+
 __all__ = ["Costs", "Reconciled", "group_plan", "reconcile"]
 
 _REMADE = "make a new plan with `graphprune solve`"
@@ -55,7 +57,7 @@ def group_plan(group: Group, kept: Sequence[int]) -> GroupPlan:
         MemberPlan(
             initializer=member.initializer,
             axis=int(member.axis),
-            role=member.role,
+            role=member.role or "per_channel",
             removed=tuple(_removed(member, stays)),
             masked=bool(member.masked),
         )
@@ -126,20 +128,24 @@ def _same_groups(plan: Plan, groups: Sequence[Group]) -> None:
             raise PlanError(f"{label} has size {mine.size} in the plan and {group.size} in the model", hint=_REMADE)
         if (mine.name, mine.exact) != (group.name, group.exact):
             raise PlanError(f"{label}: name or exactness are not those of the model", hint=_EDIT_KEPT)
-        expected = [(member.initializer, member.axis, member.role, member.masked) for member in group.members]
-        actual = [(member.initializer, member.axis, member.role, member.masked) for member in mine.members]
+        expected = [_facts(member) for member in group.members]
+        actual = [_facts(member) for member in mine.members]
         if expected != actual:
             raise PlanError(f"{label}: {_first_difference(actual, expected)}", hint=_EDIT_KEPT)
 
 
-def _first_difference(actual: list[tuple[str, int, str, bool]], expected: list[tuple[str, int, str, bool]]) -> str:
+def _facts(member: Member | MemberPlan) -> Facts:
+    return member.initializer, member.axis, member.role, member.masked
+
+
+def _first_difference(actual: list[Facts], expected: list[Facts]) -> str:
     for index, (mine, right) in enumerate(zip(actual, expected, strict=False)):
         if mine != right:
             return f"member {index} is {_member(mine)} in the plan and {_member(right)} in the model"
     return f"{len(actual)} members in the plan, {len(expected)} in the model"
 
 
-def _member(facts: tuple[str, int, str, bool]) -> str:
+def _member(facts: Facts) -> str:
     name, axis, role, masked = facts
     return f"{quote(name)} axis {axis} ({role}{', masked' if masked else ''})"
 

@@ -244,7 +244,7 @@ def test_other_encodings_are_refused(tmp_path: Path, data: bytes, message: str) 
     path = tmp_path / "plan.json"
     path.write_bytes(data)
     with pytest.raises(PlanError, match=message):
-        plans.read(path)
+        plans.read_plan(path)
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,13 +253,13 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path, m
         file.truncate(3 * 2**20)
     monkeypatch.setattr(plans, "_MOST_BYTES", 2 * 2**20)
     with pytest.raises(PlanError, match="larger than 2 MiB"):
-        plans.read(path)
+        plans.read_plan(path)
 
 
 @pytest.mark.parametrize("name", ["missing.json", ".", "a\0b"])
 def test_what_is_not_a_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(PlanError, match=r"no plan file|cannot read"):
-        plans.read(tmp_path / name)
+        plans.read_plan(tmp_path / name)
 
 
 def test_identity_is_recognised() -> None:

@@ -46,7 +46,7 @@ def apply(
     from graphprune import plan as plans
 
     talk = Talk(verbose=verbose)
-    stored = plans.read(plan)
+    stored = plans.read_plan(plan)
     with talk.stage("loading"):
         loaded = api.load(model)
     with talk.stage("analysis"):

@@ -52,23 +52,23 @@ class Job:
 def carry_out(job: Job, talk: Talk) -> Summary:
     """Prune, verify, write; return what there is to report."""
     from graphprune import api, plan
-    from graphprune.report.summary import Summary
+    from graphprune.report.summary import Summary, count_totals
 
     with talk.stage("surgery"):
         pruned = api.apply(job.analysis, job.plan)
     with talk.stage("verification"):
-        check = api.check(job.analysis, pruned, job.plan, unverified=job.unverified)
-        pruned = api.marked(pruned, check)
+        verification = api.verify(job.analysis, pruned, job.plan, unverified=job.unverified)
+        api.mark_verified(pruned, verification)
     if not job.targets.dry:
         with talk.stage("writing"):
             if job.targets.plan is not None:
-                plan.write(job.plan, job.targets.plan, force=job.targets.force)
+                plan.write_plan(job.plan, job.targets.plan, force=job.targets.force)
             api.save(pruned, job.targets.output, force=job.targets.force)
     return Summary(
         command=job.command,
         plan=job.plan,
-        totals=api.totals(job.analysis, job.plan, pruned),
-        check=check,
+        totals=count_totals(job.analysis, job.plan, pruned),
+        verification=verification,
         files=_files(job),
         timing=_timing(job, pruned, talk) if job.bench else None,
         notes=job.notes,

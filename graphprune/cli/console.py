@@ -63,4 +63,4 @@ def print_tables(tables: RenderableType) -> None:
         console.print(tables)
     lines = [line.rstrip() for line in capture.get().splitlines()]
     single = [line for line, before in zip(lines, [" ", *lines], strict=False) if line or before]
-    print("\n".join(single).rstrip())
+    print("\n".join(single).strip("\n"))

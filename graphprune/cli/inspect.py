@@ -37,7 +37,7 @@ def _inspect_plan(file: Path, *, as_json: bool) -> None:
     from graphprune.report.summary import plan_json
     from graphprune.report.tables import plan_tables
 
-    plan = plans.read(file)
+    plan = plans.read_plan(file)
     if as_json:
         print_json(plan_json(plan))
     else:

@@ -38,7 +38,7 @@ def verify(
     from graphprune.report.tables import check_line
 
     talk = Talk(verbose=verbose)
-    stored = plans.read(plan)
+    stored = plans.read_plan(plan)
     with talk.stage("loading"):
         original, candidate = api.load(model), api.load(pruned)
     with talk.stage("analysis"):
@@ -47,10 +47,10 @@ def verify(
     for note in current.notes:
         talk.note(note)
     with talk.stage("verification"):
-        check = api.check(analysis, candidate, current.plan)
+        found = api.verify(analysis, candidate, current.plan)
     if as_json:
         print_json(
-            {"command": "verify", "model": str(model), "pruned": str(pruned), "plan": str(plan), **asdict(check)}
+            {"command": "verify", "model": str(model), "pruned": str(pruned), "plan": str(plan), **asdict(found)}
         )
     else:
-        typer.echo(f"verified  {check_line(check)}")
+        typer.echo(f"verified  {check_line(found)}")

@@ -6,15 +6,20 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from graphprune.plan import digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from graphprune.analysis import Analysis
+    from graphprune.model.load import Model
     from graphprune.plan import Plan
     from graphprune.report.bench import Timing
+    from graphprune.verify import Verification
 
-__all__ = ["Check", "Summary", "Total", "plan_json", "summary_json"]
+__all__ = ["Summary", "Total", "count_totals", "plan_json", "summary_json"]
 
 
 @dataclass(frozen=True)
@@ -35,31 +40,6 @@ class Total:
 
 
 @dataclass(frozen=True)
-class Check:
-    """The outcome of the verification, in the words of the report.
-
-    Parameters
-    ----------
-    status : str
-        "verified", "skipped", "identity".
-    error : float
-        Largest deviation from the masked original, relative.
-    tolerance : float
-        What would still have passed.
-    effect : float
-        How far masking moved the outputs, relative: a check that moves nothing proves nothing.
-    compared : int
-        Number of tensors compared.
-    """
-
-    status: str
-    error: float = 0.0
-    tolerance: float = 0.0
-    effect: float = 0.0
-    compared: int = 0
-
-
-@dataclass(frozen=True)
 class Summary:
     """Everything that `solve` and `apply` report.
 
@@ -71,8 +51,8 @@ class Summary:
         The plan that was carried out.
     totals : mapping of str to Total
         "flops", "params" and "file size" (bytes).
-    check : Check
-        The verification.
+    verification : Verification
+        The comparison with the masked original.
     files : mapping of str to str or None
         Paths of "model", "output" and "plan"; None for what was not written.
     timing : Timing, optional
@@ -84,10 +64,37 @@ class Summary:
     command: str
     plan: Plan
     totals: Mapping[str, Total]
-    check: Check
+    verification: Verification
     files: Mapping[str, str | None]
     timing: Timing | None = None
     notes: tuple[str, ...] = ()
+
+
+def count_totals(analysis: Analysis, plan: Plan, pruned: Model) -> dict[str, Total]:
+    """Return the totals of a run.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of the original.
+    plan : Plan
+        What was carried out.
+    pruned : Model
+        The result, in memory or as loaded from its file.
+    """
+    cost, sizes = analysis.cost, analysis.cost.sizes
+    kept = np.array([len(group.kept) for group in plan.groups], dtype=np.int64)
+    return {
+        "flops": Total(cost.flops(sizes), cost.flops(kept)),
+        "params": Total(cost.params(sizes), cost.params(kept)),
+        "file size": Total(_bytes(analysis.model), _bytes(pruned)),
+    }
+
+
+def _bytes(model: Model) -> int:
+    """Return the bytes of a model's files, external data included; of one in memory, as it would be written."""
+    outside = sum(file.size for file in model.tensors.files.values())
+    return outside + (model.path.stat().st_size if model.path else int(model.proto.ByteSize()))
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:
@@ -96,7 +103,7 @@ def summary_json(summary: Summary) -> dict[str, Any]:
         "command": summary.command,
         **summary.files,
         **{key.replace(" ", "_"): total.as_json() for key, total in summary.totals.items()},
-        "verification": asdict(summary.check),
+        "verification": asdict(summary.verification),
         "bench": asdict(summary.timing) if summary.timing else None,
         "notes": list(summary.notes),
         **_widths(summary.plan),

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from graphprune.plan import GroupPlan, LayerPlan, Plan
     from graphprune.report.bench import Timing
-    from graphprune.report.summary import Check, Summary, Total
+    from graphprune.report.summary import Summary, Total
+    from graphprune.verify import Verification
 
 __all__ = ["grid", "plan_tables", "summary_tables", "table"]
 
@@ -52,7 +53,7 @@ def grid(rows: Iterable[tuple[str, ...]]) -> Table:
 def summary_tables(summary: Summary) -> RenderableType:
     """Return the report of `solve` and `apply`: layers, totals, verification, timing, files, notes."""
     rows = [_total(name, total) for name, total in summary.totals.items()]
-    rows.append(("verified", check_line(summary.check)))
+    rows.append(("verified", check_line(summary.verification)))
     if summary.timing:
         rows.append(("time", _timing(summary.timing)))
     rows += [(role, path) for role, path in summary.files.items() if path and role != "model"]
@@ -60,16 +61,17 @@ def summary_tables(summary: Summary) -> RenderableType:
     return Stack(_layers(summary.plan.layers), grid(rows))
 
 
-def check_line(check: Check) -> str:
+def check_line(found: Verification) -> str:
     """Return the outcome of a verification as one line."""
-    if check.status == "identity":
-        return "nothing was removed, the file is the original"
-    if check.status == "skipped":
-        return "NO: onnxruntime cannot run this model, so nothing was compared (--unverified)"
-    return (
-        f"equal to the masked original within {check.error:.1e} of {check.tolerance:.1e} allowed, "
-        f"{check.compared} tensors; masking moved the outputs by {100 * check.effect:.3g} %"
-    )
+    if found.status == "identity":
+        return "nothing is removed, the result is the original"
+    if found.status == "unverified":
+        return "NO: onnxruntime does not know operators of this model, so nothing was compared"
+    effect = f"masking moves the outputs by {100 * found.effect:.3g} %"
+    if found.status == "vacuous":
+        effect += ", so little that this proves nothing"
+    equal = f"{found.compared} tensors equal the masked original to {found.error:.1e} ({found.tolerance:.1e} allowed)"
+    return f"{equal}; {effect}"
 
 
 def plan_tables(plan: Plan) -> RenderableType:
