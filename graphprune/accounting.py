@@ -126,11 +126,16 @@ class Accounts:
         scope = self._scope
         tensors: dict[str, _Stored] = {}
         for name, tensor in self._stored():
-            tensors[name] = _Stored(prod(tensor.dims), count_bytes(tensor), tensor.data_type in _FLOATS)
+            counted = tensor.data_type in _FLOATS and len(tensor.dims) > 0
+            tensors[name] = _Stored(prod(tensor.dims), count_bytes(tensor), counted)
+        roots = {use.tensor: scope.constants.trace(use.tensor) for use in scope.space.uses}
+        folded = [name for name in dict.fromkeys(root.tensor for root in roots.values()) if name not in tensors]
+        for source in scope.constants.absorbed(folded):
+            if source in tensors:
+                tensors[source] = _Stored(0, 0, tensors[source].is_float)
+        tensors.update((name, self._folded(name)) for name in folded)
         for use in scope.space.uses:
-            root = scope.constants.trace(use.tensor)
-            if root.tensor not in tensors:
-                tensors[root.tensor] = self._folded(root.tensor, tensors)
+            root = roots[use.tensor]
             found = {stored: self._length(use.axes[at]) for at, stored in enumerate(root.axes) if stored is not None}
             rank = len(scope.shapes.dims[root.tensor])
             lengths = tuple(
@@ -149,16 +154,11 @@ class Accounts:
             if node.op_type == "Constant" and not node.domain and isinstance(node.attribute("value"), TensorProto):
                 yield node.outputs[0], node.attribute("value")
 
-    def _folded(self, name: str, tensors: dict[str, _Stored]) -> _Stored:
-        """Count a computed constant in place of the stored tensors that only it is made of."""
+    def _folded(self, name: str) -> _Stored:
+        """Count a computed constant as if it were stored."""
         shapes = self._scope.shapes
-        elements = prod(shapes.dims[name])
-        is_float = shapes.dtypes.get(name) in _FLOATS
         probe = TensorProto(data_type=shapes.dtypes.get(name, TensorProto.FLOAT), dims=shapes.dims[name])
-        for source in self._scope.constants.sources(name):
-            if source in tensors and len(self._scope.graph.consumers.get(source, ())) == 1:
-                tensors[source] = _Stored(0, 0, tensors[source].is_float)
-        return _Stored(elements, count_bytes(probe), is_float)
+        return _Stored(prod(shapes.dims[name]), count_bytes(probe), probe.data_type in _FLOATS)
 
     def _add_whole_readers(self, tensors: dict[str, _Stored]) -> None:
         """A reader without a recorded use reads its constant whole."""

@@ -137,7 +137,7 @@ class CostModel:
         Two per multiply-add of Conv, ConvTranspose, Gemm, MatMul, Einsum, recurrent and attention
         operators, for one run with the analysed input shapes.
     params : Polynomial
-        Elements of all floating-point tensors stored in the file.
+        Elements of all floating-point tensors stored in the file; scalars (a factor, an epsilon) do not count.
     size : Polynomial
         Bytes of all tensors stored in the file.
     """

@@ -55,9 +55,9 @@ class Demand:
                 array = np.compress(self.masks[axis], array, axis=axis)
         return array
 
-    def seen_from(self, axes: tuple[int | None, ...], rank: int) -> Demand:
-        """Return the demand on the input of a layout-only node whose output axes come from `axes`."""
-        masks: list[Mask] = [np.ones(1, dtype=np.bool_)] * rank
+    def seen_from(self, axes: tuple[int | None, ...], dims: tuple[int, ...]) -> Demand:
+        """Return the demand on the input (of shape `dims`) of a layout-only node whose output axes come from `axes`."""
+        masks: list[Mask] = [np.ones(size, dtype=np.bool_) for size in dims]
         for mask, axis in zip(self.masks, axes, strict=True):
             if axis is not None:
                 masks[axis] = mask
@@ -84,6 +84,12 @@ def _is_packed(tensor: TensorProto) -> bool:
     return name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
 
 
+def _mapped(layout: tuple[int | None, ...], demands: dict[Reader, Demand]) -> bool:
+    """Whether nothing is to be cut from an axis that the input does not have."""
+    masks = next(iter(demands.values())).masks
+    return all(axis is not None or bool(mask.all()) for axis, mask in zip(layout, masks, strict=True))
+
+
 class Placement:
     """Decide where every demanded slice is stored.
 
@@ -95,8 +101,8 @@ class Placement:
         New initializers.
     rewired : dict of (node index, slot) to str
         Readers that read a copy.
-    dims : dict of str to tuple of int
-        New shapes of stored tensors and of layout-only values.
+    settled : dict of str to Demand
+        What is left of stored tensors that are sliced in place, and of values that follow them.
     """
 
     def __init__(self, analysis: Analysis, masks: Callable[[tuple[Labels, ...]], tuple[Mask, ...]]) -> None:
@@ -109,7 +115,7 @@ class Placement:
         self.in_place: dict[str, TensorProto] = {}
         self.copies: list[TensorProto] = []
         self.rewired: dict[Reader, str] = {}
-        self.dims: dict[str, tuple[int, ...]] = {}
+        self.settled: dict[str, Demand] = {}
         self._place_all()
 
     def demand(self, node: Node, slot: int) -> Demand | None:
@@ -130,12 +136,12 @@ class Placement:
             layout = None if node is None or constants.stored(name) is not None else constants.layout(node)
             if constants.stored(name) is not None:
                 self._place_stored(name, demands)
-            elif node is not None and layout is not None and self._agreed(name, demands):
+            elif node is not None and layout is not None and self._agreed(name, demands) and _mapped(layout, demands):
                 first = next(iter(demands.values()))
-                self.dims[name] = first.dims
+                self.settled[name] = first
                 source = node.inputs[0]
-                rank = len(self._analysis.shapes.dims[source])
-                self._demands.setdefault(source, {})[node.index, 0] = first.seen_from(layout, rank)
+                passed = first.seen_from(layout, self._analysis.shapes.dims[source])
+                self._demands.setdefault(source, {})[node.index, 0] = self._by_reader[node.index, 0] = passed
                 if source not in pending:
                     pending.append(source)
                     pending.sort(key=lambda item: -order.get(item, -1))
@@ -153,6 +159,7 @@ class Placement:
         return bool(readers - set(demands)) or name in graph.captured or name in graph.outputs
 
     def _agreed(self, name: str, demands: dict[Reader, Demand]) -> bool:
+        """Whether all readers want the same slices, and the axes that have no source stay whole."""
         return len({demand.key for demand in demands.values()}) == 1 and not self._others(name, demands)
 
     def _place_stored(self, name: str, demands: dict[Reader, Demand]) -> None:
@@ -172,7 +179,7 @@ class Placement:
                 if in_place:
                     cut.name = tensor.name
                     self.in_place[name] = cut
-                    self.dims[name] = demand.dims
+                    self.settled[name] = demand
                 else:
                     self.copies.append(cut)
             if named[demand.key] != name:

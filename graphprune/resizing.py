@@ -44,7 +44,7 @@ class Resizing:
         self.dims = {
             name: tuple(int(mask.sum()) for mask in masks(axes)) for name, axes in analysis.scope.values.items()
         }
-        self.dims.update(placement.dims)
+        self.dims.update((name, demand.dims) for name, demand in placement.settled.items())
 
     @cached_property
     def values(self) -> dict[str, Array]:
@@ -73,7 +73,9 @@ class Resizing:
         values.update((name, value) for name, value in zip(node.outputs, outputs, strict=True) if name)
 
     def kept(self, name: str) -> list[Mask]:
-        """Return the masks of an activation (or of a constant that stays whole)."""
+        """Return the masks of an activation, or of a constant."""
+        if name in self.placement.settled:
+            return list(self.placement.settled[name].masks)
         axes = self.analysis.scope.values.get(name)
         if axes is None:
             return [np.ones(size, dtype=np.bool_) for size in self.analysis.shapes.dims[name]]

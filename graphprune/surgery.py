@@ -30,6 +30,8 @@ __all__ = ["prune"]
 Array = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]
 
+_FREE_INITIALIZERS = 4
+
 
 @dataclass
 class _Changes:
@@ -87,8 +89,10 @@ def prune(analysis: Analysis, keep: Mask) -> ModelProto:
     resizing = Resizing(analysis, kept.masks, placement)
     changes = _Changes()
     for node in analysis.graph.nodes:
-        if not all(name in analysis.shapes.constant for name in node.outputs if name):
+        is_constant = all(name in analysis.shapes.constant for name in node.outputs if name)
+        if not is_constant or any(name in placement.settled for name in node.outputs):
             _adapt(node, resizing, changes)
+        if not is_constant:
             _hold(node, analysis, placement, resizing, changes)
     _scale_means(analysis, kept, changes)
     changes.inputs.update(placement.rewired)
@@ -157,8 +161,15 @@ class _Writer:
         _copy_but(self.source, result, "graph")
         graph = result.graph
         _copy_but(self.source.graph, graph, "node", "initializer", "input", "value_info")
-        graph.node.extend(self._nodes())
-        graph.initializer.extend(self._initializers())
+        nodes = self._nodes()
+        new = [*self.placement.copies, *self.changes.added]
+        if self.source.ir_version < _FREE_INITIALIZERS:
+            # Before IR version 4 every initializer must be a graph input, and the inputs are not ours to change.
+            graph.node.extend(helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in new)
+            new = []
+        graph.node.extend(nodes)
+        graph.initializer.extend(self.placement.in_place.get(t.name, t) for t in self.source.graph.initializer)
+        graph.initializer.extend(new)
         graph.input.extend(self.source.graph.input)
         graph.value_info.extend(self.source.graph.value_info)
         _remove_dead(result, self.source)
@@ -208,10 +219,6 @@ class _Writer:
         self.changes.added.append(constant)
         proto.output[0] = f"{name}.kept"
         return helper.make_node("Mul", [f"{name}.kept", constant.name], [name], name=f"{proto.name or name}.kept_share")
-
-    def _initializers(self) -> list[TensorProto]:
-        original = [self.placement.in_place.get(tensor.name, tensor) for tensor in self.source.graph.initializer]
-        return [*original, *self.placement.copies, *self.changes.added]
 
 
 def _copy_but(source: object, target: object, *fields: str) -> None:

@@ -43,8 +43,8 @@ class Scope:
             # A size computed from another shape must not be sliced by us: it follows by itself.
             fixed = root.tensor in self.shapes.derived
             self.weights[root.tensor] = tuple(stay(size) if fixed else self.space.fresh(size) for size in dims)
-        stored = self.weights[root.tensor]
-        return tuple(stay(1) if axis is None else stored[axis] for axis in root.axes)
+        stored, sizes = self.weights[root.tensor], self.shapes.dims[name]
+        return tuple(stay(size) if axis is None else stored[axis] for axis, size in zip(root.axes, sizes, strict=True))
 
 
 class Operator:

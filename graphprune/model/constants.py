@@ -8,7 +8,7 @@ stored tensor is what gets sliced; anything else that is computed is *folded* wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ class Root:
     tensor : str
         The stored tensor (initializer or output of a `Constant` node), or the computed value itself.
     axes : tuple of (int or None)
-        For each axis of the value, the axis of the stored tensor; None for an inserted axis of length 1.
+        For each axis of the value, the axis of the stored tensor; None where it has none and is whole.
     """
 
     tensor: str
@@ -110,11 +110,12 @@ class Constants:
             pending.extend(item for item in node.inputs if item)
         return [needed[index] for index in sorted(needed)]
 
-    def sources(self, name: str) -> list[str]:
-        """Return the stored tensors that a computed constant is made of."""
-        needed = self._needed(name)
-        made = {output for node in needed for output in node.outputs}
-        return sorted({item for node in needed for item in node.inputs if item and item not in made})
+    def absorbed(self, names: Iterable[str]) -> list[str]:
+        """Return the stored tensors that nobody needs once these computed constants are stored themselves."""
+        needed = {node.index: node for name in names for node in self._needed(name)}
+        made = {output for node in needed.values() for output in node.outputs}
+        used = {item for node in needed.values() for item in node.inputs if item and item not in made}
+        return [item for item in sorted(used) if all(node.index in needed for node, _ in self.readers(item))]
 
     def readers(self, name: str) -> list[tuple[Node, int]]:
         """Return who reads a stored tensor, seen through layout-only nodes; asking for its shape is not reading.
@@ -137,8 +138,7 @@ class Constants:
     def trace(self, name: str) -> Root:
         """Follow layout-only nodes back to the stored tensor.
 
-        `Identity`, `Cast`, `Transpose`, `Squeeze` and `Unsqueeze` keep every slice a slice; a
-        chain of anything else ends the walk at the computed value.
+        A chain of anything but layout-only nodes (see `layout`) ends the walk at the computed value.
         """
         rank = len(self._shapes.dims.get(name, ()))
         axes: tuple[int | None, ...] = tuple(range(rank))
@@ -152,7 +152,12 @@ class Constants:
         return Root(name, axes)
 
     def layout(self, node: Node) -> tuple[int | None, ...] | None:
-        """Map each output axis of a layout-only node to its input axis; None for other nodes."""
+        """Map each output axis of a layout-only node to its input axis; None for other nodes.
+
+        `Identity`, `Cast`, `Transpose`, `Squeeze`, `Unsqueeze` and a `Reshape` that only moves axes of
+        length 1 keep every slice a slice. `Gather` does along all axes but its own, whose places in
+        the map are None: along these the value is whole.
+        """
         if node.domain or not node.inputs or node.inputs[0] not in self._shapes.dims:
             return None
         rank = len(self._shapes.dims[node.inputs[0]])
@@ -160,10 +165,25 @@ class Constants:
             return tuple(range(rank))
         if node.op_type == "Transpose":
             return tuple(node.attribute("perm", list(range(rank))[::-1]))
+        if node.op_type == "Reshape":
+            return self._reshaped(node)
+        if node.op_type == "Gather" and node.inputs[1] in self._shapes.values:
+            axis = node.attribute("axis", 0) % rank
+            places = [None] * self._shapes.values[node.inputs[1]].ndim
+            return (*range(axis), *places, *range(axis + 1, rank))
         if node.op_type in ("Squeeze", "Unsqueeze"):
             axes = self._axes(node)
             return None if axes is None else _moved(node.op_type, rank, axes)
         return None
+
+    def _reshaped(self, node: Node) -> tuple[int | None, ...] | None:
+        """Axis map of a `Reshape` whose longer axes keep their order and length."""
+        before, after = self._shapes.dims[node.inputs[0]], self._shapes.dims.get(node.outputs[0])
+        longer = [axis for axis, size in enumerate(before) if size != 1]
+        if after is None or [before[axis] for axis in longer] != [size for size in after if size != 1]:
+            return None
+        source = iter(longer)
+        return tuple(None if size == 1 else next(source) for size in after)
 
     def _axes(self, node: Node) -> Sequence[int] | None:
         if len(node.inputs) > 1 and node.inputs[1]:
