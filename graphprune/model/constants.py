@@ -90,8 +90,8 @@ class Constants:
             raise KeyError(name)
         return self._read(tensor)
 
-    def _needed(self, name: str) -> list[Node]:
-        """Nodes that compute a value, in graph order."""
+    def _needed(self, name: str, *, known: bool = True) -> list[Node]:
+        """Nodes that compute a value, in graph order; `known` values count as given."""
         needed: dict[int, Node] = {}
         pending = [name]
         while pending:
@@ -99,7 +99,7 @@ class Constants:
             node = self._graph.producer.get(current)
             if (
                 node is None
-                or current in self._shapes.values
+                or (known and current in self._shapes.values)
                 or self.stored(current) is not None
                 or node.index in needed
             ):
@@ -112,7 +112,7 @@ class Constants:
 
     def absorbed(self, names: Iterable[str]) -> list[str]:
         """Return the stored tensors that nobody needs once these computed constants are stored themselves."""
-        needed = {node.index: node for name in names for node in self._needed(name)}
+        needed = {node.index: node for name in names for node in self._needed(name, known=False)}
         made = {output for node in needed.values() for output in node.outputs}
         used = {item for node in needed.values() for item in node.inputs if item and item not in made}
         return [item for item in sorted(used) if all(node.index in needed for node, _ in self.readers(item))]
