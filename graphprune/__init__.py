@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from graphprune.budget import BudgetRequest
     from graphprune.errors import GraphPruneError
     from graphprune.model.load import Model
-    from graphprune.plan import Plan, read_plan, write_plan
+    from graphprune.plan import Plan
+    from graphprune.plan_file import read_plan, write_plan
     from graphprune.planning import SolveOptions
     from graphprune.verify import Verification
 
@@ -61,8 +62,8 @@ _HOMES = {
     "Plan": "graphprune.plan",
     "SolveOptions": "graphprune.planning",
     "Verification": "graphprune.verify",
-    "read_plan": "graphprune.plan",
-    "write_plan": "graphprune.plan",
+    "read_plan": "graphprune.plan_file",
+    "write_plan": "graphprune.plan_file",
 }
 
 

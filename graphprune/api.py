@@ -19,11 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from graphprune.analysis import Analysis
 from graphprune.budget import BudgetRequest
-from graphprune.errors import PlanError, VerificationError, quote
+from graphprune.errors import PlanError, quote
 from graphprune.folding import fold
 from graphprune.marks import VERIFIED, marks, put_marks
 from graphprune.model import write
@@ -34,12 +32,11 @@ from graphprune.plan_check import reconcile as _reconcile
 from graphprune.planning import SolveOptions, count_costs, describe_model, make_plan
 from graphprune.structure import structure_digest
 from graphprune.surgery import prune
-from graphprune.verify import Verification, verify_pruned
+from graphprune.verdict import judged, keep_mask
+from graphprune.verify import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import numpy.typing as npt
 
     from graphprune.plan import Plan
 
@@ -60,9 +57,6 @@ __all__ = [
     "solve",
     "verify",
 ]
-
-
-_KNOWN_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"))
 
 
 @dataclass(frozen=True)
@@ -228,25 +222,7 @@ def verify(
     """
     analysis = _analysis(model, plan)
     plan = reconcile(analysis, plan, rebind=rebind).plan
-    if plan.is_identity and pruned is analysis.model:
-        return Verification("identity", error=0.0, tolerance=0.0, tensor="", effect=0.0, compared=0)
-    try:
-        found = verify_pruned(analysis, pruned, keep_mask(analysis, plan))
-    except VerificationError as error:
-        strange = _strange_domains(analysis)
-        if not strange:
-            raise
-        if unverified:
-            return Verification("unverified", error=0.0, tolerance=0.0, tensor="", effect=0.0, compared=0)
-        hint = f"it has operators of {', '.join(strange)}; --unverified (unverified=True) goes on without a proof"
-        raise VerificationError(error.message, hint=hint) from error
-    if not found.ok:
-        raise VerificationError(
-            f"the pruned model differs from the masked original: {found.error:.1e} at {quote(found.tensor)}, "
-            f"{found.tolerance:.1e} is allowed",
-            hint="nothing was written; this is a fault of graphprune or of the plan, please report it",
-        )
-    return found
+    return judged(analysis, pruned, plan, unverified=unverified)
 
 
 def mark_verified(pruned: Model, found: Verification) -> None:
@@ -280,19 +256,6 @@ def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
         check_target(path, force=force, inputs=[model.path])
     write.write_bytes_atomically(model.path.read_bytes(), path, force=force)
     return path
-
-
-def keep_mask(analysis: Analysis, plan: Plan) -> npt.NDArray[np.bool_]:
-    """Return which atoms stay, in the order of the analysis (bool, shape (atoms,))."""
-    keep = np.zeros(int(analysis.cost.sizes.sum()), dtype=np.bool_)
-    for start, group in zip(analysis.grouping.starts, plan.groups, strict=False):
-        keep[int(start) + np.array(group.kept, dtype=np.int64)] = True
-    return keep
-
-
-def _strange_domains(analysis: Analysis) -> list[str]:
-    """Return the domains of operators that onnxruntime does not bring along."""
-    return sorted({quote(node.domain) for node in analysis.graph.nodes if node.domain not in _KNOWN_DOMAINS})
 
 
 def _analysis(model: Model | Analysis, plan: Plan | None = None) -> Analysis:

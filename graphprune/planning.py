@@ -38,6 +38,7 @@ __all__ = ["SolveOptions", "count_costs", "describe_model", "make_plan"]
 
 
 _REASONS = 3
+_WORTH_NAMING = 0.005  # share of the FLOPs
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,9 @@ def make_plan(analysis: Analysis, request: BudgetRequest, options: SolveOptions)
     cost = analysis.cost.metric(request.metric)
     before = cost(sizes)
     limit = request.limit(before)
-    if not groups and limit < before:
-        raise NothingToPruneError("no channel of this model may be removed", hint=_held_by(analysis))
+    if request.target < 1 and not (groups and before):
+        what = f"the model has no {request.metric} to save" if groups else "no channel of this model may be removed"
+        raise NothingToPruneError(what, hint=_held_by(analysis))
     scores = score(groups, analysis.read, options.seed)
     problem, relaxed = _problem(analysis, scores, request, options)
     solution = solve(problem)
@@ -138,7 +140,7 @@ def _problem(analysis: Analysis, scores: Scores, request: BudgetRequest, options
                 seed=options.seed,
             )
             return problem, relaxed
-    raise _unreachable(analysis, request, limit, cost(smallest))
+    raise _unreachable(analysis, request, options, cost(smallest))
 
 
 def _levels(group: Group, options: SolveOptions, *, relaxed: bool) -> npt.NDArray[np.int64]:
@@ -146,25 +148,35 @@ def _levels(group: Group, options: SolveOptions, *, relaxed: bool) -> npt.NDArra
     return levels(group.size, group.channels, options.round_to, minimum=fewest, relaxed=relaxed)
 
 
-def _unreachable(analysis: Analysis, request: BudgetRequest, limit: int, smallest: int) -> BudgetUnreachableError:
+def _unreachable(
+    analysis: Analysis, request: BudgetRequest, options: SolveOptions, smallest: int
+) -> BudgetUnreachableError:
     before = analysis.cost.metric(request.metric)(analysis.cost.sizes)
+    share = smallest / before
+    digits = max(3, 2 - math.floor(math.log10(share))) if share else 3
+    rounded = math.ceil(share * 10**digits) / 10**digits
     return BudgetUnreachableError(
-        f"cannot reach {request.metric} {request.target:g} ({limit:,} of {before:,}): "
-        f"the smallest reachable is {math.ceil(1000 * smallest / before) / 1000:g} ({smallest:,})",
-        hint=_held_by(analysis),
+        f"cannot reach {request.metric} {request.target:g} ({request.limit(before):,} of {before:,}): "
+        f"the smallest reachable is {rounded:g} ({smallest:,})",
+        hint=_held_by(analysis, options),
     )
 
 
-def _held_by(analysis: Analysis) -> str:
-    """Name the largest reasons why channels cannot go, by the FLOPs of the layers concerned."""
+def _held_by(analysis: Analysis, options: SolveOptions | None = None) -> str:
+    """Name what keeps the cost up: the options, and the largest reasons for freezing by the FLOPs of their layers."""
     total = max(1, analysis.cost.flops(analysis.cost.sizes))
-    shown = [
-        f"{entry.kind} ({100 * entry.flops / total:.3g} % of the FLOPs)"
+    held = []
+    if options and options.round_to not in ("auto", 1):
+        held.append(f"widths in multiples of {options.round_to} (--round-to)")
+    if options and options.min_keep > 1:
+        held.append(f"at least {options.min_keep} channels a group (--min-keep)")
+    held += [
+        f"{entry.kind} ({100 * entry.flops / total:.0f} % of the FLOPs)"
         for entry in analysis.frozen[:_REASONS]
-        if entry.flops
+        if entry.flops >= total * _WORTH_NAMING
     ]
-    held = f"held by {', '.join(shown)}; " if shown else ""
-    return f"{held}`graphprune inspect` shows what is frozen and why"
+    shown = f"held by {', '.join(held)}; " if held else ""
+    return f"{shown}`graphprune inspect` shows what is frozen and why"
 
 
 def _choices(analysis: Analysis) -> list[dict[str, str | None]]:

@@ -11,9 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphprune import plan as plans
+from graphprune import plan_file as plans
 from graphprune.errors import GraphPruneError, PlanError
-from graphprune.plan import Budget, Certificate, GroupPlan, LayerPlan, MemberPlan, Plan, PlanModel, SolverRecord
+from graphprune.plan import (
+    METRICS,
+    Budget,
+    Certificate,
+    GroupPlan,
+    LayerPlan,
+    MemberPlan,
+    Plan,
+    PlanModel,
+    SolverRecord,
+    digest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +54,7 @@ def any_plan(draw: st.DrawFn) -> Plan:
     record = st.dictionaries(names, scalar, max_size=3)
     return Plan(
         model=PlanModel(draw(names), f"{draw(st.integers(0, 2**256 - 1)):064x}", 8, 17, draw(shapes)),
-        budget=draw(st.builds(Budget, st.sampled_from(plans.METRICS), st.floats(1e-6, 1), counts, counts, counts)),
+        budget=draw(st.builds(Budget, st.sampled_from(METRICS), st.floats(1e-6, 1), counts, counts, counts)),
         solver=SolverRecord(
             *(draw(names), draw(names), draw(st.integers(0, 2**31)), draw(record)),
             trace=tuple(draw(st.lists(record, max_size=3))),
@@ -80,13 +91,13 @@ def test_what_is_written_is_read_back(plan: Plan) -> None:
 @given(any_plan(), st.none() | st.integers(0, 4))
 def test_the_digest_does_not_depend_on_layout(plan: Plan, indent: int | None) -> None:
     text = json.dumps(json.loads(plans.dumps(plan)), indent=indent, sort_keys=True)
-    assert plans.digest(plans.loads(text)) == plans.digest(plan)
+    assert digest(plans.loads(text)) == digest(plan)
 
 
 def test_the_digest_depends_on_the_content() -> None:
     plan = small_plan()
     other = replace(plan, groups=(replace(plan.groups[0], kept=(0, 1)),))
-    assert plans.digest(plan) != plans.digest(other)
+    assert digest(plan) != digest(other)
 
 
 def test_the_keys_are_those_of_the_schema_in_its_order() -> None:

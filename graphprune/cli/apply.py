@@ -43,10 +43,10 @@ def apply(
     targets.check([model, plan])
 
     from graphprune import api
-    from graphprune import plan as plans
+    from graphprune.plan_file import read_plan
 
     talk = Talk(verbose=verbose)
-    stored = plans.read_plan(plan)
+    stored = read_plan(plan)
     with talk.stage("loading"):
         loaded = api.load(model)
     with talk.stage("analysis"):

@@ -51,7 +51,8 @@ class Job:
 
 def carry_out(job: Job, talk: Talk) -> Summary:
     """Prune, verify, write; return what there is to report."""
-    from graphprune import api, plan
+    from graphprune import api
+    from graphprune.plan_file import write_plan
     from graphprune.report.summary import Summary, count_totals
 
     with talk.stage("surgery"):
@@ -62,7 +63,7 @@ def carry_out(job: Job, talk: Talk) -> Summary:
     if not job.targets.dry:
         with talk.stage("writing"):
             if job.targets.plan is not None:
-                plan.write_plan(job.plan, job.targets.plan, force=job.targets.force)
+                write_plan(job.plan, job.targets.plan, force=job.targets.force)
             api.save(pruned, job.targets.output, force=job.targets.force)
     return Summary(
         command=job.command,
@@ -97,13 +98,19 @@ def _files(job: Job) -> dict[str, str | None]:
     }
 
 
-def _timing(job: Job, pruned: Model, talk: Talk) -> Timing:
+def _timing(job: Job, pruned: Model, talk: Talk) -> Timing | None:
+    """Time both models; where that is impossible say so, since the work itself is done."""
+    from graphprune.errors import UnsupportedModelError
     from graphprune.report.bench import paired_timing
 
     original = job.analysis.model
-    with talk.stage("timing"):
-        return paired_timing(
-            original.path or original.proto.SerializeToString(),
-            pruned.proto.SerializeToString() if job.targets.dry else job.targets.output,
-            job.plan.model.inputs,
-        )
+    try:
+        with talk.stage("timing"):
+            return paired_timing(
+                original.path or original.proto.SerializeToString(),
+                pruned.proto.SerializeToString() if job.targets.dry else job.targets.output,
+                job.plan.model.inputs,
+            )
+    except UnsupportedModelError as error:
+        talk.note(f"no timing: {error.message}")
+        return None

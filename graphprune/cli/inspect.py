@@ -33,11 +33,11 @@ def inspect(
 
 
 def _inspect_plan(file: Path, *, as_json: bool) -> None:
-    from graphprune import plan as plans
+    from graphprune.plan_file import read_plan
     from graphprune.report.summary import plan_json
     from graphprune.report.tables import plan_tables
 
-    plan = plans.read_plan(file)
+    plan = read_plan(file)
     if as_json:
         print_json(plan_json(plan))
     else:

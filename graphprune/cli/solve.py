@@ -66,6 +66,7 @@ def solve(
     targets.check([model])
 
     from graphprune import api
+    from graphprune.report.summary import plan_notes
 
     talk = Talk(verbose=verbose)
     choices = api.SolveOptions(solver, criterion, rounding, min_keep, seed)
@@ -75,5 +76,5 @@ def solve(
         analysis = api.analyze(loaded, api.AnalyzeOptions(shapes))
     with talk.stage("solving"):
         solution = api.solve(analysis, request, choices)
-    summary = carry_out(Job("solve", analysis, solution, targets, unverified, bench), talk)
-    show(summary, as_json=as_json)
+    job = Job("solve", analysis, solution, targets, unverified, bench, plan_notes(solution))
+    show(carry_out(job, talk), as_json=as_json)

@@ -34,11 +34,11 @@ def verify(
     from dataclasses import asdict
 
     from graphprune import api
-    from graphprune import plan as plans
+    from graphprune.plan_file import read_plan
     from graphprune.report.tables import check_line
 
     talk = Talk(verbose=verbose)
-    stored = plans.read_plan(plan)
+    stored = read_plan(plan)
     with talk.stage("loading"):
         original, candidate = api.load(model), api.load(pruned)
     with talk.stage("analysis"):

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from graphprune.report.bench import Timing
     from graphprune.verify import Verification
 
-__all__ = ["Summary", "Total", "count_totals", "plan_json", "summary_json"]
+__all__ = ["Summary", "Total", "count_totals", "plan_json", "plan_notes", "summary_json"]
+
+_BN_SCALE = "bn-scale"
+_SCALES = "BatchNormalization scale"
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,21 @@ def summary_json(summary: Summary) -> dict[str, Any]:
         "notes": list(summary.notes),
         **_widths(summary.plan),
     }
+
+
+def plan_notes(plan: Plan) -> tuple[str, ...]:
+    """Return what a user should know of how a plan came about."""
+    options = plan.solver.options
+    notes = []
+    if options.get("relaxed"):
+        notes.append(
+            "the budget needs widths below the narrowest aligned ones; such layers may be slower than they look"
+        )
+    sources = {str(source): groups for source, groups in dict(options.get("scores_from", {})).items()}
+    if len(sources) > 1 or (plan.solver.criterion == _BN_SCALE and sources.keys() != {_SCALES}):
+        shown = ", ".join(f"{source} ({groups} groups)" for source, groups in sources.items())
+        notes.append(f"{plan.solver.criterion} reads {shown}")
+    return tuple(notes)
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

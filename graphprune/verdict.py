@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict: whether a pruned model may be used, from its plan and its comparison with the masked original."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphprune.errors import VerificationError, quote
+from graphprune.marks import PLAN
+from graphprune.plan import digest
+from graphprune.verify import Verification, verify_pruned
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from graphprune.analysis import Analysis
+    from graphprune.model.load import Model
+    from graphprune.plan import Plan
+
+__all__ = ["judged", "keep_mask"]
+
+_KNOWN_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"))
+_BEYOND = 1e299  # stands for infinity in a verification
+
+
+def judged(analysis: Analysis, pruned: Model, plan: Plan, *, unverified: bool = False) -> Verification:
+    """Compare a pruned model with the masked original, and refuse it if they differ.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of the original.
+    pruned : Model
+        The result.
+    plan : Plan
+        What was removed; every figure in it is right.
+    unverified : bool
+        Let a model pass that cannot be run because of operators that onnxruntime does not know.
+
+    Raises
+    ------
+    VerificationError
+        If the models differ, or could not be run.
+    """
+    if plan.is_identity and pruned is analysis.model:
+        return Verification("identity", error=0.0, tolerance=0.0, tensor="", effect=0.0, compared=0)
+    try:
+        found = verify_pruned(analysis, pruned, keep_mask(analysis, plan))
+    except VerificationError as error:
+        strange = _strange_domains(analysis)
+        if not strange:
+            raise
+        if unverified:
+            return Verification("unverified", error=0.0, tolerance=0.0, tensor="", effect=0.0, compared=0)
+        hint = f"it has operators of {', '.join(strange)}; --unverified (unverified=True) goes on without a proof"
+        raise VerificationError(error.message, hint=hint) from error
+    if not found.ok:
+        raise _difference(found, pruned, plan)
+    return found
+
+
+def keep_mask(analysis: Analysis, plan: Plan) -> npt.NDArray[np.bool_]:
+    """Return which atoms stay, in the order of the analysis (bool, shape (atoms,))."""
+    keep = np.zeros(int(analysis.cost.sizes.sum()), dtype=np.bool_)
+    for start, group in zip(analysis.grouping.starts, plan.groups, strict=False):
+        keep[int(start) + np.array(group.kept, dtype=np.int64)] = True
+    return keep
+
+
+def _difference(found: Verification, pruned: Model, plan: Plan) -> VerificationError:
+    """Return the error that says where two models differ, and why that may be."""
+    much = (
+        f"by {found.error:.1e} ({found.tolerance:.1e} is allowed)"
+        if found.error < _BEYOND
+        else "in shape or infinities"
+    )
+    marked = next((entry.value for entry in pruned.proto.metadata_props if entry.key == PLAN), None)
+    if marked is not None and marked != digest(plan):
+        hint = f"the file was made from another plan, with the digest {quote(marked)}"
+    else:
+        hint = "if graphprune made this file from this plan, please report it; nothing was written"
+    return VerificationError(
+        f"the pruned model differs from the masked original {much} at {quote(found.tensor)}", hint=hint
+    )
+
+
+def _strange_domains(analysis: Analysis) -> list[str]:
+    """Return the domains of operators that onnxruntime does not bring along."""
+    return sorted({quote(node.domain) for node in analysis.graph.nodes if node.domain not in _KNOWN_DOMAINS})
