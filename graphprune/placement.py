@@ -16,8 +16,10 @@ import numpy.typing as npt
 from onnx import TensorProto, numpy_helper
 
 from graphprune.analysis import Analysis
+from graphprune.errors import InternalError, quote
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
+from graphprune.model.messages import carry_unknown
 
 __all__ = ["Demand", "Placement", "cut_tensor"]
 
@@ -68,6 +70,7 @@ def cut_tensor(tensor: TensorProto, array: Array, name: str) -> TensorProto:
     """Return a tensor message with new values; type, documentation and metadata are kept."""
     result = TensorProto(name=name, data_type=tensor.data_type, doc_string=tensor.doc_string)
     result.metadata_props.extend(tensor.metadata_props)
+    carry_unknown(tensor, result)
     result.dims.extend(array.shape)
     packed = (
         numpy_helper.from_array(np.ascontiguousarray(array))
@@ -129,7 +132,7 @@ class Placement:
         pending = sorted(self._demands, key=lambda name: -order.get(name, -1))
         while pending:
             name = pending.pop(0)
-            demands = {reader: demand for reader, demand in self._demands[name].items()}
+            demands = dict(self._demands[name])
             if all(demand.whole for demand in demands.values()):
                 continue
             node = graph.producer.get(name)
@@ -165,7 +168,8 @@ class Placement:
     def _place_stored(self, name: str, demands: dict[Reader, Demand]) -> None:
         """Slice in place for the first kind of reader, unless somebody needs it whole; copy for the others."""
         tensor = self._analysis.constants.stored(name)
-        assert tensor is not None
+        if tensor is None:
+            raise InternalError(f"{quote(name)} is not stored")
         array = self._analysis.model.tensors.array(tensor)
         free = not self._others(name, demands) and not any(demand.whole for demand in demands.values())
         named: dict[bytes, str] = {}
@@ -174,10 +178,9 @@ class Placement:
                 continue
             if demand.key not in named:
                 in_place = free and not named
-                named[demand.key] = name if in_place else f"{name}.pruned{len(named)}"
-                cut = cut_tensor(tensor, demand.cut(array), named[demand.key] if in_place else named[demand.key])
+                named[demand.key] = name if in_place else self._analysis.graph.unused(f"{name}.pruned{len(named)}")
+                cut = cut_tensor(tensor, demand.cut(array), named[demand.key])
                 if in_place:
-                    cut.name = tensor.name
                     self.in_place[name] = cut
                     self.settled[name] = demand
                 else:
@@ -194,7 +197,7 @@ class Placement:
                 continue
             if demand.key not in named:
                 value = self._analysis.constants.array(name) if value is None else value
-                named[demand.key] = f"{name}.pruned{len(named)}"
+                named[demand.key] = self._analysis.graph.unused(f"{name}.pruned{len(named)}")
                 stored = numpy_helper.from_array(np.ascontiguousarray(demand.cut(value)), named[demand.key])
                 self.copies.append(stored)
             self.rewired[reader] = named[demand.key]

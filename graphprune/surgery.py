@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from graphprune.analysis import Analysis
-from graphprune.errors import InternalError, UnsupportedModelError, quote
+from graphprune.errors import UnsupportedModelError, quote
 from graphprune.labels.adapt import adapter_for, size_slots
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
-from graphprune.model.tensors import is_external
-from graphprune.placement import Demand, Placement
+from graphprune.model.messages import copy_but
+from graphprune.placement import Placement
 from graphprune.resizing import PrunedNode, Resizing
 
 __all__ = ["prune"]
@@ -108,7 +108,7 @@ def _adapt(node: Node, resizing: Resizing, changes: _Changes) -> None:
     if edits.attributes:
         changes.attributes[node.index] = edits.attributes
     for slot, value in edits.inputs.items():
-        name = f"{node.outputs[0]}.{slot}.pruned"
+        name = resizing.analysis.graph.unused(f"{node.outputs[0]}.{slot}.pruned")
         changes.added.append(numpy_helper.from_array(np.asarray(value), name))
         changes.inputs[node.index, slot] = name
 
@@ -130,13 +130,13 @@ def _hold(node: Node, analysis: Analysis, placement: Placement, resizing: Resizi
                 f"node {node!r} reads {quote(name)}, which depends on both the input size and a pruned width",
                 hint="export the model with fixed input sizes",
             )
-        held = f"{name}.{node.index}.held"
+        held = analysis.graph.unused(f"{name}.{node.index}.held")
         changes.added.append(numpy_helper.from_array(np.asarray(wanted), held))
         changes.inputs[node.index, slot] = held
 
 
 def _scale_means(analysis: Analysis, kept: Kept, changes: _Changes) -> None:
-    """A mean over the kept slices is too large by total / kept: note the factor for the node."""
+    """Note the factor for every mean over kept slices, which is too large by total / kept."""
     for contraction in analysis.scope.space.contractions:
         if contraction.mean:
             mask = kept.mask(contraction.labels)
@@ -158,9 +158,9 @@ class _Writer:
     def write(self) -> ModelProto:
         """Build the pruned model."""
         result = ModelProto()
-        _copy_but(self.source, result, "graph")
+        copy_but(self.source, result, "graph")
         graph = result.graph
-        _copy_but(self.source.graph, graph, "node", "initializer", "input", "value_info")
+        copy_but(self.source.graph, graph, "node", "initializer", "input", "value_info")
         nodes = self._nodes()
         new = [*self.placement.copies, *self.changes.added]
         if self.source.ir_version < _FREE_INITIALIZERS:
@@ -174,7 +174,8 @@ class _Writer:
         graph.value_info.extend(self.source.graph.value_info)
         _remove_dead(result, self.source)
         for value in (*graph.input, *graph.value_info):
-            _resize_info(value, self.resizing.dims.get(value.name))
+            before = self.analysis.shapes.dims.get(value.name)
+            _resize_info(value, before, self.resizing.dims.get(value.name))
         return result
 
     def _nodes(self) -> list[NodeProto]:
@@ -213,25 +214,13 @@ class _Writer:
 
     def _factor(self, proto: NodeProto, factor: float) -> NodeProto:
         """Scale the output of a mean; returns the node to insert behind it."""
-        name = proto.output[0]
+        name, unused = proto.output[0], self.analysis.graph.unused
         dtype = helper.tensor_dtype_to_np_dtype(self.analysis.shapes.dtypes.get(name, TensorProto.FLOAT))
-        constant = numpy_helper.from_array(np.asarray(factor, dtype=dtype), f"{name}.kept_share")
+        constant = numpy_helper.from_array(np.asarray(factor, dtype=dtype), unused(f"{name}.kept_share"))
         self.changes.added.append(constant)
-        proto.output[0] = f"{name}.kept"
-        return helper.make_node("Mul", [f"{name}.kept", constant.name], [name], name=f"{proto.name or name}.kept_share")
-
-
-def _copy_but(source: object, target: object, *fields: str) -> None:
-    """Copy all fields of a message, unknown ones too, except the named ones."""
-    for descriptor, value in source.ListFields():  # type: ignore[attr-defined]
-        if descriptor.name in fields:
-            continue
-        if descriptor.is_repeated:
-            getattr(target, descriptor.name).extend(value)
-        elif descriptor.message_type is not None:
-            getattr(target, descriptor.name).CopyFrom(value)
-        else:
-            setattr(target, descriptor.name, value)
+        proto.output[0] = unused(f"{name}.kept")
+        inputs, label = [proto.output[0], constant.name], unused(f"{proto.name or name}.kept_share")
+        return helper.make_node("Mul", inputs, [name], name=label)
 
 
 def _set_attribute(proto: NodeProto, name: str, value: int | list[int] | None) -> None:
@@ -243,14 +232,14 @@ def _set_attribute(proto: NodeProto, name: str, value: int | list[int] | None) -
         proto.attribute.append(helper.make_attribute(name, value))
 
 
-def _resize_info(value: object, dims: tuple[int, ...] | None) -> None:
-    """Bring a declared shape into line where it names a size; dynamic dimensions stay dynamic."""
-    if dims is None or value.type.WhichOneof("value") != "tensor_type":  # type: ignore[attr-defined]
+def _resize_info(value: ValueInfoProto, before: tuple[int, ...] | None, dims: tuple[int, ...] | None) -> None:
+    """Bring a declared shape into line where an axis shrinks and its size is named; dynamic dimensions stay dynamic."""
+    if before is None or dims is None or value.type.WhichOneof("value") != "tensor_type":
         return
-    shape = value.type.tensor_type.shape  # type: ignore[attr-defined]
-    if len(shape.dim) == len(dims):
-        for dim, size in zip(shape.dim, dims, strict=True):
-            if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 and size is not None:
+    shape = value.type.tensor_type.shape
+    if len(shape.dim) == len(dims) == len(before):
+        for dim, size, full in zip(shape.dim, dims, before, strict=True):
+            if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 and size != full:
                 dim.dim_value = size
 
 

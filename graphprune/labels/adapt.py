@@ -19,7 +19,7 @@ import numpy.typing as npt
 from graphprune.errors import InternalError
 from graphprune.model.graph import Node
 
-__all__ = ["Adapter", "Edits", "Pruned", "adapter", "adapter_for", "size_slots"]
+__all__ = ["Adapter", "Edits", "Pruned", "adapter", "adapter_for", "size_attributes", "size_slots"]
 
 Array = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]
@@ -57,23 +57,37 @@ class Pruned(Protocol):
 
 Adapter = Callable[[Pruned], Edits]
 
-_ADAPTERS: dict[str, tuple[tuple[int, ...], Adapter]] = {}
+
+@dataclass(frozen=True)
+class _Entry:
+    """An adapter and all that it may touch."""
+
+    function: Adapter
+    slots: tuple[int, ...]
+    attributes: frozenset[str]
 
 
-def adapter(*operators: str, slots: tuple[int, ...] = ()) -> Callable[[Adapter], Adapter]:
+_ADAPTERS: dict[str, _Entry] = {}
+
+
+def adapter(
+    *operators: str, slots: tuple[int, ...] = (), attributes: tuple[str, ...] = ()
+) -> Callable[[Adapter], Adapter]:
     """Register the adapter of one or more operators.
 
     Parameters
     ----------
     slots : tuple of int
         Inputs that encode sizes or positions; they are the adapter's business alone.
+    attributes : tuple of str
+        Attributes that the adapter may change; the fidelity check lets no other one change.
     """
 
     def register(function: Adapter) -> Adapter:
         for name in operators:
             if name in _ADAPTERS:
                 raise InternalError(f"two adapters for {name}")
-            _ADAPTERS[name] = (slots, function)
+            _ADAPTERS[name] = _Entry(function, slots, frozenset(attributes))
         return function
 
     return register
@@ -81,9 +95,21 @@ def adapter(*operators: str, slots: tuple[int, ...] = ()) -> Callable[[Adapter],
 
 def adapter_for(node: Node) -> Adapter | None:
     """Return the adapter of a node's operator, if it has one."""
-    return None if node.domain else _ADAPTERS.get(node.op_type, (None, None))[1]
+    entry = _entry(node)
+    return None if entry is None else entry.function
 
 
 def size_slots(node: Node) -> tuple[int, ...]:
     """Return the inputs of a node that its adapter looks after."""
-    return () if node.domain or node.op_type not in _ADAPTERS else _ADAPTERS[node.op_type][0]
+    entry = _entry(node)
+    return () if entry is None else entry.slots
+
+
+def size_attributes(node: Node) -> frozenset[str]:
+    """Return the attributes of a node that its adapter may change."""
+    entry = _entry(node)
+    return frozenset() if entry is None else entry.attributes
+
+
+def _entry(node: Node) -> _Entry | None:
+    return None if node.domain else _ADAPTERS.get(node.op_type)

@@ -144,6 +144,18 @@ class Graph:
         return self.opsets.get("", 1)
 
     @cached_property
+    def _taken(self) -> frozenset[str]:
+        """All names of values and nodes."""
+        return frozenset(self.inputs) | set(self.initializers) | set(self.producer) | {n.proto.name for n in self.nodes}
+
+    def unused(self, name: str) -> str:
+        """Return `name`, or where something has it already (a model that was pruned before) one made of it."""
+        number, free = 1, name
+        while free in self._taken:
+            number, free = number + 1, f"{name}.{number + 1}"
+        return free
+
+    @cached_property
     def captured(self) -> frozenset[str]:
         """All values that bodies of control-flow nodes read from this graph."""
         return frozenset(name for node in self.nodes for name in node.captured)
