@@ -102,6 +102,7 @@ class Constants:
                 or (known and current in self._shapes.values)
                 or self.stored(current) is not None
                 or node.index in needed
+                or (not known and node.op_type in ("Shape", "Size"))
             ):
                 continue
             if current not in self._shapes.constant:
