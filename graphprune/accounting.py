@@ -46,7 +46,7 @@ class _Stored:
     """A stored (or folded) tensor and the different ways in which its readers slice it."""
 
     elements: int
-    bytes: int
+    size: int
     is_float: bool
     ways: dict[tuple[bytes, ...], tuple[Length, ...]] = field(default_factory=dict)
 
@@ -80,7 +80,7 @@ class Accounts:
         params = [
             term for stored in self._tensors.values() if stored.is_float for term in _terms(stored, stored.elements)
         ]
-        size = [term for stored in self._tensors.values() for term in _terms(stored, stored.bytes)]
+        size = [term for stored in self._tensors.values() for term in _terms(stored, stored.size)]
         return CostModel(sizes, Polynomial(flops, sizes), Polynomial(params, sizes), Polynomial(size, sizes))
 
     def _length(self, labels: Labels) -> tuple[Length, bytes]:
@@ -161,7 +161,7 @@ class Accounts:
         return _Stored(prod(shapes.dims[name]), count_bytes(probe), probe.data_type in _FLOATS)
 
     def _add_whole_readers(self, tensors: dict[str, _Stored]) -> None:
-        """A reader without a recorded use reads its constant whole."""
+        """Count readers without a recorded use: they read their constant whole."""
         scope = self._scope
         tracked = {(use.node.index, use.slot) for use in scope.space.uses}
         for name, stored in tensors.items():

@@ -116,7 +116,7 @@ class Analysis:
         found: dict[str, list[tuple[Reason, int]]] = {}
         for cost, layer in zip(self.scope.space.costs, self.layers, strict=True):
             flops = layer.flops(self.grouping.sizes)
-            kinds = {}
+            kinds: dict[str, Reason] = {}
             for axis in (cost.inner, cost.outer):
                 reason = self._reason(axis, reasons)
                 if reason is not None:
@@ -143,7 +143,7 @@ class Analysis:
         return first
 
     def _reason(self, axis: Labels, first: npt.NDArray[np.int64]) -> Reason | None:
-        """The reason why some slice of an axis stays, or None where all may go."""
+        """Return the reason why some slice of an axis stays, or None where all may go."""
         stays = self.grouping.atom_of[axis.base] < 0
         if len(axis) == 1 or not stays.any():
             return None

@@ -174,7 +174,7 @@ def deviation(expected: Array, found: Array) -> float:
 
 
 def tolerance(dtype: np.dtype[Any], noise: float) -> float:
-    """What rounding may explain for a tensor whose noise floor was measured."""
+    """Return what rounding may explain for a tensor whose noise floor was measured."""
     unit = float(np.finfo(dtype).eps) / float(np.finfo(np.float32).eps) if dtype.kind == "f" else 1.0
     unit = max(unit, 1.0) ** 0.5
     return min(max(RELATIVE * unit, FLOOR_FACTOR * noise), WIDEST * unit)

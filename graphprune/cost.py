@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,7 @@ class Polynomial:
         lengths = [length for term in live for length in (*term.lengths, *[_ONE] * (factors - len(term.lengths)))]
         largest = sum(float(term.scale) * prod(float(length.full) for length in term.lengths) for term in live)
         dtype: type = np.int64 if largest < _EXACT_IN_INT64 else object
-        self._scale = np.array([term.scale for term in live], dtype=dtype)
+        self._scale: npt.NDArray[Any] = np.array([term.scale for term in live], dtype=dtype)
         self._base = np.array([length.constant for length in lengths], dtype=np.int64)
         self._matrix = _matrix(lengths, len(sizes))
         self._columns = csc_array(self._matrix)
@@ -115,7 +116,7 @@ def _fixed(term: Term) -> bool:
 _ONE = Length.fixed(1)
 
 
-def _matrix(lengths: Sequence[Length], groups: int) -> csr_array:
+def _matrix(lengths: Sequence[Length], groups: int) -> Any:
     """Coefficients of the widths in each length, shape (lengths, groups)."""
     counts = [len(length.groups) for length in lengths]
     rows = np.repeat(np.arange(len(lengths)), counts)

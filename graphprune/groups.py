@@ -124,7 +124,7 @@ class Grouping:
 
 
 def form_groups(scope: Scope, resolution: Resolution) -> Grouping:
-    """Number the atoms and sort them into groups.
+    """Give numbers to the atoms and sort them into groups.
 
     Only components that a weight carries count: where nothing is stored, nothing is gained.
     Activation axes take part in the signature, so that every axis keeps at least one slice. An

@@ -66,7 +66,7 @@ class Resizing:
             return
         try:
             outputs = evaluate(node, [values.get(name) for name in node.inputs], self.analysis.graph.opsets)
-        except Exception:  # noqa: BLE001 - what cannot be computed any more has to be edited by its reader
+        except Exception:  # what cannot be computed any more has to be edited by its reader
             for name in node.outputs:
                 values.pop(name, None)
             return

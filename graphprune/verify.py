@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification: does the pruned model compute what the masked original computes?
+"""Verification compares the pruned model with the masked original.
 
 Both run in onnxruntime, in a child process with limits (a model is untrusted input), without
 graph optimisation. Outputs and all intermediate tensors that both have are compared on their
@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess  # noqa: S404 - the child is this package itself
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,6 @@ from onnx import ModelProto, TensorProto, TypeProto, helper
 
 from graphprune.analysis import Analysis
 from graphprune.errors import VerificationError, quote
-from graphprune.labels.vector import Labels
 from graphprune.model.load import Model
 from graphprune.model.write import save
 from graphprune.oracle import Oracle, build_oracle, discrete_names
@@ -138,13 +138,14 @@ def _prepare(place: Path, analysis: Analysis, kept: Kept, oracle: Oracle, pruned
             for name in names
         ],
     }
-    masks = {}
+    masks: dict[str, Any] = {}
     for number, name in enumerate(names):
         for axis, mask in enumerate(kept.masks(analysis.scope.values[name])):
             if not mask.all():
                 masks[f"{number}.{axis}"] = mask
     np.savez(place / "keep.npz", **masks)
-    np.savez(place / "masks.npz", **{name: value.astype(np.float32) for name, value in oracle.masks.items()})
+    as_floats: dict[str, Any] = {name: value.astype(np.float32) for name, value in oracle.masks.items()}
+    np.savez(place / "masks.npz", **as_floats)
     _expose(oracle.model, names, analysis)
     proto = ModelProto()
     proto.CopyFrom(pruned.proto)

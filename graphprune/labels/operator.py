@@ -122,7 +122,7 @@ class Operator:
             self.space.uses.append(Use(self.node, slot, self.node.inputs[slot], axes, roles, maskable))
 
     def contract(self, slot: int, axis: int, *, mean: bool = False) -> None:
-        """The node sums (or averages) over this axis of an activation."""
+        """State that the node sums (or averages) over this axis of an activation."""
         labels = self.labels(slot)[axis]
         if labels.live and not self.is_constant(slot):
             self.space.contractions.append(Contraction(self.node, slot, axis, labels, mean))

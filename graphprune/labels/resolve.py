@@ -11,7 +11,7 @@ Choices are decided on *components*, and only those whose components changed are
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +75,7 @@ def _components(count: int, left: Ints, right: Ints) -> Ints:
     if not len(left):
         return np.arange(count, dtype=np.int64)
     ones = np.ones(len(left), dtype=np.bool_)
-    graph = coo_array((ones, (left, right)), shape=(count, count))
+    graph: Any = coo_array((ones, (left, right)), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
@@ -148,7 +148,7 @@ class _State:
         return int((~held).sum()) // alternative.sides
 
     def _by_policy(self) -> int:
-        """The first remaining choice in graph order; attention's are settled before the rest."""
+        """Return the first remaining choice in graph order; attention's are settled before the rest."""
         for key in sorted(self.pending):
             if any(self._preferred(alternative) for alternative, _ in self.viable[key]):
                 return key
@@ -162,7 +162,7 @@ class _State:
         )
 
     def _pick(self, key: int) -> Alternative | None:
-        """The preferred alternative, else the one with most atoms; ties by order."""
+        """Return the preferred alternative, else the one with most atoms; ties by order."""
         options = self.viable[key]
         if not options:
             return None
@@ -213,7 +213,8 @@ class _State:
         move = np.arange(len(self.root), dtype=np.int64)
         move[vertices] = new
         self.root = move[self.root]
-        return np.unique(new)
+        changed: Ints = np.unique(new)
+        return changed
 
 
 def _labels(choice: Choice) -> Ints:

@@ -142,7 +142,7 @@ class LabelSpace:
 
     def unite(self, first: Labels, second: Labels, node: Node) -> None:
         """Let equal positions live and die together; a position that stays freezes the other."""
-        if first is second or first.base is second.base and first.repeat == second.repeat:
+        if first is second or (first.base is second.base and first.repeat == second.repeat):
             return
         if not (first.live or second.live):
             return

@@ -17,3 +17,16 @@ from graphprune.labels.rules import (
     resampling,
     selection,
 )
+
+__all__ = [
+    "convolution",
+    "elementwise",
+    "joining",
+    "linear",
+    "normalization",
+    "pooling",
+    "reduction",
+    "regrouping",
+    "resampling",
+    "selection",
+]

@@ -36,11 +36,9 @@ def _aligned(y: Axes, shape: tuple[int, ...]) -> Axes:
 
 @rule("MatMul")
 def matmul(op: Operator) -> None:
-    """numpy's matmul: the last axis of A is contracted with the last but one of B, leading axes broadcast."""
+    """As numpy's matmul: the last axis of A is contracted with the last but one of B, leading axes broadcast."""
     rank_a, rank_b = len(op.shape(0)), len(op.shape(1))
-    a_roles: list[Role] = ["per_channel"] * max(rank_a - 2, 0) + (["out", "in"] if rank_a > 1 else ["in"])
-    b_roles: list[Role] = ["per_channel"] * max(rank_b - 2, 0) + (["in", "out"] if rank_b > 1 else ["in"])
-    a, b = op.operand(0, a_roles), op.operand(1, b_roles)
+    a, b = op.operand(0, _roles(rank_a, "out", "in")), op.operand(1, _roles(rank_b, "in", "out"))
     _contract(op, a, b, rank_a - 1, max(rank_b - 2, 0))
     size = len(op.out_shape()) - (rank_a > 1) - (rank_b > 1)
     batch = broadcast(op, [a[:-2] if rank_a > 1 else (), b[:-2] if rank_b > 1 else ()], op.out_shape()[:size])
@@ -49,6 +47,14 @@ def matmul(op: Operator) -> None:
     y = (*batch, *((a[-2],) if rank_a > 1 else ()), *((b[-1],) if rank_b > 1 else ()))
     op.cost(y[:-1], a[-1], y[-1] if y else stay(1))
     op.set(0, y)
+
+
+def _roles(rank: int, rows: Role, columns: Role) -> list[Role]:
+    """Roles of the axes of a `MatMul` operand; a vector has its inner axis only."""
+    if rank == 1:
+        return ["in"]
+    batch: list[Role] = ["per_channel"] * (rank - 2)
+    return [*batch, rows, columns]
 
 
 def _contract(op: Operator, a: Axes, b: Axes, a_inner: int, b_inner: int) -> None:
