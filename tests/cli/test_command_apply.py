@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`graphprune apply` and `graphprune verify`: stored, edited, damaged and foreign plans."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import pytest
+
+from graphprune.plan_file import read_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Outcome
+
+    Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def plan(quick: Command, model: Path) -> Path:
+    done = quick("solve", model, "--flops", "0.5", "-o", "solved.onnx", "--plan", "net.plan.json")
+    assert done.code == 0, done.err
+    return model.with_name("net.plan.json")
+
+
+def edit(plan: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    content = json.loads(plan.read_text())
+    change(content)
+    edited = plan.with_name("edited.json")
+    edited.write_text(json.dumps(content))
+    return edited
+
+
+def test_a_stored_plan_gives_the_same_file(graphprune: Command, model: Path, plan: Path) -> None:
+    done = graphprune("apply", model, plan)
+    assert done.code == 0, done.err
+    assert model.with_name("net.pruned.onnx").read_bytes() == model.with_name("solved.onnx").read_bytes()
+    done = graphprune("verify", model, "net.pruned.onnx", plan)
+    assert done.code == 0, done.err
+    assert done.out.startswith("verified  ")
+
+
+def test_an_edited_plan_is_followed(graphprune: Command, model: Path, plan: Path) -> None:
+    edited = edit(plan, lambda content: content["groups"][0].update(kept=[1, 3, 5]))
+    done = graphprune("apply", model, edited, "--plan", "updated.json", "--json")
+    assert done.code == 0, done.err
+    assert "note: kept was edited in 1 group(s) (g000)" in done.err
+    updated = read_plan(model.with_name("updated.json"))
+    assert updated.groups[0].kept == (1, 3, 5)
+    report = json.loads(done.out)
+    assert report["flops"]["after"] == updated.budget.after
+    shapes = {
+        tensor.name: list(tensor.dims) for tensor in onnx.load(model.with_name("net.pruned.onnx")).graph.initializer
+    }
+    assert shapes["stem"] == [3, 3, 3, 3]
+    for name in ("updated.json", edited):
+        assert graphprune("verify", model, "net.pruned.onnx", name).code == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["budget"].update(after=1), "claims a cost of 1 flops"),
+        (lambda content: content["budget"].update(before=1), "says the model costs 1 flops"),
+        (lambda content: content["layers"][0].update(flops_after=1), "layer 0"),
+        (lambda content: content["groups"].pop(), "lacks the group"),
+        (lambda content: content["groups"][0]["members"].pop(), "group 'g000'"),
+        (lambda content: content["groups"][0]["members"][0].update(removed=[0]), "contradict"),
+        (lambda content: content["groups"][0]["members"][0].update(initializer="offset"), "'offset'"),
+        (lambda content: content["groups"][0].update(kept=[]), "keeps nothing"),
+        (lambda content: content["groups"][0].update(kept=[-1, 2]), "index -1"),
+        (lambda content: content["model"].update(opset=16), "facts about its model"),
+        (lambda content: content.update(extra=1), "unknown key 'extra'"),
+    ],
+)
+def test_a_damaged_plan_is_refused(
+    quick: Command, model: Path, plan: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    done = quick("apply", model, edit(plan, change))
+    assert done.code == 2, done.err
+    assert message in done.err
+    assert len(done.err.splitlines()) <= 2
+    assert not model.with_name("net.pruned.onnx").exists()
+
+
+def test_another_checkpoint_needs_rebind(quick: Command, other_weights: Path, plan: Path) -> None:
+    done = quick("apply", other_weights, plan)
+    assert done.code == 2
+    assert "--rebind" in done.err
+    done = quick("apply", other_weights, plan, "--rebind", "--plan", "rebound.json")
+    assert done.code == 0, done.err
+    assert read_plan(plan.with_name("rebound.json")).model.name == "retrained"
+    assert quick("verify", other_weights, "retrained.pruned.onnx", "rebound.json").code == 0
+
+
+def test_another_structure_is_refused_even_with_rebind(quick: Command, model: Path, plan: Path) -> None:
+    proto = onnx.load(model)
+    proto.graph.node[0].attribute[0].ints[:] = [0, 0, 2, 2]
+    onnx.save(proto, plan.with_name("other.onnx"))
+    done = quick("apply", "other.onnx", plan, "--rebind")
+    assert done.code == 2
+    assert "has another structure" in done.err
+
+
+def test_a_file_of_another_plan_fails_verification(quick: Command, model: Path, plan: Path) -> None:
+    assert quick("solve", model, "--flops", "0.3", "-o", "third.onnx", "--plan", "third.json").code == 0
+    done = quick("verify", model, "third.onnx", plan)
+    assert done.code == 101
+    assert "differs from the masked original" in done.err
+    assert "made from another plan" in done.err
+
+
+def test_changed_weights_fail_verification(quick: Command, model: Path, plan: Path) -> None:
+    proto = onnx.load(model.with_name("solved.onnx"))
+    tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == "head")
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * 1.01, "head"))
+    onnx.save(proto, plan.with_name("damaged.onnx"))
+    done = quick("verify", model, "damaged.onnx", plan, "--json")
+    assert done.code == 101
+    assert done.out == ""
+    assert "'scores'" in done.err
+
+
+def test_output_over_an_input_is_refused(quick: Command, model: Path, plan: Path) -> None:
+    for target in (model, plan):
+        before = target.read_bytes()
+        done = quick("apply", model, plan, "-o", target, "--force")
+        assert done.code == 2
+        assert target.read_bytes() == before

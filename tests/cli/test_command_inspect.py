@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`graphprune inspect` of models and plans, and `graphprune normalize`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Outcome
+
+    Command = Callable[..., Outcome]
+
+
+def test_a_model_as_tables(graphprune: Command, model: Path) -> None:
+    done = graphprune("inspect", model)
+    assert done.code == 0, done.err
+    for word in ("group", "g000", "g001", "frozen by", "graph output", "BatchNormalization scale", "image 1x3x12x12"):
+        assert word in done.out
+    assert "scale1" not in done.out
+    assert "scale1" in graphprune("inspect", model, "-v").out
+
+
+def test_a_model_as_json(quick: Command, model: Path) -> None:
+    report = json.loads(quick("inspect", model, "--json").out)
+    stem, inner = report["groups"]
+    assert (stem["size"], inner["size"]) == (16, 32)
+    assert {member["initializer"] for member in stem["members"]} >= {"stem", "second", "first", "head", "scale0"}
+    assert all(0 < group["flops_share"] < 1 for group in report["groups"])
+    assert "graph output" in {entry["kind"] for entry in report["frozen"]}
+    assert report["flops"] == 2 * 144 * 9 * (16 * 3 + 32 * 16 + 16 * 32) + 2 * 16 * 5
+    assert 0 < report["reachable"] < 0.1
+
+
+def test_a_plan(graphprune: Command, model: Path) -> None:
+    assert graphprune("solve", model, "--flops", "0.5").code == 0
+    done = graphprune("inspect", "net.plan.json")
+    assert done.code == 0, done.err
+    for word in ("budget", "bisection", "bn-scale", "█", "g001"):
+        assert word in done.out
+    report = json.loads(graphprune("inspect", "net.plan.json", "--json").out)
+    assert report["budget"]["after"] <= report["budget"]["limit"]
+    assert [group["id"] for group in report["groups"]] == ["g000", "g001"]
+
+
+def test_names_cannot_control_the_terminal(quick: Command, model: Path) -> None:
+    proto = onnx.load(model)
+    proto.graph.node[0].name = "\x1b[31mred\n\u202e[bold]"
+    onnx.save(proto, model)
+    for arguments in (("inspect", model), ("solve", model, "--flops", "0.5"), ("inspect", "net.plan.json")):
+        done = quick(*arguments)
+        assert done.code == 0, done.err
+        assert "\\x1b[31mred\\n\\u202e[bold]" in done.out
+        assert "\x1b" not in done.out
+        assert "\u202e" not in done.out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_terminals_without_line_drawing_get_something(graphprune: Command, model: Path, encoding: str) -> None:
+    done = graphprune("inspect", model, env={"PYTHONIOENCODING": encoding})
+    assert done.code == 0, done.err
+    assert "g001" in done.out
+
+
+def test_normalize_folds_what_is_computed(quick: Command, model: Path) -> None:
+    proto = onnx.load(model)
+    tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == "first")
+    halves = onnx.numpy_helper.to_array(tensor) / 2
+    tensor.CopyFrom(onnx.numpy_helper.from_array(halves, "half"))
+    proto.graph.node.insert(0, onnx.helper.make_node("Add", ["half", "half"], ["first"]))
+    onnx.save(proto, model)
+    done = quick("normalize", model)
+    assert done.code == 0, done.err
+    result = onnx.load(model.with_name("net.normalized.onnx"))
+    onnx.checker.check_model(result, full_check=True)
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in result.graph.initializer}
+    assert "half" not in stored
+    np.testing.assert_array_equal(stored["first"], halves * 2)
+    assert len(result.graph.node) == len(proto.graph.node) - 1
+    assert quick("normalize", model).code == 2
+    report = json.loads(quick("normalize", model, "--json", "--dry-run").out)
+    assert report["nodes"] == {"before": 14, "after": 13}
