@@ -21,6 +21,7 @@ from graphprune.model.graph import Graph
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.model.shapes import Shapes, infer, input_shapes
+from graphprune.observation import observe, unknown_values
 
 __all__ = ["Analysis", "Frozen", "Layer"]
 
@@ -84,6 +85,7 @@ class Analysis:
         self._given = dict(given_shapes or {})
         self.input_shapes = input_shapes(self.graph, self._given)
         self.shapes = infer(self.graph, model.tensors.array, self.input_shapes)
+        self._look_up_unknown()
         self.constants = Constants(self.graph, self.shapes, model.tensors.array)
         self.scope = propagate(self.graph, self.shapes, self.constants)
         self.resolution = resolve(self.scope.space, attention)
@@ -92,6 +94,12 @@ class Analysis:
         self.groups: tuple[Group, ...] = describe(self.scope, self.grouping, accounts.shared)
         self.cost = accounts.model()
         self.layers = accounts.layers
+
+    def _look_up_unknown(self) -> None:
+        """Take shapes that static inference cannot tell from one run, then infer what follows from them."""
+        unknown = unknown_values(self.graph, self.shapes)
+        if unknown and observe(self.model, self.graph, self.shapes, unknown):
+            self.shapes = infer(self.graph, self.model.tensors.array, self.input_shapes, self.shapes)
 
     def read(self, name: str) -> Array:
         """Return a tensor that a member names: stored in the file, or computed from constants.

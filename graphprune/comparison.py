@@ -6,7 +6,6 @@ It reads the two models and what to compare from the folder, and writes ``result
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+
+from graphprune.sandbox import RESULT, limit_memory
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
@@ -30,24 +31,12 @@ _CHUNK = 1 << 27
 
 def main(folder: str) -> int:
     """Compare and write the result."""
-    _limit_memory()
+    limit_memory()
     place = Path(folder)
     spec = json.loads((place / "spec.json").read_text("utf-8"))
     result = Comparison(place, spec).run()
-    (place / "result.json").write_text(json.dumps(result), "utf-8")
+    (place / RESULT).write_text(json.dumps(result), "utf-8")
     return 0
-
-
-def _limit_memory() -> None:
-    """Refuse to grow beyond the machine's memory, where the system can enforce it."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        pages = resource.getpagesize()
-        import os
-
-        total = os.sysconf("SC_PHYS_PAGES") * pages
-        resource.setrlimit(resource.RLIMIT_DATA, (total, total))
 
 
 def session(path: Path) -> ort.InferenceSession:
@@ -86,7 +75,7 @@ class Comparison:
         types = {item.name: item.type for item in self.masked.get_inputs()}
         self.masks = {name: value.astype(_numpy(types[name])) for name, value in np.load(place / "masks.npz").items()}
         self.tensors = list(enumerate(spec["tensors"]))
-        self.worst = {"error": 0.0, "tolerance": RELATIVE, "tensor": "", "failed": False}
+        self.worst: dict[str, Any] = {"error": 0.0, "tolerance": RELATIVE, "tensor": "", "failed": False}
         self.compared = 0
 
     def run(self) -> dict[str, Any]:

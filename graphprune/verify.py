@@ -10,9 +10,6 @@ input changes by rounding.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +20,11 @@ import numpy.typing as npt
 from onnx import ModelProto, TensorProto, TypeProto, helper
 
 from graphprune.analysis import Analysis
-from graphprune.errors import VerificationError, quote
+from graphprune.errors import VerificationError
 from graphprune.model.load import Model
 from graphprune.model.write import save
 from graphprune.oracle import Oracle, build_oracle, discrete_names
+from graphprune.sandbox import ChildError, run_child
 from graphprune.surgery import Kept
 
 __all__ = ["Verification", "verify_pruned"]
@@ -94,8 +92,13 @@ def verify_pruned(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: flo
     with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
         place = Path(folder)
         _prepare(place, analysis, kept, oracle, pruned)
-        _run_child(place, timeout)
-        result = json.loads((place / "result.json").read_text("utf-8"))
+        try:
+            result = run_child("graphprune.comparison", place, timeout)
+        except ChildError as error:
+            raise VerificationError(
+                f"the pruned model could not be verified: {error.message}",
+                hint="check that the original runs in onnxruntime; --input-shape NAME=1x3x64x64 makes it faster",
+            ) from error
     return _judge(result, removed=not bool(keep.all()))
 
 
@@ -176,24 +179,3 @@ def _expose(model: ModelProto, names: list[str], analysis: Analysis) -> None:
             kind = TypeProto()
             kind.tensor_type.elem_type = analysis.shapes.dtypes[name]
             model.graph.output.add(name=name).type.CopyFrom(kind)
-
-
-def _run_child(place: Path, timeout: float) -> None:
-    """Run the comparison in a process of its own."""
-    command = [sys.executable, "-P", "-m", "graphprune.comparison", str(place)]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    try:
-        done = subprocess.run(  # noqa: S603 - fixed command, no shell
-            command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise VerificationError(
-            f"onnxruntime did not finish within {timeout:.0f} s, so the result could not be verified",
-            hint="smaller inputs are faster: --input-shape NAME=1x3x64x64",
-        ) from error
-    if done.returncode or not (place / "result.json").exists():
-        said = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
-        raise VerificationError(
-            f"the models could not be compared in onnxruntime: {quote(said[:400])[1:-1]}",
-            hint="check that the original model runs in onnxruntime",
-        )

@@ -139,7 +139,7 @@ def evaluate(node: Node, inputs: Sequence[Array | None], opsets: Mapping[str, in
     return [np.asarray(next(results)) if name else np.empty(0) for name in node.outputs]
 
 
-def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) -> Shapes:
+def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observed: Shapes | None = None) -> Shapes:
     """Find the shapes of all values, and the small values that depend on shapes only.
 
     Parameters
@@ -148,6 +148,8 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) -> Shap
         Gives the array of an initializer.
     inputs : mapping of str to sequence of int
         Concrete shapes of the graph inputs.
+    observed : Shapes, optional
+        Shapes and types that are known from a run; they are believed where inference stops.
 
     Complexity: O(nodes); weights are not touched.
     """
@@ -162,7 +164,7 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) -> Shap
             result.values[name] = read(tensor)
     for name in graph.inputs:
         _record(result, name, types.get(name))
-    _Forward(graph, result, types).run()
+    _Forward(graph, result, types, observed or Shapes()).run()
     return result
 
 
@@ -221,7 +223,8 @@ def _copy_light(node: Node, bare: ModelProto) -> None:
 class _Forward:
     """One pass over the nodes: evaluate what is constant, infer what is still unknown."""
 
-    def __init__(self, graph: Graph, result: Shapes, types: dict[str, TypeProto]) -> None:
+    def __init__(self, graph: Graph, result: Shapes, types: dict[str, TypeProto], observed: Shapes) -> None:
+        self.observed = observed
         self.graph = graph
         self.result = result
         self.types = types
@@ -276,7 +279,7 @@ class _Forward:
             return
         try:
             outputs = evaluate(node, [result.values[name] if name else None for name in node.inputs], self.graph.opsets)
-        except Exception:  # noqa: BLE001 - any failure of the reference implementation means "value unknown"
+        except Exception:  # any failure of the reference implementation means "value unknown"
             return
         for name, value in zip(node.outputs, outputs, strict=False):
             if name and value.size <= LARGEST_VALUE:
@@ -297,6 +300,10 @@ class _Forward:
             result.dtypes[node.outputs[0]] = node.attribute("value").data_type
         if any(name and name not in result.dims for name in node.outputs):
             self._infer_alone(node)
+        for name in node.outputs:
+            if name not in result.dims and name in self.observed.dims:
+                result.dims[name] = self.observed.dims[name]
+                result.dtypes[name] = self.observed.dtypes.get(name, 0)
 
     def _infer_alone(self, node: Node) -> None:
         result = self.result
