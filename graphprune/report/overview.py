@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Group as Stack
-from rich.text import Text
 
 from graphprune.report import text
-from graphprune.report.tables import grid, table
+from graphprune.report.tables import cell, grid, table
 from graphprune.solvers import criteria
 
 if TYPE_CHECKING:
@@ -125,12 +124,14 @@ def _sources(analysis: Analysis) -> dict[str, int]:
 
 
 def _groups(analysis: Analysis) -> Table:
-    result = table("group", "name", "width", "members", "FLOPs", "exact", right=("width", "members", "FLOPs"))
+    result = table(
+        "group", "name", "width", "members", "FLOPs", "exact", right=("width", "members", "FLOPs"), names=["name"]
+    )
     for group, saved in zip(analysis.groups, _savings(analysis), strict=True):
         width = str(group.size) if group.channels == 1 else f"{group.size} x {group.channels}"
         result.add_row(
             group.id,
-            Text(text.name(group.name)),
+            cell(group.name),
             width,
             str(len(group.members)),
             f"{100 * saved:.1f} %",
@@ -140,28 +141,36 @@ def _groups(analysis: Analysis) -> Table:
 
 
 def _members(groups: Sequence[Group]) -> Table:
-    result = table("group", "member", "axis", "role", "read by", "op", right=("axis",))
+    result = table("group", "member", "axis", "role", "read by", "op", right=["axis"], names=["member", "read by"])
     for group in groups:
         for index, member in enumerate(group.members):
             result.add_row(
                 group.id if index == 0 else "",
-                Text(text.name(member.initializer)),
+                cell(member.initializer),
                 str(member.axis),
                 member.role,
-                Text(text.name(member.node)),
-                Text(text.name(member.op, 20)),
+                cell(member.node),
+                cell(member.op, 20),
             )
     return result
 
 
 def _frozen(entries: Sequence[Frozen], total: int) -> Table:
-    result = table("frozen by", "layers", "FLOPs held", "first at", "why", right=("layers", "FLOPs held"))
+    result = table(
+        "frozen by",
+        "layers",
+        "FLOPs held",
+        "first at",
+        "why",
+        right=("layers", "FLOPs held"),
+        names=["first at", "why"],
+    )
     for entry in entries:
         result.add_row(
-            Text(text.name(entry.kind, 30)),
+            cell(entry.kind, 30),
             str(entry.layers),
             text.percent(entry.flops, total),
-            Text(text.name(entry.node, 30)),
-            Text(text.name(entry.text, 70)),
+            cell(entry.node, 30),
+            cell(entry.text, 70),
         )
     return result

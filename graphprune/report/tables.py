@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.console import Group as Stack
@@ -23,19 +23,35 @@ if TYPE_CHECKING:
     from graphprune.report.summary import Summary, Total
     from graphprune.verify import Verification
 
-__all__ = ["grid", "plan_tables", "summary_tables", "table"]
+__all__ = ["cell", "grid", "plan_tables", "summary_tables", "table"]
 
 _UNITS = {"flops": "FLOPs", "params": "", "file size": "B"}
 _SECOND_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 
-def table(*columns: str, right: Iterable[str] = (), title: str | None = None) -> Table:
-    """Return an empty table with a light rule under its head; columns named in ``right`` align to the right."""
-    result = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    wanted = set(right)
+def table(*columns: str, right: Iterable[str] = (), names: Iterable[str] = ()) -> Table:
+    """Return an empty table with a light rule under its head.
+
+    Parameters
+    ----------
+    *columns : str
+        Heads of the columns.
+    right : iterable of str
+        Columns of numbers, aligned to the right.
+    names : iterable of str
+        Columns that give way on a narrow terminal, for cells made by :func:`cell`.
+    """
+    result = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    numbers, flexible = set(right), set(names)
     for column in columns:
-        result.add_column(column, justify="right" if column in wanted else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "right" if column in numbers else "left"
+        result.add_column(column, justify=justify, no_wrap=column not in flexible)
     return result
+
+
+def cell(name: str, width: int = 56) -> Text:
+    """Return a name from a model as a cell that is cut where the terminal is too narrow."""
+    return Text(text.name(name, width), no_wrap=True, overflow="ellipsis")
 
 
 def grid(rows: Iterable[tuple[str, ...]]) -> Table:
@@ -91,12 +107,14 @@ def plan_tables(plan: Plan) -> RenderableType:
 
 
 def _layers(layers: tuple[LayerPlan, ...]) -> Table:
-    result = table("layer", "op", "width", "", "FLOPs", " ", "left", right=("width", "FLOPs", " ", "left"))
+    result = table(
+        "layer", "op", "width", "", "FLOPs", " ", "left", right=("width", "FLOPs", " ", "left"), names=["layer"]
+    )
     for layer in layers:
         changed = layer.pruned_width != layer.width
         result.add_row(
-            Text(text.name(layer.node)),
-            Text(text.name(layer.op, 20)),
+            cell(layer.node),
+            cell(layer.op, 20),
             str(layer.width),
             f"-> {layer.pruned_width}" if changed else "",
             text.count(layer.flops_before),
@@ -125,11 +143,11 @@ def _duration(seconds: float) -> str:
 
 
 def _bars(layers: tuple[LayerPlan, ...]) -> Table:
-    result = table("layer", "width", "of", "kept", "FLOPs left", right=("width", "of", "FLOPs left"))
+    result = table("layer", "width", "of", "kept", "FLOPs left", right=("width", "of", "FLOPs left"), names=["layer"])
     for layer in layers:
         share = layer.pruned_width / layer.width if layer.width else 1.0
         result.add_row(
-            Text(text.name(layer.node)),
+            cell(layer.node),
             str(layer.pruned_width),
             str(layer.width),
             text.bar(share),
@@ -139,9 +157,9 @@ def _bars(layers: tuple[LayerPlan, ...]) -> Table:
 
 
 def _group_plans(groups: tuple[GroupPlan, ...]) -> Table:
-    result = table("group", "name", "kept", "of", "members", "exact", right=("kept", "of", "members"))
+    result = table("group", "name", "kept", "of", "members", "exact", right=("kept", "of", "members"), names=["name"])
     for group in groups:
         exact = "yes" if group.exact else "no"
-        row = (text.name(group.id, 12), text.name(group.name), str(len(group.kept)), str(group.size))
-        result.add_row(*(Text(cell) for cell in row), str(len(group.members)), exact)
+        numbers = (str(len(group.kept)), str(group.size), str(len(group.members)))
+        result.add_row(cell(group.id, 12), cell(group.name), *numbers, exact)
     return result
