@@ -19,7 +19,8 @@ from graphprune.analysis import Analysis
 from graphprune.errors import InternalError, quote
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
-from graphprune.model.messages import carry_unknown
+from graphprune.model.messages import copy_but
+from graphprune.model.tensors import DATA_FIELDS
 
 __all__ = ["Demand", "Placement", "cut_tensor"]
 
@@ -68,9 +69,9 @@ class Demand:
 
 def cut_tensor(tensor: TensorProto, array: Array, name: str) -> TensorProto:
     """Return a tensor message with new values; type, documentation and metadata are kept."""
-    result = TensorProto(name=name, data_type=tensor.data_type, doc_string=tensor.doc_string)
-    result.metadata_props.extend(tensor.metadata_props)
-    carry_unknown(tensor, result)
+    result = TensorProto()
+    copy_but(tensor, result, "name", "dims", *DATA_FIELDS)
+    result.name = name
     result.dims.extend(array.shape)
     packed = (
         numpy_helper.from_array(np.ascontiguousarray(array))
@@ -181,6 +182,7 @@ class Placement:
                 named[demand.key] = name if in_place else self._analysis.graph.unused(f"{name}.pruned{len(named)}")
                 cut = cut_tensor(tensor, demand.cut(array), named[demand.key])
                 if in_place:
+                    cut.name = tensor.name  # within a node it may have none, or another one
                     self.in_place[name] = cut
                     self.settled[name] = demand
                 else:

@@ -224,11 +224,15 @@ class _Writer:
 
 
 def _set_attribute(proto: NodeProto, name: str, value: int | list[int] | None) -> None:
-    for at, attribute in enumerate(proto.attribute):
-        if attribute.name == name:
-            del proto.attribute[at]
-            break
-    if value is not None:
+    """Set an attribute in place, so that whatever else it says stays; None drops it."""
+    at = next((at for at, attribute in enumerate(proto.attribute) if attribute.name == name), None)
+    if at is not None and value is None:
+        del proto.attribute[at]
+    elif at is not None and isinstance(value, list):
+        proto.attribute[at].ints[:] = value
+    elif at is not None and value is not None:
+        proto.attribute[at].i = value
+    elif value is not None:
         proto.attribute.append(helper.make_attribute(name, value))
 
 

@@ -21,15 +21,17 @@ _VARINT, _FIXED64, _BYTES, _GROUP, _END_GROUP, _FIXED32 = range(6)
 
 def copy_but(source: Message, target: Message, *fields: str) -> None:
     """Copy all fields of a message, unknown ones too, except the named ones."""
-    for descriptor, value in source.ListFields():
-        if descriptor.name in fields:
+    for descriptor in source.DESCRIPTOR.fields:  # a list of set fields would copy the values of tensors
+        name = descriptor.name
+        if name in fields:
             continue
         if descriptor.is_repeated:
-            getattr(target, descriptor.name).extend(value)
-        elif descriptor.message_type is not None:
-            getattr(target, descriptor.name).CopyFrom(value)
-        else:
-            setattr(target, descriptor.name, value)
+            getattr(target, name).extend(getattr(source, name))
+        elif source.HasField(name):
+            if descriptor.message_type is None:
+                setattr(target, name, getattr(source, name))
+            else:
+                getattr(target, name).CopyFrom(getattr(source, name))
     carry_unknown(source, target)
 
 

@@ -22,7 +22,7 @@ from graphprune.errors import ModelFileError, UnsafeModelError, quote
 from graphprune.model.external import DataFile, Extent, check_sum, data_folders, open_data_file, read_extent
 from graphprune.model.survey import HeldTensor
 
-__all__ = ["TensorStore", "check_tensor", "count_bytes", "is_external"]
+__all__ = ["DATA_FIELDS", "TensorStore", "check_tensor", "count_bytes", "is_external"]
 
 _MAX_RANK: Final = 16
 # Bits per element; types that a given onnx release does not know are left out below.
@@ -35,6 +35,8 @@ _BITS_BY_NAME: Final = {
 _TYPES: Final = dict(onnx.TensorProto.DataType.items())
 _BITS: Final = {_TYPES[name]: bits for name, bits in _BITS_BY_NAME.items() if name in _TYPES}
 _TYPED_FIELDS: Final = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+DATA_FIELDS: Final = (*_TYPED_FIELDS, "raw_data", "external_data", "data_location")
+"""Where a tensor message keeps its values."""
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
