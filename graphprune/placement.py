@@ -67,11 +67,12 @@ class Demand:
         return Demand(tuple(masks))
 
 
-def cut_tensor(tensor: TensorProto, array: Array, name: str) -> TensorProto:
-    """Return a tensor message with new values; type, documentation and metadata are kept."""
+def cut_tensor(tensor: TensorProto, array: Array, name: str | None = None) -> TensorProto:
+    """Return a tensor message with new values; whatever else it says is kept, its name too if none is given."""
     result = TensorProto()
-    copy_but(tensor, result, "name", "dims", *DATA_FIELDS)
-    result.name = name
+    copy_but(tensor, result, "dims", *DATA_FIELDS)
+    if name is not None:
+        result.name = name
     result.dims.extend(array.shape)
     packed = (
         numpy_helper.from_array(np.ascontiguousarray(array))
@@ -180,9 +181,8 @@ class Placement:
             if demand.key not in named:
                 in_place = free and not named
                 named[demand.key] = name if in_place else self._analysis.graph.unused(f"{name}.pruned{len(named)}")
-                cut = cut_tensor(tensor, demand.cut(array), named[demand.key])
+                cut = cut_tensor(tensor, demand.cut(array), None if in_place else named[demand.key])
                 if in_place:
-                    cut.name = tensor.name  # within a node it may have none, or another one
                     self.in_place[name] = cut
                     self.settled[name] = demand
                 else:

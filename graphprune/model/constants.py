@@ -108,16 +108,16 @@ class Constants:
             if current not in self._shapes.constant:
                 raise KeyError(name)
             needed[node.index] = node
-            if node.op_type not in ("Shape", "Size"):  # what has the shape need not be constant
-                pending.extend(item for item in node.inputs if item)
+            # What gives nothing but its shape or its type need not be constant.
+            pending.extend(item for item in node.inputs if item in self._shapes.constant)
         return [needed[index] for index in sorted(needed)]
 
     def absorbed(self, names: Iterable[str]) -> list[str]:
         """Return the stored tensors that nobody needs once these computed constants are stored themselves."""
         needed = {node.index: node for name in names for node in self._needed(name, known=False)}
         made = {output for node in needed.values() for output in node.outputs}
-        reading = [node for node in needed.values() if node.op_type not in ("Shape", "Size")]
-        used = {item for node in reading for item in node.inputs if item and item not in made}
+        read = {item for node in needed.values() for item in node.inputs if node.op_type not in ("Shape", "Size")}
+        used = {item for item in read if item in self._shapes.constant and item not in made}
         return [item for item in sorted(used) if all(node.index in needed for node, _ in self.readers(item))]
 
     def readers(self, name: str) -> list[tuple[Node, int]]:
