@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from graphprune.analysis import Analysis
 from graphprune.budget import BudgetRequest
 from graphprune.errors import PlanError, quote
+from graphprune.fidelity import check_fidelity
 from graphprune.folding import fold
 from graphprune.marks import VERIFIED, marks, put_marks
 from graphprune.model import write
@@ -158,7 +159,7 @@ def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model
     Returns
     -------
     Model
-        The pruned model in memory, not verified. A plan that removes nothing gives the original itself.
+        The pruned model in memory, compared with the original field by field, not yet run. A plan that removes nothing gives the original itself.
 
     Raises
     ------
@@ -166,6 +167,8 @@ def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model
         If the plan does not fit the model.
     UnsupportedModelError
         If the model computes something from a pruned size that cannot follow.
+    VerificationError
+        If the result differs from the original in anything that the plan does not explain.
     """
     analysis = _analysis(model, plan)
     plan = reconcile(analysis, plan, rebind=rebind).plan
@@ -173,6 +176,7 @@ def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model
         return analysis.model
     proto = prune(analysis, keep_mask(analysis, plan))
     put_marks(proto, marks(analysis, plan))
+    check_fidelity(analysis, proto, plan)
     return analysis.model.replaced(proto)
 
 

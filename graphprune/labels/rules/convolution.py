@@ -123,13 +123,13 @@ def _is_point(op: Operator, spatial: int) -> bool:
     return bool(kernel[spatial] == 1 and stride == 1 and pads[spatial] == 0 == pads[spatial + rank])
 
 
-@adapter("Conv")
+@adapter("Conv", attributes=("group",))
 def adapt_conv(op: Pruned) -> Edits:
     """The number of groups is what is left of the inputs over what is left inside one group."""
     return _adapt_group(op, int(op.kept(0)[1].sum()) // int(op.kept(1)[1].sum()))
 
 
-@adapter("ConvTranspose")
+@adapter("ConvTranspose", attributes=("group",))
 def adapt_conv_transpose(op: Pruned) -> Edits:
     """As `Conv`, read from the outputs."""
     return _adapt_group(op, int(op.kept_out(0)[1].sum()) // int(op.kept(1)[1].sum()))

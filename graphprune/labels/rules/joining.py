@@ -50,7 +50,7 @@ def split(op: Operator) -> None:
         start += size
 
 
-@adapter("Split", slots=(1,))
+@adapter("Split", slots=(1,), attributes=("split", "num_outputs"))
 def adapt_split(op: Pruned) -> Edits:
     """Spell the kept sizes out where the node's own rule (equal parts, a list) would give others."""
     axis = op.node.attribute("axis", 0) % len(op.kept(0))

@@ -53,7 +53,7 @@ def group_normalization(op: Operator) -> None:
     op.set(0, (x[0], x[1], *_whole(op, range(2, len(x)))))
 
 
-@adapter("GroupNormalization")
+@adapter("GroupNormalization", attributes=("num_groups",))
 def adapt_group_normalization(op: Pruned) -> Edits:
     """The size of a group stays, their number shrinks."""
     channels, groups = op.kept(0)[1], op.node.attribute("num_groups")

@@ -30,7 +30,7 @@ def slice_(op: Operator) -> None:
     op.set(0, x)
 
 
-@adapter("Slice", slots=(1, 2, 3, 4))
+@adapter("Slice", slots=(1, 2, 3, 4), attributes=("starts", "ends"))
 def adapt_slice(op: Pruned) -> Edits:
     """A bound moves to the number of kept slices before it; bounds on whole axes stay as written."""
     old = [op.node.attribute("starts"), op.node.attribute("ends"), op.node.attribute("axes")]
@@ -135,7 +135,7 @@ def _amounts(op: Operator) -> dict[int, tuple[int, int]] | None:
     return {axis: (pads[at], pads[at + len(axes)]) for at, axis in enumerate(axes)}
 
 
-@adapter("Pad", slots=(1, 3))
+@adapter("Pad", slots=(1, 3), attributes=("pads",))
 def adapt_pad(op: Pruned) -> Edits:
     """Padding of a pruned axis shrinks to its kept part."""
     legacy = op.node.attribute("pads") is not None
