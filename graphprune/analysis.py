@@ -62,6 +62,8 @@ class Analysis:
         Input shapes to count FLOPs for; dynamic dimensions get defaults.
     attention : {"heads", "head-dim"}
         Which axis carries the channels of an attention layer.
+    approximate : bool
+        Let channels pass through normalisations over the channel axis; such groups are not exact.
 
     Attributes
     ----------
@@ -77,17 +79,23 @@ class Analysis:
     """
 
     def __init__(
-        self, model: Model, given_shapes: Mapping[str, Sequence[int]] | None = None, attention: Attention = "heads"
+        self,
+        model: Model,
+        given_shapes: Mapping[str, Sequence[int]] | None = None,
+        attention: Attention = "heads",
+        *,
+        approximate: bool = False,
     ) -> None:
         self.model = model
         self.attention = attention
+        self.approximate = approximate
         self.graph = Graph(inline_functions(model.proto))
         self._given = dict(given_shapes or {})
         self.input_shapes = input_shapes(self.graph, self._given)
         self.shapes = infer(self.graph, model.tensors.array, self.input_shapes)
         self._look_up_unknown()
         self.constants = Constants(self.graph, self.shapes, model.tensors.array)
-        self.scope = propagate(self.graph, self.shapes, self.constants)
+        self.scope = propagate(self.graph, self.shapes, self.constants, approximate=approximate)
         self.resolution = resolve(self.scope.space, attention)
         self.grouping: Grouping = form_groups(self.scope, self.resolution)
         accounts = Accounts(self.scope, self.grouping)

@@ -210,10 +210,27 @@ def describe(scope: Scope, grouping: Grouping, shared: frozenset[str]) -> tuple[
                             masked,
                         )
                     )
+    inexact = _inexact(scope, grouping)
     return tuple(
-        Group(f"g{number:03d}", _name(found), int(size), _channels(found, int(size)), tuple(found))
+        Group(
+            f"g{number:03d}",
+            _name(found),
+            int(size),
+            _channels(found, int(size)),
+            tuple(found),
+            exact=number not in inexact,
+        )
         for number, (size, found) in enumerate(zip(grouping.sizes, members, strict=True))
     )
+
+
+def _inexact(scope: Scope, grouping: Grouping) -> set[int]:
+    """Groups with channels that pass through a renormalised operator."""
+    found: set[int] = set()
+    for labels in scope.space.approximate:
+        atoms = grouping.atom_of[labels]
+        found.update(np.unique(grouping.group_of[atoms[atoms >= 0]]).tolist())
+    return found
 
 
 def _members(use: Use, axis: int, labels: Labels, grouping: Grouping) -> Iterable[tuple[int, Member]]:

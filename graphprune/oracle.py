@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.analysis import Analysis
+from graphprune.labels.space import Contraction, Renormalisation
 from graphprune.labels.vector import Labels
 
 __all__ = ["DISCRETE", "Oracle", "build_oracle", "discrete_names"]
@@ -44,46 +46,149 @@ class Oracle:
 def build_oracle(analysis: Analysis, mask: Callable[[Labels], Mask]) -> Oracle:
     """Insert a mask before every contraction over removed slices.
 
+    Statistics under the contract *renormalised* run over the kept slices: a mean of masked values
+    is scaled by total / kept, and a normalisation operator is spelt out.
+
     Parameters
     ----------
     mask : callable
         Gives the kept slices of a label vector.
     """
-    oracle = Oracle(ModelProto())
-    oracle.model.CopyFrom(analysis.graph.proto)
-    before: dict[int, list[NodeProto]] = {}
-    made: dict[tuple[str, int, bytes], str] = {}
+    builder = _Builder(analysis, mask)
     for contraction in analysis.scope.space.contractions:
-        kept = mask(contraction.labels)
+        builder.mask_contraction(contraction)
+    for renormalisation in analysis.scope.space.renormalised:
+        builder.spell_out(renormalisation)
+    return builder.finish()
+
+
+class _Builder:
+    """Collects the nodes to insert and to replace."""
+
+    def __init__(self, analysis: Analysis, mask: Callable[[Labels], Mask]) -> None:
+        self.analysis = analysis
+        self.mask = mask
+        self.oracle = Oracle(ModelProto())
+        self.oracle.model.CopyFrom(analysis.graph.proto)
+        self.nodes = list(self.oracle.model.graph.node)
+        self.before: dict[int, list[NodeProto]] = {}
+        self.instead: dict[int, list[NodeProto]] = {}
+        self.scaled: dict[int, float] = {}
+        self.made: dict[tuple[str, int, bytes], str] = {}
+
+    def mask_contraction(self, contraction: Contraction) -> None:
+        """Multiply what a node sums over by the mask of its axis."""
+        kept = self.mask(contraction.labels)
         if kept.all():
-            continue
-        node = oracle.model.graph.node[contraction.node.index]
-        source = node.input[contraction.slot]
-        key = (source, contraction.axis, kept.tobytes())
-        if key not in made:
-            made[key] = _add_mask(analysis, oracle, contraction.node.inputs[contraction.slot], contraction.axis, kept)
-            masked = f"{made[key]}.product"
-            before.setdefault(contraction.node.index, []).append(helper.make_node("Mul", [source, made[key]], [masked]))
-        node.input[contraction.slot] = f"{made[key]}.product"
-    nodes = [item for at, node in enumerate(oracle.model.graph.node) for item in (*before.get(at, ()), node)]
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes] if before else []
-    if copies:
-        del oracle.model.graph.node[:]
-        oracle.model.graph.node.extend(copies)
-    return oracle
+            return
+        index = contraction.node.index
+        value = contraction.node.inputs[contraction.slot]
+        self.nodes[index].input[contraction.slot] = self.masked(
+            self.nodes[index].input[contraction.slot], value, contraction.axis, kept, index
+        )
+        if contraction.mean == "kept":
+            self.scaled[index] = self.scaled.get(index, 1.0) * len(kept) / float(kept.sum())
+
+    def masked(self, source: str, value: str, axis: int, kept: Mask, index: int) -> str:
+        """Return the name of `source` (a form of `value`) with one axis masked, ready before node `index`."""
+        key = (source, axis, kept.tobytes())
+        if key not in self.made:
+            self.made[key] = self._add_mask(value, axis, kept)
+            product = helper.make_node("Mul", [source, self.made[key]], [f"{self.made[key]}.product"])
+            self.before.setdefault(index, []).append(product)
+        return f"{self.made[key]}.product"
+
+    def spell_out(self, found: Renormalisation) -> None:
+        """Replace a normalisation by one whose statistics run over the kept slices."""
+        kept = {axis: self.mask(found.labels[axis]) for axis in range(found.first, len(found.labels))}
+        if all(mask.all() for mask in kept.values()):
+            return
+        node, index = self.nodes[found.node.index], found.node.index
+        value = found.node.inputs[0]
+        count = float(np.prod([mask.sum() for mask in kept.values()]))
+        parts = _Parts(f"graphprune.norm.{index}", self.analysis.shapes.dtypes.get(value, TensorProto.FLOAT))
+        axes = parts.constant("axes", np.asarray(list(kept), dtype=np.int64))
+        masks = [self._add_mask(value, axis, mask) for axis, mask in kept.items() if not mask.all()]
+        centred = node.input[0]
+        if node.op_type == "LayerNormalization":
+            total = parts.add("ReduceSum", parts.product(centred, masks), axes)
+            mean = parts.add("Div", total, parts.number("count", count))
+            centred = parts.add("Sub", centred, mean)
+        square = parts.add("Mul", centred, centred)
+        power = parts.add("ReduceSum", parts.product(square, masks), axes)
+        variance = parts.add("Div", power, parts.number("total", count))
+        epsilon = parts.number("epsilon", found.node.attribute("epsilon", 1e-5))
+        result = parts.add("Div", centred, parts.add("Sqrt", parts.add("Add", variance, epsilon)))
+        for slot, op_type in ((1, "Mul"), (2, "Add")):
+            if slot < len(node.input) and node.input[slot]:
+                result = parts.add(op_type, result, node.input[slot])
+        self.instead[index] = [*parts.nodes, helper.make_node("Identity", [result], [node.output[0]])]
+        self.oracle.model.graph.initializer.extend(parts.constants)
+
+    def finish(self) -> Oracle:
+        """Put the nodes in order."""
+        for index, factor in self.scaled.items():
+            self._scale(index, factor)
+        nodes = [
+            item
+            for index, node in enumerate(self.nodes)
+            for item in (*self.before.get(index, ()), *self.instead.get(index, (node,)))
+        ]
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del self.oracle.model.graph.node[:]
+        self.oracle.model.graph.node.extend(copies)
+        return self.oracle
+
+    def _scale(self, index: int, factor: float) -> None:
+        """Multiply the output of a node."""
+        name = self.nodes[index].output[0]
+        parts = _Parts(f"graphprune.mean.{index}", self.analysis.shapes.dtypes.get(name, TensorProto.FLOAT))
+        product = helper.make_node("Mul", [f"{name}.masked", parts.number("factor", factor)], [name])
+        self.nodes[index].output[0] = f"{name}.masked"
+        self.instead[index] = [self.nodes[index], product]
+        self.oracle.model.graph.initializer.extend(parts.constants)
+
+    def _add_mask(self, value: str, axis: int, kept: Mask) -> str:
+        """Add a mask input for one axis of a value and return its name."""
+        elem_type = self.analysis.shapes.dtypes.get(value, TensorProto.FLOAT)
+        shape = [1] * len(self.analysis.shapes.dims[value])
+        shape[axis] = len(kept)
+        name = f"graphprune.mask.{len(self.oracle.masks)}"
+        dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+        self.oracle.masks[name] = kept.astype(np.float32).reshape(shape).astype(dtype)
+        self.oracle.model.graph.input.append(helper.make_tensor_value_info(name, elem_type, shape))
+        return name
 
 
-def _add_mask(analysis: Analysis, oracle: Oracle, value: str, axis: int, kept: Mask) -> str:
-    """Add a mask input for one axis of a value and return its name."""
-    rank = len(analysis.shapes.dims[value])
-    elem_type = analysis.shapes.dtypes.get(value, TensorProto.FLOAT)
-    shape = [1] * rank
-    shape[axis] = len(kept)
-    name = f"graphprune.mask.{len(oracle.masks)}"
-    dtype = helper.tensor_dtype_to_np_dtype(elem_type)
-    oracle.masks[name] = kept.astype(np.float32).reshape(shape).astype(dtype)
-    oracle.model.graph.input.append(helper.make_tensor_value_info(name, elem_type, shape))
-    return name
+class _Parts:
+    """Nodes and constants of a small expression, with names under one prefix."""
+
+    def __init__(self, prefix: str, elem_type: int) -> None:
+        self.prefix = prefix
+        self.dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def add(self, op_type: str, *inputs: str) -> str:
+        """Append a node and return the name of its result."""
+        name = f"{self.prefix}.{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op_type, list(inputs), [name]))
+        return name
+
+    def product(self, value: str, factors: list[str]) -> str:
+        """Multiply a value by several others."""
+        for factor in factors:
+            value = self.add("Mul", value, factor)
+        return value
+
+    def number(self, name: str, value: float) -> str:
+        """Add a scalar of the expression's type."""
+        return self.constant(name, np.asarray(value, dtype=self.dtype))
+
+    def constant(self, name: str, value: npt.NDArray[Any]) -> str:
+        """Add a constant."""
+        self.constants.append(numpy_helper.from_array(value, f"{self.prefix}.{name}"))
+        return f"{self.prefix}.{name}"
 
 
 def discrete_names(analysis: Analysis) -> set[str]:

@@ -138,7 +138,7 @@ def _hold(node: Node, analysis: Analysis, placement: Placement, resizing: Resizi
 def _scale_means(analysis: Analysis, kept: Kept, changes: _Changes) -> None:
     """Note the factor for every mean over kept slices, which is too large by total / kept."""
     for contraction in analysis.scope.space.contractions:
-        if contraction.mean:
+        if contraction.mean == "masked":
             mask = kept.mask(contraction.labels)
             if not mask.all():
                 factor = changes.scaled.get(contraction.node.index, 1.0)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.labels.space import Axes, Contraction, Cost, LabelSpace, Reason, Role, Use
+from graphprune.labels.space import Axes, Contraction, Cost, LabelSpace, Mean, Reason, Renormalisation, Role, Use
 from graphprune.labels.vector import Labels, stay
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph, Node
@@ -27,7 +27,8 @@ Array = npt.NDArray[np.generic]
 class Scope:
     """Everything that is shared by all nodes during one label pass."""
 
-    def __init__(self, graph: Graph, shapes: Shapes, constants: Constants) -> None:
+    def __init__(self, graph: Graph, shapes: Shapes, constants: Constants, *, approximate: bool = False) -> None:
+        self.approximate = approximate
         self.graph = graph
         self.shapes = shapes
         self.constants = constants
@@ -121,11 +122,26 @@ class Operator:
             roles: tuple[Role, ...] = tuple("per_channel" if axis.live else "" for axis in axes)
             self.space.uses.append(Use(self.node, slot, self.node.inputs[slot], axes, roles, maskable))
 
-    def contract(self, slot: int, axis: int, *, mean: bool = False) -> None:
+    def contract(self, slot: int, axis: int, *, mean: Mean = "") -> None:
         """State that the node sums (or averages) over this axis of an activation."""
         labels = self.labels(slot)[axis]
         if labels.live and not self.is_constant(slot):
             self.space.contractions.append(Contraction(self.node, slot, axis, labels, mean))
+
+    def renormalise(self, first: int) -> None:
+        """State that input 0 is normalised over all axes from `first` on, by statistics over the kept slices."""
+        axes = self.labels(0)
+        if any(vector.live for vector in axes[first:]):
+            self.space.renormalised.append(Renormalisation(self.node, first, axes))
+            self.space.approximate.extend(vector.base for vector in axes[first:] if vector.live)
+
+    def contract_weight(self, slot: int, axis: int, labels: Labels) -> None:
+        """State that the node sums over this axis of a weight and that no activation can be masked instead.
+
+        So it is with the recurrent weights of an `LSTM`: what they are multiplied with never leaves the operator.
+        """
+        if labels.live:
+            self.space.contractions.append(Contraction(self.node, slot, axis, labels))
 
     def freeze(self, labels: Labels | Iterable[Labels], kind: str, text: str) -> None:
         """Keep every slice of these axes."""
@@ -133,14 +149,21 @@ class Operator:
             self.space.freeze(vector, Reason(kind, self.node, text))
 
     def cost(self, rest: Iterable[Labels], inner: Labels, outer: Labels, scale: int = 1) -> None:
-        """Count ``scale * len(inner) * len(outer) * prod(len(axis) for axis in rest)`` multiply-adds."""
+        """Count ``scale * len(inner) * len(outer) * prod(len(axis) for axis in rest)`` multiply-adds.
+
+        A second product of the same node is added; its channel axes remain those of the first.
+        """
         live: list[Labels] = []
         for vector in (*rest, inner, outer):
             if vector.live:
                 live.append(vector)
             else:
                 scale *= len(vector)
-        self.space.costs.append(Cost(self.node, scale, tuple(live), inner, outer))
+        products, costs = ((scale, tuple(live)),), self.space.costs
+        if costs and costs[-1].node is self.node:
+            first = costs.pop()
+            products, inner, outer = (*first.products, *products), first.inner, first.outer
+        costs.append(Cost(self.node, products, inner, outer))
 
     def set(self, slot: int, axes: Iterable[Labels]) -> None:
         """Give labels to output `slot`; a slice that is alone on its axis stays."""

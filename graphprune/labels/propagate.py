@@ -15,8 +15,13 @@ from graphprune.model.shapes import Shapes
 __all__ = ["propagate"]
 
 
-def propagate(graph: Graph, shapes: Shapes, constants: Constants) -> Scope:
+def propagate(graph: Graph, shapes: Shapes, constants: Constants, *, approximate: bool = False) -> Scope:
     """State all facts about the channels of a graph.
+
+    Parameters
+    ----------
+    approximate : bool
+        Let channels pass through normalisations over the channel axis (the contract *renormalised*).
 
     Returns
     -------
@@ -25,7 +30,7 @@ def propagate(graph: Graph, shapes: Shapes, constants: Constants) -> Scope:
 
     Complexity: O(nodes + labels); no Python loop per channel.
     """
-    scope = Scope(graph, shapes, constants)
+    scope = Scope(graph, shapes, constants, approximate=approximate)
     for name in graph.inputs:
         if name in shapes.dims:
             scope.values[name] = tuple(stay(size) for size in shapes.dims[name])

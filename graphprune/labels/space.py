@@ -17,10 +17,23 @@ import numpy as np
 from graphprune.labels.vector import Ints, Labels, matched, stay
 from graphprune.model.graph import Node
 
-__all__ = ["Alternative", "Axes", "Choice", "Contraction", "Cost", "LabelSpace", "Reason", "Role", "Use"]
+__all__ = [
+    "Alternative",
+    "Axes",
+    "Choice",
+    "Contraction",
+    "Cost",
+    "LabelSpace",
+    "Mean",
+    "Reason",
+    "Renormalisation",
+    "Role",
+    "Use",
+]
 
 Axes = tuple[Labels, ...]
 Role = Literal["out", "in", "per_channel", ""]
+Mean = Literal["", "masked", "kept"]
 
 
 @dataclass(frozen=True)
@@ -60,26 +73,39 @@ class Use:
 class Contraction:
     """A node that sums over a labelled axis of an activation: where a removed channel is masked.
 
-    `mean` marks an average: the pruned graph needs its result scaled by kept / total.
+    `mean` marks an average. "masked": the contract is the mean of the masked values, so the pruned
+    graph scales its result by kept / total. "kept": the contract is the mean over the kept slices
+    (renormalised), which is what the pruned graph computes anyway.
     """
 
     node: Node
     slot: int
     axis: int
     labels: Labels
-    mean: bool = False
+    mean: Mean = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Renormalisation:
+    """A normalisation over labelled axes whose statistics run over the kept slices only.
+
+    The pruned graph computes just that; the masked original needs it spelt out (`oracle.py`).
+    """
+
+    node: Node
+    first: int
+    labels: Axes
 
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """Multiply-adds of a node: ``scale`` times the product of the kept lengths of ``factors``.
+    """Multiply-adds of a node: a sum of products, each a scale times the kept lengths of its axes.
 
     `inner` and `outer` are its channel axes: what it sums over, and what it makes.
     """
 
     node: Node
-    scale: int
-    factors: Axes
+    products: tuple[tuple[int, Axes], ...]
     inner: Labels
     outer: Labels
 
@@ -118,6 +144,8 @@ class LabelSpace:
     couplings : list of (left, right, node)
         Label vectors of equal length, united elementwise, with the node that demands it.
     freezes : list of (labels, reason)
+    approximate : list of label vectors
+        Labels that pass through a renormalised operator: removing them is not exact.
     batch, contracted : list of label vectors
         Axes of products of two activations: batch axes are heads, contracted ones head dimensions.
     """
@@ -127,6 +155,8 @@ class LabelSpace:
     freezes: list[tuple[Ints, Reason]] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
+    renormalised: list[Renormalisation] = field(default_factory=list)
+    approximate: list[Ints] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     batch: list[Ints] = field(default_factory=list)

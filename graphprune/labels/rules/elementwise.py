@@ -60,11 +60,14 @@ def broadcasting(op: Operator) -> None:
     )
     for slot in slots:
         if op.is_constant(slot):
-            own = op.shape(slot)
-            tail = y[len(y) - len(own) :]
-            axes = tuple(stay(1) if size == 1 else axis for axis, size in zip(tail, own, strict=True))
-            op.tie(slot, axes, maskable=(op.node.op_type, slot) not in _NOT_MASKABLE)
+            op.tie(slot, tail(y, op.shape(slot)), maskable=(op.node.op_type, slot) not in _NOT_MASKABLE)
     op.set(0, y)
+
+
+def tail(axes: Axes, shape: Sequence[int]) -> Axes:
+    """Return what an operand of the given, broadcastable shape sees of `axes`."""
+    own = axes[len(axes) - len(shape) :]
+    return tuple(stay(1) if size == 1 else axis for axis, size in zip(own, shape, strict=True))
 
 
 def _widest(op: Operator, slots: Sequence[int], shape: tuple[int, ...]) -> list[bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
-from graphprune.labels.rules.elementwise import broadcast
+from graphprune.labels.rules.elementwise import broadcast, tail
 from graphprune.labels.space import Axes, Role
 from graphprune.labels.vector import Labels, stay
 
@@ -23,15 +23,9 @@ def gemm(op: Operator) -> None:
     _contract(op, a, b, a_inner, b_inner)
     y = (a[a_rows], b[b_columns])
     if op.has(2):
-        op.tie(2, _aligned(y, op.shape(2)))
+        op.tie(2, tail(y, op.shape(2)))
     op.cost((y[0],), a[a_inner], y[1])
     op.set(0, y)
-
-
-def _aligned(y: Axes, shape: tuple[int, ...]) -> Axes:
-    """Axes of Y as an operand of the given, broadcastable shape sees them."""
-    tail = y[len(y) - len(shape) :]
-    return tuple(stay(1) if size == 1 else axis for axis, size in zip(tail, shape, strict=True))
 
 
 @rule("MatMul")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from graphprune.labels.adapt import Edits, Pruned, adapter
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
+from graphprune.labels.rules.elementwise import tail
 from graphprune.labels.vector import Labels, stay
 
 
@@ -63,9 +64,16 @@ def adapt_group_normalization(op: Pruned) -> Edits:
 
 @rule("LayerNormalization", "RMSNormalization")
 def layer_normalization(op: Operator) -> None:
-    """Statistics run over all axes from `axis` on: those stay whole."""
+    """Statistics run over all axes from `axis` on: those stay whole, or are renormalised."""
     x = op.labels(0)
     first = op.node.attribute("axis", -1) % len(x)
+    if op.scope.approximate and not any(op.node.outputs[1:]):
+        op.renormalise(first)
+        for slot in range(1, len(op.node.inputs)):
+            if op.has(slot):
+                op.tie(slot, tail(x, op.shape(slot)))
+        op.set(0, x)
+        return
     op.freeze(x[first:], op.node.op_type, "statistics run over this axis")
     op.set(0, (*x[:first], *_whole(op, range(first, len(x)))))
     for slot in range(1, len(op.node.outputs)):
