@@ -76,7 +76,7 @@ class Accounts:
     def model(self) -> CostModel:
         """Return the costs of the whole model."""
         sizes = self._grouping.sizes
-        flops = [self._flops(cost) for cost in self._scope.space.costs]
+        flops = [term for cost in self._scope.space.costs for term in self._flops(cost)]
         params = [
             term for stored in self._tensors.values() if stored.is_float for term in _terms(stored, stored.elements)
         ]
@@ -93,8 +93,8 @@ class Accounts:
             self._lengths[key] = self._grouping.length(labels), same
         return self._lengths[key]
 
-    def _flops(self, cost: Cost) -> Term:
-        return Term(2 * cost.scale, tuple(self._length(factor)[0] for factor in cost.factors))
+    def _flops(self, cost: Cost) -> list[Term]:
+        return [Term(2 * scale, tuple(self._length(axis)[0] for axis in factors)) for scale, factors in cost.products]
 
     def _layer(self, cost: Cost) -> Layer:
         sizes = self._grouping.sizes
@@ -107,7 +107,7 @@ class Accounts:
             cost.node.label,
             cost.node.op_type,
             self._length(cost.outer)[0],
-            Polynomial([self._flops(cost)], sizes),
+            Polynomial(self._flops(cost), sizes),
             Polynomial([*terms, Term(missing, ())], sizes),
         )
 
