@@ -17,11 +17,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from graphprune.analysis import Analysis
 from graphprune.budget import BudgetRequest
 from graphprune.errors import PlanError, quote
+from graphprune.labels.resolve import Attention
 from graphprune.fidelity import check_fidelity
 from graphprune.folding import fold
 from graphprune.marks import VERIFIED, marks, put_marks
@@ -68,9 +69,31 @@ class AnalyzeOptions:
     ----------
     input_shapes : mapping of str to tuple of int
         Shapes for which costs are counted, of inputs with dynamic dimensions.
+    attention : {"heads", "head-dim"}
+        What goes from an attention layer: whole heads, or the same part of every head.
+    approximate : bool
+        Let channels pass through normalisations over the channel axis (embedding widths of
+        transformers). Such groups are not exact: their statistics run over what is kept.
     """
 
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    attention: Attention = "heads"
+    approximate: bool = False
+
+    @classmethod
+    def of(cls, plan: Plan) -> AnalyzeOptions:
+        """Return the options with which a plan was made.
+
+        Raises
+        ------
+        PlanError
+            If the plan records an unknown way to prune attention.
+        """
+        recorded = plan.solver.options
+        attention = recorded.get("attention", "heads")
+        if attention not in get_args(Attention):
+            raise PlanError(f"the plan prunes attention by {quote(attention)}, which is not known")
+        return cls(plan.model.inputs, attention, recorded.get("approximate") is True)
 
 
 def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
@@ -84,7 +107,7 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
         If the model cannot be analysed at all.
     """
     options = options or AnalyzeOptions()
-    return Analysis(model, options.input_shapes)
+    return Analysis(model, options.input_shapes, options.attention, approximate=options.approximate)
 
 
 def solve(model: Model | Analysis, budget: BudgetRequest, options: SolveOptions | None = None) -> Plan:
@@ -159,7 +182,8 @@ def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model
     Returns
     -------
     Model
-        The pruned model in memory, compared with the original field by field, not yet run. A plan that removes nothing gives the original itself.
+        The pruned model in memory, compared with the original field by field, but not run. A plan that
+        removes nothing gives the original itself.
 
     Raises
     ------
@@ -266,7 +290,7 @@ def _analysis(model: Model | Analysis, plan: Plan | None = None) -> Analysis:
     """Return an analysis; one that is made for a plan counts costs for the input shapes of that plan."""
     if isinstance(model, Analysis):
         return model
-    return analyze(model, AnalyzeOptions(plan.model.inputs) if plan else None)
+    return analyze(model, AnalyzeOptions.of(plan) if plan else None)
 
 
 def _check_structure(plan: Plan, analysis: Analysis, *, rebind: bool) -> None:
