@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, get_args
 from graphprune.analysis import Analysis
 from graphprune.budget import BudgetRequest
 from graphprune.errors import PlanError, quote
-from graphprune.labels.resolve import Attention
 from graphprune.fidelity import check_fidelity
 from graphprune.folding import fold
+from graphprune.labels.resolve import Attention
 from graphprune.marks import VERIFIED, marks, put_marks
 from graphprune.model import write
 from graphprune.model.atomic import check_target, output_errors

@@ -220,6 +220,7 @@ def _record(analysis: Analysis, options: SolveOptions, scores: Scores, *, relaxe
         "min_keep": options.min_keep,
         "relaxed": relaxed,
         "attention": analysis.attention,
+        "approximate": analysis.approximate,
         "scores_from": dict(sorted(Counter(scores.source).items())),
         "choices": _choices(analysis),
         "structure": structure_digest(analysis.model.proto),

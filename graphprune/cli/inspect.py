@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,8 @@ __all__ = ["inspect"]
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file or a plan file.", show_default=False)],
     input_shape: opt.InputShapes = None,
+    attention: opt.AttentionAxis = opt.Attention.heads,
+    allow_approximate: opt.Approximate = False,
     as_json: opt.Json = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -25,11 +27,11 @@ def inspect(
     Of a model: the coupled channel groups with their share of the cost, and what is frozen and why; with -v also the
     members of each group.
     """
-    shapes = opt.parse_shapes(input_shape)
+    choices = opt.parse_shapes(input_shape), attention.value, allow_approximate
     if file.suffix.lower() == ".json":
         _inspect_plan(file, as_json=as_json)
     else:
-        _inspect_model(file, shapes, verbose=verbose, as_json=as_json)
+        _inspect_model(file, choices, verbose=verbose, as_json=as_json)
 
 
 def _inspect_plan(file: Path, *, as_json: bool) -> None:
@@ -44,7 +46,7 @@ def _inspect_plan(file: Path, *, as_json: bool) -> None:
         print_tables(plan_tables(plan))
 
 
-def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]], *, verbose: bool, as_json: bool) -> None:
+def _inspect_model(file: Path, choices: tuple[Any, ...], *, verbose: bool, as_json: bool) -> None:
     from graphprune import api
     from graphprune.report.overview import model_json, model_tables
 
@@ -52,7 +54,7 @@ def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]], *, verbose: b
     with talk.stage("loading"):
         loaded = api.load(file)
     with talk.stage("analysis"):
-        analysis = api.analyze(loaded, api.AnalyzeOptions(shapes))
+        analysis = api.analyze(loaded, api.AnalyzeOptions(*choices))
     if as_json:
         print_json(model_json(analysis))
     else:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,9 @@ import typer
 from graphprune.errors import UsageError, quote
 
 __all__ = [
+    "Approximate",
+    "Attention",
+    "AttentionAxis",
     "DryRun",
     "Force",
     "InputShapes",
@@ -45,6 +49,25 @@ InputShapes = Annotated[
         metavar="NAME=1x3x224x224",
         help="Shape of an input with dynamic dimensions, for which costs are counted. Repeatable.",
         show_default=False,
+    ),
+]
+
+
+class Attention(StrEnum):
+    """What goes from an attention layer."""
+
+    heads = "heads"
+    head_dim = "head-dim"
+
+
+AttentionAxis = Annotated[
+    Attention, typer.Option(help="What goes from an attention layer: whole heads, or the same part of each.")
+]
+Approximate = Annotated[
+    bool,
+    typer.Option(
+        "--allow-approximate",
+        help="Prune through normalisations over channels (embedding widths); such groups are not exact.",
     ),
 ]
 

@@ -41,6 +41,8 @@ def solve(
     ] = "auto",
     min_keep: Annotated[int, typer.Option(metavar="INT", min=1, help="Fewest channels a group keeps.")] = 1,
     input_shape: opt.InputShapes = None,
+    attention: opt.AttentionAxis = opt.Attention.heads,
+    allow_approximate: opt.Approximate = False,
     seed: Annotated[int, typer.Option(metavar="INT", min=0, help="For criteria that draw.")] = 0,
     force: opt.Force = False,
     unverified: opt.Unverified = False,
@@ -73,7 +75,7 @@ def solve(
     with talk.stage("loading"):
         loaded = api.load(model)
     with talk.stage("analysis"):
-        analysis = api.analyze(loaded, api.AnalyzeOptions(shapes))
+        analysis = api.analyze(loaded, api.AnalyzeOptions(shapes, attention.value, allow_approximate))
     with talk.stage("solving"):
         solution = api.solve(analysis, request, choices)
     job = Job("solve", analysis, solution, targets, unverified, bench, plan_notes(solution))
