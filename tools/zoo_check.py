@@ -27,6 +27,7 @@ import onnxruntime as ort
 
 from graphprune import api
 from graphprune.errors import BudgetUnreachableError, GraphPruneError, NothingToPruneError
+from graphprune.fidelity import check_fidelity
 from graphprune.plan import Plan
 from graphprune.solvers.levels import levels
 
@@ -158,11 +159,13 @@ class Candidate:
                 record.fail(f"{plan.groups[group].id} could be {above[0]} wide instead of {widths[group]}")
 
     def _check_file(self, record: Record, target: Path, plan: Plan) -> None:
-        """Check the written file: valid, of the predicted cost, and runnable like the original."""
+        """Check the written file: valid, faithful, of the predicted cost, and runnable like the original."""
         complaint = _complaint(target)
         if complaint is not None:
             (record.fail if self.valid else record.notes.append)(f"checker: {complaint}")
-        again = api.analyze(api.load(target), api.AnalyzeOptions(self.analysis.input_shapes))
+        written = api.load(target)
+        check_fidelity(self.analysis, written, plan)
+        again = api.analyze(written, api.AnalyzeOptions(self.analysis.input_shapes))
         widths = np.array([len(group.kept) for group in plan.groups], dtype=np.int64)
         for metric, slack in SLACK.items():
             expected = self.analysis.cost.metric(metric)(widths)

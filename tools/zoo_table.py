@@ -20,10 +20,10 @@ _PACKAGES = ("graphprune", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy", "s
 _INTRODUCTION = """# Coverage
 
 Models that graphprune was run on, and what came out. Made by `tools/zoo.py`, which checks for every model and budget
-that the written file passes ONNX's full check; runs in onnxruntime with default optimisation as the original does,
-also at batch 2 where the batch is dynamic; costs exactly the FLOPs, parameters and bytes that the plan predicts, and no
-more FLOPs than the budget; leaves no group whose next aligned width would still fit; and equals the masked original in
-all common tensors.
+that the written file passes ONNX's full check; differs from the original only as the plan explains; runs in
+onnxruntime with default optimisation as the original does, also at batch 2 where the batch is dynamic; costs exactly
+the FLOPs and parameters that the plan predicts, and no more FLOPs than the budget; leaves no group whose next aligned
+width would still fit; and equals the masked original in all common tensors.
 
 *Prunable* is the share of the FLOPs in layers that can lose channels, *reach* the share that is left at the narrowest
 widths. A cell gives the share of the FLOPs that was kept; the largest error of any tensor, relative to its largest
