@@ -108,6 +108,9 @@ def _adapt(node: Node, resizing: Resizing, changes: _Changes) -> None:
     if edits.attributes:
         changes.attributes[node.index] = edits.attributes
     for slot, value in edits.inputs.items():
+        if value is None:
+            changes.inputs[node.index, slot] = ""
+            continue
         name = resizing.analysis.graph.unused(f"{node.outputs[0]}.{slot}.pruned")
         changes.added.append(numpy_helper.from_array(np.asarray(value), name))
         changes.inputs[node.index, slot] = name

@@ -27,10 +27,10 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass
 class Edits:
-    """Changes to one node: attributes to set or drop (None), and inputs to replace by integer constants."""
+    """Changes to one node: attributes to set or drop (None), and inputs to replace by constants or leave out (None)."""
 
     attributes: dict[str, int | list[int] | None] = field(default_factory=dict)
-    inputs: dict[int, Array] = field(default_factory=dict)
+    inputs: dict[int, Array | None] = field(default_factory=dict)
 
 
 class Pruned(Protocol):
