@@ -7,6 +7,7 @@ forbids removing them. Where an operator also spells out sizes, its adapter stan
 
 from graphprune.labels.rules import (
     convolution,
+    einsum,
     elementwise,
     joining,
     linear,
@@ -21,6 +22,7 @@ from graphprune.labels.rules import (
 
 __all__ = [
     "convolution",
+    "einsum",
     "elementwise",
     "joining",
     "linear",
