@@ -13,7 +13,7 @@ from math import prod
 
 from onnx import TensorProto
 
-from graphprune.cost import CostModel, Length, Polynomial, Term
+from graphprune.cost import CostModel, Length, Polynomial, Sum, Term
 from graphprune.groups import Grouping
 from graphprune.labels.operator import Scope
 from graphprune.labels.space import Cost, Use
@@ -37,8 +37,8 @@ class Layer:
     node: str
     op: str
     width: Length
-    flops: Polynomial
-    params: Polynomial
+    flops: Sum
+    params: Sum
 
 
 @dataclass
@@ -97,7 +97,6 @@ class Accounts:
         return [Term(2 * scale, tuple(self._length(axis)[0] for axis in factors)) for scale, factors in cost.products]
 
     def _layer(self, cost: Cost) -> Layer:
-        sizes = self._grouping.sizes
         terms = [
             Term(_rest(use.axes), tuple(self._length(axis)[0] for axis in use.axes if axis.live))
             for use in self._uses.get(cost.node.index, ())
@@ -107,8 +106,8 @@ class Accounts:
             cost.node.label,
             cost.node.op_type,
             self._length(cost.outer)[0],
-            Polynomial(self._flops(cost), sizes),
-            Polynomial([*terms, Term(missing, ())], sizes),
+            Sum(self._flops(cost)),
+            Sum([*terms, Term(missing, ())]),
         )
 
     def _untracked(self, node: Node) -> int:

@@ -19,7 +19,7 @@ from scipy.sparse import csc_array, csr_array
 
 from graphprune.errors import InternalError
 
-__all__ = ["CostModel", "Length", "Polynomial", "Term"]
+__all__ = ["CostModel", "Length", "Polynomial", "Sum", "Term"]
 
 Widths = npt.NDArray[np.int64]
 
@@ -107,6 +107,17 @@ class Polynomial:
         old = before.reshape(len(terms), -1).astype(self._scale.dtype, copy=False)
         new = (before + step[at]).reshape(len(terms), -1).astype(self._scale.dtype, copy=False)
         return int((self._scale[terms] * (new.prod(axis=1) - old.prod(axis=1))).sum())
+
+
+class Sum:
+    """The same as `Polynomial` for a term or two, without its preparation."""
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        self._terms = tuple(terms)
+
+    def __call__(self, widths: Widths) -> int:
+        """Return the value at these widths (int64, shape (groups,))."""
+        return sum(term.scale * prod(length.at(widths) for length in term.lengths) for term in self._terms)
 
 
 def _fixed(term: Term) -> bool:

@@ -25,6 +25,7 @@ from graphprune.model.survey import HeldTensor
 __all__ = ["DATA_FIELDS", "TensorStore", "check_tensor", "count_bytes", "is_external"]
 
 _MAX_RANK: Final = 16
+_BYTE: Final = 8
 # Bits per element; types that a given onnx release does not know are left out below.
 _BITS_BY_NAME: Final = {
     "FLOAT": 32, "UINT8": 8, "INT8": 8, "UINT16": 16, "INT16": 16, "INT32": 32, "INT64": 64, "BOOL": 8,
@@ -110,6 +111,14 @@ def _show_dims(tensor: onnx.TensorProto) -> str:
     return quote(list(tensor.dims))
 
 
+def _view(raw: bytes | memoryview, tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
+    """Return packed bytes as a read-only array of the tensor's type and dimensions."""
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    values = np.frombuffer(raw, dtype=dtype).reshape(tensor.dims)
+    values.flags.writeable = False
+    return values
+
+
 class TensorStore:
     """Reads tensors of one model.
 
@@ -142,14 +151,16 @@ class TensorStore:
             As `check`.
         """
         where = f"tensor {quote(tensor.name)}"
+        if not is_external(tensor) and tensor.HasField("raw_data"):
+            # Every access to raw_data copies it, so look once; the full check is for what does not fit.
+            raw = tensor.raw_data
+            if _BITS.get(tensor.data_type, 0) >= _BYTE and len(raw) == count_bytes(tensor):
+                return _view(raw, tensor)
         self.check(tensor, where)
         bits = _BITS.get(tensor.data_type, 0)
         if bits < 8 or not (is_external(tensor) or tensor.HasField("raw_data")):
             return self._unpack(tensor, where)
-        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        values = np.frombuffer(self.raw(tensor), dtype=dtype).reshape(tensor.dims)
-        values.flags.writeable = False
-        return values
+        return _view(self.raw(tensor), tensor)
 
     def _unpack(self, tensor: onnx.TensorProto, where: str) -> np.ndarray[Any, Any]:
         """Let onnx decode strings, typed fields and types of less than a byte."""
