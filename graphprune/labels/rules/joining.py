@@ -57,11 +57,12 @@ def adapt_split(op: Pruned) -> Edits:
     sizes = [int(op.kept_out(slot)[axis].sum()) for slot in range(len(op.node.outputs))]
     given = op.current(1) if len(op.node.inputs) > 1 and op.node.inputs[1] else op.node.attribute("split")
     total = sum(sizes)
-    if given is None:
+    if given is None and (op.version >= 18 or total % len(sizes) == 0):
+        # From version 18 on the last part may be smaller; before, only equal parts need no list.
         each = -(-total // len(sizes))
         ends = [min(end, total) for end in accumulate([each] * len(sizes))]
         given = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-    if [int(size) for size in given] == sizes:
+    if given is not None and [int(size) for size in given] == sizes:
         return Edits()
     if op.version < 13:
         return Edits(attributes={"split": sizes})
