@@ -220,6 +220,7 @@ def verify(
     """Compare a pruned model with the original whose removed channels are masked out.
 
     Both run in onnxruntime, in a process of their own, and outputs and intermediate tensors are compared.
+    A model that was loaded from a file is then compared with the original field by field, too.
 
     Parameters
     ----------
@@ -250,7 +251,10 @@ def verify(
     """
     analysis = _analysis(model, plan)
     plan = reconcile(analysis, plan, rebind=rebind).plan
-    return judged(analysis, pruned, plan, unverified=unverified)
+    found = judged(analysis, pruned, plan, unverified=unverified)
+    if pruned.path is not None:  # what `apply` makes is compared there
+        check_fidelity(analysis, pruned, plan)
+    return found
 
 
 def mark_verified(pruned: Model, found: Verification) -> None:

@@ -125,6 +125,15 @@ def test_changed_weights_fail_verification(quick: Command, model: Path, plan: Pa
     assert "'scores'" in done.err
 
 
+def test_changes_that_no_run_shows_fail_verification(quick: Command, model: Path, plan: Path) -> None:
+    proto = onnx.load(model.with_name("solved.onnx"))
+    proto.metadata_props.add(key="licence", value="none")
+    onnx.save(proto, plan.with_name("relabelled.onnx"))
+    done = quick("verify", model, "relabelled.onnx", plan)
+    assert done.code == 101
+    assert "metadata_props" in done.err
+
+
 def test_output_over_an_input_is_refused(quick: Command, model: Path, plan: Path) -> None:
     for target in (model, plan):
         before = target.read_bytes()
