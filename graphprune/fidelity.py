@@ -12,7 +12,16 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TensorShapeProto,
+    TypeProto,
+    ValueInfoProto,
+)
 
 from graphprune.analysis import Analysis
 from graphprune.errors import VerificationError, quote
@@ -190,9 +199,10 @@ class _Nodes:
         after = {attribute.name: attribute for attribute in proto.attribute}
         if len(after) != len(proto.attribute):
             _fail(f"an attribute of the node {node!r} is there twice")
+        respelled = tuple(proto.input) != node.inputs
         for name in {**before, **after}:
             old, new = before.get(name), after.get(name)
-            if old != new and not self._may_differ(node, name, old, new):
+            if old != new and not self._may_differ(node, old, new, respelled=respelled):
                 _fail(f"the attribute {quote(name)} of the node {node!r}")
         self._note_constant(node, proto)
 
@@ -214,14 +224,18 @@ class _Nodes:
         value = self._expectation.analysis.shapes.values.get(name)
         return value is not None and not value.any()
 
-    def _may_differ(self, node: Node, name: str, old: AttributeProto | None, new: AttributeProto | None) -> bool:
+    def _may_differ(
+        self, node: Node, old: AttributeProto | None, new: AttributeProto | None, *, respelled: bool
+    ) -> bool:
         """Whether an attribute is the value of a constant, or a size that follows the plan."""
+        name = (old or new or AttributeProto()).name
         if node.op_type == "Constant" and not node.domain and name == "value" and old is not None and new is not None:
             return not differing(old, new, "t")  # the tensor is compared with the other tensors
         if name not in size_attributes(node) or not self._expectation.touches(node):
             return False
         if old is None or new is None:
-            return True
+            # Sizes that were implied are spelled out, or are an input now.
+            return respelled if new is None else new.type == AttributeProto.INTS
         if old.type == AttributeProto.INT:
             return not differing(old, new, "i") and 0 < new.i <= old.i
         return not differing(old, new, "ints") and len(new.ints) == len(old.ints)
@@ -247,7 +261,9 @@ class _Nodes:
             _fail(f"the tensor {quote(min(unused))} is new, and nobody reads it")
         before = {*self._graph.consumers, *self._graph.captured, *self._graph.outputs}
         there = {node.index for node, _ in self.pairs}
-        gone = {tensor: (tensor,) for tensor in self._graph.initializers if tensor not in self.stored}
+        gone: dict[str, tuple[str, ...]] = {
+            tensor: (tensor,) for tensor in self._graph.initializers if tensor not in self.stored
+        }
         gone.update((node.label, node.outputs) for node in self._graph.nodes if node.index not in there)
         for label, names in gone.items():
             if before.isdisjoint(names):
@@ -269,7 +285,7 @@ def _check_values(source: GraphProto, pruned: GraphProto, expectation: Expectati
     if [value.name for value in expected] != [value.name for value in pruned.value_info]:
         _fail("names or order of the declared values")
     for old, new in zip(expected, pruned.value_info, strict=True):
-        if new != old and new != _declared(old, expectation.activation(old.name) or demands.shapes.get(old.name)):
+        if new != _declared(old, expectation.activation(old.name) or demands.shapes.get(old.name)):
             _fail(f"the declared type of {quote(old.name)}")
 
 
@@ -285,5 +301,5 @@ def _declared(value: ValueInfoProto, masks: Masks | None) -> ValueInfoProto:
     return result
 
 
-def _dims(kind: TypeProto) -> Iterable[TypeProto]:
+def _dims(kind: TypeProto) -> Iterable[TensorShapeProto.Dimension]:
     return kind.tensor_type.shape.dim if kind.WhichOneof("value") == "tensor_type" else ()

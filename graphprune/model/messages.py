@@ -63,7 +63,11 @@ def _same(first: Message, second: Message, name: str, *, singular: bool) -> bool
 
 def _unknown(message: Message) -> bytes:
     """Return the unknown fields of a message as they are written."""
-    return b"".join(_encode(field) for field in UnknownFieldSet(message))
+    return _encode_all(UnknownFieldSet(message))
+
+
+def _encode_all(fields: UnknownFieldSet) -> bytes:
+    return b"".join(_encode(fields[at]) for at in range(len(fields)))
 
 
 def _encode(field: Any) -> bytes:
@@ -74,8 +78,7 @@ def _encode(field: Any) -> bytes:
     if kind == _BYTES:
         return tag + _varint(len(field.data)) + bytes(field.data)
     if kind == _GROUP:
-        inner = b"".join(_encode(item) for item in field.data)
-        return tag + inner + _varint(field.field_number << 3 | _END_GROUP)
+        return tag + _encode_all(field.data) + _varint(field.field_number << 3 | _END_GROUP)
     return tag + int(field.data).to_bytes(8 if kind == _FIXED64 else 4, "little")
 
 
