@@ -135,7 +135,7 @@ class Placement:
         while pending:
             name = pending.pop(0)
             demands = dict(self._demands[name])
-            if all(demand.whole for demand in demands.values()):
+            if all(demand.whole for demand in demands.values()) or self._follows(name):
                 continue
             node = graph.producer.get(name)
             layout = None if node is None or constants.stored(name) is not None else constants.layout(node)
@@ -152,6 +152,11 @@ class Placement:
                     pending.sort(key=lambda item: -order.get(item, -1))
             else:
                 self._store_computed(name, demands)
+
+    def _follows(self, name: str) -> bool:
+        """Whether a value is made from shapes: where it does not follow by itself, its readers are looked after."""
+        constants = self._analysis.constants
+        return name in self._analysis.shapes.derived and constants.stored(constants.trace(name).tensor) is None
 
     def _others(self, name: str, demands: dict[Reader, Demand]) -> bool:
         """Whether somebody without a demand reads the value whole."""

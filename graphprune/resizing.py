@@ -9,6 +9,7 @@ with the labels is edited.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from graphprune.analysis import Analysis
 from graphprune.labels.vector import Labels
+from graphprune.model.constants import Constants
 from graphprune.model.graph import Node
 from graphprune.model.shapes import evaluate, shape_value
 from graphprune.placement import Placement
@@ -56,6 +58,28 @@ class Resizing:
                 self._renew(node, values)
         return values
 
+    def original(self, name: str) -> Array | None:
+        """Return a constant of any size as it was, None where it is none or cannot be computed."""
+        try:
+            return self.analysis.constants.array(name) if name in self.analysis.shapes.constant else None
+        except KeyError:
+            return None
+
+    def value(self, name: str) -> Array | None:
+        """Return a constant of any size as the pruned graph makes it, None where that is not known."""
+        if name in self.values:
+            return self.values[name]
+        try:
+            return self._constants.array(name)
+        except KeyError:
+            return None
+
+    @cached_property
+    def _constants(self) -> Constants:
+        before = self.analysis.shapes
+        shapes = replace(before, values=self.values, dims={**before.dims, **self.dims})
+        return Constants(self.analysis.graph, shapes, self.analysis.model.tensors.array)
+
     def _renew(self, node: Node, values: dict[str, Array]) -> None:
         shapes = self.analysis.shapes
         if node.op_type in ("Shape", "Size") and not node.domain:
@@ -95,7 +119,10 @@ class Resizing:
     def is_dynamic(self, name: str) -> bool:
         """Whether a constant changes with the size of the model's inputs."""
         mask = self.dynamic(name)
-        return mask is not None and bool(mask.any())
+        if mask is not None:
+            return bool(mask.any())
+        shapes = self.analysis.shapes
+        return name in shapes.derived and name not in shapes.values and self.analysis.other_shapes is not None
 
     def dynamic(self, name: str) -> Mask | None:
         """Return which elements of a constant change with the size of the model's inputs."""
@@ -127,11 +154,11 @@ class PrunedNode:
 
     def original(self, slot: int) -> Array | None:
         """Value of a constant input in the original graph."""
-        return self._resizing.analysis.shapes.values.get(self._name(slot))
+        return self._resizing.original(self._name(slot))
 
     def current(self, slot: int) -> Array | None:
         """Value of a constant input in the pruned graph, unedited."""
-        return self._resizing.values.get(self._name(slot))
+        return self._resizing.value(self._name(slot))
 
     def dynamic(self, slot: int) -> Mask | None:
         """Which elements of a constant input depend on the size of the model's inputs."""

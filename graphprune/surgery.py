@@ -119,14 +119,18 @@ def _adapt(node: Node, resizing: Resizing, changes: _Changes) -> None:
 def _hold(node: Node, analysis: Analysis, placement: Placement, resizing: Resizing, changes: _Changes) -> None:
     """Keep data computed from shapes as it was: 1/sqrt(d) must not follow d (only sizes may)."""
     for slot, name in enumerate(node.inputs):
-        if name not in analysis.shapes.derived or slot in size_slots(node) or (node.index, slot) in placement.rewired:
+        if name not in analysis.shapes.derived or slot in size_slots(node):
             continue
-        before, now = analysis.shapes.values.get(name), resizing.values.get(name)
-        if before is None or now is None:
+        if (node.index, slot) in placement.rewired or name in placement.settled:
             continue
         demand = placement.demand(node, slot)
+        whole = demand is None or demand.whole
+        before = analysis.shapes.values.get(name) if whole else resizing.original(name)
+        now = resizing.values.get(name) if whole else resizing.value(name)
+        if before is None or (now is None and whole):
+            continue
         wanted = before if demand is None else demand.cut(before)
-        if now.shape == wanted.shape and np.array_equal(now, wanted):
+        if now is not None and now.shape == wanted.shape and np.array_equal(now, wanted):
             continue
         if resizing.is_dynamic(name):
             raise UnsupportedModelError(
