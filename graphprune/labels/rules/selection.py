@@ -95,15 +95,19 @@ def adapt_gather(op: Pruned) -> Edits:
     rank = np.cumsum(kept) - 1
     new = rank[flat[kept[flat]]] if flat.ndim else rank[flat]
     current = op.current(1)
-    if current is not None and np.array_equal(np.asarray(current, dtype=np.int64) % int(kept.sum()), new):
-        return Edits()
+    if current is not None:
+        given = np.asarray(current, dtype=np.int64)
+        # An index outside the kept slices is an error when the model runs; it does not wrap around.
+        if np.array_equal(np.where(given < 0, given + int(kept.sum()), given), new):
+            return Edits()
     return Edits(inputs={1: np.asarray(new, dtype=index.dtype)})
 
 
 @rule("Pad")
 def pad(op: Operator) -> None:
-    """A live axis gets labels of its own in front and behind; negative amounts cut. Other modes than
-    "constant" repeat neighbouring slices, so they freeze the axis they pad.
+    """A live axis gets labels of its own in front and behind; negative amounts cut.
+
+    Other modes than "constant" repeat neighbouring slices, so they freeze the axis they pad.
     """
     amounts = _amounts(op)
     if amounts is None:
@@ -154,9 +158,7 @@ def adapt_pad(op: Pruned) -> Edits:
         new[at] = int(after[axis][:front].sum()) if front >= 0 else -int(before[axis][:-front].sum())
         tail = len(after[axis]) - back
         new[at + len(axes)] = int(after[axis][tail:].sum()) if back >= 0 else -int(before[axis][back:].sum())
-    current = (
-        pads if legacy else [int(amount) for amount in np.ravel(op.current(1))] if op.current(1) is not None else None
-    )
-    if new == current:
+    given_now = np.asarray(pads) if legacy else op.current(1)
+    if given_now is not None and [int(amount) for amount in np.ravel(given_now)] == new:
         return Edits()
     return Edits(attributes={"pads": new}) if legacy else Edits(inputs={1: np.asarray(new, dtype=np.int64)})
