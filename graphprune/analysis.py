@@ -23,9 +23,18 @@ from graphprune.model.normalize import inline_functions
 from graphprune.model.shapes import Shapes, infer, input_shapes
 from graphprune.observation import observe, unknown_values
 
-__all__ = ["Analysis", "Frozen", "Layer"]
+__all__ = ["Analysis", "Frozen", "Held", "Layer"]
 
 Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A counted layer that a reason holds: its node, operator and FLOPs."""
+
+    node: str
+    op: str
+    flops: int
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ class Frozen:
     flops : int
         FLOPs of those layers. A layer counts for the reason of each of its axes, so the sum over
         all kinds can exceed what the model has.
+    largest : tuple of Held
+        The largest of those layers.
     """
 
     kind: str
@@ -50,6 +61,11 @@ class Frozen:
     text: str
     layers: int
     flops: int
+    largest: tuple[Held, ...] = ()
+
+
+_LARGEST = 5
+"""Layers named per kind of reason."""
 
 
 class Analysis:
@@ -128,45 +144,44 @@ class Analysis:
     @cached_property
     def frozen(self) -> tuple[Frozen, ...]:
         """Why channels of counted layers stay, the reason that holds most FLOPs first."""
-        reasons = self._reasons()
-        found: dict[str, list[tuple[Reason, int]]] = {}
+        found: dict[str, list[tuple[Reason, Held]]] = {}
         for cost, layer in zip(self.scope.space.costs, self.layers, strict=True):
-            flops = layer.flops(self.grouping.sizes)
+            held = Held(layer.node, layer.op, layer.flops(self.grouping.sizes))
             kinds: dict[str, Reason] = {}
             for axis in (cost.inner, cost.outer):
-                reason = self._reason(axis, reasons)
+                reason = self._reason(axis)
                 if reason is not None:
                     kinds.setdefault(reason.kind, reason)
             for kind, reason in kinds.items():
-                found.setdefault(kind, []).append((reason, flops))
-        entries = [
-            Frozen(
-                kind,
-                cases[0][0].node.label if cases[0][0].node else "",
-                cases[0][0].text,
-                len(cases),
-                sum(f for _, f in cases),
-            )
-            for kind, cases in found.items()
-        ]
+                found.setdefault(kind, []).append((reason, held))
+        entries = [_frozen(kind, cases) for kind, cases in found.items()]
         return tuple(sorted(entries, key=lambda entry: (-entry.flops, entry.kind)))
 
-    def _reasons(self) -> npt.NDArray[np.int64]:
+    @cached_property
+    def rest(self) -> tuple[Held, ...]:
+        """Layers that cannot lose channels on any axis, the largest first."""
+        sizes, ones = self.grouping.sizes, np.ones_like(self.grouping.sizes)
+        layers = [Held(layer.node, layer.op, layer.flops(sizes)) for layer in self.layers]
+        stay = [held for held, layer in zip(layers, self.layers, strict=True) if held.flops == layer.flops(ones)]
+        return tuple(sorted(stay, key=lambda held: -held.flops))
+
+    @cached_property
+    def first_freezes(self) -> npt.NDArray[np.int64]:
         """For each component the number of the first freeze that holds it, -1 where none does."""
         first = np.full(int(self.resolution.component.max()) + 1, -1, dtype=np.int64)
         for number in range(len(self.resolution.freezes) - 1, -1, -1):
             first[self.resolution.component[self.resolution.freezes[number][0]]] = number
         return first
 
-    def _reason(self, axis: Labels, first: npt.NDArray[np.int64]) -> Reason | None:
+    def _reason(self, axis: Labels) -> Reason | None:
         """Return the reason why some slice of an axis stays, or None where all may go."""
         stays = self.grouping.atom_of[axis.base] < 0
         if len(axis) == 1 or not stays.any():
             return None
         label = int(axis.base[int(np.argmax(stays))])
-        number = int(first[self.resolution.component[label]])
+        number = int(self.first_freezes[self.resolution.component[label]])
         if label == 0:
-            return Reason("fixed axis", None, "belongs to the graph's inputs, or to no layer")
+            return Reason("whole axis", None, "is no channel axis: space, batch, tokens, or a graph input")
         if number < 0:
             return Reason("single atom", None, "is one block that cannot be divided")
         return self.resolution.freezes[number][1]
@@ -175,7 +190,13 @@ class Analysis:
     def prunable(self) -> float:
         """Share of the FLOPs in layers that can lose channels on at least one axis."""
         total = self.cost.flops(self.grouping.sizes)
-        sizes = self.grouping.sizes
-        ones = np.ones_like(sizes)
-        live = sum(layer.flops(sizes) for layer in self.layers if layer.flops(ones) < layer.flops(sizes))
-        return live / total if total else 0.0
+        return 1 - sum(held.flops for held in self.rest) / total if total else 0.0
+
+
+def _frozen(kind: str, cases: list[tuple[Reason, Held]]) -> Frozen:
+    """Sum up what one kind of reason holds; the first case in graph order stands for all."""
+    reason = cases[0][0]
+    layers = [held for _, held in cases]
+    largest = sorted(layers, key=lambda held: -held.flops)[:_LARGEST]
+    node = reason.node.label if reason.node else ""
+    return Frozen(kind, node, reason.text, len(layers), sum(held.flops for held in layers), tuple(largest))
