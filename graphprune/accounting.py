@@ -125,7 +125,7 @@ class Accounts:
         scope = self._scope
         tensors: dict[str, _Stored] = {}
         for name, tensor in self._stored():
-            counted = tensor.data_type in _FLOATS and len(tensor.dims) > 0
+            counted = (tensor.data_type in _FLOATS and len(tensor.dims) > 0) or name in scope.quantised
             tensors[name] = _Stored(prod(tensor.dims), count_bytes(tensor), counted)
         roots = {use.tensor: scope.constants.trace(use.tensor) for use in scope.space.uses}
         folded = [name for name in dict.fromkeys(root.tensor for root in roots.values()) if name not in tensors]

@@ -20,6 +20,7 @@ from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
+from graphprune.model.scaling import real_values
 from graphprune.model.shapes import Shapes, infer, input_shapes
 from graphprune.observation import observe, unknown_values
 
@@ -128,12 +129,18 @@ class Analysis:
     def read(self, name: str) -> Array:
         """Return a tensor that a member names: stored in the file, or computed from constants.
 
+        Integers that stand for real numbers come as these.
+
         Raises
         ------
         KeyError
             If the model has no such constant.
         """
-        return self.constants.array(name)
+        found = self.scope.quantised.get(name)
+        if found is None:
+            return self.constants.array(name)
+        scale, zero_point = (self.constants.array(item) if item else None for item in (found.scale, found.zero_point))
+        return real_values(self.constants.array(name), scale, zero_point, found)
 
     @cached_property
     def other_shapes(self) -> Shapes | None:

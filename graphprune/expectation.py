@@ -20,6 +20,7 @@ from graphprune.errors import VerificationError, quote
 from graphprune.labels.adapt import size_slots
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
+from graphprune.model.scaling import is_scaling, spans
 from graphprune.plan import Plan
 
 __all__ = ["Demands", "Expectation", "Masks", "find_demands"]
@@ -64,7 +65,8 @@ class Expectation:
         found: dict[Reader, Masks] = {}
         for use in self.analysis.scope.space.uses:
             masks = tuple(self.mask(labels) for labels in use.axes)
-            found[use.node.index, use.slot] = masks
+            if not use.follows:
+                found[use.node.index, use.slot] = masks
             root = self.analysis.constants.trace(use.tensor)
             for mask, axis in zip(masks, root.axes, strict=True):
                 if axis is not None:
@@ -176,7 +178,7 @@ class _Walk:
             old = node.inputs[slot] if slot < len(node.inputs) else ""
             if name != old and slot in size_slots(node):
                 self.demands.sizes[name] = node, slot
-            elif old in shapes.constant and old in shapes.dims and not (passes_on and slot == 0):
+            elif old in shapes.constant and old in shapes.dims and not (passes_on and (slot == 0 or is_scaling(node))):
                 masks = self._expectation.uses.get((node.index, slot))
                 self.follow(old, name, self.whole(old) if masks is None else masks)
 
@@ -196,9 +198,32 @@ class _Walk:
             for mask, axis in zip(masks, layout, strict=True):
                 if axis is not None:
                     kept[axis] = mask
+            self._follow_scales(node, tuple(kept))
             old, name, masks = node.inputs[0], self._inputs[node.index][0], tuple(kept)
         if name == old:
             self.demands.stored.setdefault(old, []).append(masks)
             self.demands.shapes[old] = masks
         else:
             self.demands.added.setdefault(name, []).append((old, masks))
+
+    def _follow_scales(self, node: Node, kept: Masks) -> None:
+        """Note what a scaling node has to find of its scale and zero point, if this is left of its data."""
+        if not is_scaling(node):
+            return
+        dims = self._analysis.shapes.dims
+        for slot, old in enumerate(node.inputs[1:], start=1):
+            if not old:
+                continue
+            found = spans(node, [len(mask) for mask in kept], dims[old])
+            if found is None:
+                raise VerificationError(
+                    f"slices of {quote(node.inputs[0])} were to go, but its scale does not show which"
+                )
+            masks = list(self.whole(old))
+            for at, (axis, block) in enumerate(found):
+                if block:
+                    blocks = kept[axis].reshape(-1, block)
+                    masks[at] = blocks[:, 0]
+                    if (blocks != masks[at][:, None]).any():
+                        raise VerificationError(f"only a part of a block of {quote(node.inputs[0])} was to go")
+            self.follow(old, self._inputs[node.index][slot], tuple(masks))

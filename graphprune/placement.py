@@ -8,7 +8,7 @@ where a value is really computed, a new initializer holds what is demanded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from graphprune.errors import InternalError, quote
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
 from graphprune.model.messages import copy_but
+from graphprune.model.scaling import PARAMETERS, Span, is_scaling, spans
 from graphprune.model.tensors import DATA_FIELDS
 
 __all__ = ["Demand", "Placement", "cut_tensor"]
@@ -64,6 +65,16 @@ class Demand:
         for mask, axis in zip(self.masks, axes, strict=True):
             if axis is not None:
                 masks[axis] = mask
+        return Demand(tuple(masks))
+
+    def laid_over(self, found: tuple[Span, ...] | None) -> Demand:
+        """Return the demand on a scale over what is demanded (see `model.scaling.spans`)."""
+        if found is None:
+            raise InternalError("a scale lies over pruned slices in an unknown way")
+        masks = [
+            self.masks[axis].reshape(-1, block).any(axis=1) if block else np.ones(1, dtype=np.bool_)
+            for axis, block in found
+        ]
         return Demand(tuple(masks))
 
 
@@ -114,6 +125,8 @@ class Placement:
         self._analysis = analysis
         self._demands: dict[str, dict[Reader, Demand]] = {}
         for use in analysis.scope.space.uses:
+            if use.follows:
+                continue  # what it follows will demand it
             demand = Demand(masks(use.axes))
             self._demands.setdefault(use.tensor, {})[use.node.index, use.slot] = demand
         self._by_reader = {reader: d for found in self._demands.values() for reader, d in found.items()}
@@ -144,12 +157,13 @@ class Placement:
             elif node is not None and layout is not None and self._agreed(name, demands) and _mapped(layout, demands):
                 first = next(iter(demands.values()))
                 self.settled[name] = first
-                source = node.inputs[0]
-                passed = first.seen_from(layout, self._analysis.shapes.dims[source])
-                self._demands.setdefault(source, {})[node.index, 0] = self._by_reader[node.index, 0] = passed
-                if source not in pending:
-                    pending.append(source)
-                    pending.sort(key=lambda item: -order.get(item, -1))
+                passed = first.seen_from(layout, self._analysis.shapes.dims[node.inputs[0]])
+                for slot, wanted in self._passed(node, passed):
+                    source = node.inputs[slot]
+                    self._demands.setdefault(source, {})[node.index, slot] = self._by_reader[node.index, slot] = wanted
+                    if source not in pending:
+                        pending.append(source)
+                pending.sort(key=lambda item: -order.get(item, -1))
             else:
                 self._store_computed(name, demands)
 
@@ -157,6 +171,15 @@ class Placement:
         """Whether a value is made from shapes: where it does not follow by itself, its readers are looked after."""
         constants = self._analysis.constants
         return name in self._analysis.shapes.derived and constants.stored(constants.trace(name).tensor) is None
+
+    def _passed(self, node: Node, passed: Demand) -> Iterator[tuple[int, Demand]]:
+        """Yield what a layout-only node demands of its inputs: the data, and scales that lie over it."""
+        yield 0, passed
+        if is_scaling(node):
+            dims = self._analysis.shapes.dims
+            for slot in PARAMETERS:
+                if slot < len(node.inputs) and node.inputs[slot]:
+                    yield slot, passed.laid_over(spans(node, dims[node.inputs[0]], dims[node.inputs[slot]]))
 
     def _others(self, name: str, demands: dict[Reader, Demand]) -> bool:
         """Whether somebody without a demand reads the value whole."""

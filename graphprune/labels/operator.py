@@ -13,10 +13,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.labels.scales import follow_chain
 from graphprune.labels.space import Axes, Contraction, Cost, LabelSpace, Mean, Reason, Renormalisation, Role, Use
 from graphprune.labels.vector import Labels, stay
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph, Node
+from graphprune.model.scaling import Quantised
 from graphprune.model.shapes import Shapes
 
 __all__ = ["Operator", "Scope"]
@@ -35,6 +37,7 @@ class Scope:
         self.space = LabelSpace()
         self.values: dict[str, Axes] = {}
         self.weights: dict[str, Axes] = {}
+        self.quantised: dict[str, Quantised] = {}
 
     def weight(self, name: str) -> Axes:
         """Labels of a weight: they belong to the stored tensor, so sharing it couples its users."""
@@ -100,7 +103,8 @@ class Operator:
     def weight(self, slot: int, roles: Sequence[Role]) -> Axes:
         """Labels of a constant used as a weight, shared with every other user of the stored tensor."""
         axes = self.scope.weight(self.node.inputs[slot])
-        self.space.uses.append(Use(self.node, slot, self.node.inputs[slot], axes, tuple(roles)))
+        maskable = follow_chain(self, self.node.inputs[slot], axes)
+        self.space.uses.append(Use(self.node, slot, self.node.inputs[slot], axes, tuple(roles), maskable))
         return axes
 
     def operand(self, slot: int, roles: Sequence[Role]) -> Axes:
@@ -120,6 +124,7 @@ class Operator:
                 self.unite(own, other)
         elif any(axis.live for axis in axes):
             roles: tuple[Role, ...] = tuple("per_channel" if axis.live else "" for axis in axes)
+            maskable = follow_chain(self, self.node.inputs[slot], axes) and maskable
             self.space.uses.append(Use(self.node, slot, self.node.inputs[slot], axes, roles, maskable))
 
     def contract(self, slot: int, axis: int, *, mean: Mean = "") -> None:

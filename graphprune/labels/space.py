@@ -59,6 +59,8 @@ class Use:
         Per axis "out" (makes the channel), "in" (reads it), "per_channel", or "" where nothing is live.
     maskable : bool
         Whether setting removed slices to zero masks the channel. Divisors and running variances are not.
+    follows : bool
+        It is a scale between a stored tensor and its reader: it is sliced where and as that tensor is.
     """
 
     node: Node
@@ -67,6 +69,7 @@ class Use:
     axes: Axes
     roles: tuple[Role, ...]
     maskable: bool = True
+    follows: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +78,8 @@ class Contraction:
 
     `mean` marks an average. "masked": the contract is the mean of the masked values, so the pruned
     graph scales its result by kept / total. "kept": the contract is the mean over the kept slices
-    (renormalised), which is what the pruned graph computes anyway.
+    (renormalised), which is what the pruned graph computes anyway. `zero_point` names the value that
+    stands for zero, where the activation consists of integers that stand for real numbers.
     """
 
     node: Node
@@ -83,6 +87,7 @@ class Contraction:
     axis: int
     labels: Labels
     mean: Mean = ""
+    zero_point: str = ""
 
 
 @dataclass(frozen=True, eq=False)

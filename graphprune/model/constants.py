@@ -16,6 +16,7 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from graphprune.model.graph import Graph, Node
+from graphprune.model.scaling import is_scaling
 from graphprune.model.shapes import Read, Shapes, evaluate
 
 __all__ = ["Constants", "Root"]
@@ -154,16 +155,42 @@ class Constants:
             name = node.inputs[0]
         return Root(name, axes)
 
+    def scalings(self, name: str) -> list[tuple[Node, tuple[int | None, ...]]]:
+        """Return the nodes that quantise or dequantise between a constant and where it is stored.
+
+        With each comes, for every axis of its data, the axis of `name`; None where that has none.
+        """
+        found: list[tuple[Node, tuple[int | None, ...]]] = []
+        axes: tuple[int | None, ...] = tuple(range(len(self._shapes.dims.get(name, ()))))
+        while self.stored(name) is None:
+            node = self._graph.producer.get(name)
+            back = None if node is None else self.layout(node)
+            if node is None or back is None:
+                break
+            axes = tuple(None if axis is None else back[axis] for axis in axes)
+            name = node.inputs[0]
+            if is_scaling(node):
+                places: list[int | None] = [None] * len(back)
+                for at, axis in enumerate(axes):
+                    if axis is not None:
+                        places[axis] = at
+                found.append((node, tuple(places)))
+        return found
+
     def layout(self, node: Node) -> tuple[int | None, ...] | None:
         """Map each output axis of a layout-only node to its input axis; None for other nodes.
 
-        `Identity`, `Cast`, `Transpose`, `Squeeze`, `Unsqueeze` and a `Reshape` that only moves axes of
-        length 1 keep every slice a slice. `Gather` does along all axes but its own, whose places in
-        the map are None: along these the value is whole.
+        `Identity`, `Cast`, `QuantizeLinear`, `DequantizeLinear`, `Transpose`, `Squeeze`, `Unsqueeze` and
+        a `Reshape` that only moves axes of length 1 keep every slice a slice. `Gather` does along all
+        axes but its own, whose places in the map are None: along these the value is whole.
         """
-        if node.domain or not node.inputs or node.inputs[0] not in self._shapes.dims:
+        if not node.inputs or node.inputs[0] not in self._shapes.dims:
             return None
         rank = len(self._shapes.dims[node.inputs[0]])
+        if is_scaling(node):
+            return tuple(range(rank))
+        if node.domain:
+            return None
         if node.op_type in ("Identity", "Cast"):
             return tuple(range(rank))
         if node.op_type == "Transpose":

@@ -17,6 +17,7 @@ from graphprune.labels.rules import (
     reduction,
     regrouping,
     resampling,
+    scaling,
     selection,
 )
 
@@ -32,5 +33,6 @@ __all__ = [
     "reduction",
     "regrouping",
     "resampling",
+    "scaling",
     "selection",
 ]
