@@ -71,7 +71,7 @@ class Demand:
         """Return the demand on a scale over what is demanded (see `model.scaling.spans`)."""
         if found is None:
             raise InternalError("a scale lies over pruned slices in an unknown way")
-        masks = [
+        masks: list[Mask] = [
             self.masks[axis].reshape(-1, block).any(axis=1) if block else np.ones(1, dtype=np.bool_)
             for axis, block in found
         ]
