@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.analysis import Analysis
+from graphprune.labels.adapt import size_slots
 from graphprune.labels.vector import Labels
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Node
@@ -84,7 +85,9 @@ class Resizing:
         shapes = self.analysis.shapes
         if node.op_type in ("Shape", "Size") and not node.domain:
             source = node.inputs[0]
-            values[node.outputs[0]] = shape_value(node, self.dims.get(source, shapes.dims[source]))
+            found = shape_value(node, self.dims.get(source, shapes.dims[source]))
+            if not np.array_equal(found, shapes.values[node.outputs[0]]):
+                values[node.outputs[0]] = found
             return
         if all(values.get(name) is shapes.values.get(name) for name in node.inputs if name):
             return
@@ -106,15 +109,18 @@ class Resizing:
         return list(self._masks(axes))
 
     def touches(self, node: Node) -> bool:
-        """Whether any axis of an input or output of a node loses slices."""
+        """Whether any axis of an input or output of a node loses slices, or a size that it is given changes."""
         for slot, name in enumerate(node.inputs):
             demand = self.placement.demand(node, slot)
             if demand is not None and not demand.whole:
                 return True
             if name in self.analysis.scope.values and self.dims[name] != self.analysis.shapes.dims[name]:
                 return True
-        known = self.analysis.shapes.dims
-        return any(name in self.dims and self.dims[name] != known[name] for name in node.outputs)
+        shapes = self.analysis.shapes
+        if any(name in self.dims and self.dims[name] != shapes.dims[name] for name in node.outputs):
+            return True
+        given = (node.inputs[slot] for slot in size_slots(node) if slot < len(node.inputs))
+        return any(self.values.get(name) is not shapes.values.get(name) for name in given if name in shapes.derived)
 
     def is_dynamic(self, name: str) -> bool:
         """Whether a constant changes with the size of the model's inputs."""

@@ -73,9 +73,13 @@ def members(group: Group) -> frozenset[str]:
 
 
 def groups(analysis: Analysis) -> dict[str, tuple[int, frozenset[str]]]:
-    """Return size and members of all groups, by name."""
-    found = {group.name: (group.size, members(group)) for group in analysis.groups}
-    assert len(found) == len(analysis.groups), "two groups have one name"
+    """Return size and members of all groups, by name; the second of one name gets a plus sign."""
+    found: dict[str, tuple[int, frozenset[str]]] = {}
+    for group in analysis.groups:
+        name = group.name
+        while name in found:
+            name += "+"
+        found[name] = group.size, members(group)
     return found
 
 

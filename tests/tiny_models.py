@@ -13,7 +13,6 @@ from onnx import ModelProto, numpy_helper, parser, shape_inference
 __all__ = ["chain", "model"]
 
 Array = npt.NDArray[Any]
-Constant = Sequence[int] | Array
 
 
 def model(
@@ -23,7 +22,7 @@ def model(
     opset: int = 17,
     ir: int = 8,
     domains: str = "",
-    **constants: Constant,
+    **constants: Any,
 ) -> ModelProto:
     """Parse a model.
 
@@ -64,7 +63,7 @@ def chain(
     after: int | None = None,
     spatial: Sequence[int] = (6, 6),
     opset: int = 17,
-    **constants: Constant,
+    **constants: Any,
 ) -> ModelProto:
     """Put nodes that make `m` of `h` between two 1x1 convolutions, so that the channels of `h` are free.
 

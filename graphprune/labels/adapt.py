@@ -9,17 +9,17 @@ edits only what disagrees.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.errors import InternalError
+from graphprune.errors import InternalError, UnsupportedModelError
 from graphprune.model.graph import Node
 
-__all__ = ["Adapter", "Edits", "Pruned", "adapter", "adapter_for", "size_attributes", "size_slots"]
+__all__ = ["Adapter", "Edits", "Pruned", "adapter", "adapter_for", "size_attributes", "size_slots", "written"]
 
 Array = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]
@@ -113,3 +113,20 @@ def size_attributes(node: Node) -> frozenset[str]:
 
 def _entry(node: Node) -> _Entry | None:
     return None if node.domain else _ADAPTERS.get(node.op_type)
+
+
+def written(op: Pruned, slot: int, wanted: Sequence[int]) -> Array:
+    """Return integers that take the place of a constant input, in its type.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If one of them follows the size of the model's inputs: written out, it would hold for one size alone.
+    """
+    dynamic, original = op.dynamic(slot), op.original(slot)
+    if dynamic is not None and dynamic.any():
+        raise UnsupportedModelError(
+            f"node {op.node!r} has sizes that depend on both the input size and a pruned width",
+            hint="export the model with fixed input sizes",
+        )
+    return np.asarray(wanted, dtype=np.int64 if original is None else original.dtype)

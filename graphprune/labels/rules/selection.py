@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from graphprune.labels.adapt import Edits, Pruned, adapter
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.labels.adapt import Edits, Pruned, adapter, written
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.space import Role
@@ -32,31 +36,51 @@ def slice_(op: Operator) -> None:
 
 @adapter("Slice", slots=(1, 2, 3, 4), attributes=("starts", "ends"))
 def adapt_slice(op: Pruned) -> Edits:
-    """A bound moves to the number of kept slices before it; bounds on whole axes stay as written."""
-    old = [op.node.attribute("starts"), op.node.attribute("ends"), op.node.attribute("axes")]
-    legacy = old[0] is not None
-    if not legacy:
-        old = [op.original(slot) if slot < len(op.node.inputs) and op.node.inputs[slot] else None for slot in (1, 2, 3)]
-    if old[0] is None or old[1] is None:
+    """A bound moves to the number of kept slices before it; bounds that say the right thing stay as they are.
+
+    Bounds may be computed from the number of channels, of the sliced axis or of any other.
+    """
+    old, now = _bounds(op, op.original), _bounds(op, op.current)
+    if old is None:
         return Edits()
-    starts, ends = [int(v) for v in np.ravel(old[0])], [int(v) for v in np.ravel(old[1])]
-    axes = list(range(len(starts))) if old[2] is None else [int(v) for v in np.ravel(old[2])]
-    changed = False
-    for at, axis in enumerate(axes):
+    starts, ends = list(old.starts), list(old.ends)
+    wrong = False
+    for at, axis in enumerate(old.axes):
         kept = op.kept(0)[axis]
-        if kept.all():
-            continue
-        first, last, _ = slice(starts[at], ends[at]).indices(len(kept))
-        new = int(kept[:first].sum()), int(kept[:last].sum())
-        left = slice(starts[at], ends[at]).indices(int(kept.sum()))
-        if left[:2] != new:
-            starts[at], ends[at], changed = new[0], new[1], True
-    if not changed:
+        if not kept.all():
+            first, last, _ = slice(starts[at], ends[at]).indices(len(kept))
+            starts[at], ends[at] = int(kept[:first].sum()), int(kept[:last].sum())
+        left, step = int(kept.sum()), old.steps[at]
+        wanted = slice(starts[at], ends[at], step).indices(left)
+        wrong |= now is None or slice(now.starts[at], now.ends[at], step).indices(left) != wanted
+    if not wrong:
         return Edits()
-    if legacy:
+    if op.node.attribute("starts") is not None:
         return Edits(attributes={"starts": starts, "ends": ends})
-    dtype = np.asarray(old[0]).dtype
-    return Edits(inputs={1: np.asarray(starts, dtype=dtype), 2: np.asarray(ends, dtype=dtype)})
+    return Edits(inputs={1: written(op, 1, starts), 2: written(op, 2, ends)})
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """What a `Slice` says, with axes and steps spelt out."""
+
+    starts: list[int]
+    ends: list[int]
+    axes: list[int]
+    steps: list[int]
+
+
+def _bounds(op: Pruned, value: Callable[[int], npt.NDArray[np.generic] | None]) -> _Bounds | None:
+    """Read the bounds of a `Slice`, None where they are not known."""
+    given = len(op.node.inputs)
+    read: list[list[int] | None] = []
+    for slot, name in ((1, "starts"), (2, "ends"), (3, "axes"), (4, "steps")):
+        found = value(slot) if slot < given and op.node.inputs[slot] else op.node.attribute(name)
+        read.append(None if found is None else [int(item) for item in np.ravel(found)])
+    starts, ends, axes, steps = read
+    if starts is None or ends is None:
+        return None
+    return _Bounds(starts, ends, axes or list(range(len(starts))), steps or [1] * len(starts))
 
 
 @rule("Gather")
