@@ -261,9 +261,8 @@ class _Nodes:
             _fail(f"the tensor {quote(min(unused))} is new, and nobody reads it")
         before = {*self._graph.consumers, *self._graph.captured, *self._graph.outputs}
         there = {node.index for node, _ in self.pairs}
-        gone: dict[str, tuple[str, ...]] = {
-            tensor: (tensor,) for tensor in self._graph.initializers if tensor not in self.stored
-        }
+        lost = self._graph.initializers.keys() - self.stored.keys()
+        gone: dict[str, tuple[str, ...]] = {name: (name,) for name in lost}
         gone.update((node.label, node.outputs) for node in self._graph.nodes if node.index not in there)
         for label, names in gone.items():
             if before.isdisjoint(names):

@@ -2,8 +2,9 @@
 """Folding: write out the graph as the analysis sees it, with computed constants as initializers.
 
 Only for looking and checking; pruned files are not made from it. Layout-only nodes between a
-stored weight and its reader stay, because plans name the stored weight. Values computed from
-shapes stay computed, so that dynamic dimensions stay dynamic.
+stored weight and its reader stay, because plans name the stored weight. What is computed from
+shapes is folded where it is the same for every size of the inputs, so that dynamic dimensions
+stay dynamic.
 """
 
 from __future__ import annotations
@@ -11,50 +12,78 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import ModelProto, numpy_helper
+import numpy.typing as npt
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from graphprune.model.messages import copy_but
+from graphprune.model.shapes import evaluate, fixed_sizes
 
 if TYPE_CHECKING:
-    from onnx import TensorProto
-
     from graphprune.analysis import Analysis
+    from graphprune.model.graph import Node
 
 __all__ = ["fold"]
+
+Mask = npt.NDArray[np.bool_]
+
+_FREE_INITIALIZERS = 4  # the IR version since which an initializer need not be a graph input
+# Operators that only move the elements of their first input, or of all.
+_MOVING = frozenset({"Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 def fold(analysis: Analysis) -> ModelProto:
     """Return the analysed graph without local functions, computed constants and dead nodes.
 
     A weight that a plan names and that the original file does not hold is an initializer of
-    this name in the result.
+    this name in the result. Graph inputs and outputs are those of the original.
+
+    Complexity: O(nodes + bytes of the model); weights are copied once.
     """
     walk = _Walk(analysis)
     walk.run()
     source = analysis.graph.proto
     result = ModelProto()
-    result.CopyFrom(source)
-    graph = result.graph
-    del graph.node[:]
-    graph.node.extend(node.proto for node in analysis.graph.nodes if node.index in walk.nodes)
-    kept = [tensor for tensor in source.graph.initializer if tensor.name in walk.stored]
-    del graph.initializer[:]
-    graph.initializer.extend([*kept, *walk.folded])
+    copy_but(source, result, "graph")
+    copy_but(source.graph, result.graph, "node", "initializer", "value_info")
+    nodes = [node.proto for node in analysis.graph.nodes if node.index in walk.nodes]
+    folded = list(walk.folded.values())
+    if source.ir_version < _FREE_INITIALIZERS:
+        nodes = [*(helper.make_node("Constant", [], [t.name], name=t.name, value=t) for t in folded), *nodes]
+        folded = []
+    made = {name for node in nodes for name in node.output}
+    result.graph.node.extend(nodes)
+    result.graph.initializer.extend(t for t in source.graph.initializer if t.name in walk.stored)
+    result.graph.initializer.extend(folded)
+    result.graph.value_info.extend(value for value in source.graph.value_info if value.name in made)
     return result
 
 
 class _Walk:
-    """Goes back from the graph's outputs and notes what is needed."""
+    """Goes back from the graph's outputs and notes what is needed.
+
+    Attributes
+    ----------
+    nodes : set of int
+        Indices of the nodes that stay.
+    stored : set of str
+        Initializers that stay.
+    folded : dict of str to TensorProto
+        Initializers that take the place of nodes.
+    """
 
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
+        self._fixed = _Fixed(analysis)
         self.nodes: set[int] = set()
         self.stored: set[str] = set()
-        self.folded: list[TensorProto] = []
+        self.folded: dict[str, TensorProto] = {}
 
     def run(self) -> None:
         """Note nodes, stored tensors and new tensors."""
         graph = self._analysis.graph
-        pending = [*graph.outputs, *(name for node in graph.nodes for name in node.captured)]
-        declared = set(graph.inputs)
+        # An initializer that is a graph input belongs to the signature of the model.
+        self.stored.update(value.name for value in graph.proto.graph.input)
+        pending = list(graph.outputs)
         seen: set[str] = set()
         while pending:
             name = pending.pop()
@@ -64,21 +93,81 @@ class _Walk:
             node = graph.producer.get(name)
             if node is None:
                 self.stored.add(name)
-            elif not self._fold(name):
+            elif node.index not in self.nodes and not self._fold(node):
                 self.nodes.add(node.index)
                 pending.extend((*node.inputs, *node.captured))
-        self.stored |= declared
 
-    def _fold(self, name: str) -> bool:
-        """Turn a computed constant into a tensor, if it is one that plans know by its own name."""
+    def _fold(self, node: Node) -> bool:
+        """Turn all outputs of a node into tensors, where that is possible and wanted."""
         analysis = self._analysis
-        constants, node = analysis.constants, analysis.graph.producer[name]
-        is_computed = name in constants and constants.stored(name) is None and name not in analysis.shapes.derived
-        if not is_computed or constants.layout(node) is not None:
+        names = [name for name in node.outputs if name]
+        if any(name in self.folded for name in names):
+            return True
+        shapes = analysis.shapes
+        if any(name not in shapes.constant or name in analysis.graph.outputs for name in names):
+            return False
+        keeps = not any(name in shapes.derived for name in names) and analysis.constants.layout(node) is not None
+        if keeps or not all(self._fixed.all(name) for name in names):
             return False
         try:
-            value = constants.array(name)
+            tensors = {name: self._tensor(name) for name in names}
         except KeyError:
             return False  # the reference implementation cannot compute it
-        self.folded.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.folded.update(tensors)
         return True
+
+    def _tensor(self, name: str) -> TensorProto:
+        """Return the value of a constant as a tensor of this name."""
+        stored = self._analysis.constants.stored(name)
+        if stored is None:
+            return numpy_helper.from_array(np.ascontiguousarray(self._analysis.constants.array(name)), name)
+        tensor = TensorProto()
+        tensor.CopyFrom(stored)
+        tensor.name = name
+        return tensor
+
+
+class _Fixed:
+    """Which elements of values computed from shapes are the same for every size of the inputs."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        self._analysis = analysis
+        self._elements: dict[str, Mask] = {}
+        self._sizes = fixed_sizes(analysis.graph, analysis.model.tensors.array)
+        for node in analysis.graph.nodes:
+            if any(name in analysis.shapes.derived for name in node.outputs):
+                self._visit(node)
+
+    def all(self, name: str) -> bool:
+        """Whether a constant is the same for every size of the inputs."""
+        return name not in self._analysis.shapes.derived or bool(self._elements[name].all())
+
+    def _visit(self, node: Node) -> None:
+        if node.op_type in ("Shape", "Size") and not node.domain:
+            known = np.asarray(self._sizes.get(node.inputs[0], (-1,) * self._rank(node.inputs[0]))) > 0
+            start, end = node.attribute("start", 0), node.attribute("end", len(known))
+            masks = [known[start:end] if node.op_type == "Shape" else np.asarray(known.all())]
+        else:
+            masks = self._moved(node)
+        self._elements.update(zip(node.outputs, masks, strict=True))
+
+    def _moved(self, node: Node) -> list[Mask]:
+        """Let an operator that only moves elements move the marks too; all others mix all elements."""
+        values = self._analysis.shapes.values
+        carried = range(len(node.inputs)) if node.op_type == "Concat" else range(1)
+        fixed = [self.all(name) if name else True for name in node.inputs]
+        moves = node.op_type in _MOVING and not node.domain and all(name in values for name in node.inputs if name)
+        if all(fixed) or not moves or not all(fixed[slot] for slot in range(len(fixed)) if slot not in carried):
+            return [np.asarray(all(fixed))] * len(node.outputs)
+        inputs = [
+            self._marks(name).astype(values[name].dtype) if slot in carried else values[name] if name else None
+            for slot, name in enumerate(node.inputs)
+        ]
+        return [np.asarray(value).astype(np.bool_) for value in evaluate(node, inputs, self._analysis.graph.opsets)]
+
+    def _marks(self, name: str) -> Mask:
+        whole = np.ones(self._analysis.shapes.values[name].shape, dtype=np.bool_)
+        return whole & self._elements[name] if name in self._elements else whole
+
+    def _rank(self, name: str) -> int:
+        return len(self._analysis.shapes.dims[name])

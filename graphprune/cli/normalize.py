@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from graphprune.cli import options as opt
 from graphprune.cli.console import Talk, print_json
 from graphprune.cli.targets import beside, check_target
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 __all__ = ["normalize"]
 
@@ -37,10 +42,20 @@ def normalize(
         result = api.normalize(loaded)
     if not dry_run:
         api.save(result, target, force=force)
-    nodes = {"before": len(loaded.proto.graph.node), "after": len(result.proto.graph.node)}
+    counts = {
+        what: {"before": before, "after": after}
+        for (what, before), after in zip(_count(loaded.proto).items(), _count(result.proto).values(), strict=True)
+    }
     written = None if dry_run else str(target)
     if as_json:
-        print_json({"command": "normalize", "model": str(model), "output": written, "nodes": nodes})
+        print_json({"command": "normalize", "model": str(model), "output": written, **counts})
     else:
-        typer.echo(f"nodes   {nodes['before']} -> {nodes['after']}")
-        typer.echo(f"output  {written or 'not written (--dry-run)'}")
+        for what, count in counts.items():
+            typer.echo(f"{what:<14}{count['before']} -> {count['after']}")
+        typer.echo(f"{'output':<14}{written or 'not written (--dry-run)'}")
+
+
+def _count(proto: ModelProto) -> dict[str, int]:
+    """Return how many of each there are: inlining, folding and removing change these numbers."""
+    graph = proto.graph
+    return {"functions": len(proto.functions), "nodes": len(graph.node), "initializers": len(graph.initializer)}

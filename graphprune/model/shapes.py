@@ -19,9 +19,10 @@ from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto,
 from onnx.reference import ReferenceEvaluator
 
 from graphprune.errors import UsageError, quote
+from graphprune.model.bodies import DOMAIN
 from graphprune.model.graph import Graph, Node, subgraphs
 
-__all__ = ["LARGEST_VALUE", "Shapes", "evaluate", "infer", "input_shapes", "shape_value"]
+__all__ = ["LARGEST_VALUE", "Shapes", "evaluate", "fixed_sizes", "infer", "input_shapes", "shape_value"]
 
 Array = npt.NDArray[np.generic]
 Read = Callable[[TensorProto], Array]
@@ -168,6 +169,19 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
     return result
 
 
+def fixed_sizes(graph: Graph, read: Read) -> dict[str, tuple[int, ...]]:
+    """Return the sizes that hold whatever the dynamic input dimensions are: shapes with -1 where nothing is certain."""
+    whole = _infer_whole(graph, read, {})
+    return {
+        value.name: tuple(
+            dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 else -1
+            for dim in value.type.tensor_type.shape.dim
+        )
+        for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)
+        if value.type.WhichOneof("value") == "tensor_type" and value.type.tensor_type.HasField("shape")
+    }
+
+
 def _small(dims: Sequence[int]) -> bool:
     return int(np.prod(dims, dtype=np.float64)) <= LARGEST_VALUE
 
@@ -195,6 +209,10 @@ def _infer_whole(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) 
         value.type.CopyFrom(type_proto)
         if name in inputs:
             value.CopyFrom(helper.make_tensor_value_info(name, type_proto.tensor_type.elem_type, list(inputs[name])))
+        elif type_proto.WhichOneof("value") == "tensor_type":
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.WhichOneof("value") == "dim_value" and dim.dim_value <= 0:
+                    dim.ClearField("dim_value")
     for name, tensor in graph.initializers.items():
         if tensor.data_type in (TensorProto.INT64, TensorProto.INT32) and _small(tensor.dims):
             bare.graph.initializer.append(numpy_helper.from_array(np.array(read(tensor)), name))
@@ -239,7 +257,12 @@ class _Forward:
     def _mark(self, node: Node) -> None:
         """Decide whether the outputs depend on initializers and shapes only."""
         result = self.result
-        if node.captured or node.op_type in _RANDOM or any(True for _ in subgraphs(node.proto)):
+        if (
+            node.captured
+            or node.domain == DOMAIN
+            or node.op_type in _RANDOM
+            or any(True for _ in subgraphs(node.proto))
+        ):
             return
         names = [name for name in node.inputs if name]
         if node.op_type in ("Shape", "Size") and not node.domain:
@@ -298,12 +321,24 @@ class _Forward:
         if node.op_type == "Constant" and isinstance(node.attribute("value"), TensorProto):
             result.dims[node.outputs[0]] = tuple(node.attribute("value").dims)
             result.dtypes[node.outputs[0]] = node.attribute("value").data_type
-        if any(name and name not in result.dims for name in node.outputs):
+        if node.domain == DOMAIN:
+            self._join(node)
+        elif any(name and name not in result.dims for name in node.outputs):
             self._infer_alone(node)
         for name in node.outputs:
             if name not in result.dims and name in self.observed.dims:
                 result.dims[name] = self.observed.dims[name]
                 result.dtypes[name] = self.observed.dtypes.get(name, 0)
+
+    def _join(self, node: Node) -> None:
+        """Record the shapes of an `If` where its branches agree."""
+        count = len(node.outputs)
+        dims = self.result.dims
+        for at, name in enumerate(node.outputs):
+            first, second = node.inputs[1 + at], node.inputs[1 + count + at]
+            if first in dims and dims[first] == dims.get(second):
+                dims[name] = dims[first]
+                self.result.dtypes[name] = self.result.dtypes[first]
 
     def _infer_alone(self, node: Node) -> None:
         result = self.result
