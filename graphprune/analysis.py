@@ -16,6 +16,7 @@ from graphprune.labels.propagate import propagate
 from graphprune.labels.resolve import Attention, resolve
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels
+from graphprune.model.bodies import flatten
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph
 from graphprune.model.load import Model
@@ -85,7 +86,7 @@ class Analysis:
     Attributes
     ----------
     graph : Graph
-        The analysed graph: the file's, with local functions inlined.
+        The analysed graph: the file's, with local functions inlined and branches of `If` laid out.
     input_shapes : dict of str to tuple of int
     scope, resolution, grouping
         Labels, how they were resolved, and which atom each belongs to.
@@ -106,7 +107,8 @@ class Analysis:
         self.model = model
         self.attention = attention
         self.approximate = approximate
-        self.graph = Graph(inline_functions(model.proto))
+        self.flat = flatten(inline_functions(model.proto))
+        self.graph = Graph(self.flat.proto)
         self._given = dict(given_shapes or {})
         self.input_shapes = input_shapes(self.graph, self._given)
         self.shapes = infer(self.graph, model.tensors.array, self.input_shapes)

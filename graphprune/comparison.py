@@ -77,17 +77,38 @@ class Comparison:
         self.tensors = list(enumerate(spec["tensors"]))
         self.worst: dict[str, Any] = {"error": 0.0, "tolerance": RELATIVE, "tensor": "", "failed": False}
         self.compared = 0
+        self.switches: Feeds = {}
 
     def run(self) -> dict[str, Any]:
-        """Compare all tensors on a normal input, and the ends on two extreme ones."""
+        """Compare with every way in which pruned branches can be taken; returns what to report."""
+        effects = []
+        failures = []
+        for path in self.spec["branches"] or [{}]:
+            self.switches = {name: np.asarray(value) for name, value in path.items()}
+            try:
+                if path:
+                    self.masked.run(None, {**self._inputs("normal"), **self.masks})
+            except Exception as error:
+                failures.append(error)
+                continue
+            effects.append(self._run_all())
+        # Some branch may be impossible for inputs of this size, but not all of them.
+        if not effects:
+            raise failures[0]
+        return {**self.worst, "effect": max(effects), "compared": self.compared}
+
+    def _run_all(self) -> float:
+        """Compare all tensors on a normal input, and the ends on two extreme ones; returns the effect of masking."""
         for chunk in self._chunks(self.tensors):
             self._compare("normal", chunk)
         ends = [item for item in self.tensors if item[1]["end"]]
         for kind in ("zeros", "large"):
             for chunk in self._chunks(ends):
                 self._compare(kind, chunk)
-        effect = max((self._effect(chunk) for chunk in self._chunks(ends)), default=0.0)
-        return {**self.worst, "effect": effect, "compared": self.compared}
+        return max((self._effect(chunk) for chunk in self._chunks(ends)), default=0.0)
+
+    def _inputs(self, kind: str, *, moved: bool = False) -> Feeds:
+        return {**make_inputs(self.spec, kind, moved=moved), **self.switches}
 
     def _chunks(self, tensors: list[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
         """Cut the list so that a run never returns more than fits."""
@@ -105,10 +126,10 @@ class Comparison:
     def _compare(self, kind: str, chunk: list[tuple[int, Any]]) -> None:
         """Compare tensors on one kind of input; on extreme ones only where rounding stays small enough to judge."""
         names = [tensor["name"] for _, tensor in chunk]
-        feeds = make_inputs(self.spec, kind)
+        feeds = self._inputs(kind)
         expected = self.masked.run(names, {**feeds, **self.masks})
         found = self.pruned.run(names, feeds)
-        moved = self.masked.run(names, {**make_inputs(self.spec, kind, moved=True), **self.masks})
+        moved = self.masked.run(names, {**self._inputs(kind, moved=True), **self.masks})
         for at, (number, tensor) in enumerate(chunk):
             if not tensor["compare"]:
                 continue
@@ -128,7 +149,7 @@ class Comparison:
     def _effect(self, chunk: list[tuple[int, Any]]) -> float:
         """How far masking moves the ends."""
         names = [tensor["name"] for _, tensor in chunk]
-        feeds = make_inputs(self.spec, "normal")
+        feeds = self._inputs("normal")
         ones = {name: np.ones_like(value) for name, value in self.masks.items()}
         original = self.masked.run(names, {**feeds, **ones})
         masked = self.masked.run(names, {**feeds, **self.masks})

@@ -19,10 +19,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from graphprune.analysis import Analysis
 from graphprune.labels.space import Contraction, Renormalisation
 from graphprune.labels.vector import Labels
+from graphprune.model.bodies import DOMAIN, flatten
 
-__all__ = ["DISCRETE", "Oracle", "build_oracle", "discrete_names"]
+__all__ = ["DISCRETE", "Oracle", "build_oracle", "discrete_names", "force_branches", "force_inputs", "pruned_branches"]
 
 Mask = npt.NDArray[np.bool_]
+BranchPath = dict[str, bool]
 
 DISCRETE = frozenset({"ArgMax", "ArgMin", "Compress", "NonMaxSuppression", "NonZero", "TopK", "Unique"})
 """Operators whose result jumps when rounding reorders near-ties; nothing behind them is compared."""
@@ -137,6 +139,7 @@ class _Builder:
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del self.oracle.model.graph.node[:]
         self.oracle.model.graph.node.extend(copies)
+        self.oracle.model = self.analysis.flat.restore(self.oracle.model)
         return self.oracle
 
     def _scale(self, index: int, factor: float) -> None:
@@ -189,6 +192,56 @@ class _Parts:
         """Add a constant."""
         self.constants.append(numpy_helper.from_array(value, f"{self.prefix}.{name}"))
         return f"{self.prefix}.{name}"
+
+
+def force_branches(model: ModelProto, paths: list[BranchPath]) -> ModelProto:
+    """Let extra boolean inputs (`force_inputs`) decide which branch of some `If`s runs, so that each can be compared.
+
+    Without them the condition of the model decides, as before.
+    """
+    owners = {owner for path in paths for owner in path}
+    if not owners:
+        return model
+    flat = flatten(model)
+    nodes: list[NodeProto] = []
+    for node in flat.proto.graph.node:
+        if node.domain == DOMAIN and node.output[0] in owners:
+            to_then, to_else = force_inputs(node.output[0])
+            free, steered = f"{to_then}.free", f"{to_then}.steered"
+            nodes.append(helper.make_node("Not", [to_else], [f"{to_else}.not"]))
+            nodes.append(helper.make_node("And", [node.input[0], f"{to_else}.not"], [free]))
+            nodes.append(helper.make_node("Or", [free, to_then], [steered]))
+            node.input[0] = steered
+        nodes.append(NodeProto.FromString(node.SerializeToString()))
+    flat.proto.graph.ClearField("node")
+    flat.proto.graph.node.extend(nodes)
+    result = flat.restore(flat.proto)
+    for name in sorted(name for owner in owners for name in force_inputs(owner)):
+        result.graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, []))
+    return result
+
+
+def force_inputs(owner: str) -> tuple[str, str]:
+    """Return the names of the inputs that force the `If` with this first output to its then or else branch."""
+    return f"graphprune.then.{owner}", f"graphprune.else.{owner}"
+
+
+def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[BranchPath]:
+    """Return the ways into all branches in which something is removed: the branch to take at each `If` on the way."""
+    touched: set[int] = set()
+    for name, axes in analysis.scope.values.items():
+        if name in analysis.flat.home and not all(mask(labels).all() for labels in axes):
+            touched.add(analysis.flat.home[name])
+    paths: list[BranchPath] = []
+    for number in sorted(touched):
+        path: BranchPath = {}
+        place = number
+        while place:
+            body = analysis.flat.bodies[place - 1]
+            path[body.owner] = body.attribute.name == "then_branch"
+            place = analysis.flat.home.get(body.owner, 0)
+        paths.append(path)
+    return [path for path in paths if not any(path.items() < other.items() for other in paths)]
 
 
 def discrete_names(analysis: Analysis) -> set[str]:

@@ -96,7 +96,7 @@ def prune(analysis: Analysis, keep: Mask) -> ModelProto:
             _hold(node, analysis, placement, resizing, changes)
     _scale_means(analysis, kept, changes)
     changes.inputs.update(placement.rewired)
-    return _Writer(analysis, placement, resizing, changes).write()
+    return analysis.flat.restore(_Writer(analysis, placement, resizing, changes).write())
 
 
 def _adapt(node: Node, resizing: Resizing, changes: _Changes) -> None:
@@ -237,7 +237,7 @@ def _set_attribute(proto: NodeProto, name: str, value: int | list[int] | None) -
         del proto.attribute[at]
     elif at is not None and isinstance(value, list):
         proto.attribute[at].ints[:] = value
-    elif at is not None and value is not None:
+    elif at is not None and isinstance(value, int):
         proto.attribute[at].i = value
     elif value is not None:
         proto.attribute.append(helper.make_attribute(name, value))

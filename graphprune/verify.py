@@ -23,7 +23,7 @@ from graphprune.analysis import Analysis
 from graphprune.errors import VerificationError
 from graphprune.model.load import Model
 from graphprune.model.write import save
-from graphprune.oracle import Oracle, build_oracle, discrete_names
+from graphprune.oracle import Oracle, build_oracle, discrete_names, force_branches, force_inputs, pruned_branches
 from graphprune.sandbox import ChildError, run_child
 from graphprune.surgery import Kept
 
@@ -118,44 +118,66 @@ def _judge(result: dict[str, object], *, removed: bool) -> Verification:
 
 def _prepare(place: Path, analysis: Analysis, kept: Kept, oracle: Oracle, pruned: Model) -> None:
     """Write both models, the masks and what is to be compared into the child's folder."""
-    shared = {name for node in pruned.proto.graph.node for name in node.output if name}
     dims = analysis.shapes.dims
-    names = [
-        name
-        for node in analysis.graph.nodes
-        for name in node.outputs
-        if name in shared
-        and name in dims
-        and name not in analysis.shapes.constant
-        and analysis.shapes.dtypes.get(name) in _FLOATS
-        and all(size > 0 for size in dims[name])
-    ]
+    names = _comparable(analysis, pruned)
     discrete = discrete_names(analysis)
+    branches = pruned_branches(analysis, kept.mask)
     ends = _ends(analysis, discrete)
     spec = {
         "inputs": {
             name: {"shape": shape, "dtype": _dtype(analysis, name)} for name, shape in analysis.input_shapes.items()
         },
+        "branches": [_switches(path, branches) for path in branches],
         "tensors": [
-            {"name": name, "elements": int(np.prod(dims[name])), "compare": name not in discrete, "end": name in ends}
+            {
+                "name": name,
+                "elements": int(np.prod(dims.get(name, ()))),
+                "compare": name not in discrete,
+                "end": name in ends,
+            }
             for name in names
         ],
     }
     masks: dict[str, Any] = {}
     for number, name in enumerate(names):
-        for axis, mask in enumerate(kept.masks(analysis.scope.values[name])):
+        for axis, mask in enumerate(kept.masks(analysis.scope.values.get(name, ()))):
             if not mask.all():
                 masks[f"{number}.{axis}"] = mask
     np.savez(place / "keep.npz", **masks)
     as_floats: dict[str, Any] = {name: value.astype(np.float32) for name, value in oracle.masks.items()}
     np.savez(place / "masks.npz", **as_floats)
-    _expose(oracle.model, names, analysis)
+    masked = force_branches(oracle.model, branches)
     proto = ModelProto()
-    proto.CopyFrom(pruned.proto)
-    _expose(proto, names, analysis)
-    save(analysis.model.replaced(oracle.model), place / "masked.onnx")
+    proto.CopyFrom(force_branches(pruned.proto, branches))
+    for model in (masked, proto):
+        _expose(model, names, analysis)
+    save(analysis.model.replaced(masked), place / "masked.onnx")
     save(pruned.replaced(proto), place / "pruned.onnx")
     (place / "spec.json").write_text(json.dumps(spec), "utf-8")
+
+
+def _comparable(analysis: Analysis, pruned: Model) -> list[str]:
+    """Floating-point values that both models have; graph outputs also where their shape is not known."""
+    shared = {name for node in pruned.proto.graph.node for name in node.output if name}
+    outputs = {value.name: value.type.tensor_type.elem_type for value in analysis.graph.proto.graph.output}
+    dims, dtypes = analysis.shapes.dims, {**outputs, **analysis.shapes.dtypes}
+    return [
+        name
+        for node in analysis.graph.nodes
+        for name in node.outputs
+        if name in shared
+        and name not in analysis.shapes.constant
+        and dtypes.get(name) in _FLOATS
+        and (all(size > 0 for size in dims[name]) if name in dims else name in outputs)
+    ]
+
+
+def _switches(path: dict[str, bool], paths: list[dict[str, bool]]) -> dict[str, bool]:
+    """Return the value of every forcing input that leads into one branch."""
+    switches = {name: False for other in paths for owner in other for name in force_inputs(owner)}
+    for owner, value in path.items():
+        switches[force_inputs(owner)[0 if value else 1]] = True
+    return switches
 
 
 def _ends(analysis: Analysis, discrete: set[str]) -> set[str]:

@@ -331,14 +331,16 @@ class _Forward:
                 result.dtypes[name] = self.observed.dtypes.get(name, 0)
 
     def _join(self, node: Node) -> None:
-        """Record the shapes of an `If` where its branches agree."""
+        """Record the shapes of an `If` where its branches do not disagree."""
         count = len(node.outputs)
         dims = self.result.dims
         for at, name in enumerate(node.outputs):
             first, second = node.inputs[1 + at], node.inputs[1 + count + at]
-            if first in dims and dims[first] == dims.get(second):
-                dims[name] = dims[first]
-                self.result.dtypes[name] = self.result.dtypes[first]
+            # One branch may be impossible for inputs of this size; what the other gives holds then.
+            known = [branch for branch in (first, second) if branch in dims]
+            if known and all(dims[branch] == dims[known[0]] for branch in known):
+                dims[name] = dims[known[0]]
+                self.result.dtypes[name] = self.result.dtypes[known[0]]
 
     def _infer_alone(self, node: Node) -> None:
         result = self.result

@@ -6,6 +6,7 @@ forbids removing them. Where an operator also spells out sizes, its adapter stan
 """
 
 from graphprune.labels.rules import (
+    control,
     convolution,
     einsum,
     elementwise,
@@ -22,6 +23,7 @@ from graphprune.labels.rules import (
 )
 
 __all__ = [
+    "control",
     "convolution",
     "einsum",
     "elementwise",
