@@ -29,6 +29,7 @@ from graphprune.expectation import Demands, Expectation, Masks, find_demands
 from graphprune.fidelity_tensors import TensorCheck
 from graphprune.labels.adapt import size_attributes, size_slots
 from graphprune.marks import KEPT, PLAN, VERIFIED
+from graphprune.model.bodies import flatten
 from graphprune.model.graph import Graph, Node
 from graphprune.model.load import Model
 from graphprune.model.messages import differing
@@ -60,6 +61,9 @@ def check_fidelity(analysis: Analysis, pruned: Model | ModelProto, plan: Plan) -
     Complexity: O(bytes of the model); weights that did not change are compared in place.
     """
     model = pruned if isinstance(pruned, Model) else analysis.model.replaced(pruned)
+    if not analysis.flat.is_flat:
+        # Both are compared with their branches laid out, so that one comparison serves all of the graph.
+        model = model.replaced(flatten(model.proto).proto)
     _check_model(analysis.graph.proto, model.proto, digest(plan))
     expectation = Expectation(analysis, plan)
     nodes = _Nodes(expectation, model.proto)
