@@ -30,6 +30,10 @@ DISCRETE = frozenset({"ArgMax", "ArgMin", "Compress", "NonMaxSuppression", "NonZ
 """Operators whose result jumps when rounding reorders near-ties; nothing behind them is compared."""
 
 
+_QUANTISED = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16})
+"""Integers that stand for real numbers: their zero is the zero point, and float32 holds them exactly."""
+
+
 @dataclass
 class Oracle:
     """A model with masks as inputs.
@@ -76,7 +80,7 @@ class _Builder:
         self.before: dict[int, list[NodeProto]] = {}
         self.instead: dict[int, list[NodeProto]] = {}
         self.scaled: dict[int, float] = {}
-        self.made: dict[tuple[str, int, bytes], str] = {}
+        self.made: dict[tuple[str, int, bytes, str], str] = {}
 
     def mask_contraction(self, contraction: Contraction) -> None:
         """Multiply what a node sums over by the mask of its axis."""
@@ -84,20 +88,25 @@ class _Builder:
         if kept.all():
             return
         index = contraction.node.index
-        value = contraction.node.inputs[contraction.slot]
         self.nodes[index].input[contraction.slot] = self.masked(
-            self.nodes[index].input[contraction.slot], value, contraction.axis, kept, index
+            self.nodes[index].input[contraction.slot], contraction, kept
         )
         if contraction.mean == "kept":
             self.scaled[index] = self.scaled.get(index, 1.0) * len(kept) / float(kept.sum())
 
-    def masked(self, source: str, value: str, axis: int, kept: Mask, index: int) -> str:
-        """Return the name of `source` (a form of `value`) with one axis masked, ready before node `index`."""
-        key = (source, axis, kept.tobytes())
+    def masked(self, source: str, contraction: Contraction, kept: Mask) -> str:
+        """Return the name of `source` (a form of what is contracted) with one axis masked, ready before the node."""
+        value, axis, index = contraction.node.inputs[contraction.slot], contraction.axis, contraction.node.index
+        key = (source, axis, kept.tobytes(), contraction.zero_point)
         if key not in self.made:
             self.made[key] = self._add_mask(value, axis, kept)
-            product = helper.make_node("Mul", [source, self.made[key]], [f"{self.made[key]}.product"])
-            self.before.setdefault(index, []).append(product)
+            product = f"{self.made[key]}.product"
+            elem_type = self.analysis.shapes.dtypes.get(value, TensorProto.FLOAT)
+            if elem_type in _QUANTISED:
+                nodes = _mask_integers(source, self.made[key], contraction.zero_point, product, elem_type)
+            else:
+                nodes = [helper.make_node("Mul", [source, self.made[key]], [product])]
+            self.before.setdefault(index, []).extend(nodes)
         return f"{self.made[key]}.product"
 
     def spell_out(self, found: Renormalisation) -> None:
@@ -154,6 +163,7 @@ class _Builder:
     def _add_mask(self, value: str, axis: int, kept: Mask) -> str:
         """Add a mask input for one axis of a value and return its name."""
         elem_type = self.analysis.shapes.dtypes.get(value, TensorProto.FLOAT)
+        elem_type = TensorProto.FLOAT if elem_type in _QUANTISED else elem_type
         shape = [1] * len(self.analysis.shapes.dims[value])
         shape[axis] = len(kept)
         name = f"graphprune.mask.{len(self.oracle.masks)}"
@@ -161,6 +171,22 @@ class _Builder:
         self.oracle.masks[name] = kept.astype(np.float32).reshape(shape).astype(dtype)
         self.oracle.model.graph.input.append(helper.make_tensor_value_info(name, elem_type, shape))
         return name
+
+
+def _mask_integers(source: str, mask: str, zero_point: str, product: str, elem_type: int) -> list[NodeProto]:
+    """Nodes that set masked slices to the zero point: ``(source - zero_point) * mask + zero_point``."""
+    stages = [helper.make_node("Cast", [source], [f"{product}.float"], to=TensorProto.FLOAT)]
+    value = stages[-1].output[0]
+    if zero_point:
+        stages.append(helper.make_node("Cast", [zero_point], [f"{product}.zero"], to=TensorProto.FLOAT))
+        stages.append(helper.make_node("Sub", [value, f"{product}.zero"], [f"{product}.centred"]))
+        value = stages[-1].output[0]
+    stages.append(helper.make_node("Mul", [value, mask], [f"{product}.masked"]))
+    value = stages[-1].output[0]
+    if zero_point:
+        stages.append(helper.make_node("Add", [value, f"{product}.zero"], [f"{product}.moved"]))
+        value = stages[-1].output[0]
+    return [*stages, helper.make_node("Cast", [value], [product], to=elem_type)]
 
 
 class _Parts:

@@ -72,7 +72,7 @@ class Demand:
         if found is None:
             raise InternalError("a scale lies over pruned slices in an unknown way")
         masks: list[Mask] = [
-            self.masks[axis].reshape(-1, block).any(axis=1) if block else np.ones(1, dtype=np.bool_)
+            np.asarray(self.masks[axis].reshape(-1, block).any(axis=1)) if block else np.ones(1, dtype=np.bool_)
             for axis, block in found
         ]
         return Demand(tuple(masks))

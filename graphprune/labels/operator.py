@@ -13,67 +13,63 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.labels.scales import follow_chain
-from graphprune.labels.space import Axes, Contraction, Cost, LabelSpace, Mean, Reason, Renormalisation, Role, Use
+from graphprune.labels.scales import Operand, follow_chain, follow_operand
+from graphprune.labels.scope import Scope
+from graphprune.labels.space import Axes, Contraction, Cost, Mean, Reason, Renormalisation, Role, Use
 from graphprune.labels.vector import Labels, stay
-from graphprune.model.constants import Constants
-from graphprune.model.graph import Graph, Node
-from graphprune.model.scaling import Quantised
-from graphprune.model.shapes import Shapes
+from graphprune.model.graph import Node
 
 __all__ = ["Operator", "Scope"]
 
 Array = npt.NDArray[np.generic]
 
 
-class Scope:
-    """Everything that is shared by all nodes during one label pass."""
-
-    def __init__(self, graph: Graph, shapes: Shapes, constants: Constants, *, approximate: bool = False) -> None:
-        self.approximate = approximate
-        self.graph = graph
-        self.shapes = shapes
-        self.constants = constants
-        self.space = LabelSpace()
-        self.values: dict[str, Axes] = {}
-        self.weights: dict[str, Axes] = {}
-        self.quantised: dict[str, Quantised] = {}
-
-    def weight(self, name: str) -> Axes:
-        """Labels of a weight: they belong to the stored tensor, so sharing it couples its users."""
-        root = self.constants.trace(name)
-        if root.tensor not in self.weights:
-            dims = self.shapes.dims[root.tensor]
-            # A size computed from another shape must not be sliced by us: it follows by itself.
-            fixed = root.tensor in self.shapes.derived
-            self.weights[root.tensor] = tuple(stay(size) if fixed else self.space.fresh(size) for size in dims)
-        stored, sizes = self.weights[root.tensor], self.shapes.dims[name]
-        return tuple(stay(size) if axis is None else stored[axis] for axis, size in zip(root.axes, sizes, strict=True))
-
-
 class Operator:
-    """One node during the label pass."""
+    """One node during the label pass.
+
+    Attributes
+    ----------
+    inputs : tuple of str
+        What the rule sees as inputs 0, 1, ...: those of the node, or those that a view picks (`seen_as`).
+    """
 
     def __init__(self, scope: Scope, node: Node) -> None:
+        self.inputs = node.inputs
+        self._operands: tuple[Operand, ...] = ()
         self.scope = scope
         self.space = scope.space
         self.node = node
         self.version = scope.graph.opsets.get(node.domain, 1)
         self.outputs: dict[int, Axes] = {}
 
+    def seen_as(self, operands: Sequence[Operand]) -> Operator:
+        """Return a view in which input n is the n-th of `operands`: the rule of a float operator fits its integer form.
+
+        Both give labels to the same outputs.
+        """
+        view = Operator(self.scope, self.node)
+        given = [item for item in operands if item.slot < len(self.node.inputs)]
+        view.inputs = tuple(self.node.inputs[item.slot] for item in given)
+        view._operands, view.outputs = tuple(given), self.outputs
+        return view
+
+    def real_slot(self, slot: int) -> int:
+        """Input of the node that the rule sees as input `slot`."""
+        return self._operands[slot].slot if self._operands else slot
+
     # reading ----------------------------------------------------------------------------------
 
     def has(self, slot: int) -> bool:
         """Whether input `slot` is given."""
-        return slot < len(self.node.inputs) and bool(self.node.inputs[slot])
+        return slot < len(self.inputs) and bool(self.inputs[slot])
 
     def is_constant(self, slot: int) -> bool:
         """Whether input `slot` depends on initializers and shapes only."""
-        return self.has(slot) and self.node.inputs[slot] in self.scope.shapes.constant
+        return self.has(slot) and self.inputs[slot] in self.scope.shapes.constant
 
     def shape(self, slot: int) -> tuple[int, ...]:
         """Shape of input `slot`."""
-        return self.scope.shapes.dims[self.node.inputs[slot]]
+        return self.scope.shapes.dims[self.inputs[slot]]
 
     def out_shape(self, slot: int = 0) -> tuple[int, ...]:
         """Shape of output `slot`."""
@@ -81,7 +77,7 @@ class Operator:
 
     def value(self, slot: int) -> Array | None:
         """Value of a small constant input, or None where it is absent or not known."""
-        return self.scope.shapes.values.get(self.node.inputs[slot]) if self.has(slot) else None
+        return self.scope.shapes.values.get(self.inputs[slot]) if self.has(slot) else None
 
     def ints(self, slot: int, attribute: str | None = None) -> list[int] | None:
         """Integers given as input `slot` or, in older operator sets, as an attribute."""
@@ -95,16 +91,18 @@ class Operator:
 
     def labels(self, slot: int) -> Axes:
         """Labels of an activation; a constant read where data is expected stays whole."""
-        name = self.node.inputs[slot]
+        name = self.inputs[slot]
         if name in self.scope.values:
             return self.scope.values[name]
         return tuple(stay(size) for size in self.shape(slot))
 
     def weight(self, slot: int, roles: Sequence[Role]) -> Axes:
         """Labels of a constant used as a weight, shared with every other user of the stored tensor."""
-        axes = self.scope.weight(self.node.inputs[slot])
-        maskable = follow_chain(self, self.node.inputs[slot], axes)
-        self.space.uses.append(Use(self.node, slot, self.node.inputs[slot], axes, tuple(roles), maskable))
+        axes = self.scope.weight(self.inputs[slot])
+        maskable = follow_chain(self.scope, self.inputs[slot], axes)
+        if self._operands:
+            maskable = follow_operand(self.scope, self.node, self._operands[slot], axes) and maskable
+        self.space.uses.append(Use(self.node, self.real_slot(slot), self.inputs[slot], axes, tuple(roles), maskable))
         return axes
 
     def operand(self, slot: int, roles: Sequence[Role]) -> Axes:
@@ -124,14 +122,16 @@ class Operator:
                 self.unite(own, other)
         elif any(axis.live for axis in axes):
             roles: tuple[Role, ...] = tuple("per_channel" if axis.live else "" for axis in axes)
-            maskable = follow_chain(self, self.node.inputs[slot], axes) and maskable
-            self.space.uses.append(Use(self.node, slot, self.node.inputs[slot], axes, roles, maskable))
+            maskable = follow_chain(self.scope, self.inputs[slot], axes) and maskable
+            self.space.uses.append(Use(self.node, self.real_slot(slot), self.inputs[slot], axes, roles, maskable))
 
     def contract(self, slot: int, axis: int, *, mean: Mean = "") -> None:
         """State that the node sums (or averages) over this axis of an activation."""
         labels = self.labels(slot)[axis]
         if labels.live and not self.is_constant(slot):
-            self.space.contractions.append(Contraction(self.node, slot, axis, labels, mean))
+            zero_point = self._operands[slot].zero_point if self._operands else None
+            zero = "" if zero_point is None else next(iter(self.node.inputs[zero_point : zero_point + 1]), "")
+            self.space.contractions.append(Contraction(self.node, self.real_slot(slot), axis, labels, mean, zero))
 
     def renormalise(self, first: int) -> None:
         """State that input 0 is normalised over all axes from `first` on, by statistics over the kept slices."""
@@ -146,7 +146,7 @@ class Operator:
         So it is with the recurrent weights of an `LSTM`: what they are multiplied with never leaves the operator.
         """
         if labels.live:
-            self.space.contractions.append(Contraction(self.node, slot, axis, labels))
+            self.space.contractions.append(Contraction(self.node, self.real_slot(slot), axis, labels))
 
     def freeze(self, labels: Labels | Iterable[Labels], kind: str, text: str) -> None:
         """Keep every slice of these axes."""
@@ -183,8 +183,8 @@ class Operator:
 
     def barrier(self, kind: str, text: str) -> None:
         """Freeze every label of every input and let all outputs stay whole."""
-        for slot in range(len(self.node.inputs)):
-            if self.has(slot) and self.node.inputs[slot] in self.scope.values:
+        for slot in range(len(self.inputs)):
+            if self.has(slot) and self.inputs[slot] in self.scope.values:
                 self.freeze(self.labels(slot), kind, text)
         for slot, name in enumerate(self.node.outputs):
             if name in self.scope.shapes.dims:

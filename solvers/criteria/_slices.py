@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SliceSums", "atom_mean", "atom_sum", "filters"]
 
-_DEPTHWISE = frozenset({"Conv", "ConvTranspose"})
-_WEIGHT_SLOT = 1
+_DEPTHWISE = frozenset({("Conv", 1), ("ConvTranspose", 1), ("ConvInteger", 1), ("QLinearConv", 3)})
+"""Operators with the input that is their weight."""
+
 _CHUNK = 1 << 15  # elements converted to float64 at a time: 256 KiB, which stays in the processor's cache
 
 
@@ -26,7 +27,7 @@ def filters(group: Group) -> list[Member]:
 
 
 def _is_depthwise(member: Member) -> bool:
-    return member.role == "per_channel" and member.op in _DEPTHWISE and member.slot == _WEIGHT_SLOT
+    return member.role == "per_channel" and (member.op, member.slot) in _DEPTHWISE
 
 
 def atom_sum(member: Member, along_axis: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:

@@ -126,14 +126,15 @@ def _is_point(op: Operator, spatial: int) -> bool:
 @adapter("Conv", attributes=("group",))
 def adapt_conv(op: Pruned) -> Edits:
     """The number of groups is what is left of the inputs over what is left inside one group."""
-    return _adapt_group(op, int(op.kept(0)[1].sum()) // int(op.kept(1)[1].sum()))
+    return adapt_group(op, int(op.kept(0)[1].sum()) // int(op.kept(1)[1].sum()))
 
 
 @adapter("ConvTranspose", attributes=("group",))
 def adapt_conv_transpose(op: Pruned) -> Edits:
     """As `Conv`, read from the outputs."""
-    return _adapt_group(op, int(op.kept_out(0)[1].sum()) // int(op.kept(1)[1].sum()))
+    return adapt_group(op, int(op.kept_out(0)[1].sum()) // int(op.kept(1)[1].sum()))
 
 
-def _adapt_group(op: Pruned, groups: int) -> Edits:
+def adapt_group(op: Pruned, groups: int) -> Edits:
+    """Set the number of groups where it changes."""
     return Edits() if groups == op.node.attribute("group", 1) else Edits(attributes={"group": groups})

@@ -53,7 +53,7 @@ def broadcasting(op: Operator) -> None:
     A constant operand follows, for this use alone: exporters share small constants between
     layers, and sharing one must not couple them.
     """
-    slots = [slot for slot in range(len(op.node.inputs)) if op.has(slot)]
+    slots = [slot for slot in range(len(op.inputs)) if op.has(slot)]
     shape = op.out_shape()
     y = broadcast(
         op, [op.labels(slot) for slot in slots if not op.is_constant(slot)], shape, constants=_widest(op, slots, shape)

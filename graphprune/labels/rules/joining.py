@@ -16,7 +16,7 @@ from graphprune.labels.vector import concatenate, stay
 @rule("Concat")
 def concat(op: Operator) -> None:
     """Along `axis` the label vectors stand end to end; all other axes keep the same slices."""
-    slots = [slot for slot in range(len(op.node.inputs)) if op.has(slot)]
+    slots = [slot for slot in range(len(op.inputs)) if op.has(slot)]
     rank = len(op.out_shape())
     axis = op.node.attribute("axis", 1) % rank
     activations = [op.labels(slot) for slot in slots if not op.is_constant(slot)]

@@ -19,7 +19,7 @@ def scaling(op: Operator) -> None:
     x = op.labels(0)
     for slot in PARAMETERS:
         if op.has(slot):
-            labels = parameter_labels(op, op.node, slot, x)
+            labels = parameter_labels(op.scope, op.node, slot, x)
             if labels is not None:
                 op.tie(slot, labels, maskable=False)
     op.set(0, x)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operators on integers that stand for real numbers: the rules of their float forms, seen through the operands.
+
+An integer q with scale s and zero point z stands for (q - z) s, so a masked slice holds the zero point, and scales
+or zero points that a weight has for each of its slices are sliced with it. Scales of activations are one number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphprune.labels.adapt import Edits, Pruned, adapter
+from graphprune.labels.operator import Operator
+from graphprune.labels.registry import Rule, rule
+from graphprune.labels.rules.convolution import adapt_group, conv
+from graphprune.labels.rules.elementwise import broadcasting, unary
+from graphprune.labels.rules.joining import concat
+from graphprune.labels.rules.linear import gemm, matmul
+from graphprune.labels.rules.pooling import global_pool, pool
+from graphprune.labels.scales import Operand
+
+_CONTRIB = "com.microsoft"
+
+
+def _as_float(op: Operator, form: Rule, operands: Sequence[Operand], result: Sequence[int] = ()) -> None:
+    """Apply the rule of the float operator, where scales and zero points concern no axis but a weight's own."""
+    loose = [slot for item in operands if item.axis is None for slot in (item.scale, item.zero_point)]
+    for slot in (*loose, *result):
+        if slot is not None and op.has(slot) and any(size != 1 for size in op.shape(slot)):
+            op.barrier("quantisation", "has scales or zero points for single slices of an activation")
+            return
+    if op.node.attribute("channels_last", 0):
+        op.barrier("quantisation", "keeps its channels on the last axis")
+        return
+    form(op.seen_as(operands))
+
+
+@rule("QLinearConv")
+def qlinear_conv(op: Operator) -> None:
+    """A `Conv` of real numbers whose result is quantised; weights may have a scale for each filter."""
+    _as_float(op, conv, (Operand(0, 1, 2), Operand(3, 4, 5, axis=0), Operand(8)), result=(6, 7))
+
+
+@rule("ConvInteger")
+def conv_integer(op: Operator) -> None:
+    """A `Conv` of integers less their zero points."""
+    _as_float(op, conv, (Operand(0, None, 2), Operand(1, None, 3, axis=0)))
+
+
+@adapter("QLinearConv", attributes=("group",))
+def adapt_qlinear_conv(op: Pruned) -> Edits:
+    """As `Conv`."""
+    return adapt_group(op, int(op.kept(0)[1].sum()) // int(op.kept(3)[1].sum()))
+
+
+@adapter("ConvInteger", attributes=("group",))
+def adapt_conv_integer(op: Pruned) -> Edits:
+    """As `Conv`."""
+    return adapt_group(op, int(op.kept(0)[1].sum()) // int(op.kept(1)[1].sum()))
+
+
+@rule("QLinearMatMul")
+def qlinear_matmul(op: Operator) -> None:
+    """A `MatMul` of real numbers whose result is quantised; the second operand may have a scale for each column."""
+    _as_float(op, matmul, (Operand(0, 1, 2), Operand(3, 4, 5, axis=-1)), result=(6, 7))
+
+
+@rule("MatMulInteger")
+def matmul_integer(op: Operator) -> None:
+    """A `MatMul` of integers less their zero points."""
+    _as_float(op, matmul, (Operand(0, None, 2), Operand(1, None, 3, axis=-1)))
+
+
+@rule("QGemm", domain=_CONTRIB)
+def qgemm(op: Operator) -> None:
+    """A `Gemm` of real numbers whose result may be quantised."""
+    columns = 0 if op.node.attribute("transB", 0) else 1
+    _as_float(op, gemm, (Operand(0, 1, 2), Operand(3, 4, 5, axis=columns), Operand(6)), result=(7, 8))
+
+
+@rule("QLinearAdd", "QLinearMul", domain=_CONTRIB)
+def qlinear_broadcasting(op: Operator) -> None:
+    """As `Add` and `Mul` of real numbers."""
+    _as_float(op, broadcasting, (Operand(0, 1, 2), Operand(3, 4, 5)), result=(6, 7))
+
+
+@rule("QLinearLeakyRelu", "QLinearSigmoid", domain=_CONTRIB)
+def qlinear_unary(op: Operator) -> None:
+    """As the float form, element by element."""
+    _as_float(op, unary, (Operand(0, 1, 2),), result=(3, 4))
+
+
+@rule("QLinearAveragePool", domain=_CONTRIB)
+def qlinear_pool(op: Operator) -> None:
+    """As `AveragePool`."""
+    _as_float(op, pool, (Operand(0, 1, 2),), result=(3, 4))
+
+
+@rule("QLinearGlobalAveragePool", domain=_CONTRIB)
+def qlinear_global_pool(op: Operator) -> None:
+    """As `GlobalAveragePool`."""
+    _as_float(op, global_pool, (Operand(0, 1, 2),), result=(3, 4))
+
+
+@rule("QLinearConcat", domain=_CONTRIB)
+def qlinear_concat(op: Operator) -> None:
+    """As `Concat`: scale and zero point of the result come first, then each operand with its own."""
+    operands = [Operand(slot, slot + 1, slot + 2) for slot in range(2, len(op.node.inputs), 3)]
+    _as_float(op, concat, operands, result=(0, 1))
