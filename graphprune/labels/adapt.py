@@ -19,7 +19,9 @@ import numpy.typing as npt
 from graphprune.errors import InternalError, UnsupportedModelError
 from graphprune.model.graph import Node
 
-__all__ = ["Adapter", "Edits", "Pruned", "adapter", "adapter_for", "size_attributes", "size_slots", "written"]
+__all__ = [
+    *("Adapter", "Edits", "Pruned", "adapter", "adapter_for", "both_open", "size_attributes", "size_slots", "written")
+]
 
 Array = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]
@@ -29,7 +31,7 @@ Mask = npt.NDArray[np.bool_]
 class Edits:
     """Changes to one node: attributes to set or drop (None), and inputs to replace by constants or leave out (None)."""
 
-    attributes: dict[str, int | list[int] | None] = field(default_factory=dict)
+    attributes: dict[str, int | float | list[int] | None] = field(default_factory=dict)
     inputs: dict[int, Array | None] = field(default_factory=dict)
 
 
@@ -50,6 +52,9 @@ class Pruned(Protocol):
 
     def current(self, slot: int) -> Array | None:
         """Value that the same input has in the pruned graph if nothing is edited."""
+
+    def follows(self) -> tuple[Mask, Mask]:
+        """Which axes of the first output follow the size of the model's inputs, and which equal those of input 0."""
 
     def dynamic(self, slot: int) -> Mask | None:
         """Which elements of a constant input change with the size of the model's inputs."""
@@ -125,8 +130,13 @@ def written(op: Pruned, slot: int, wanted: Sequence[int]) -> Array:
     """
     dynamic, original = op.dynamic(slot), op.original(slot)
     if dynamic is not None and dynamic.any():
-        raise UnsupportedModelError(
-            f"node {op.node!r} has sizes that depend on both the input size and a pruned width",
-            hint="export the model with fixed input sizes",
-        )
+        raise both_open(op.node)
     return np.asarray(wanted, dtype=np.int64 if original is None else original.dtype)
+
+
+def both_open(node: Node) -> UnsupportedModelError:
+    """Return the error of a node whose sizes no list of integers can spell."""
+    return UnsupportedModelError(
+        f"node {node!r} has sizes that depend on both the input size and a pruned width",
+        hint="export the model with fixed input sizes",
+    )

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from graphprune.labels.adapt import Edits, Pruned, adapter
+from graphprune.labels.adapt import Edits, Pruned, adapter, both_open
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.segments import regroup
@@ -87,24 +87,33 @@ def adapt_reshape(op: Pruned) -> Edits:
     current = op.current(1)
     if current is not None and _resolved([int(v) for v in current], before, op.node.attribute("allowzero", 0)) == after:
         return Edits()
-    original, dynamic = op.original(1), op.dynamic(1)
+    return Edits(inputs={1: np.asarray(_target(op, before, after), dtype=np.int64)})
+
+
+def _target(op: Pruned, before: list[int], after: list[int]) -> list[int]:
+    """Spell the shape `after` out for every size of the model's inputs.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If two axes follow the size of the inputs and are not those of the reshaped tensor.
+    """
     target = list(after)
-    if dynamic is not None and dynamic.any():
-        target[int(np.flatnonzero(dynamic)[0])] = -1
-    elif original is not None and -1 in original:
-        target[int(np.flatnonzero(np.asarray(original) == -1)[0])] = -1
-    return Edits(inputs={1: np.asarray(_copied(target, original, before), dtype=np.int64)})
-
-
-def _copied(target: list[int], original: object, before: list[int]) -> list[int]:
-    """Keep a 0 ("copy this axis") of the original target where it still says the right thing."""
-    if original is None:
-        return target
-    old = [int(v) for v in np.ravel(np.asarray(original))]
-    return [
-        0 if o == 0 and at < len(before) and before[at] == t else t
-        for at, (o, t) in enumerate(zip(old, target, strict=True))
-    ]
+    is_open, equal = op.follows()
+    if op.node.attribute("allowzero", 0):
+        equal = np.zeros_like(equal)
+    original = op.original(1)
+    old = [None] * len(target) if original is None else [int(v) for v in np.ravel(original)]
+    for at, size in enumerate(after):
+        if equal[at] and before[at] == size and (is_open[at] or old[at] == 0):
+            target[at] = 0
+    left = [at for at in np.flatnonzero(is_open).tolist() if target[at] != 0]
+    if len(left) > 1:
+        raise both_open(op.node)
+    rest = left or [at for at, value in enumerate(old) if value == -1 and target[at] != 0]
+    if rest:
+        target[rest[0]] = -1
+    return target
 
 
 def _resolved(target: list[int], before: list[int], allowzero: int) -> list[int] | None:
@@ -122,14 +131,41 @@ def _resolved(target: list[int], before: list[int], allowzero: int) -> list[int]
 
 @adapter("Expand", slots=(1,))
 def adapt_expand(op: Pruned) -> Edits:
-    """A target that names the old size of a pruned axis names 1 instead: the axis keeps its own size."""
+    """An axis that is not spread names 1: it keeps its own size, whatever that is."""
+    before = [int(mask.sum()) for mask in op.kept(0)]
+    after = [int(mask.sum()) for mask in op.kept_out(0)]
+    own = [1] * (len(after) - len(before)) + before
     current = op.current(1)
-    if current is None:
+    if current is not None and _spread(own, [int(v) for v in current]) == after:
         return Edits()
-    sizes = [1] * (len(current) - len(op.kept(0))) + [int(mask.sum()) for mask in op.kept(0)]
-    target = [int(v) for v in current]
-    offset = len(sizes) - len(target)
-    new = [
-        1 if want not in (1, sizes[at + offset]) and sizes[at + offset] != 1 else want for at, want in enumerate(target)
-    ]
-    return Edits() if new == target else Edits(inputs={1: np.asarray(new, dtype=np.int64)})
+    is_open, _ = op.follows()
+    spread = [len(mask) != size for mask, size in zip(op.kept_out(0), _full(op, len(after)), strict=True)]
+    if any(wide and is_open[at] for at, wide in enumerate(spread)):
+        raise both_open(op.node)
+    target = [size if wide else 1 for size, wide in zip(after, spread, strict=True)]
+    return Edits(inputs={1: np.asarray(target, dtype=np.int64)})
+
+
+def _full(op: Pruned, rank: int) -> list[int]:
+    """Original sizes of the first input, with ones in front up to the given rank."""
+    sizes = [len(mask) for mask in op.kept(0)]
+    return [1] * (rank - len(sizes)) + sizes
+
+
+def _spread(own: list[int], target: list[int]) -> list[int] | None:
+    """Shape that an `Expand` of these sizes gives, or None where it does not fit."""
+    target = [1] * (len(own) - len(target)) + target
+    fits = all(1 in (size, want) or size == want for size, want in zip(own, target, strict=True))
+    return [max(size, want) for size, want in zip(own, target, strict=True)] if fits else None
+
+
+@adapter("Squeeze", slots=(1,), attributes=("axes",))
+def adapt_squeeze(op: Pruned) -> Edits:
+    """Without axes every axis of length 1 goes: name those that went, lest one that shrinks to 1 goes too."""
+    given = op.node.attribute("axes") is not None or (len(op.node.inputs) > 1 and op.node.inputs[1])
+    if given or all(len(mask) == 1 or mask.sum() > 1 for mask in op.kept(0)):
+        return Edits()
+    axes = [axis for axis, mask in enumerate(op.kept(0)) if len(mask) == 1]
+    if op.version < 13:
+        return Edits(attributes={"axes": axes})
+    return Edits(inputs={1: np.asarray(axes, dtype=np.int64)})

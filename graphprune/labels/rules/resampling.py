@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from graphprune.labels.adapt import Edits, Pruned, adapter
+from graphprune.labels.adapt import Edits, Pruned, adapter, written
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.vector import stay
@@ -29,16 +27,18 @@ def resize(op: Operator) -> None:
 @adapter("Resize", slots=(1, 2, 3))
 def adapt_resize(op: Pruned) -> Edits:
     """Absolute `sizes` name channels too: write the kept count there."""
-    current = op.current(3) if len(op.node.inputs) > 3 and op.node.inputs[3] else None
-    if current is None:
+    original = op.original(3) if len(op.node.inputs) > 3 and op.node.inputs[3] else None
+    if original is None:
         return Edits()
     rank = len(op.kept_out(0))
     axes = op.node.attribute("axes") or list(range(rank))
-    sizes = [int(v) for v in current]
-    dynamic = op.dynamic(3)
-    new = list(sizes)
+    sizes = [int(op.kept_out(0)[axis % rank].sum()) for axis in axes]
+    current = op.current(3)
+    # With an aspect ratio to keep, sizes are bounds: those of whole axes are not what comes out.
+    bounds = op.node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch"
     for at, axis in enumerate(axes):
-        kept = op.kept_out(0)[axis % rank]
-        if not kept.all() and not (dynamic is not None and dynamic[at]):
-            new[at] = int(kept.sum())
-    return Edits() if new == sizes else Edits(inputs={3: np.asarray(new, dtype=np.int64)})
+        if bounds and op.kept_out(0)[axis % rank].all():
+            sizes[at] = int(original[at])
+    if current is not None and [int(v) for v in current] == sizes:
+        return Edits()
+    return Edits(inputs={3: written(op, 3, sizes)})

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules of recurrent layers: hidden units are channels, whatever their gates do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+from oracle_check import analyze, check, halves, run
+from rule_cases import Case, Stays, assert_case, assert_numbers, assert_stays
+from tiny_models import model
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def _layer(
+    kind: str,
+    attributes: str = "",
+    directions: int = 1,
+    *,
+    inputs: str = "",
+    opset: int = 17,
+    **shapes: tuple[int, ...],
+) -> ModelProto:
+    """Put a recurrent layer with 6 hidden units between two matrix products: y = last(layer(first x))."""
+    hidden, gates = 6, GATES[kind]
+    text = f"""(float[4,2,3] x) => (float[] y) {{
+        h = MatMul (x, first)
+        s, e = {kind} <hidden_size = {hidden}{attributes}> (h, w, r{inputs})
+        t = Transpose <perm = [0, 2, 1, 3]> (s)
+        f = Reshape (t, target)
+        y = MatMul (f, last)
+    }}"""
+    weights = {
+        "first": (3, 5),
+        "w": (directions, gates * hidden, 5),
+        "r": (directions, gates * hidden, hidden),
+        "last": (directions * hidden, 2),
+        **shapes,
+    }
+    return model(text, weights, opset=opset, target=[4, 2, directions * hidden])
+
+
+def _units(*more: str) -> tuple[int, str]:
+    return 6, ", ".join(["w.1 out, r.1 out, r.2 in, last.0 in", *more])
+
+
+INPUT = (5, "first.1 out, w.2 in")
+STATES: dict[str, tuple[int, ...]] = {"b": (1, 48), "h0": (1, 2, 6), "c0": (1, 2, 6), "p": (1, 18)}
+CASES = [
+    Case("lstm", _layer("LSTM"), {"h": INPUT, "s": _units()}),
+    Case(
+        "lstm-both-directions",
+        _layer("LSTM", ', direction = "bidirectional"', 2, inputs=", b", b=(2, 48)),
+        {"h": INPUT, "s": _units("b.1 per_channel")},
+    ),
+    Case(
+        "lstm-states-and-peepholes",
+        _layer("LSTM", ", clip = 2.0", inputs=", b, , h0, c0, p", **STATES),
+        {"h": INPUT, "s": _units("b.1 per_channel, h0.2 per_channel, c0.2 per_channel, p.1 per_channel")},
+    ),
+    Case(
+        "lstm-other-activations",
+        _layer("LSTM", ', activations = ["HardSigmoid", "Softplus", "Softsign"], input_forget = 1'),
+        {"h": INPUT, "s": _units()},
+    ),
+    Case("gru", _layer("GRU", inputs=", b", b=(1, 36)), {"h": INPUT, "s": _units("b.1 per_channel")}),
+    Case(
+        "gru-reset-behind",
+        _layer("GRU", ", linear_before_reset = 1", inputs=", b, , h0", b=(1, 36), h0=(1, 2, 6)),
+        {"h": INPUT, "s": _units("b.1 per_channel, h0.2 per_channel")},
+    ),
+    Case(
+        "gru-reverse-both",
+        _layer("GRU", ', direction = "bidirectional"', 2, opset=13),
+        {"h": INPUT, "s": _units()},
+    ),
+    Case("rnn", _layer("RNN", inputs=", b", b=(1, 12)), {"h": INPUT, "s": _units("b.1 per_channel")}),
+    Case("rnn-relu", _layer("RNN", ', activations = ["Relu"], direction = "reverse"'), {"h": INPUT, "s": _units()}),
+    *(
+        Case(
+            f"lstm-{opset}",
+            _layer("LSTM", inputs=", b", b=(1, 48), opset=opset),
+            {"h": INPUT, "s": _units("b.1 per_channel")},
+        )
+        for opset in (7, 14, 22)
+    ),
+]
+
+FROZEN = [
+    Stays(
+        "time",
+        model(
+            """(float[2,3,5] x) => (float[] y) {
+                h = Conv (x, first)
+                t = Transpose <perm = [1, 0, 2]> (h)
+                y, e = RNN <hidden_size = 2> (t, w, r)
+            }""",
+            {"first": (8, 3, 1), "w": (1, 2, 5), "r": (1, 2, 2)},
+        ),
+        ("RNN", "y"),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_finds_hidden_units(case: Case) -> None:
+    assert_case(case)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_exact(case: Case) -> None:
+    assert_numbers(case)
+
+
+@pytest.mark.parametrize("case", FROZEN, ids=str)
+def test_keeps(case: Stays) -> None:
+    assert_stays(case)
+
+
+def test_counts_both_products() -> None:
+    analysis = analyze(_layer("LSTM", ', direction = "bidirectional"', 2))
+    layer = next(layer for layer in analysis.layers if layer.op == "LSTM")
+    assert layer.flops(analysis.cost.sizes) == 2 * 4 * 6 * (5 + 6) * 4 * 2 * 2
+
+
+def test_leaves_states_of_zeros_out_so_that_the_batch_stays_open() -> None:
+    text = """(float[4,N,3] x) => (float[] y) {
+        s = Shape <start = 1, end = 2> (x)
+        dims = Concat <axis = 0> (one, s, six)
+        zero = ConstantOfShape (dims)
+        q, h, c = LSTM <hidden_size = 6> (x, w, r, , , zero, zero)
+        f = Squeeze (h, nought)
+        y = MatMul (f, last)
+    }"""
+    proto = model(text, {"w": (1, 24, 3), "r": (1, 24, 6), "last": (6, 2)}, one=[1], six=[6], nought=[0])
+    analysis = analyze(proto, x=(4, 1, 3))
+    pruned = check(analysis, halves(analysis)).pruned
+    assert [node.op_type for node in pruned.graph.node] == ["LSTM", "Squeeze", "MatMul"]
+    found = run(pruned, {"x": np.ones((4, 5, 3), dtype=np.float32)}, ["y"])
+    assert found["y"].shape == (5, 2)
