@@ -94,7 +94,7 @@ class Expectation:
         """The factor kept / total of every mean over slices of which some go, by node."""
         counts: dict[int, list[Mask]] = {}
         for contraction in self.analysis.scope.space.contractions:
-            if contraction.mean:
+            if contraction.mean == "masked":
                 mask = self.mask(contraction.labels)
                 if not mask.all():
                     counts.setdefault(contraction.node.index, []).append(mask)
@@ -185,6 +185,9 @@ class _Walk:
     def follow(self, old: str, name: str, masks: Masks) -> None:
         """Note a demand on the constant `old`, which is read as `name`, where it is stored."""
         graph, constants = self._analysis.graph, self._analysis.constants
+        derived = name == old and old in self._analysis.shapes.derived
+        if derived and constants.stored(constants.trace(old).tensor) is None:
+            return  # what is computed from shapes follows them; whether rightly so, only a run can tell
         while name == old and constants.stored(old) is None:
             node = graph.producer[old]
             layout = constants.layout(node)

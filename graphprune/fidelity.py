@@ -63,7 +63,7 @@ def check_fidelity(analysis: Analysis, pruned: Model | ModelProto, plan: Plan) -
     model = pruned if isinstance(pruned, Model) else analysis.model.replaced(pruned)
     if not analysis.flat.is_flat:
         # Both are compared with their branches laid out, so that one comparison serves all of the graph.
-        model = model.replaced(flatten(model.proto).proto)
+        model = model.replaced(flatten(model.proto, like=analysis.flat).proto)
     _check_model(analysis.graph.proto, model.proto, digest(plan))
     expectation = Expectation(analysis, plan)
     nodes = _Nodes(expectation, model.proto)

@@ -55,7 +55,7 @@ def fold(analysis: Analysis) -> ModelProto:
     result.graph.initializer.extend(t for t in source.graph.initializer if t.name in walk.stored)
     result.graph.initializer.extend(folded)
     result.graph.value_info.extend(value for value in source.graph.value_info if value.name in made)
-    return result
+    return analysis.flat.restore(result)
 
 
 class _Walk:

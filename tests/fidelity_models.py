@@ -118,6 +118,26 @@ GRAPHS: dict[str, tuple[int, str, dict[str, tuple[int, ...]], dict[str, list[int
         {"w1": (16, 3, 1, 1)},
         {},
     ),
+    "branches": (
+        17,
+        """(float[n, 3, 4, 4] x, bool which) => (float[n, 2, 4, 4] y) {
+            y = If (which) <
+                then_branch = g1 () => (float[n, 2, 4, 4] p) {
+                    target = Constant <value = int64[4] {-1, 16, 4, 4}> ()
+                    a = Conv (x, w1)
+                    r = Reshape (a, target)
+                    p = Conv (r, w3)
+                },
+                else_branch = g2 () => (float[n, 2, 4, 4] q) {
+                    target = Constant <value = int64[4] {-1, 3, 4, 4}> ()
+                    r = Reshape (x, target)
+                    q = Conv (r, w2)
+                }
+            >
+        }""",
+        {"w1": (16, 3, 1, 1), "w2": (2, 3, 1, 1), "w3": (2, 16, 1, 1)},
+        {},
+    ),
     "function": (
         17,
         """(float[1, 3, 6, 6] x) => (float[1, 2, 6, 6] y) {

@@ -47,6 +47,17 @@ class Flat:
     home: dict[str, int] = field(default_factory=dict)
     bodies: list[_Body] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
+    like: Flat | None = None
+
+    def distinct(self, name: str, *, taken: bool) -> str:
+        """Return a name for what the last branch calls `name`, which something else may have `taken`."""
+        number = len(self.bodies)
+        if self.like is not None:
+            last = self.bodies[-1].owner, self.bodies[-1].attribute.name
+            known = [(body.owner, body.attribute.name) for body in self.like.bodies]
+            number = known.index(last) + 1 if last in known else number
+            taken = f"{name}@{number}" in self.like.renamed
+        return f"{name}@{number}" if taken else name
 
     @property
     def is_flat(self) -> bool:
@@ -127,11 +138,17 @@ class Flat:
                     getattr(graph, name).extend(getattr(parts[number], name))
 
 
-def flatten(proto: ModelProto) -> Flat:
+def flatten(proto: ModelProto, like: Flat | None = None) -> Flat:
     """Lay the branches of every `If` out in the graph around it.
 
     An `If` stays what it is where a branch holds another kind of body: what that body captures
     would have to be renamed inside it.
+
+    Parameters
+    ----------
+    like : Flat, optional
+        The model that `proto` was made from: names are made different where they were there, even if
+        one of two equal names is gone.
     """
     if not any(_is_if(node) for node in proto.graph.node):
         return Flat(proto)
@@ -139,7 +156,7 @@ def flatten(proto: ModelProto) -> Flat:
     flat.CopyFrom(proto)
     flat.graph.ClearField("node")
     flat.opset_import.add(domain=DOMAIN, version=1)
-    result = Flat(flat)
+    result = Flat(flat, like=like)
     taken = {name for node in proto.graph.node for name in node.output}
     taken.update(tensor.name for tensor in proto.graph.initializer)
     taken.update(value.name for value in proto.graph.input)
@@ -201,10 +218,11 @@ def _lay_out_body(
     number = len(flat.bodies)
     own = dict(names)
     for name in sorted(_defined(graph)):
-        if name in taken:
-            own[name] = f"{name}@{number}"
-            flat.renamed[own[name]] = name
-        taken.add(own.get(name, name))
+        distinct = flat.distinct(name, taken=name in taken)
+        if distinct != name:
+            own[name] = distinct
+            flat.renamed[distinct] = name
+        taken.add(distinct)
     for tensor in graph.initializer:
         stored = flat.proto.graph.initializer.add()
         stored.CopyFrom(tensor)
