@@ -185,4 +185,4 @@ def adapt_pad(op: Pruned) -> Edits:
     given_now = np.asarray(pads) if legacy else op.current(1)
     if given_now is not None and [int(amount) for amount in np.ravel(given_now)] == new:
         return Edits()
-    return Edits(attributes={"pads": new}) if legacy else Edits(inputs={1: np.asarray(new, dtype=np.int64)})
+    return Edits(attributes={"pads": new}) if legacy else Edits(inputs={1: written(op, 1, new)})

@@ -12,6 +12,9 @@ from oracle_check import Outcome, analyze, check
 from rule_cases import BOTH, Case, Stays, assert_case, assert_numbers, assert_stays, groups
 from tiny_models import chain, model
 
+from graphprune.errors import UnsupportedModelError
+from graphprune.surgery import prune
+
 JOIN = "\n s = Sigmoid (b)\n m = Concat <axis = 1> (a, s)"
 EMBEDDED = """(int64[2,5] x) => (float[] y) {
     h = Gather (table, x)
@@ -298,3 +301,18 @@ def test_padding_of_channels_shrinks() -> None:
     analysis = analyze(chain("m = Pad (h, by)", after=13, by=[0, 2, 1, 0, 0, 3, 0, 0]))
     keep = np.array([True] * 8 + [True, False] + [False, True, True])
     assert _given(check(analysis, keep), "Pad") == [[0, 1, 1, 0, 0, 2, 0, 0]]
+
+
+def test_padding_of_channels_beside_open_amounts_is_refused() -> None:
+    text = """(float[2,3,H,6] x) => (float[a,b,c,d] y) {
+        h = Conv (x, first)
+        n = Shape <start = 2, end = 3> (h)
+        by = Concat <axis = 0> (front, n, rest)
+        m = Pad (h, by)
+        y = Conv (m, last)
+    }"""
+    weights = {"first": (8, 3, 1, 1), "last": (2, 12, 1, 1)}
+    analysis = analyze(model(text, weights, front=[0, 4], rest=[0, 0, 0, 0, 0]), x=(2, 3, 5, 6))
+    assert sorted(analysis.grouping.sizes.tolist()) == [4, 8]
+    with pytest.raises(UnsupportedModelError, match="both the input size and a pruned width"):
+        prune(analysis, np.arange(12) % 2 == 0)
