@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -100,14 +101,16 @@ class TensorCheck:
         self._compare(tensor, original, masks)
 
     def _check_sizes(self, tensor: TensorProto) -> None:
-        """Sizes are a short list of integers: one for each that was there, for each axis, or for each output."""
+        """Compare sizes and positions with what was there: as many at most, and of the same kind."""
         node, slot = self._demands.sizes[tensor.name]
-        if tensor.data_type not in (TensorProto.INT64, TensorProto.INT32) or len(tensor.dims) > 1:
+        shapes = self._analysis.shapes
+        old = node.inputs[slot] if slot < len(node.inputs) else ""
+        known = old in shapes.dims
+        # Sizes that were not spelled out before: one for each axis, or for each output.
+        most = shapes.dims[old] if known else (max(len(node.outputs), len(shapes.dims.get(node.outputs[0], ()))),)
+        if tensor.data_type != shapes.dtypes.get(old, TensorProto.INT64) or len(tensor.dims) != len(most):
             _fail(tensor.name, "is no list of sizes")
-        dims = self._analysis.shapes.dims
-        old = dims.get(node.inputs[slot]) if slot < len(node.inputs) else None
-        longest = max(len(node.outputs), *(len(dims.get(name, ())) for name in node.outputs))
-        if np.prod(tensor.dims, dtype=np.int64) > (longest if old is None else np.prod(old, dtype=np.int64)):
+        if math.prod(tensor.dims) > math.prod(most):
             _fail(tensor.name, "lists more sizes than the original")
         self._read(tensor)
 
