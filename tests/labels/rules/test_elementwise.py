@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -174,7 +176,7 @@ def test_freezes(case: Stays) -> None:
 )
 def test_forms_of_operator_sets(text: str, opset: int) -> None:
     given = {"low": np.float32(-0.5), "high": np.float32(0.7), "ratio": np.float32(0.3)}
-    used = {name: value for name, value in given.items() if name in text and opset > 7}
+    used: dict[str, Any] = {name: value for name, value in given.items() if name in text and opset > 7}
     weights = {"slope": CHANNEL} if "slope" in text else {}
     analysis = analyze(chain(text, weights, opset=opset, **used))
     assert [group.size for group in analysis.groups] == [8]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
@@ -119,7 +121,7 @@ def _cut(proto: ModelProto, left: list[int], right: list[int]) -> Outcome:
     return check(analysis, keep)
 
 
-def _sizes(outcome: Outcome) -> tuple[dict[str, object], list[int] | None]:
+def _sizes(outcome: Outcome) -> tuple[dict[str, Any], list[int] | None]:
     """Attributes of the split, and its second input."""
     (node,) = (node for node in outcome.pruned.graph.node if node.op_type == "Split")
     attributes = {a.name: list(a.ints) or a.i for a in node.attribute if a.name != "axis"}

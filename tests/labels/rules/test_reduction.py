@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx import numpy_helper
@@ -98,7 +100,9 @@ def test_freezes_positions_of_extremes(op: str) -> None:
 def test_keeps_channels_of_positions_along_other_axes(keepdims: int) -> None:
     text = f"i = ArgMax <axis = 2, keepdims = {keepdims}> (h)\n f = Cast <to = 1> (i)\n"
     text += "m = Mul (h, f)" if keepdims else "u = Unsqueeze (f, at)\n m = Mul (h, u)"
-    outcome = check(chain(text, **({} if keepdims else {"at": [2]})))  # the numbers behind it are not compared
+    outcome = check(
+        chain(text, **(dict[str, Any]() if keepdims else {"at": [2]}))
+    )  # the numbers behind it are not compared
     assert groups(outcome.analysis) == {"h": (8, frozenset(BOTH.split(", ")))}
 
 
@@ -117,7 +121,7 @@ def test_freezes_where_axes_are_computed_from_data() -> None:
 def test_axes_as_attribute_and_as_input(op: str, opset: int) -> None:
     by_input = opset >= (13 if op == "ReduceSum" else 18)
     text = f"r = {op} (h, axes)" if by_input else f"r = {op} <axes = [1]> (h)"
-    given = {"axes": [1]} if by_input else {}
+    given: dict[str, Any] = {"axes": [1]} if by_input else {}
     assert check(chain(f"{text}\n m = Mul (h, r)", opset=opset, **given)).effect > 1e-3
 
 

@@ -203,7 +203,7 @@ SIZES = """size = Shape (h)
     high = Gather (size, i2)
     wide = Gather (size, i3)
     area = Mul (high, wide)"""
-INDICES = {"i0": [0], "i1": [1], "i2": [2], "i3": [3]}
+INDICES: dict[str, Any] = {"i0": [0], "i1": [1], "i2": [2], "i3": [3]}
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ COMPUTED = """size = Shape (h)
 
 
 def _open(front: str) -> ModelProto:
+    constants: dict[str, Any] = {"from": [2], "to": [4], "factor": [2, 2], "literal": [2, 8]}
     return model(
         f"""(float[2,3,H,W] x) => (float[2,2,a,b] y) {{
             h = Conv (x, first)
@@ -105,7 +106,7 @@ def _open(front: str) -> ModelProto:
             y = Conv (m, last)
         }}""",
         {"first": (8, 3, 1, 1), "last": (2, 8, 1, 1)},
-        **{"from": [2], "to": [4], "factor": [2, 2], "literal": [2, 8]},
+        **constants,
     )
 
 
