@@ -24,16 +24,20 @@ if TYPE_CHECKING:
     from graphprune.api import AnalyzeOptions, analyze, apply, load, normalize, reconcile, save, solve, verify
     from graphprune.budget import BudgetRequest
     from graphprune.errors import GraphPruneError
+    from graphprune.explanation import Explanation, explain
     from graphprune.model.load import Model
+    from graphprune.network import group_graph
     from graphprune.plan import Plan
     from graphprune.plan_file import read_plan, write_plan
     from graphprune.planning import SolveOptions
+    from graphprune.report.picture import save_drawing
     from graphprune.verify import Verification
 
 __all__ = [
     "Analysis",
     "AnalyzeOptions",
     "BudgetRequest",
+    "Explanation",
     "GraphPruneError",
     "Model",
     "Plan",
@@ -42,11 +46,14 @@ __all__ = [
     "__version__",
     "analyze",
     "apply",
+    "explain",
+    "group_graph",
     "load",
     "normalize",
     "read_plan",
     "reconcile",
     "save",
+    "save_drawing",
     "solve",
     "verify",
     "write_plan",
@@ -57,12 +64,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "Analysis": "graphprune.analysis",
     "BudgetRequest": "graphprune.budget",
+    "Explanation": "graphprune.explanation",
     "GraphPruneError": "graphprune.errors",
     "Model": "graphprune.model.load",
     "Plan": "graphprune.plan",
     "SolveOptions": "graphprune.planning",
     "Verification": "graphprune.verify",
+    "explain": "graphprune.explanation",
+    "group_graph": "graphprune.network",
     "read_plan": "graphprune.plan_file",
+    "save_drawing": "graphprune.report.picture",
     "write_plan": "graphprune.plan_file",
 }
 

@@ -12,13 +12,14 @@ import numpy.typing as npt
 
 from graphprune.accounting import Accounts, Layer
 from graphprune.groups import Group, Grouping, describe, form_groups
+from graphprune.labels.origins import Origins
 from graphprune.labels.propagate import propagate
 from graphprune.labels.resolve import Attention, resolve
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import flatten
 from graphprune.model.constants import Constants
-from graphprune.model.graph import Graph
+from graphprune.model.graph import Graph, Node
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.model.scaling import real_values
@@ -158,7 +159,7 @@ class Analysis:
             held = Held(layer.node, layer.op, layer.flops(self.grouping.sizes))
             kinds: dict[str, Reason] = {}
             for axis in (cost.inner, cost.outer):
-                reason = self._reason(axis)
+                reason = self._reason(cost.node, axis)
                 if reason is not None:
                     kinds.setdefault(reason.kind, reason)
             for kind, reason in kinds.items():
@@ -182,18 +183,24 @@ class Analysis:
             first[self.resolution.component[self.resolution.freezes[number][0]]] = number
         return first
 
-    def _reason(self, axis: Labels) -> Reason | None:
-        """Return the reason why some slice of an axis stays, or None where all may go."""
+    @cached_property
+    def origins(self) -> Origins:
+        """Why axes that carry no channels are whole."""
+        return Origins(self.scope, self.resolution)
+
+    def _reason(self, node: Node, axis: Labels) -> Reason | None:
+        """Return the reason why some slice of an axis that `node` reads or makes stays; None where all may go."""
         stays = self.grouping.atom_of[axis.base] < 0
         if len(axis) == 1 or not stays.any():
             return None
         label = int(axis.base[int(np.argmax(stays))])
-        number = int(self.first_freezes[self.resolution.component[label]])
         if label == 0:
-            return Reason("whole axis", None, "is no channel axis: space, batch, tokens, or a graph input")
+            origin = self.origins.of_node(node, len(axis))
+            return origin.reason if origin else Reason("whole axis", node, "is no channel axis: space, batch or tokens")
+        number = int(self.first_freezes[self.resolution.component[label]])
         if number < 0:
             return Reason("single atom", None, "is one block that cannot be divided")
-        return self.resolution.freezes[number][1]
+        return self.origins.behind(self.resolution.freezes[number][1], len(axis)).reason
 
     @property
     def prunable(self) -> float:

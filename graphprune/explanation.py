@@ -14,10 +14,12 @@ import numpy as np
 from graphprune.analysis import Analysis
 from graphprune.errors import UsageError, quote
 from graphprune.incidence import Incidence, Ints, Place
+from graphprune.labels.origins import Origin
+from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels, stay
 from graphprune.model.graph import Node
 
-__all__ = ["AxisExplanation", "Cause", "Companion", "Explanation", "GroupExplanation", "Hop", "explain", "sentence"]
+__all__ = ["AxisExplanation", "Cause", "Companion", "Explanation", "GroupExplanation", "Hop", "explain"]
 
 _MOST_CAUSES = 6
 _MOST_NAMES = 3
@@ -247,10 +249,10 @@ class _Explainer:
             self.analysis.groups[group].id: count * times
             for group, count in zip(owners.tolist(), counts.tolist(), strict=True)
         }
-        causes = tuple(self._causes((tensor, axis), labels.base[~live], times))
+        causes = tuple(self._causes((tensor, axis), labels.base[~live], len(labels), times))
         return AxisExplanation(tensor, axis, len(labels), groups, causes)
 
-    def _causes(self, place: Place, labels: Ints, times: int) -> Iterator[Cause]:
+    def _causes(self, place: Place, labels: Ints, size: int, times: int) -> Iterator[Cause]:
         """Explain labels that stay: one cause for all that the same first freeze holds."""
         whole = int((labels == 0).sum()) * times
         labels = labels[labels != 0]
@@ -265,37 +267,38 @@ class _Explainer:
             else:
                 yield self._cause(place, int(labels[at[index]]), slices)
         if whole:
-            yield self._whole(place, whole)
+            yield self._whole(place, size, whole)
 
-    def _whole(self, place: Place, slices: int) -> Cause:
+    def _whole(self, place: Place, size: int, slices: int) -> Cause:
         """Explain an axis, or slices, that never had labels."""
-        name = place[0]
-        maker = self.analysis.graph.producer.get(name)
-        start = (Hop(name, axis=place[1]),)
-        if name in self.analysis.graph.inputs:
-            return Cause("graph input", "belongs to a graph input", "", "", slices, {}, start)
-        if name in self.analysis.constants:
-            maker = next((node for node, slot in self.analysis.constants.readers(name) if slot >= 0), None)
+        name, constants = place[0], self.analysis.constants
+        start = Hop(name, axis=place[1])
+        if name in constants:
+            reader = next((node for node, slot in constants.readers(name) if slot >= 0), None)
             text = "is read whole: nothing that it holds belongs to one channel"
-        else:
-            text = "carries no channels (space, batch, tokens, or one slice only)"
-        node, op = (maker.label, maker.op_type) if maker else ("", "")
-        return Cause("whole axis", text, node, op, slices, {}, start)
+            node, op = (reader.label, reader.op_type) if reader else ("", "")
+            return Cause("whole axis", text, node, op, slices, {}, (start,))
+        origin = self.analysis.origins.of_value(name, size)
+        way = tuple(Hop(node.label, node.op_type) for node in origin.way)
+        return _from(origin.reason, slices, {}, (start, *way))
 
     def _cause(self, place: Place, label: int, slices: int) -> Cause:
         """Find the nearest freeze, and count the others that hold the same slice."""
         nearest = self.incidence.trail(place, label).nearest_freeze()
         all_numbers = self.incidence.reasons_of(int(self.incidence.component[label])).tolist()
         number, way = nearest or (all_numbers[0], [place])
-        reason = self.incidence.reasons[number]
-        nodes: dict[tuple[str, object], None] = {}
-        for other in all_numbers:
-            found = self.incidence.reasons[other]
-            nodes[found.kind, found.node.index if found.node else found.text] = None
-        nodes.pop((reason.kind, reason.node.index if reason.node else reason.text), None)
-        others = dict(sorted(Counter(kind for kind, _ in nodes).items(), key=lambda entry: (-entry[1], entry[0])))
-        node, op = (reason.node.label, reason.node.op_type) if reason.node else ("", "")
-        return Cause(reason.kind, sentence(self.analysis, number), node, op, slices, others, _hops(way))
+        origins = {other: self._origin(other) for other in all_numbers}
+        mine = origins.pop(number)
+        others = {_key(origin.reason): None for origin in origins.values()}
+        others.pop(_key(mine.reason), None)
+        counts = Counter(kind for kind, _ in others)
+        ranked = dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
+        behind = tuple(Hop(node.label, node.op_type) for node in mine.way)
+        return _from(mine.reason, slices, ranked, (*_hops(way), *behind))
+
+    def _origin(self, number: int) -> Origin:
+        labels, reason = self.analysis.resolution.freezes[number]
+        return self.analysis.origins.behind(reason, len(labels))
 
     def _group(self, number: int, place: Place, label: int) -> GroupExplanation:
         """List the members of a group in the order in which they are reached from one of its slices."""
@@ -314,26 +317,14 @@ class _Explainer:
         return GroupExplanation(group.id, group.name, group.size, group.channels, group.exact, tuple(companions))
 
 
-def sentence(analysis: Analysis, number: int) -> str:
-    """Return the text of a freeze; where a node ties channels to an axis that stays whole, say to which.
+def _key(reason: Reason) -> tuple[str, int | str]:
+    """Return what makes two reasons the same: kind and node, or what the text names."""
+    return reason.kind, reason.node.index if reason.node else reason.text
 
-    Parameters
-    ----------
-    analysis : Analysis
-        Of the model.
-    number : int
-        Index into the freezes of its resolution.
-    """
-    labels, reason = analysis.resolution.freezes[number]
-    if reason.kind != "fixed axis" or reason.node is None:
-        return reason.text
-    for name in reason.node.inputs:
-        for axis, vector in enumerate(analysis.scope.values.get(name, ())):
-            if not vector.live and len(vector) == len(labels):
-                if name in analysis.graph.inputs:
-                    return f"ties the channels to the graph input {name!r}"
-                return f"ties the channels to axis {axis} of {name!r}, which stays whole"
-    return reason.text
+
+def _from(reason: Reason, slices: int, others: dict[str, int], chain: tuple[Hop, ...]) -> Cause:
+    node, op = (reason.node.label, reason.node.op_type) if reason.node else ("", "")
+    return Cause(reason.kind, reason.text, node, op, slices, others, chain)
 
 
 def _hops(way: list[Place | Node | None]) -> tuple[Hop, ...]:

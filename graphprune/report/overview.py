@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Group as Stack
 
+from graphprune.network import savings
 from graphprune.report import text
 from graphprune.report.tables import cell, grid, table
 from graphprune.solvers import criteria
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["model_json", "model_tables"]
 
 _CRITERION = "bn-scale"
+_LARGEST = 8
+_LARGEST_OF_KIND = 3
+_NEARLY_ALL = 0.9995
 
 
 def model_json(analysis: Analysis) -> dict[str, Any]:
     """Return the overview as one JSON object."""
     cost, sizes = analysis.cost, analysis.cost.sizes
-    savings = _savings(analysis)
+    shares = savings(analysis)
     return {
         "command": "inspect",
         "model": {
@@ -45,8 +49,9 @@ def model_json(analysis: Analysis) -> dict[str, Any]:
         "prunable": analysis.prunable,
         "reachable": _reachable(analysis),
         "scores_from": _sources(analysis),
-        "groups": [_group(group, saved) for group, saved in zip(analysis.groups, savings, strict=True)],
+        "groups": [_group(group, saved) for group, saved in zip(analysis.groups, shares, strict=True)],
         "frozen": [asdict(entry) for entry in analysis.frozen],
+        "rest": [asdict(held) for held in analysis.rest],
     }
 
 
@@ -68,7 +73,6 @@ def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType
         ("model", f"{text.name(analysis.model.name)} (sha256 {analysis.model.sha256[:12]}…)"),
         ("inputs", inputs or "none"),
         ("cost", f"{flops}, {text.count(cost.params(sizes))} params, {text.file_size(cost.size(sizes))} of tensors"),
-        ("prunable", f"{100 * analysis.prunable:.1f} % of the FLOPs are in layers that can lose channels"),
         ("reachable", f"{100 * _reachable(analysis):.2g} % of the FLOPs stay with one atom in every group"),
         (_CRITERION, f"reads {sources}" if sources else "has nothing to read"),
     ]
@@ -77,7 +81,29 @@ def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType
         parts.append(_members(analysis.groups))
     if analysis.frozen:
         parts.append(_frozen(analysis.frozen, cost.flops(sizes)))
+    parts.append(grid(_ending(analysis)))
     return Stack(*parts)
+
+
+def _ending(analysis: Analysis) -> list[tuple[str, str]]:
+    """Return the last lines: how much can be pruned, and which layers are the rest."""
+    total = analysis.cost.flops(analysis.cost.sizes)
+    rows = [("prunable", f"{_share(analysis.prunable)} of the FLOPs are in layers that can lose channels")]
+    largest = analysis.rest[:_LARGEST]
+    for index, held in enumerate(largest):
+        what = f"{text.percent(held.flops, total)}  {text.name(held.op, 20)} {text.name(held.node)}"
+        rows.append(("the rest" if index == 0 else "", what))
+    if len(analysis.rest) > len(largest):
+        flops = sum(held.flops for held in analysis.rest[_LARGEST:])
+        rows.append(("", f"{text.percent(flops, total)}  {len(analysis.rest) - len(largest)} more layers"))
+    if analysis.rest:
+        rows.append(("", "`graphprune inspect MODEL --why NAME` says why a layer stays"))
+    return rows
+
+
+def _share(share: float) -> str:
+    """Return a percentage that is 100 only where nothing is left out."""
+    return f"{100 * share:.1f} %" if share == 1 or share < _NEARLY_ALL else "almost 100 %"
 
 
 def _group(group: Group, saved: float) -> dict[str, Any]:
@@ -104,13 +130,6 @@ def _group(group: Group, saved: float) -> dict[str, Any]:
     }
 
 
-def _savings(analysis: Analysis) -> list[float]:
-    """Return for each group the share of the FLOPs that go if it alone shrinks to one atom."""
-    flops, sizes = analysis.cost.flops, analysis.cost.sizes
-    total = flops(sizes)
-    return [-flops.change(sizes, index, 1) / total if total else 0.0 for index in range(len(sizes))]
-
-
 def _reachable(analysis: Analysis) -> float:
     flops, sizes = analysis.cost.flops, analysis.cost.sizes
     total = flops(sizes)
@@ -127,7 +146,7 @@ def _groups(analysis: Analysis) -> Table:
     result = table(
         "group", "name", "width", "members", "FLOPs", "exact", right=("width", "members", "FLOPs"), names=["name"]
     )
-    for group, saved in zip(analysis.groups, _savings(analysis), strict=True):
+    for group, saved in zip(analysis.groups, savings(analysis), strict=True):
         width = str(group.size) if group.channels == 1 else f"{group.size} x {group.channels}"
         result.add_row(
             group.id,
@@ -156,21 +175,12 @@ def _members(groups: Sequence[Group]) -> Table:
 
 
 def _frozen(entries: Sequence[Frozen], total: int) -> Table:
-    result = table(
-        "frozen by",
-        "layers",
-        "FLOPs held",
-        "first at",
-        "why",
-        right=("layers", "FLOPs held"),
-        names=["first at", "why"],
-    )
+    columns = ("frozen by", "layers", "FLOPs held", "largest layers", "of FLOPs", "why")
+    result = table(*columns, right=("layers", "FLOPs held", "of FLOPs"), names=["largest layers", "why"])
     for entry in entries:
-        result.add_row(
-            cell(entry.kind, 30),
-            str(entry.layers),
-            text.percent(entry.flops, total),
-            cell(entry.node, 30),
-            cell(entry.text, 70),
-        )
+        first = (cell(entry.kind, 30), str(entry.layers), text.percent(entry.flops, total))
+        for index, held in enumerate(entry.largest[:_LARGEST_OF_KIND]):
+            why = cell(entry.text if index == 0 else "", 70)
+            layer = cell(held.node, 40), text.percent(held.flops, total)
+            result.add_row(*(first if index == 0 else ("", "", "")), *layer, why)
     return result

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Origins: why an axis never carried channels that may go, traced back to where it became whole.
+
+A rule that freezes an axis gives label 0 to what it makes, so that nothing behind it has to ask
+again. For explanations this is walked backwards: through operators that pass the axis on, to the
+node that froze it, to a graph input, or to the operator that made an axis of this length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphprune.labels.operator import Scope
+from graphprune.labels.resolve import Resolution
+from graphprune.labels.space import Reason
+from graphprune.model.graph import Node
+
+__all__ = ["Origin", "Origins"]
+
+_FIXED = "fixed axis"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The reason why an axis is whole, and the nodes from the asked one back to it."""
+
+    reason: Reason
+    way: tuple[Node, ...] = ()
+
+
+class Origins:
+    """Where whole axes come from.
+
+    Parameters
+    ----------
+    scope : Scope
+        After the label pass.
+    resolution : Resolution
+        Its outcome.
+    """
+
+    def __init__(self, scope: Scope, resolution: Resolution) -> None:
+        self._scope = scope
+        self._freezes: dict[int, list[tuple[int, Reason]]] = {}
+        for labels, reason in resolution.freezes:
+            if reason.node is not None and reason.kind != _FIXED:
+                self._freezes.setdefault(reason.node.index, []).append((len(labels), reason))
+        self._known: dict[tuple[int, int], Origin | None] = {}
+
+    def behind(self, reason: Reason, size: int) -> Origin:
+        """Return what is behind a freeze: where channels were tied to a whole axis, why that is whole."""
+        if reason.kind != _FIXED or reason.node is None:
+            return Origin(reason)
+        return self.of_node(reason.node, size) or Origin(reason)
+
+    def of_node(self, node: Node, size: int) -> Origin | None:
+        """Return why an axis of `size` slices that `node` reads is whole, or None where it reads no such axis."""
+        key = node.index, size
+        if key not in self._known:
+            self._known[key] = self._walk(node, size)
+        return self._known[key]
+
+    def of_value(self, name: str, size: int) -> Origin:
+        """Return why an axis of `size` slices of an activation is whole."""
+        if name in self._scope.graph.inputs:
+            return Origin(Reason("graph input", None, f"belongs to the graph input {name!r}"))
+        node = self._scope.graph.producer.get(name)
+        if node is None:
+            return Origin(Reason("whole axis", None, _NONE))
+        return self._made_whole(node, size) or self.of_node(node, size) or _whole(node)
+
+    def _walk(self, node: Node, size: int) -> Origin | None:
+        """Go back along whole axes of this length until something says why, or they end."""
+        way: list[Node] = []
+        seen: set[str] = set()
+        name = self._next(node, size, seen)
+        if name is None:
+            return None
+        while name is not None:
+            seen.add(name)
+            if name in self._scope.graph.inputs:
+                return Origin(Reason("graph input", None, f"belongs to the graph input {name!r}"), tuple(way))
+            maker = self._scope.graph.producer.get(name)
+            if maker is None:
+                break
+            way.append(maker)
+            made = self._made_whole(maker, size)
+            if made is not None:
+                return Origin(made.reason, tuple(way))
+            name = self._next(maker, size, seen)
+        return Origin(_whole(way[-1]).reason, tuple(way)) if way else None
+
+    def _made_whole(self, node: Node, size: int) -> Origin | None:
+        """Return the reason that a node itself gave for an axis of this length (or of a fraction: labels repeat)."""
+        for length, reason in self._freezes.get(node.index, ()):
+            if size % length == 0 and length > 1:
+                return Origin(reason, (node,))
+        return None
+
+    def _next(self, node: Node, size: int, seen: set[str]) -> str | None:
+        """Return an input with a whole axis of this length."""
+        for name in node.inputs:
+            axes = self._scope.values.get(name, ())
+            if name not in seen and any(len(axis) == size and not axis.live for axis in axes):
+                return name
+        return None
+
+
+_NONE = "is no channel axis: space, batch or tokens"
+
+
+def _whole(node: Node) -> Origin:
+    return Origin(Reason("whole axis", node, _NONE), (node,))
