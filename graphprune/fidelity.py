@@ -31,6 +31,7 @@ from graphprune.labels.adapt import size_attributes, size_slots
 from graphprune.marks import KEPT, PLAN, VERIFIED
 from graphprune.model.bodies import flatten
 from graphprune.model.graph import Graph, Node
+from graphprune.model.inline_tensors import FREE_INITIALIZERS, from_nodes
 from graphprune.model.load import Model
 from graphprune.model.messages import differing
 from graphprune.plan import Plan, digest
@@ -38,7 +39,6 @@ from graphprune.plan import Plan, digest
 __all__ = ["check_fidelity"]
 
 _NEW_NAME = re.compile(r"\.(pruned\d*|held|kept_share)(\.\d+)?$")
-_FREE_INITIALIZERS = 4  # the IR version since which an initializer need not be a graph input
 
 
 def check_fidelity(analysis: Analysis, pruned: Model | ModelProto, plan: Plan) -> None:
@@ -152,24 +152,15 @@ class _Nodes:
                 self._add(tensor)
 
     def _constants(self, nodes: Sequence[NodeProto]) -> int:
-        """Take the new constants that stand in front where initializers are not free; return how many there are."""
+        """Take the new constants that stand in front where initializers are not free; return how many nodes they are."""
         count = 0
-        if self._proto.ir_version < _FREE_INITIALIZERS:
-            while count < len(nodes) and self._add_constant(nodes[count]):
-                count += 1
+        while self._proto.ir_version < FREE_INITIALIZERS:
+            found = from_nodes(nodes[count : count + 2])
+            if found is None or found[0].name in self._names:
+                break
+            self._add(found[0])
+            count += found[1]
         return count
-
-    def _add_constant(self, proto: NodeProto) -> bool:
-        if len(proto.output) != 1 or proto.output[0] in self._names:
-            return False
-        attributes = list(proto.attribute)
-        others = differing(NodeProto(), proto, "op_type", "output", "attribute")
-        if proto.op_type != "Constant" or len(attributes) != 1 or others:
-            return False
-        if attributes[0].name != "value" or attributes[0].t.name != proto.output[0]:
-            return False
-        self._add(attributes[0].t)
-        return True
 
     def _add(self, tensor: TensorProto) -> None:
         if tensor.name in self._names or tensor.name in self.added or not _NEW_NAME.search(tensor.name):
@@ -239,7 +230,7 @@ class _Nodes:
             return False
         if old is None or new is None:
             # Sizes that were implied are spelled out, or are an input now.
-            return respelled if new is None else new.type == AttributeProto.INTS
+            return respelled if new is None else new.type in (AttributeProto.INTS, AttributeProto.FLOAT)
         if old.type == AttributeProto.INT:
             return not differing(old, new, "i") and 0 < new.i <= old.i
         return not differing(old, new, "ints") and len(new.ints) == len(old.ints)

@@ -21,6 +21,7 @@ from graphprune.errors import UnsupportedModelError, quote
 from graphprune.labels.adapt import adapter_for, size_slots
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
+from graphprune.model.inline_tensors import FREE_INITIALIZERS, as_nodes
 from graphprune.model.messages import copy_but
 from graphprune.placement import Placement
 from graphprune.resizing import PrunedNode, Resizing
@@ -30,15 +31,13 @@ __all__ = ["prune"]
 Array = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]
 
-_FREE_INITIALIZERS = 4
-
 
 @dataclass
 class _Changes:
     """What the surgery does to the graph, before anything is written."""
 
     inputs: dict[tuple[int, int], str] = field(default_factory=dict)
-    attributes: dict[int, dict[str, int | list[int] | None]] = field(default_factory=dict)
+    attributes: dict[int, dict[str, int | float | list[int] | None]] = field(default_factory=dict)
     added: list[TensorProto] = field(default_factory=list)
     scaled: dict[int, float] = field(default_factory=dict)
 
@@ -170,9 +169,10 @@ class _Writer:
         copy_but(self.source.graph, graph, "node", "initializer", "input", "value_info")
         nodes = self._nodes()
         new = [*self.placement.copies, *self.changes.added]
-        if self.source.ir_version < _FREE_INITIALIZERS:
+        if self.source.ir_version < FREE_INITIALIZERS:
             # Before IR version 4 every initializer must be a graph input, and the inputs are not ours to change.
-            graph.node.extend(helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in new)
+            opset = self.analysis.graph.opset
+            graph.node.extend(node for tensor in new for node in as_nodes(tensor, opset))
             new = []
         graph.node.extend(nodes)
         graph.initializer.extend(self.placement.in_place.get(t.name, t) for t in self.source.graph.initializer)
@@ -230,7 +230,7 @@ class _Writer:
         return helper.make_node("Mul", inputs, [name], name=label)
 
 
-def _set_attribute(proto: NodeProto, name: str, value: int | list[int] | None) -> None:
+def _set_attribute(proto: NodeProto, name: str, value: int | float | list[int] | None) -> None:
     """Set an attribute in place, so that whatever else it says stays; None drops it."""
     at = next((at for at, attribute in enumerate(proto.attribute) if attribute.name == name), None)
     if at is not None and value is None:
