@@ -26,6 +26,8 @@ RELATIVE = 1e-4
 FLOOR_FACTOR = 10.0
 WIDEST = 1e-3
 """No measured floor may excuse more than this (in the precision of float32)."""
+FEW = 0.01
+"""Share of rounded values that may fall on the other side of a tie."""
 _CHUNK = 1 << 27
 
 
@@ -56,7 +58,7 @@ def make_inputs(spec: dict[str, Any], kind: str, *, moved: bool = False, seed: i
         if dtype.kind == "f":
             value = random.standard_normal(info["shape"]) * {"zeros": 0.0, "large": 10.0}.get(kind, 1.0)
             if moved:
-                step = np.finfo(dtype).eps * np.where(value == 0.0, 1.0, value)
+                step = max(np.finfo(dtype).eps, spec.get("grain", 0.0)) * np.where(value == 0.0, 1.0, value)
                 value = value + step * random.choice([-1.0, 1.0], info["shape"])
         else:
             value = random.integers(0, 2, info["shape"])
@@ -78,6 +80,7 @@ class Comparison:
         self.worst: dict[str, Any] = {"error": 0.0, "tolerance": RELATIVE, "tensor": "", "failed": False}
         self.compared = 0
         self.switches: Feeds = {}
+        self.cuts: dict[str, Feeds] = {}
 
     def run(self) -> dict[str, Any]:
         """Compare with every way in which pruned branches can be taken; returns what to report."""
@@ -85,6 +88,7 @@ class Comparison:
         failures = []
         for path in self.spec["branches"] or [{}]:
             self.switches = {name: np.asarray(value) for name, value in path.items()}
+            self.cuts = {}
             try:
                 if path:
                     self.masked.run(None, {**self._inputs("normal"), **self.masks})
@@ -128,16 +132,34 @@ class Comparison:
         names = [tensor["name"] for _, tensor in chunk]
         feeds = self._inputs(kind)
         expected = self.masked.run(names, {**feeds, **self.masks})
-        found = self.pruned.run(names, feeds)
+        found = self.pruned.run(
+            [tensor.get("own", tensor["name"]) for _, tensor in chunk], {**feeds, **self._fed(kind)}
+        )
         moved = self.masked.run(names, {**self._inputs(kind, moved=True), **self.masks})
         for at, (number, tensor) in enumerate(chunk):
             if not tensor["compare"]:
                 continue
             wanted = self._cut(number, expected[at])
-            noise = deviation(wanted, self._cut(number, moved[at]))
-            allowed = tolerance(wanted.dtype, noise)
+            if tensor.get("cut") in ("few", "all"):
+                self._record(tensor["name"], stepped(wanted, found[at]), FEW if tensor["cut"] == "few" else 1.0)
+                continue
+            # Behind a rounding operator both go on from the same values, and only the last stretch rounds.
+            noise = 0.0 if tensor.get("behind") else deviation(wanted, self._cut(number, moved[at]))
+            allowed = tolerance(wanted.dtype, noise, tensor.get("grain", 0.0))
             if kind == "normal" or FLOOR_FACTOR * noise <= allowed:
                 self._record(tensor["name"], deviation(wanted, found[at]), allowed)
+
+    def _fed(self, kind: str) -> Feeds:
+        """Return what the pruned model is fed with where it is cut: the kept slices of the masked original's values."""
+        if kind not in self.cuts:
+            cut = [(number, tensor["name"]) for number, tensor in self.tensors if tensor.get("cut")]
+            names = [name for _, name in cut]
+            values = self.masked.run(names, {**self._inputs(kind), **self.masks}) if names else []
+            self.cuts[kind] = {
+                name: np.asarray(self._cut(number, value), order="C")
+                for (number, name), value in zip(cut, values, strict=True)
+            }
+        return self.cuts[kind]
 
     def _record(self, name: str, error: float, allowed: float) -> None:
         self.compared += 1
@@ -177,17 +199,41 @@ def deviation(expected: Array, found: Array) -> float:
         expected, found = expected[finite], found[finite]
         if not expected.size:
             return 0.0
-    scale = float(np.abs(expected).max())
+    scale = float(np.abs(expected.astype(np.float64)).max())
     error = float(np.abs(expected.astype(np.float64) - found).max())
     if not np.isfinite(error):
         return float("inf")
     return error / scale if scale > 0 else error
 
 
-def tolerance(dtype: np.dtype[Any], noise: float) -> float:
-    """Return what rounding may explain for a tensor whose noise floor was measured."""
-    unit = float(np.finfo(dtype).eps) / float(np.finfo(np.float32).eps) if dtype.kind == "f" else 1.0
-    unit = max(unit, 1.0) ** 0.5
+def stepped(expected: Array, found: Array) -> float:
+    """Return the share of rounded values that differ, which they may by one step; inf where one differs by more.
+
+    A step is 1 for integers and whole floats. Floats that were rounded to a coarser grid may be a quarter apart.
+    """
+    if expected.shape != found.shape:
+        return float("inf")
+    if not expected.size:
+        return 0.0
+    apart = np.abs(expected.astype(np.float64) - found.astype(np.float64))
+    whole = expected.dtype.kind != "f" or bool((expected == np.rint(expected)).all())
+    furthest = 1.0 if whole else float(np.abs(expected).max()) / 4
+    if not float(apart.max()) <= furthest:
+        return float("inf")
+    moved = int((apart > (0.0 if whole else RELATIVE * float(np.abs(expected).max()))).sum())
+    return 0.0 if moved <= 1 else moved / expected.size
+
+
+def tolerance(dtype: np.dtype[Any], noise: float, grain: float = 0.0) -> float:
+    """Return what rounding may explain for a tensor whose noise floor was measured.
+
+    Parameters
+    ----------
+    grain : float
+        Relative precision of the coarsest float type on the way to the tensor.
+    """
+    eps = max(float(np.finfo(dtype).eps), grain) if dtype.kind == "f" else grain
+    unit = max(eps / float(np.finfo(np.float32).eps), 1.0) ** 0.5
     return min(max(RELATIVE * unit, FLOOR_FACTOR * noise), WIDEST * unit)
 
 

@@ -48,6 +48,7 @@ class Kept:
     def __init__(self, analysis: Analysis, keep: Mask) -> None:
         self._grouping = analysis.grouping
         self._keep = keep
+        self.all = bool(keep.all())
         self._masks: dict[tuple[int, int, int], Mask] = {}
 
     def mask(self, labels: Labels) -> Mask:

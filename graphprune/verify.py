@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,11 @@ from onnx import ModelProto, TensorProto, TypeProto, helper
 from graphprune.analysis import Analysis
 from graphprune.errors import VerificationError
 from graphprune.model.load import Model
+from graphprune.model.survey import survey
+from graphprune.model.widening import NARROW, widened
 from graphprune.model.write import save
 from graphprune.oracle import Oracle, build_oracle, discrete_names, force_branches, force_inputs, pruned_branches
+from graphprune.rounding import OWN, behind, cut_kind, cut_roundings, roundings
 from graphprune.sandbox import ChildError, run_child
 from graphprune.surgery import Kept
 
@@ -31,7 +35,9 @@ __all__ = ["Verification", "verify_pruned"]
 
 Mask = npt.NDArray[np.bool_]
 
-_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_WIDENED = "compared as float32 copies of both models: onnxruntime cannot run all operators in their own type here"
 _MOVES_NOTHING = 1e-3
 
 
@@ -54,6 +60,8 @@ class Verification:
         How far masking moved the outputs, relative: a check that moves nothing proves nothing.
     compared : int
         Number of tensors compared.
+    note : str
+        What else there is to know: whether copies in another type were compared.
     """
 
     status: str
@@ -62,6 +70,7 @@ class Verification:
     tensor: str
     effect: float
     compared: int
+    note: str = ""
 
     @property
     def ok(self) -> bool:
@@ -88,21 +97,42 @@ def verify_pruned(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: flo
         If one of the models does not run, or not in time.
     """
     kept = Kept(analysis, keep)
+    narrow = {held.tensor.data_type for held in survey(analysis.model.proto).tensors} & NARROW
+    try:
+        if TensorProto.BFLOAT16 not in narrow:
+            return _compare(analysis, kept, pruned, timeout, wide=False)
+    except ChildError as error:
+        if not narrow or not _no_kernel(error):
+            raise _unverified(error) from error
+    try:
+        return _compare(analysis, kept, pruned, timeout, wide=True)
+    except ChildError as error:
+        raise _unverified(error) from error
+
+
+def _no_kernel(error: ChildError) -> bool:
+    """Whether onnxruntime lacks an operator for some type, which a copy in float32 may get around."""
+    return "NotImplemented" in error.message or "NOT_IMPLEMENTED" in error.message or "InvalidGraph" in error.message
+
+
+def _unverified(error: ChildError) -> VerificationError:
+    return VerificationError(
+        f"the pruned model could not be verified: {error.message}",
+        hint="check that the original runs in onnxruntime; --input-shape NAME=1x3x64x64 makes it faster",
+    )
+
+
+def _compare(analysis: Analysis, kept: Kept, pruned: Model, timeout: float, *, wide: bool) -> Verification:
+    """Let a child process compare both models, or copies of both in float32 if `wide`."""
     oracle = build_oracle(analysis, kept.mask)
     with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
         place = Path(folder)
-        _prepare(place, analysis, kept, oracle, pruned)
-        try:
-            result = run_child("graphprune.comparison", place, timeout)
-        except ChildError as error:
-            raise VerificationError(
-                f"the pruned model could not be verified: {error.message}",
-                hint="check that the original runs in onnxruntime; --input-shape NAME=1x3x64x64 makes it faster",
-            ) from error
-    return _judge(result, removed=not bool(keep.all()))
+        _prepare(place, analysis, kept, (oracle, pruned), wide=wide)
+        result = run_child("graphprune.comparison", place, timeout)
+    return _judge(result, removed=not kept.all, note=_WIDENED if wide else "")
 
 
-def _judge(result: dict[str, object], *, removed: bool) -> Verification:
+def _judge(result: dict[str, object], *, removed: bool, note: str) -> Verification:
     failed = bool(result["failed"])
     effect = float(str(result["effect"]))
     vacuous = removed and effect < _MOVES_NOTHING
@@ -113,30 +143,26 @@ def _judge(result: dict[str, object], *, removed: bool) -> Verification:
         tensor=str(result["tensor"]),
         effect=effect,
         compared=int(str(result["compared"])),
+        note=note,
     )
 
 
-def _prepare(place: Path, analysis: Analysis, kept: Kept, oracle: Oracle, pruned: Model) -> None:
+def _prepare(place: Path, analysis: Analysis, kept: Kept, models: tuple[Oracle, Model], *, wide: bool) -> None:
     """Write both models, the masks and what is to be compared into the child's folder."""
-    dims = analysis.shapes.dims
-    names = _comparable(analysis, pruned)
-    discrete = discrete_names(analysis)
+    oracle, pruned = models
+    shared = {name for node in pruned.proto.graph.node for name in node.output if name}
+    cuts = roundings(analysis, shared)
+    names = list(dict.fromkeys((*_comparable(analysis, shared), *cuts)))
     branches = pruned_branches(analysis, kept.mask)
-    ends = _ends(analysis, discrete)
+    grains = _Grains(analysis, wide=wide)
     spec = {
         "inputs": {
-            name: {"shape": shape, "dtype": _dtype(analysis, name)} for name, shape in analysis.input_shapes.items()
+            name: {"shape": shape, "dtype": _dtype(analysis, name, wide=wide)}
+            for name, shape in analysis.input_shapes.items()
         },
+        "grain": grains.coarsest,
         "branches": [_switches(path, branches) for path in branches],
-        "tensors": [
-            {
-                "name": name,
-                "elements": int(np.prod(dims.get(name, ()))),
-                "compare": name not in discrete,
-                "end": name in ends,
-            }
-            for name in names
-        ],
+        "tensors": _tensors(analysis, names, cuts, grains),
     }
     masks: dict[str, Any] = {}
     for number, name in enumerate(names):
@@ -151,14 +177,56 @@ def _prepare(place: Path, analysis: Analysis, kept: Kept, oracle: Oracle, pruned
     proto.CopyFrom(force_branches(pruned.proto, branches))
     for model in (masked, proto):
         _expose(model, names, analysis)
-    save(analysis.model.replaced(masked), place / "masked.onnx")
-    save(pruned.replaced(proto), place / "pruned.onnx")
+    cut_roundings(proto, {name: analysis.shapes.dtypes[name] for name in cuts})
+    for source, file in ((analysis.model.replaced(masked), "masked.onnx"), (pruned.replaced(proto), "pruned.onnx")):
+        save(widened(source) if wide else source, place / file)
     (place / "spec.json").write_text(json.dumps(spec), "utf-8")
 
 
-def _comparable(analysis: Analysis, pruned: Model) -> list[str]:
+def _tensors(analysis: Analysis, names: list[str], cuts: list[str], grains: _Grains) -> list[dict[str, Any]]:
+    """Say how each tensor is compared (see `comparison`)."""
+    discrete = discrete_names(analysis)
+    ends, later = _ends(analysis, discrete), behind(analysis, cuts)
+    dims, cut = analysis.shapes.dims, set(cuts)
+    return [
+        {
+            "name": name,
+            "own": name + OWN if name in cut else name,
+            "elements": int(np.prod(dims.get(name, ()))),
+            "compare": name not in discrete,
+            "end": name in ends,
+            "behind": name in later,
+            "cut": cut_kind(analysis, name) if name in cut else "",
+            "grain": grains.of(name),
+        }
+        for name in names
+    ]
+
+
+class _Grains:
+    """The coarsest float type on the way to each value, as its relative precision: a cast does not make it finer."""
+
+    def __init__(self, analysis: Analysis, *, wide: bool) -> None:
+        self._wide = wide
+        self._dtypes = analysis.shapes.dtypes
+        self._found: dict[str, float] = {}
+        for node in analysis.graph.nodes:
+            if not all(name in analysis.shapes.constant for name in node.outputs):
+                before = max((self.of(name) for name in (*node.inputs, *node.captured)), default=0.0)
+                self._found.update((name, max(before, self._own(name))) for name in node.outputs)
+        self.coarsest = max((self.of(name) for name in (*analysis.graph.inputs, *self._found)), default=0.0)
+
+    def of(self, name: str) -> float:
+        """Return the precision of a value, 0 where it is no float."""
+        return self._found.get(name, self._own(name))
+
+    def _own(self, name: str) -> float:
+        elem_type = self._dtypes.get(name, TensorProto.UNDEFINED)
+        return float(np.finfo(np.float32 if self._wide else np.float16).eps) if elem_type in _HALVES else 0.0
+
+
+def _comparable(analysis: Analysis, shared: Collection[str]) -> list[str]:
     """Floating-point values that both models have; graph outputs also where their shape is not known."""
-    shared = {name for node in pruned.proto.graph.node for name in node.output if name}
     outputs = {value.name: value.type.tensor_type.elem_type for value in analysis.graph.proto.graph.output}
     dims, dtypes = analysis.shapes.dims, {**outputs, **analysis.shapes.dtypes}
     return [
@@ -189,8 +257,9 @@ def _ends(analysis: Analysis, discrete: set[str]) -> set[str]:
     return ends
 
 
-def _dtype(analysis: Analysis, name: str) -> str:
-    return str(helper.tensor_dtype_to_np_dtype(analysis.graph.inputs[name].tensor_type.elem_type))
+def _dtype(analysis: Analysis, name: str, *, wide: bool) -> str:
+    elem_type = analysis.graph.inputs[name].tensor_type.elem_type
+    return "float32" if wide and elem_type in NARROW else str(helper.tensor_dtype_to_np_dtype(elem_type))
 
 
 def _expose(model: ModelProto, names: list[str], analysis: Analysis) -> None:

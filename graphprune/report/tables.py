@@ -87,7 +87,7 @@ def check_line(found: Verification) -> str:
     if found.status == "vacuous":
         effect += ", so little that this proves nothing"
     equal = f"{found.compared} tensors equal the masked original to {found.error:.1e} ({found.tolerance:.1e} allowed)"
-    return f"{equal}; {effect}"
+    return "; ".join(part for part in (equal, effect, found.note) if part)
 
 
 def plan_tables(plan: Plan) -> RenderableType:
