@@ -164,7 +164,8 @@ class Operator:
                 live.append(vector)
             else:
                 scale *= len(vector)
-        products, costs = ((scale, tuple(live)),), self.space.costs
+        products: tuple[tuple[int, Axes], ...] = ((scale, tuple(live)),)
+        costs = self.space.costs
         if costs and costs[-1].node is self.node:
             first = costs.pop()
             products, inner, outer = (*first.products, *products), first.inner, first.outer

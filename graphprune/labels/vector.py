@@ -17,7 +17,7 @@ from math import gcd, lcm
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Digit", "Ints", "Labels", "concatenate", "matched", "pairs", "stay"]
+__all__ = ["Digit", "Ints", "Labels", "all_matched", "concatenate", "matched", "pairs", "stay"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -125,3 +125,9 @@ def matched(first: Labels, second: Labels) -> tuple[Ints, Ints]:
         return first.base, second.base
     left, right = pairs(Digit(first.repeat, len(first.base)), Digit(second.repeat, len(second.base)))
     return first.base[left], second.base[right]
+
+
+def all_matched(*matches: tuple[Labels, Labels]) -> tuple[Ints, Ints]:
+    """Return the pairs of labels at the same positions of several pairs of equally long vectors."""
+    found = [matched(first, second) for first, second in matches]
+    return np.concatenate([left for left, _ in found]), np.concatenate([right for _, right in found])

@@ -6,6 +6,7 @@ forbids removing them. Where an operator also spells out sizes, its adapter stan
 """
 
 from graphprune.labels.rules import (
+    attention,
     control,
     convolution,
     einsum,
@@ -14,16 +15,21 @@ from graphprune.labels.rules import (
     joining,
     linear,
     normalization,
+    ordering,
     pooling,
     recurrent,
     reduction,
     regrouping,
     resampling,
+    sampling,
     scaling,
+    scattering,
     selection,
+    special_convolution,
 )
 
 __all__ = [
+    "attention",
     "control",
     "convolution",
     "einsum",
@@ -32,11 +38,15 @@ __all__ = [
     "joining",
     "linear",
     "normalization",
+    "ordering",
     "pooling",
     "recurrent",
     "reduction",
     "regrouping",
     "resampling",
+    "sampling",
     "scaling",
+    "scattering",
     "selection",
+    "special_convolution",
 ]

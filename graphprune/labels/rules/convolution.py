@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-
 from graphprune.labels.adapt import Edits, Pruned, adapter
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
-from graphprune.labels.space import Alternative, Role
-from graphprune.labels.vector import Ints, Labels, matched, stay
+from graphprune.labels.space import Alternative, Axes, Role
+from graphprune.labels.vector import Labels, all_matched, stay
+
+_NO_ROLE: list[Role] = [""] * 8
 
 
 @rule("Conv")
@@ -20,10 +20,20 @@ def conv(op: Operator) -> None:
 
     With groups see `_grouped`. A depthwise convolution is one channel (or a multiplier of rows) per group.
     """
+    x, w = op.labels(0), conv_weight(op)
+    if op.has(2):
+        op.tie(2, (w[0],))
+    y = (x[0], w[0], *(window(op, x[axis], axis) for axis in range(2, len(x))))
+    op.cost((y[0], *y[2:]), w[1], y[1], prod(op.shape(1)[2:]))
+    op.set(0, y)
+
+
+def conv_weight(op: Operator) -> Axes:
+    """Tie the channels of input 0 to those of the kernel, input 1, and return its labels."""
     groups = op.node.attribute("group", 1)
     shape = op.shape(1)
     rows: Role = "out" if shape[1] > 1 or groups == 1 else "per_channel"
-    w = op.operand(1, (rows, "in", *[""] * (len(shape) - 2)))
+    w = op.operand(1, [rows, "in", *_NO_ROLE[: len(shape) - 2]])
     x = op.labels(0)
     if groups == 1:
         op.unite(x[1], w[1])
@@ -33,11 +43,7 @@ def conv(op: Operator) -> None:
         op.contract(0, 1)
         _grouped(op, groups, x[1], w[0], w[1])
     op.freeze(w[2:], "convolution kernel", "is a spatial axis of a kernel")
-    if op.has(2):
-        op.tie(2, (w[0],))
-    y = (x[0], w[0], *(window(op, x[axis], axis) for axis in range(2, len(x))))
-    op.cost((y[0], *y[2:]), w[1], y[1], prod(shape[2:]))
-    op.set(0, y)
+    return w
 
 
 @rule("ConvTranspose")
@@ -45,8 +51,8 @@ def conv_transpose(op: Operator) -> None:
     """As `Conv` with the roles of the first two weight axes exchanged: W is (inputs, outputs / groups, ...)."""
     groups = op.node.attribute("group", 1)
     shape = op.shape(1)
-    rows: Role = "out"
-    w = op.operand(1, ("in" if groups == 1 or shape[1] > 1 else "per_channel", rows, *[""] * (len(shape) - 2)))
+    rows: Role = "in" if groups == 1 or shape[1] > 1 else "per_channel"
+    w = op.operand(1, [rows, "out", *_NO_ROLE[: len(shape) - 2]])
     x = op.labels(0)
     if groups == 1:
         op.unite(x[1], w[0])
@@ -89,20 +95,14 @@ def _grouped(op: Operator, groups: int, x: Labels, y: Labels, inner: Labels, row
         op.freeze(inner, "grouped convolution", "its input channels stay")
         return
     group = op.space.fresh(groups)
-    whole = _pairs((x, Labels(group.base, len(x) // groups)), (y, Labels(group.base, len(y) // groups)))
+    whole = all_matched((x, Labels(group.base, len(x) // groups)), (y, Labels(group.base, len(y) // groups)))
     alternatives = [Alternative("whole groups", *whole, inner.base)]
     if len(x) > groups and len(y) > groups:
         other = op.space.fresh((len(y) if rows is None else len(x)) // groups)
         first, second = (inner, other) if rows is None else (other, inner)
-        each = _pairs((x, Labels(first.base, 1, groups)), (y, Labels(second.base, 1, groups)))
+        each = all_matched((x, Labels(first.base, 1, groups)), (y, Labels(second.base, 1, groups)))
         alternatives.append(Alternative("a slice of each group", *each, group.base, sides=2))
     op.space.choose(op.node, alternatives)
-
-
-def _pairs(*matches: tuple[Labels, Labels]) -> tuple[Ints, Ints]:
-    """All pairs of labels of several equally long vectors."""
-    found = [matched(first, second) for first, second in matches]
-    return np.concatenate([left for left, _ in found]), np.concatenate([right for _, right in found])
 
 
 def window(op: Operator, labels: Labels, axis: int) -> Labels:

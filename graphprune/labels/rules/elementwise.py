@@ -32,7 +32,8 @@ UNARY = (
 )
 BROADCASTING = (
     *("Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual"),
-    *("Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor"),
+    *("Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Sub", "Sum"),
+    *("SwiGLU", "Where", "Xor"),
 )
 _NOT_MASKABLE = {("Div", 1), ("Mod", 1), ("Pow", 1), ("Where", 0)}
 """Operands that must not become zero: divisors and exponents, and conditions."""

@@ -66,5 +66,5 @@ def adapt_split(op: Pruned) -> Edits:
         return Edits()
     if op.version < 13:
         return Edits(attributes={"split": sizes})
-    attributes: dict[str, int | list[int] | None] = {"num_outputs": None} if op.version >= 18 else {}
+    attributes: dict[str, int | float | list[int] | None] = {"num_outputs": None} if op.version >= 18 else {}
     return Edits(attributes=attributes, inputs={1: np.asarray(sizes, dtype=np.int64)})
