@@ -152,7 +152,7 @@ class _Nodes:
                 self._add(tensor)
 
     def _constants(self, nodes: Sequence[NodeProto]) -> int:
-        """Take the new constants that stand in front where initializers are not free; return how many nodes they are."""
+        """Take the new constants that stand in front where initializers are not free; return how many nodes that is."""
         count = 0
         while self._proto.ir_version < FREE_INITIALIZERS:
             found = from_nodes(nodes[count : count + 2])
