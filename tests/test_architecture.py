@@ -22,6 +22,8 @@ LAYERS = (
     ("graphprune.training", "graphprune.recover", "graphprune.report", "graphprune.export"),
     ("graphprune.verify",),
     ("graphprune.surgery", "graphprune.fidelity", "graphprune.calibrate"),
+    ("graphprune.explanation", "graphprune.network"),
+    ("graphprune.incidence",),
     ("graphprune.analysis",),
     ("graphprune.solvers",),
     ("graphprune.budget", "graphprune.cost", "graphprune.plan", "graphprune.plan_check"),
