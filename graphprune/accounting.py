@@ -19,7 +19,7 @@ from graphprune.labels.operator import Scope
 from graphprune.labels.space import Cost, Use
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
-from graphprune.model.tensors import count_bytes
+from graphprune.model.tensors import count_bits
 
 __all__ = ["Accounts", "Layer"]
 
@@ -46,7 +46,7 @@ class _Stored:
     """A stored (or folded) tensor and the different ways in which its readers slice it."""
 
     elements: int
-    size: int
+    bits: int
     is_float: bool
     ways: dict[tuple[bytes, ...], tuple[Length, ...]] = field(default_factory=dict)
 
@@ -80,7 +80,7 @@ class Accounts:
         params = [
             term for stored in self._tensors.values() if stored.is_float for term in _terms(stored, stored.elements)
         ]
-        size = [term for stored in self._tensors.values() for term in _terms(stored, stored.size)]
+        size = [term for stored in self._tensors.values() for term in _terms(stored, stored.bits, parts=8)]
         return CostModel(sizes, Polynomial(flops, sizes), Polynomial(params, sizes), Polynomial(size, sizes))
 
     def _length(self, labels: Labels) -> tuple[Length, bytes]:
@@ -126,7 +126,7 @@ class Accounts:
         tensors: dict[str, _Stored] = {}
         for name, tensor in self._stored():
             counted = (tensor.data_type in _FLOATS and len(tensor.dims) > 0) or name in scope.quantised
-            tensors[name] = _Stored(prod(tensor.dims), count_bytes(tensor), counted)
+            tensors[name] = _Stored(prod(tensor.dims), count_bits(tensor), counted)
         roots = {use.tensor: scope.constants.trace(use.tensor) for use in scope.space.uses}
         folded = [name for name in dict.fromkeys(root.tensor for root in roots.values()) if name not in tensors]
         for source in scope.constants.absorbed(folded):
@@ -157,7 +157,7 @@ class Accounts:
         """Count a computed constant as if it were stored."""
         shapes = self._scope.shapes
         probe = TensorProto(data_type=shapes.dtypes.get(name, TensorProto.FLOAT), dims=shapes.dims[name])
-        return _Stored(prod(shapes.dims[name]), count_bytes(probe), probe.data_type in _FLOATS)
+        return _Stored(prod(shapes.dims[name]), count_bits(probe), probe.data_type in _FLOATS)
 
     def _add_whole_readers(self, tensors: dict[str, _Stored]) -> None:
         """Count readers without a recorded use: they read their constant whole."""
@@ -176,12 +176,17 @@ def _rest(axes: Iterable[Labels]) -> int:
     return prod(len(axis) for axis in axes if not axis.live)
 
 
-def _terms(stored: _Stored, total: int) -> Iterable[Term]:
-    """One term per way in which the tensor is read; `total` elements or bytes at full size."""
+def _terms(stored: _Stored, total: int, parts: int = 1) -> Iterable[Term]:
+    """One term per way in which the tensor is read; `total` elements or bits at full size, `parts` of them to count."""
     for lengths in stored.ways.values():
         if not lengths:
-            yield Term(total, ())
+            yield Term(total, (), parts)
             continue
         full = prod(length.full for length in lengths)
-        # Bytes per element times elements; sub-byte types round up once per tensor.
-        yield Term(total // full, lengths) if full and total % full == 0 else Term(total, ())
+        each, rest = divmod(total, full) if full else (0, total)
+        if rest:
+            yield Term(total, (), parts)
+        elif each % parts:
+            yield Term(each, lengths, parts)
+        else:
+            yield Term(each // parts, lengths)

@@ -8,7 +8,7 @@ polynomial with integer coefficients, so what is predicted here is what is count
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -50,10 +50,15 @@ _NO_GROUPS: Widths = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """``scale`` times the product of some lengths."""
+    """``scale`` times the product of some lengths, over `parts` (rounded up): bits of small types fill whole bytes."""
 
     scale: int
     lengths: tuple[Length, ...]
+    parts: int = 1
+
+    def of(self, lengths: Iterable[int]) -> int:
+        """Return the value for lengths of its axes."""
+        return -(-self.scale * prod(lengths) // self.parts)
 
 
 class Polynomial:
@@ -70,9 +75,7 @@ class Polynomial:
 
     def __init__(self, terms: Sequence[Term], sizes: Widths) -> None:
         self.sizes = sizes
-        self.constant = sum(
-            term.scale * prod(length.constant for length in term.lengths) for term in terms if _fixed(term)
-        )
+        self.constant = sum(term.of(length.constant for length in term.lengths) for term in terms if _fixed(term))
         live = [term for term in terms if not _fixed(term)]
         factors = max((len(term.lengths) for term in live), default=1)
         self._shape = (len(live), factors)
@@ -80,6 +83,7 @@ class Polynomial:
         largest = sum(float(term.scale) * prod(float(length.full) for length in term.lengths) for term in live)
         dtype: type = np.int64 if largest < _EXACT_IN_INT64 else object
         self._scale: npt.NDArray[Any] = np.array([term.scale for term in live], dtype=dtype)
+        self._parts: npt.NDArray[Any] = np.array([term.parts for term in live], dtype=dtype)
         self._base = np.array([length.constant for length in lengths], dtype=np.int64)
         self._matrix = _matrix(lengths, len(sizes))
         self._columns = csc_array(self._matrix)
@@ -91,7 +95,7 @@ class Polynomial:
     def __call__(self, widths: Widths) -> int:
         """Return the value at these widths (int64, shape (groups,))."""
         factors = self.lengths(np.asarray(widths, dtype=np.int64)).astype(self._scale.dtype, copy=False)
-        return int(self.constant + (self._scale * factors.prod(axis=1)).sum())
+        return int(self.constant - (-self._scale * factors.prod(axis=1) // self._parts).sum())
 
     def change(self, widths: Widths, group: int, width: int) -> int:
         """Return by how much the value changes if `group` moves from ``widths[group]`` to `width`."""
@@ -106,7 +110,8 @@ class Polynomial:
         step[rows] = self._columns.data[column] * (width - int(widths[group]))
         old = before.reshape(len(terms), -1).astype(self._scale.dtype, copy=False)
         new = (before + step[at]).reshape(len(terms), -1).astype(self._scale.dtype, copy=False)
-        return int((self._scale[terms] * (new.prod(axis=1) - old.prod(axis=1))).sum())
+        scale, parts = -self._scale[terms], self._parts[terms]
+        return int((scale * old.prod(axis=1) // parts - scale * new.prod(axis=1) // parts).sum())
 
 
 class Sum:
@@ -117,7 +122,7 @@ class Sum:
 
     def __call__(self, widths: Widths) -> int:
         """Return the value at these widths (int64, shape (groups,))."""
-        return sum(term.scale * prod(length.at(widths) for length in term.lengths) for term in self._terms)
+        return sum(term.of(length.at(widths) for length in term.lengths) for term in self._terms)
 
 
 def _fixed(term: Term) -> bool:
@@ -149,9 +154,10 @@ class CostModel:
         Two per multiply-add of Conv, ConvTranspose, Gemm, MatMul, Einsum, recurrent and attention
         operators, for one run with the analysed input shapes.
     params : Polynomial
-        Elements of all floating-point tensors stored in the file; scalars (a factor, an epsilon) do not count.
+        Elements of all tensors of real numbers stored in the file, quantised ones too; scalars (a factor, an epsilon)
+        do not count.
     size : Polynomial
-        Bytes of all tensors stored in the file.
+        Bytes of all tensors stored in the file; values of less than a byte are packed.
     """
 
     sizes: Widths

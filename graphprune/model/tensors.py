@@ -22,7 +22,7 @@ from graphprune.errors import ModelFileError, UnsafeModelError, quote
 from graphprune.model.external import DataFile, Extent, check_sum, data_folders, open_data_file, read_extent
 from graphprune.model.survey import HeldTensor
 
-__all__ = ["DATA_FIELDS", "TensorStore", "check_tensor", "count_bytes", "is_external"]
+__all__ = ["DATA_FIELDS", "TensorStore", "check_tensor", "count_bits", "count_bytes", "is_external"]
 
 _MAX_RANK: Final = 16
 _BYTE: Final = 8
@@ -45,10 +45,14 @@ def is_external(tensor: onnx.TensorProto) -> bool:
     return tensor.data_location == onnx.TensorProto.EXTERNAL
 
 
+def count_bits(tensor: onnx.TensorProto) -> int:
+    """Return the bits that the values of `tensor` take in packed form (strings: 0)."""
+    return math.prod(tensor.dims) * _BITS.get(tensor.data_type, 0)
+
+
 def count_bytes(tensor: onnx.TensorProto) -> int:
-    """Return the bytes that the values of `tensor` take in packed form (strings: 0)."""
-    bits: int = math.prod(tensor.dims) * _BITS.get(tensor.data_type, 0)
-    return (bits + 7) // 8
+    """Return the bytes that hold these bits."""
+    return (count_bits(tensor) + 7) // 8
 
 
 def check_tensor(tensor: onnx.TensorProto, where: str) -> None:
