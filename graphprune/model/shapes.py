@@ -34,6 +34,10 @@ _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
 
+_BOUNDED = frozenset({"ConstantOfShape", "Expand", "Range", "Tile"})
+_GROWING = frozenset({"CenterCropPad", "Col2Im", "MaxUnpool", "OneHot", "Pad", "Resize", "Upsample"})
+"""Operators whose output may be larger than their inputs together because an input says so."""
+
 
 @dataclass
 class Shapes:
@@ -286,19 +290,13 @@ class _Forward:
             return
         if any(name and name not in result.values for name in node.inputs):
             return
-        known = [self.types.get(name) for name in node.outputs]
-        for type_proto in known:
-            probe = Shapes()
-            _record(probe, "", type_proto)
-            if "" in probe.dims and not _small(probe.dims[""]):
-                return
         if (
             node.op_type == "Constant"
             and isinstance(node.attribute("value"), TensorProto)
             and not _small(node.attribute("value").dims)
         ):
             return
-        if node.op_type in ("ConstantOfShape", "Expand", "Tile", "Range") and not _bounded(node, result):
+        if self._unfolds(node):
             return
         try:
             outputs = evaluate(node, [result.values[name] if name else None for name in node.inputs], self.graph.opsets)
@@ -307,6 +305,19 @@ class _Forward:
         for name, value in zip(node.outputs, outputs, strict=False):
             if name and value.size <= LARGEST_VALUE:
                 result.values[name] = value
+
+    def _unfolds(self, node: Node) -> bool:
+        """Whether the outputs are, or may be, too large to be evaluated; found out before anything is allocated."""
+        if node.op_type in _BOUNDED and not _bounded(node, self.result):
+            return True
+        dims = self.result.dims
+        for name in node.outputs:
+            _record(self.result, name, self.types.get(name))
+        if any(name and name not in dims for name in node.outputs):
+            self._infer_alone(node)
+        known = [dims[name] for name in node.outputs if name in dims]
+        unknown = len(known) < sum(1 for name in node.outputs if name)
+        return not all(_small(size) for size in known) or (unknown and node.op_type in _GROWING)
 
     def _shape(self, node: Node) -> None:
         """Record the output shapes: by value, by the whole-graph pass, or by inferring this node alone."""
