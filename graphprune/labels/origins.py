@@ -55,6 +55,8 @@ class Origins:
 
     def of_node(self, node: Node, size: int) -> Origin | None:
         """Return why an axis of `size` slices that `node` reads is whole, or None where it reads no such axis."""
+        if size == 1:
+            return None
         key = node.index, size
         if key not in self._known:
             self._known[key] = self._walk(node, size)
@@ -67,6 +69,8 @@ class Origins:
         node = self._scope.graph.producer.get(name)
         if node is None:
             return Origin(Reason("whole axis", None, _NONE))
+        if size == 1:
+            return Origin(_whole(node).reason)
         return self._made_whole(node, size) or self.of_node(node, size) or _whole(node)
 
     def _walk(self, node: Node, size: int) -> Origin | None:
@@ -91,11 +95,13 @@ class Origins:
         return Origin(_whole(way[-1]).reason, tuple(way)) if way else None
 
     def _made_whole(self, node: Node, size: int) -> Origin | None:
-        """Return the reason that a node itself gave for an axis of this length (or of a fraction: labels repeat)."""
-        for length, reason in self._freezes.get(node.index, ()):
-            if size % length == 0 and length > 1:
-                return Origin(reason, (node,))
-        return None
+        """Return the reason that a node itself gave for an axis of this length that it reads."""
+        freezes = self._freezes.get(node.index, ())
+        if not freezes:
+            return None
+        axes = [axis for name in node.inputs for axis in self._scope.values.get(name, ()) if len(axis) == size]
+        bases = {int((axis.base != 0).sum()) for axis in axes if axis.live}
+        return next((Origin(reason, (node,)) for length, reason in freezes if length in bases), None)
 
     def _next(self, node: Node, size: int, seen: set[str]) -> str | None:
         """Return an input with a whole axis of this length."""

@@ -106,7 +106,8 @@ class _Artist:
     def __init__(self, analysis: Analysis) -> None:
         self.analysis = analysis
         self.total = analysis.cost.flops(analysis.cost.sizes) or 1
-        self.first = analysis.first_freezes
+        self.numbers = {id(reason): number for number, (_, reason) in enumerate(analysis.resolution.freezes)}
+        self.same: dict[int, int] = {}
         self.order: dict[tuple[str, int], None] = {}
         self.blocks: dict[int, _Block] = {}
         self.arrows: dict[tuple[tuple[str, int], tuple[str, int]], tuple[float, dict[str, None]]] = {}
@@ -131,18 +132,26 @@ class _Artist:
                     self.arrows[tail, head] = known + part, {**names, layer.node: None}
 
     def _owners(self, labels: Labels) -> dict[tuple[str, int], int]:
-        """Return groups and reasons along an axis, with their slices; slices that never had a label belong to none."""
+        """Return groups and reasons along an axis, with their slices; those that never had a label belong to none."""
         grouping, times = self.analysis.grouping, labels.repeat * labels.tile
         atoms = grouping.atom_of[labels.base]
         stays: Ints = labels.base[(atoms < 0) & (labels.base != 0)]
-        numbers = self.first[self.analysis.resolution.component[stays]]
+        numbers = self.analysis.first_freezes[self.analysis.resolution.component[stays]]
         found: dict[tuple[str, int], int] = {}
-        for kind, owners in (("group", grouping.group_of[atoms[atoms >= 0]]), ("frozen", numbers[numbers >= 0])):
-            for owner, count in zip(
-                *(column.tolist() for column in np.unique(owners, return_counts=True)), strict=True
-            ):
-                found[kind, owner] = count * times
+        for owner, count in _counts(grouping.group_of[atoms[atoms >= 0]]):
+            found["group", owner] = count * times
+        for number, count in _counts(numbers[numbers >= 0]):
+            key = "frozen", self._behind(number)
+            found[key] = found.get(key, 0) + count * times
         return found
+
+    def _behind(self, number: int) -> int:
+        """Return one number for freezes of the same slices: weights behind a frozen axis are part of it."""
+        if number not in self.same:
+            origin = self.numbers.get(id(self._reason(number)), number)
+            label = self.analysis.resolution.freezes[origin][0][0]
+            self.same[number] = int(self.analysis.first_freezes[self.analysis.resolution.component[label]])
+        return self.same[number]
 
     def finish(self) -> Drawing:
         """Return everything that was taken up, boxes in the order in which they were met."""
@@ -192,3 +201,9 @@ class _Artist:
         node = f" at {reason.node.label}" if reason.node else ""
         detail = reason.text + node
         return Box(f"f{number}", "frozen", reason.kind, detail, block.width, share, True, tuple(block.layers))
+
+
+def _counts(owners: Ints) -> Iterator[tuple[int, int]]:
+    """Yield each number that occurs, and how often."""
+    found, counts = np.unique(owners, return_counts=True)
+    yield from zip(found.tolist(), counts.tolist(), strict=True)
