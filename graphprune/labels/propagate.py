@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from graphprune.labels import rules  # noqa: F401 - importing the package registers the rules
 from graphprune.labels.operator import Operator, Scope
-from graphprune.labels.registry import lookup
+from graphprune.labels.registry import is_blind, lookup
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import stay
 from graphprune.model.constants import Constants
@@ -57,7 +57,7 @@ def _run(scope: Scope, node: Node) -> None:
             "unknown operator", f"{node.op_type} has no rule" if function is None else f"{node.op_type} has a body"
         )
         _freeze_captured(scope, node)
-    elif not _complete(op):
+    elif not (_complete(op) or is_blind(function)):
         op.barrier("unknown shape", "the shapes at this node are not known before the model runs")
     else:
         function(op)

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from graphprune.errors import InternalError
 from graphprune.labels.operator import Operator
 
-__all__ = ["Rule", "lookup", "registered", "rule"]
+__all__ = ["Rule", "is_blind", "lookup", "registered", "rule"]
 
 Rule = Callable[[Operator], None]
 
 _RULES: dict[tuple[str, str], list[tuple[int, Rule]]] = {}
+_BLIND: set[Rule] = set()
 
 
-def rule(*operators: str, since: int = 1, domain: str = "") -> Callable[[Rule], Rule]:
+def rule(*operators: str, since: int = 1, domain: str = "", blind: bool = False) -> Callable[[Rule], Rule]:
     """Register a label rule for one or more operators.
 
     Parameters
@@ -25,6 +26,8 @@ def rule(*operators: str, since: int = 1, domain: str = "") -> Callable[[Rule], 
     since : int
         First operator-set version for which the rule holds; the highest one not above the
         version of the model is used.
+    blind : bool
+        Whether the rule works where shapes are not known, as one that freezes everything does.
 
     Raises
     ------
@@ -33,6 +36,8 @@ def rule(*operators: str, since: int = 1, domain: str = "") -> Callable[[Rule], 
     """
 
     def register(function: Rule) -> Rule:
+        if blind:
+            _BLIND.add(function)
         for name in operators:
             versions = _RULES.setdefault((domain, name), [])
             if any(version == since for version, _ in versions):
@@ -51,6 +56,11 @@ def lookup(domain: str, op_type: str, version: int) -> Rule | None:
         if since <= version:
             found = function
     return found
+
+
+def is_blind(function: Rule) -> bool:
+    """Whether a rule works where shapes are not known."""
+    return function in _BLIND
 
 
 def registered() -> frozenset[tuple[str, str]]:

@@ -7,10 +7,12 @@ forbids removing them. Where an operator also spells out sizes, its adapter stan
 
 from graphprune.labels.rules import (
     attention,
+    contrib,
     control,
     convolution,
     einsum,
     elementwise,
+    frozen,
     integer,
     joining,
     linear,
@@ -30,10 +32,12 @@ from graphprune.labels.rules import (
 
 __all__ = [
     "attention",
+    "contrib",
     "control",
     "convolution",
     "einsum",
     "elementwise",
+    "frozen",
     "integer",
     "joining",
     "linear",
