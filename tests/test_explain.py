@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import astuple
 
 import numpy as np
@@ -38,7 +39,7 @@ def named(proto: ModelProto) -> ModelProto:
     return proto
 
 
-def analysis_of(text: str, weights: dict[str, tuple[int, ...]]) -> Analysis:
+def analysis_of(text: str, weights: Mapping[str, tuple[int, ...]]) -> Analysis:
     return graphprune.analyze(graphprune.load(named(model(text, weights))))
 
 
@@ -90,7 +91,7 @@ def test_everything_that_goes_together_is_listed_once_with_what_couples_it(resid
 def test_every_step_hangs_on_one_that_was_told_before(residual: Analysis) -> None:
     for name in WEIGHTS:
         for group in explain(residual, name).groups:
-            told = {None}
+            told: set[tuple[str, int] | None] = {None}
             for entry in group.companions:
                 assert (entry.after and (entry.after.name, entry.after.axis)) in told
                 told.add((entry.tensor, entry.axis))

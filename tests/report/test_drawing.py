@@ -17,7 +17,6 @@ from tiny_models import model
 
 import graphprune
 from graphprune.errors import OutputError, UsageError
-from graphprune.report import dot as graphviz
 from graphprune.report.arcs import svg
 from graphprune.report.dot import dot, laid_out
 from graphprune.report.drawing import Arrow, Box, Drawing, draw
@@ -189,8 +188,8 @@ def test_trouble_with_graphviz_is_no_trouble(
     def fail(*_: object, **__: object) -> None:
         raise trouble
 
-    monkeypatch.setattr(graphviz.shutil, "which", lambda _: "dot")
-    monkeypatch.setattr(graphviz.subprocess, "run", fail)
+    monkeypatch.setattr("shutil.which", lambda _: "dot")
+    monkeypatch.setattr("subprocess.run", fail)
     assert laid_out(drawing) is None
 
 
