@@ -95,7 +95,7 @@ class Polynomial:
     def __call__(self, widths: Widths) -> int:
         """Return the value at these widths (int64, shape (groups,))."""
         factors = self.lengths(np.asarray(widths, dtype=np.int64)).astype(self._scale.dtype, copy=False)
-        return int(self.constant - (-self._scale * factors.prod(axis=1) // self._parts).sum())
+        return self.constant - int((-self._scale * factors.prod(axis=1) // self._parts).sum())
 
     def change(self, widths: Widths, group: int, width: int) -> int:
         """Return by how much the value changes if `group` moves from ``widths[group]`` to `width`."""
