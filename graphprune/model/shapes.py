@@ -84,7 +84,8 @@ def input_shapes(
     Raises
     ------
     UsageError
-        If `given` names an unknown input, has another rank, or contradicts a fixed dimension.
+        If `given` names an unknown input, has another rank, or contradicts a fixed dimension, or if an
+        input declares no shape and none is given.
     """
     given = dict(given or {})
     unknown = [name for name in given if name not in graph.inputs]
@@ -99,8 +100,12 @@ def input_shapes(
             continue
         tensor = type_proto.tensor_type
         if not tensor.HasField("shape"):
-            if name in given:
-                chosen[name] = tuple(given[name])
+            if name not in given:
+                raise UsageError(
+                    f"input {quote(name)} declares no shape, so sizes cannot be known",
+                    hint=f"give one: --input-shape {name}=1x3x224x224",
+                )
+            chosen[name] = tuple(given[name])
             continue
         # Some exporters write -1 or 0 where they mean "dynamic".
         declared = [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]

@@ -183,11 +183,15 @@ def without_weights(proto: onnx.ModelProto, found: Survey) -> onnx.ModelProto:
     light.metadata_props.extend(proto.metadata_props)
     light.functions.extend(proto.functions)
     graph, source = light.graph, proto.graph
-    graph.name = source.name
+    graph.name = source.name or "graph"
     graph.node.extend(source.node)
     graph.input.extend(source.input)
     graph.output.extend(source.output)
     graph.value_info.extend(source.value_info)
+    for value in (*graph.input, *graph.output):
+        # The checker wants a shape and a graph name; runtimes do without, and so do many older files.
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
     for tensor in source.initializer:
         graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=[0])
     if any(held.node is not None and _is_heavy(held) for held in found.tensors):

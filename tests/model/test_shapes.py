@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tiny_models import model
 
 from graphprune.errors import UsageError
 from graphprune.model import shapes as shaping
 from graphprune.model.graph import Graph, Node
+from graphprune.model.load import load
 from graphprune.model.shapes import LARGEST_VALUE, Shapes, infer, input_shapes
 
 
@@ -221,3 +222,18 @@ def test_a_node_that_fails_leaves_its_value_unknown() -> None:
     found = _infer(proto)
     assert "r" not in found.values
     assert "r" in found.constant
+
+
+def test_an_input_without_a_shape_needs_one() -> None:
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Relu", ["x"], ["y"])],
+            "",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        )
+    )
+    graph = Graph(load(model).proto)
+    with pytest.raises(UsageError, match="declares no shape"):
+        input_shapes(graph)
+    assert input_shapes(graph, {"x": (1, 2)}) == {"x": (1, 2)}
