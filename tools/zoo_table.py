@@ -56,6 +56,9 @@ def summary(rows: Rows) -> str:
     done, failed = by_status["ok"], [record for record in records if record.failures]
     parts = [f"{len(rows)} models, {len(records)} runs: {len(done)} pruned and verified"]
     parts.append(f"{len(by_status['unreachable'])} budgets out of reach, {len(failed)} FAILED")
+    vacuous = sum(record.verdict == "vacuous" for record in done)
+    if vacuous:
+        parts.append(f"{vacuous} of them where masking does not move the outputs, so that equality proves little")
     if done:
         seconds = statistics.median(record.seconds for record in done)
         parts.append(f"largest error {max(record.error for record in done):.1e}, median {seconds:.2f} s")
