@@ -144,7 +144,7 @@ class Accounts:
             tensors[root.tensor].ways.setdefault(
                 tuple(key for _, key in lengths), tuple(length for length, _ in lengths)
             )
-        self._add_whole_readers(tensors)
+        self._add_whole_readers(tensors, folded)
         return tensors
 
     def _stored(self) -> Iterable[tuple[str, TensorProto]]:
@@ -159,16 +159,18 @@ class Accounts:
         probe = TensorProto(data_type=shapes.dtypes.get(name, TensorProto.FLOAT), dims=shapes.dims[name])
         return _Stored(prod(shapes.dims[name]), count_bits(probe), probe.data_type in _FLOATS)
 
-    def _add_whole_readers(self, tensors: dict[str, _Stored]) -> None:
-        """Count readers without a recorded use: they read their constant whole."""
+    def _add_whole_readers(self, tensors: dict[str, _Stored], folded: list[str]) -> None:
+        """Count readers without a recorded use: they read their constant whole, unless folding ends them."""
         scope = self._scope
         tracked = {(use.node.index, use.slot) for use in scope.space.uses}
+        gone = scope.constants.superseded(folded, tracked)
         for name, stored in tensors.items():
             if not stored.ways:
                 stored.ways[()] = ()
                 continue
             whole = tuple(b"" for _ in next(iter(stored.ways)))
-            if any((node.index, slot) not in tracked for node, slot in scope.constants.readers(name)):
+            readers = scope.constants.readers(name)
+            if any((node.index, slot) not in tracked and node.index not in gone for node, slot in readers):
                 stored.ways.setdefault(whole, tuple(Length.fixed(size) for size in scope.shapes.dims[name]))
 
 

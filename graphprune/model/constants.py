@@ -8,7 +8,7 @@ stored tensor is what gets sliced; anything else that is computed is *folded* wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,6 +120,24 @@ class Constants:
         read = {item for node in needed.values() for item in node.inputs if node.op_type not in ("Shape", "Size")}
         used = {item for item in read if item in self._shapes.constant and item not in made}
         return [item for item in sorted(used) if all(node.index in needed for node, _ in self.readers(item))]
+
+    def superseded(self, names: Iterable[str], replaced: Container[tuple[int, int]]) -> frozenset[int]:
+        """Return the nodes that nobody needs once these computed constants are stored themselves.
+
+        Parameters
+        ----------
+        replaced : container of (node index, slot)
+            Readers of the constants that will read what is stored instead.
+        """
+        needed = {node.index: node for name in names for node in self._needed(name, known=False)}
+        gone: set[int] = set()
+        for index in sorted(needed, reverse=True):
+            outputs = needed[index].outputs
+            readers = [(node.index, slot) for name in outputs for node, slot in self._graph.consumers.get(name, ())]
+            stays = any(name in self._graph.captured or name in self._graph.outputs for name in outputs)
+            if not stays and all(reader in replaced or reader[0] in gone for reader in readers):
+                gone.add(index)
+        return frozenset(gone)
 
     def readers(self, name: str) -> list[tuple[Node, int]]:
         """Return who reads a stored tensor, seen through layout-only nodes; asking for its shape is not reading.

@@ -10,7 +10,7 @@ import numpy as np
 from graphprune.labels.adapt import Edits, Pruned, adapter
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
-from graphprune.labels.vector import concatenate, stay
+from graphprune.labels.vector import Labels, concatenate
 
 
 @rule("Concat")
@@ -21,6 +21,7 @@ def concat(op: Operator) -> None:
     axis = op.node.attribute("axis", 1) % rank
     activations = [op.labels(slot) for slot in slots if not op.is_constant(slot)]
     y = list(activations[0])
+    y[axis] = next((part[axis] for part in activations if part[axis].live), y[axis])
     for other in activations[1:]:
         for at in range(rank):
             if at != axis:
@@ -28,11 +29,22 @@ def concat(op: Operator) -> None:
     for at in range(rank):
         if at != axis:
             y[at] = next((part[at] for part in activations if not part[at].live), y[at])
+    parts = {slot: _part(op, slot, axis, live=y[axis].live) for slot in slots}
     for slot in slots:
         if op.is_constant(slot):
-            op.tie(slot, tuple(stay(op.shape(slot)[at]) if at == axis else y[at] for at in range(rank)))
-    y[axis] = concatenate([op.labels(slot)[axis] for slot in slots])
+            op.tie(slot, tuple(parts[slot] if at == axis else y[at] for at in range(rank)))
+    y[axis] = concatenate(list(parts.values()))
     op.set(0, y)
+
+
+def _part(op: Operator, slot: int, axis: int, *, live: bool) -> Labels:
+    """Labels of one operand along the axis: beside channels, a constant has channels of its own.
+
+    A value computed from shapes stays: it could depend on the size of the model's inputs.
+    """
+    if live and op.is_constant(slot) and op.node.inputs[slot] not in op.scope.shapes.derived:
+        return op.space.fresh(op.shape(slot)[axis])
+    return op.labels(slot)[axis]
 
 
 @rule("Split")

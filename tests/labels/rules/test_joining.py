@@ -37,7 +37,24 @@ CASES = [
         chain("m = Concat <axis = 3> (h, k)", {"k": (2, 8, 6, 1)}),
         {"h": (8, f"{BOTH}, k.1 per_channel")},
     ),
-    Case("concat-with-constant-channels", chain("m = Concat <axis = 1> (h, k)", {"k": (2, 3, 6, 6)}, after=11)),
+    Case(
+        "concat-with-constant-channels",
+        chain("m = Concat <axis = 1> (h, k)", {"k": (2, 3, 6, 6)}, after=11),
+        {"h": (8, BOTH), "m": (3, "k.1 per_channel, last.1 in")},
+    ),
+    Case(
+        "shortcut-padded-with-zeros",
+        chain(
+            "p = Concat <axis = 1> (h, k)\n g = Conv (h, second)\n m = Add (p, g)",
+            {"second": (11, 8, 1, 1)},
+            after=11,
+            k=np.zeros((2, 3, 6, 6), dtype=np.float32),
+        ),
+        {
+            "h": (8, f"{BOTH}, second.0 out, second.1 in"),
+            "g": (3, "k.1 per_channel, second.0 out, last.1 in"),
+        },
+    ),
     Case("concat-with-input-channels", chain("m = Concat <axis = 1> (x, h)", after=11)),
     Case(
         "split-and-join",
