@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from graphprune.errors import GraphPruneError, quote
+from graphprune.errors import GraphPruneError
 
 __all__ = ["RESULT", "ChildError", "limit_memory", "run_child"]
 
@@ -53,9 +54,24 @@ def run_child(module: str, folder: Path, timeout: float) -> dict[str, Any]:
         raise ChildError(f"onnxruntime did not finish within {timeout:.0f} s") from error
     if done.returncode or not (folder / RESULT).exists():
         said = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
-        raise ChildError(f"onnxruntime failed: {quote(said[:400])[1:-1]}")
+        raise ChildError(f"onnxruntime failed: {_essence(said)}")
     result: dict[str, Any] = json.loads((folder / RESULT).read_text("utf-8"))
     return result
+
+
+def _essence(said: str) -> str:
+    """Return what an error says, without its module, its number, and the temporary file that it names."""
+    for noise in _NOISE:
+        said = noise.sub("", said)
+    return ascii(said[:_LONGEST])[1:-1]  # text of a model: control characters stay harmless
+
+
+_NOISE = (
+    re.compile(r"^(?:\w+\.)+(?=\w+: )"),
+    re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "),
+    re.compile(r"Load model from \S+ failed: ?"),
+)
+_LONGEST = 300
 
 
 def limit_memory() -> None:

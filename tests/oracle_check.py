@@ -171,9 +171,18 @@ def _assert_costs(analysis: Analysis, keep: Mask, after: Analysis) -> None:
     for metric in ("flops", "params"):
         predicted = analysis.cost.metric(metric)(widths)
         counted = after.cost.metric(metric)(after.cost.sizes)
-        if metric == "params":  # factors that were computed from sizes are stored now
-            held = [t for name, t in after.graph.initializers.items() if name.endswith(".held")]
-            counted -= sum(int(np.prod(t.dims)) for t in held if t.data_type == TensorProto.FLOAT)
+        counted -= _added_floats(after) if metric == "params" else 0
         # A tensor whose readers keep different slices is predicted once per reader, and written once where they agree.
         fits = counted <= predicted if metric == "params" and shared else counted == predicted
         assert fits, f"{metric}: {counted} counted, {predicted} predicted"
+
+
+def _added_floats(after: Analysis) -> int:
+    """Count what surgery stores besides weights: factors that were computed from sizes, and sizes in old files."""
+    tensors = {**after.graph.initializers}
+    for node in after.graph.nodes:
+        if node.op_type == "Constant":
+            tensors[node.outputs[0]] = node.attribute("value")
+    added = [tensor for name, tensor in tensors.items() if name.endswith((".held", ".double"))]
+    floats = (TensorProto.FLOAT, TensorProto.DOUBLE)
+    return sum(int(np.prod(tensor.dims)) for tensor in added if tensor.data_type in floats and tensor.dims)
