@@ -10,21 +10,20 @@ Choices are decided on *components*, and only those whose components changed are
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from graphprune.labels.components import Flags, Forest, Watchers, components
 from graphprune.labels.space import Alternative, Choice, LabelSpace, Reason
 from graphprune.labels.vector import Ints
 
 __all__ = ["Attention", "Resolution", "resolve"]
 
 Attention = Literal["heads", "head-dim"]
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,29 +60,22 @@ def resolve(space: LabelSpace, attention: Attention = "heads") -> Resolution:
         Which axis of an attention layer carries the channels: whole heads (a batch axis of a
         product of two activations) or the same part of every head (a contracted axis).
 
-    Complexity: O(labels + couplings) for the components; each commit touches its own components.
+    Complexity: O(labels + couplings) for the components; each commit touches its own components and
+    the choices that look at them.
     """
     state = _State(space, attention)
     state.settle()
-    component = state.root[state.first]
+    component = state.roots(np.arange(space.count, dtype=np.int64))
     frozen = state.frozen[component]
     return Resolution(component, frozen, state.freezes, state.couplings, state.committed)
-
-
-def _components(count: int, left: Ints, right: Ints) -> Ints:
-    """Component number of each of `count` vertices."""
-    if not len(left):
-        return np.arange(count, dtype=np.int64)
-    ones = np.ones(len(left), dtype=np.bool_)
-    graph: Any = coo_array((ones, (left, right)), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 class _State:
     """Components while choices are being committed.
 
-    `first` maps a label to its component after all plain couplings; `root` maps such a component
-    to the one it has been merged into since.
+    `first` maps a label to its component after all plain couplings; `roots` leads on to the one that
+    it has been merged into since. Choices that have become forced, or that attention's policy
+    prefers, wait in queues in graph order.
     """
 
     def __init__(self, space: LabelSpace, attention: Attention) -> None:
@@ -93,9 +85,9 @@ class _State:
         self.committed: list[tuple[Choice, Alternative | None]] = []
         left = np.concatenate([np.zeros(0, dtype=np.int64), *(c[0] for c in space.couplings)])
         right = np.concatenate([np.zeros(0, dtype=np.int64), *(c[1] for c in space.couplings)])
-        self.first = _components(space.count, left, right)
+        self.first = components(space.count, left, right)
         size = int(self.first.max()) + 1
-        self.root = np.arange(size, dtype=np.int64)
+        self.forest = Forest(size)
         self.frozen = np.zeros(size, dtype=np.bool_)
         self.frozen[self.first[0]] = True
         self.batch = self._flag(space.batch, size)
@@ -103,8 +95,12 @@ class _State:
         for labels, _ in space.freezes:
             self.frozen[self.first[labels]] = True
         self.pending: dict[int, Choice] = dict(enumerate(space.choices))
-        self.touches = {key: np.unique(self.first[_labels(choice)]) for key, choice in self.pending.items()}
+        touches = {key: np.unique(self.first[_labels(choice)]) for key, choice in self.pending.items()}
+        self.watchers = Watchers(size, touches)
         self.viable: dict[int, list[tuple[Alternative, int]]] = {}
+        self.forced: list[int] = []
+        self.preferred: list[int] = []
+        self.order = iter(tuple(self.pending))
 
     def _flag(self, vectors: list[Ints], size: int) -> Flags:
         flags = np.zeros(size, dtype=np.bool_)
@@ -112,18 +108,41 @@ class _State:
             flags[self.first[vector]] = True
         return flags
 
+    def roots(self, labels: Ints) -> Ints:
+        """Return the component of each label."""
+        return self.forest.roots(self.first[labels])
+
     def settle(self) -> None:
         """Commit all choices: forced ones first, then one by policy, until none is left."""
-        dirty = set(self.pending)
+        self._look(self.pending)
         while self.pending:
-            for key in sorted(dirty):
-                self.viable[key] = self._viable(self.pending[key])
-            forced = next((key for key in sorted(self.pending) if len(self.viable[key]) <= 1), None)
-            key = forced if forced is not None else self._by_policy()
+            key = self._next()
             changed = self._commit(self.pending.pop(key), self._pick(key))
-            touched = np.zeros(len(self.root), dtype=np.bool_)
-            touched[changed] = True
-            dirty = {other for other in self.pending if touched[self.root[self.touches[other]]].any()}
+            self._look(self.watchers.of(changed, self.pending))
+
+    def _look(self, keys: Iterable[int]) -> None:
+        """See what is left of choices, and let those wait that have become forced or preferred."""
+        for key in keys:
+            options = self.viable[key] = self._viable(self.pending[key])
+            if len(options) <= 1:
+                heapq.heappush(self.forced, key)
+            elif self._any_preferred(key):
+                heapq.heappush(self.preferred, key)
+
+    def _next(self) -> int:
+        """Return the first forced choice; else the first one of attention, which is settled before the rest."""
+        while self.forced:
+            key = heapq.heappop(self.forced)
+            if key in self.pending:
+                return key
+        while self.preferred:
+            key = heapq.heappop(self.preferred)
+            if key in self.pending and self._any_preferred(key):
+                return key
+        return next(key for key in self.order if key in self.pending)
+
+    def _any_preferred(self, key: int) -> bool:
+        return any(self._preferred(alternative) for alternative, _ in self.viable[key])
 
     def _viable(self, choice: Choice) -> list[tuple[Alternative, int]]:
         """Alternatives that leave something unfrozen, with their number of unfrozen atoms."""
@@ -135,31 +154,21 @@ class _State:
         return found
 
     def _atoms(self, alternative: Alternative) -> int:
-        left = self.root[self.first[alternative.left]]
-        right = self.root[self.first[alternative.right]]
+        left = self.roots(alternative.left)
+        right = self.roots(alternative.right)
         vertices, compact = np.unique(np.concatenate([left, right]), return_inverse=True)
-        parts = _components(len(vertices), compact[: len(left)], compact[len(left) :])
+        parts = components(len(vertices), compact[: len(left)], compact[len(left) :])
         held = np.zeros(int(parts.max()) + 1, dtype=np.bool_)
         held[parts[self.frozen[vertices]]] = True
         others = alternative.frozen[alternative.frozen != 0]
         if len(others):
-            stopped = np.isin(vertices, self.root[self.first[others]])
+            stopped = np.isin(vertices, self.roots(others))
             held[parts[stopped]] = True
         return int((~held).sum()) // alternative.sides
 
-    def _by_policy(self) -> int:
-        """Return the first remaining choice in graph order; attention's are settled before the rest."""
-        for key in sorted(self.pending):
-            if any(self._preferred(alternative) for alternative, _ in self.viable[key]):
-                return key
-        return min(self.pending)
-
     def _preferred(self, alternative: Alternative) -> bool:
         flags = self.batch if self.attention == "heads" else self.contracted
-        return bool(
-            flags[self.root[self.first[alternative.left]]].any()
-            or flags[self.root[self.first[alternative.right]]].any()
-        )
+        return bool(flags[self.roots(alternative.left)].any() or flags[self.roots(alternative.right)].any())
 
     def _pick(self, key: int) -> Alternative | None:
         """Return the preferred alternative, else the one with most atoms; ties by order."""
@@ -196,29 +205,22 @@ class _State:
         if not len(labels):
             return labels
         self.freezes.append((labels, reason))
-        roots = np.unique(self.root[self.first[labels]])
+        roots = np.unique(self.roots(labels))
         fresh = roots[~self.frozen[roots]]
         self.frozen[fresh] = True
         return fresh
 
     def _merge(self, left: Ints, right: Ints) -> Ints:
-        left, right = self.root[self.first[left]], self.root[self.first[right]]
-        vertices, compact = np.unique(np.concatenate([left, right]), return_inverse=True)
-        parts = _components(len(vertices), compact[: len(left)], compact[len(left) :])
-        target = np.full(int(parts.max()) + 1, len(self.root), dtype=np.int64)
-        np.minimum.at(target, parts, vertices)
-        new = target[parts]
+        before, after = self.forest.merge(self.first[left], self.first[right])
         for flags in (self.frozen, self.batch, self.contracted):
-            np.logical_or.at(flags, new, flags[vertices])
-        move = np.arange(len(self.root), dtype=np.int64)
-        move[vertices] = new
-        self.root = move[self.root]
-        changed: Ints = np.unique(new)
+            np.logical_or.at(flags, after, flags[before])
+        self.watchers.merge(before)
+        changed: Ints = np.unique(after)
         return changed
 
 
 def _labels(choice: Choice) -> Ints:
     """All labels that some alternative of a choice names, without 0."""
     parts = [part for a in choice.alternatives for part in (a.left, a.right, a.frozen)]
-    labels = np.unique(np.concatenate(parts))
+    labels: Ints = np.unique(np.concatenate(parts))
     return labels[labels != 0]

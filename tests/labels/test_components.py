@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Components that grow together: sets known by their smallest vertex, and choices that look again."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphprune.labels.components import Forest, Watchers, components
+from graphprune.labels.vector import Ints
+
+COUNT = 24
+PAIRS = st.lists(st.tuples(st.integers(0, COUNT - 1), st.integers(0, COUNT - 1)), min_size=1, max_size=5)
+
+
+def columns(pairs: list[tuple[int, int]]) -> tuple[Ints, Ints]:
+    edges = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return edges[:, 0], edges[:, 1]
+
+
+def smallest(pairs: list[tuple[int, int]]) -> Ints:
+    """Return for each vertex the smallest one that it hangs together with."""
+    parts = components(COUNT, *columns(pairs))
+    return np.array([int(np.flatnonzero(parts == part)[0]) for part in parts], dtype=np.int64)
+
+
+@given(st.lists(PAIRS, max_size=8))
+def test_merging_bit_by_bit_gives_the_components(steps: list[list[tuple[int, int]]]) -> None:
+    forest, done = Forest(COUNT), list[tuple[int, int]]()
+    for pairs in steps:
+        before, after = forest.merge(*columns(pairs))
+        np.testing.assert_array_equal(before, np.unique(smallest(done)[np.array(pairs).ravel()]))
+        done += pairs
+        np.testing.assert_array_equal(after, smallest(done)[before])
+    np.testing.assert_array_equal(forest.roots(np.arange(COUNT, dtype=np.int64)), smallest(done))
+
+
+@given(st.lists(st.sets(st.integers(0, COUNT - 1), min_size=1), min_size=1, max_size=8), st.lists(PAIRS, max_size=6))
+def test_whoever_looks_at_a_component_is_found(looks: list[set[int]], steps: list[list[tuple[int, int]]]) -> None:
+    watched = {key: np.array(sorted(vertices), dtype=np.int64) for key, vertices in enumerate(looks)}
+    seen = sorted(set().union(*looks))  # only what somebody looks at is ever united
+    forest, watchers, pending = Forest(COUNT), Watchers(COUNT, watched), set(watched)
+    for step, pairs in enumerate(steps):
+        left, right = (np.array([seen[at % len(seen)] for at in column], dtype=np.int64) for column in columns(pairs))
+        before, after = forest.merge(left, right)
+        watchers.merge(before)
+        pending.discard(step)
+        expected = {key for key in pending if np.isin(forest.roots(watched[key]), after).any()}
+        found = watchers.of(np.unique(after), pending)
+        assert expected <= found <= pending
+
+
+def test_choices_apart_are_not_looked_at_again() -> None:
+    watched = {key: np.array([3 * key, 3 * key + 1, 3 * key + 2], dtype=np.int64) for key in range(4)}
+    watchers = Watchers(12, watched)
+    assert watchers.of(np.array([4]), watched) == {1}
+    watchers.merge(np.array([4, 9]))
+    assert watchers.of(np.array([10]), watched) == {1, 3}
+    assert watchers.of(np.array([10]), {3}) == {3}
+    assert watchers.of(np.array([0]), watched) == {0}
