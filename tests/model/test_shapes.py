@@ -22,7 +22,7 @@ def _infer(proto: ModelProto, **given: tuple[int, ...]) -> Shapes:
     return infer(graph, numpy_helper.to_array, input_shapes(graph, given))
 
 
-def _inputs(text: str, *, other: bool = False, **given: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+def _inputs(text: str, given: Any = None, *, other: bool = False) -> dict[str, tuple[int, ...]]:
     return input_shapes(Graph(model(f"({text}) => (float[] y) {{ y = Relu (x) }}")), given, other=other)
 
 
@@ -43,8 +43,8 @@ def test_dynamic_dimensions_get_two_sizes(text: str, first: tuple[int, ...], sec
 
 
 def test_given_shapes_win() -> None:
-    assert _inputs("float[N,3,H,W] x", x=(4, 3, 32, 64))["x"] == (4, 3, 32, 64)
-    assert _inputs("float[N,3,H,W] x", other=True, x=(4, 3, 32, 64))["x"] == (5, 3, 64, 128)
+    assert _inputs("float[N,3,H,W] x", {"x": (4, 3, 32, 64)})["x"] == (4, 3, 32, 64)
+    assert _inputs("float[N,3,H,W] x", {"x": (4, 3, 32, 64)}, other=True)["x"] == (5, 3, 64, 128)
 
 
 def test_sizes_below_one_mean_dynamic() -> None:
@@ -66,7 +66,7 @@ def test_sizes_below_one_mean_dynamic() -> None:
 )
 def test_shapes_that_do_not_fit_are_refused(given: dict[str, tuple[int, ...]], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        _inputs("float[N,3] x", **given)
+        _inputs("float[N,3] x", given)
 
 
 CHAIN = """(float[N,3,H,W] x) => (float[a,b] y) {
@@ -163,7 +163,7 @@ def test_large_constants_are_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 BIG = [1 << 14, 1 << 14]
-BOMBS = {
+BOMBS: dict[str, tuple[str, dict[str, Any]]] = {
     "ConstantOfShape": ("b = ConstantOfShape (i)", {}),
     "Expand": ("b = Expand (f, i)", {}),
     "Tile": ("b = Tile (one, i)", {"one": np.ones((1, 1), np.float32)}),
