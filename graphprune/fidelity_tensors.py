@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 import numpy as np
@@ -14,11 +14,13 @@ from onnx import TensorProto, helper
 from graphprune.errors import GraphPruneError, VerificationError, quote
 from graphprune.expectation import Demands, Expectation, Masks
 from graphprune.model.messages import differing
-from graphprune.model.tensors import DATA_FIELDS, TensorStore
+from graphprune.model.tensors import DATA_FIELDS, TensorStore, is_external, is_packed
 
 __all__ = ["TensorCheck"]
 
 Array = npt.NDArray[np.generic]
+
+_WHOLE = 1 << 24  # bytes of a tensor up to which it is compared at once
 
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -126,6 +128,11 @@ class TensorCheck:
         expected = tuple(int(mask.sum()) for mask in masks)
         if tuple(tensor.dims) != expected:
             _fail(tensor.name, f"has the shape {list(tensor.dims)}, the plan leaves {list(expected)}")
+        if is_external(tensor) and not is_packed(tensor) and original.nbytes > _WHOLE:
+            same = _same_pieces(self._tensors.pieces(tensor), _cut_pieces(_bits(original), masks))
+            if not same or helper.tensor_dtype_to_np_dtype(tensor.data_type) != original.dtype:
+                _fail(tensor.name, "has other values than the slices that the plan leaves")
+            return
         found = self._read(tensor)
         if found.dtype != original.dtype or not np.array_equal(_bits(found), _cut(_bits(original), masks)):
             _fail(tensor.name, "has other values than the slices that the plan leaves")
@@ -148,6 +155,38 @@ def _bits(array: Array) -> Array:
     """Look at floats as integers, so that NaN equals itself and -0 is not 0."""
     word = _WORDS.get(array.dtype.itemsize)
     return array if word is None or array.dtype.hasobject else np.ascontiguousarray(array).view(word)
+
+
+def _same_pieces(first: Iterator[bytes | memoryview], second: Iterator[bytes | memoryview]) -> bool:
+    """Whether two streams of pieces, cut at different places, hold the same bytes."""
+    rest: list[memoryview] = [memoryview(b""), memoryview(b"")]
+    streams = (first, second)
+    while True:
+        for at, stream in enumerate(streams):
+            while not len(rest[at]):
+                piece = next(stream, None)
+                if piece is None:
+                    return not len(rest[1 - at]) and not any(len(item) for item in streams[1 - at])
+                rest[at] = memoryview(piece)
+        size = min(len(rest[0]), len(rest[1]))
+        # Bytes are compared at once, views one element after the other.
+        if bytes(rest[0][:size]) != bytes(rest[1][:size]):
+            return False
+        rest = [rest[0][size:], rest[1][size:]]
+
+
+def _cut_pieces(array: Array, masks: Masks) -> Iterator[bytes]:
+    """Yield the bytes of the slices that stay, a part of the first axis that is longer than 1 at a time."""
+    if array.nbytes <= _WHOLE or not masks:
+        yield _cut(array, masks).tobytes()
+        return
+    rows = max(1, _WHOLE * len(array) // array.nbytes)
+    for start in range(0, len(array), rows):
+        part = array[start : start + rows]
+        if rows > 1:
+            yield _cut(part, (masks[0][start : start + rows], *masks[1:])).tobytes()
+        elif masks[0][start]:
+            yield from _cut_pieces(part[0], masks[1:])
 
 
 def _cut(array: Array, masks: Masks) -> Array:

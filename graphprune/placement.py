@@ -16,14 +16,13 @@ import numpy.typing as npt
 from onnx import TensorProto, numpy_helper
 
 from graphprune.analysis import Analysis
+from graphprune.cutting import cut_array, cut_tensor
 from graphprune.errors import InternalError, quote
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
-from graphprune.model.messages import copy_but
 from graphprune.model.scaling import PARAMETERS, Span, is_scaling, spans
-from graphprune.model.tensors import DATA_FIELDS
 
-__all__ = ["Demand", "Placement", "cut_tensor"]
+__all__ = ["Demand", "Placement"]
 
 Array = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]
@@ -52,12 +51,8 @@ class Demand:
         return tuple(int(mask.sum()) for mask in self.masks)
 
     def cut(self, array: Array) -> Array:
-        """Take the wanted slices; the axis that loses most goes first."""
-        order = sorted(range(len(self.masks)), key=lambda axis: self.masks[axis].mean())
-        for axis in order:
-            if not self.masks[axis].all():
-                array = np.compress(self.masks[axis], array, axis=axis)
-        return array
+        """Take the wanted slices."""
+        return cut_array(array, self.masks)
 
     def seen_from(self, axes: tuple[int | None, ...], dims: tuple[int, ...]) -> Demand:
         """Return the demand on the input (of shape `dims`) of a layout-only node whose output axes come from `axes`."""
@@ -76,28 +71,6 @@ class Demand:
             for axis, block in found
         ]
         return Demand(tuple(masks))
-
-
-def cut_tensor(tensor: TensorProto, array: Array, name: str | None = None) -> TensorProto:
-    """Return a tensor message with new values; whatever else it says is kept, its name too if none is given."""
-    result = TensorProto()
-    copy_but(tensor, result, "dims", *DATA_FIELDS)
-    if name is not None:
-        result.name = name
-    result.dims.extend(array.shape)
-    packed = (
-        numpy_helper.from_array(np.ascontiguousarray(array))
-        if array.dtype.itemsize == 0 or _is_packed(tensor)
-        else None
-    )
-    result.raw_data = np.ascontiguousarray(array).tobytes() if packed is None else packed.raw_data
-    return result
-
-
-def _is_packed(tensor: TensorProto) -> bool:
-    """Whether several elements share a byte."""
-    name = TensorProto.DataType.Name(tensor.data_type)
-    return name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
 
 
 def _mapped(layout: tuple[int | None, ...], demands: dict[Reader, Demand]) -> bool:
@@ -200,7 +173,6 @@ class Placement:
         tensor = self._analysis.constants.stored(name)
         if tensor is None:
             raise InternalError(f"{quote(name)} is not stored")
-        array = self._analysis.model.tensors.array(tensor)
         free = not self._others(name, demands) and not any(demand.whole for demand in demands.values())
         named: dict[bytes, str] = {}
         for reader, demand in demands.items():
@@ -209,7 +181,8 @@ class Placement:
             if demand.key not in named:
                 in_place = free and not named
                 named[demand.key] = name if in_place else self._analysis.graph.unused(f"{name}.pruned{len(named)}")
-                cut = cut_tensor(tensor, demand.cut(array), None if in_place else named[demand.key])
+                store = self._analysis.model.tensors
+                cut = cut_tensor(store, tensor, demand.masks, None if in_place else named[demand.key])
                 if in_place:
                     self.in_place[name] = cut
                     self.settled[name] = demand

@@ -32,6 +32,7 @@ __all__ = ["DataFile", "Extent", "check_sum", "data_folders", "open_data_file", 
 
 _KEYS = frozenset({"location", "offset", "length", "checksum", "basepath"})
 _LONGEST_LOCATION = 4096
+_PIECE = 1 << 26
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _SHA1 = re.compile(r"[0-9a-fA-F]{40}")
 # A drive letter, a URL scheme, a home folder, a Windows separator, or a runtime's "this is an address" marker.
@@ -56,6 +57,20 @@ class DataFile:
     content: mmap.mmap | bytes
     size: int
     identity: tuple[int, int]
+
+    def release(self) -> None:
+        """Let the system take back the pages that were read; a page that is read again is mapped again."""
+        if isinstance(self.content, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self.content.madvise(mmap.MADV_DONTNEED)
+
+    def digest(self, algorithm: str) -> bytes:
+        """Return the digest of the whole file, read in pieces."""
+        result = hashlib.new(algorithm, usedforsecurity=algorithm != "sha1")
+        whole = memoryview(self.content)
+        for start in range(0, self.size, _PIECE):
+            result.update(whole[start : start + _PIECE])
+            self.release()
+        return result.digest()
 
 
 def read_extent(tensor: onnx.TensorProto, where: str) -> Extent:
@@ -155,7 +170,7 @@ def _map(descriptor: int, path: Path, shown: str) -> DataFile:
 
 def check_sum(file: DataFile, expected: str, where: str) -> None:
     """Compare the SHA-1 digest of a whole data file with the one its model states."""
-    found = hashlib.sha1(file.content, usedforsecurity=False).hexdigest()
+    found = file.digest("sha1").hex()
     if found != expected:
         raise ModelFileError(
             f"{where}: external data {quote(file.path.name)} has checksum {found}, the model expects {expected}",

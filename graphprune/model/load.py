@@ -134,7 +134,7 @@ class Model:
             return own
         total = hashlib.sha256(own.encode())
         for location, file in files:
-            total.update(location.encode() + b"\0" + hashlib.sha256(file.content).digest())
+            total.update(location.encode() + b"\0" + file.digest("sha256"))
         return total.hexdigest()
 
 

@@ -9,7 +9,7 @@ ends the process (SIGBUS); nothing is written in that case.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -22,9 +22,16 @@ from graphprune.errors import ModelFileError, UnsafeModelError, quote
 from graphprune.model.external import DataFile, Extent, check_sum, data_folders, open_data_file, read_extent
 from graphprune.model.survey import HeldTensor
 
-__all__ = ["DATA_FIELDS", "TensorStore", "check_tensor", "count_bits", "count_bytes", "is_external"]
+__all__ = ["DATA_FIELDS", "TensorStore", "check_tensor", "count_bits", "count_bytes", "is_external", "is_packed"]
+
+Buffer = bytes | memoryview
 
 _MAX_RANK: Final = 16
+# No location in a file can be this: it is no relative path.
+_DEFERRED: Final = "graphprune://deferred/"
+_PIECE: Final = 1 << 24
+# Bytes read from mapped files after which their pages are let go.
+_RESIDENT: Final = 1 << 28
 _BYTE: Final = 8
 # Bits per element; types that a given onnx release does not know are left out below.
 _BITS_BY_NAME: Final = {
@@ -38,6 +45,11 @@ _BITS: Final = {_TYPES[name]: bits for name, bits in _BITS_BY_NAME.items() if na
 _TYPED_FIELDS: Final = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 DATA_FIELDS: Final = (*_TYPED_FIELDS, "raw_data", "external_data", "data_location")
 """Where a tensor message keeps its values."""
+
+
+def is_packed(tensor: onnx.TensorProto) -> bool:
+    """Return whether several values of `tensor` share a byte."""
+    return _BITS.get(tensor.data_type, 0) % 8 != 0
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
@@ -143,6 +155,8 @@ class TensorStore:
         self.files: dict[str, DataFile] = {}
         self._folders = data_folders(model_path) if model_path is not None else ()
         self._verified: set[tuple[str, str]] = set()
+        self._deferred: dict[str, Callable[[], Iterator[Buffer]]] = {}
+        self._touched = 0
 
     def array(self, tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
         """Return the values of `tensor` as a read-only array with its dimensions.
@@ -183,6 +197,10 @@ class TensorStore:
         """Return the little-endian packed bytes of a tensor that keeps them in raw_data or in another file."""
         if not is_external(tensor):
             return tensor.raw_data
+        making = self._maker(tensor)
+        if making is not None:
+            return b"".join(making())
+        self._make_room(count_bytes(tensor))
         extent = read_extent(tensor, f"tensor {quote(tensor.name)}")
         file = self._file(extent, f"tensor {quote(tensor.name)}")
         return memoryview(file.content)[extent.offset : extent.offset + count_bytes(tensor)]
@@ -191,6 +209,49 @@ class TensorStore:
         """Return `raw` of a tensor after `check`."""
         self.check(tensor, f"tensor {quote(tensor.name)}")
         return self.raw(tensor)
+
+    def pieces(self, tensor: onnx.TensorProto) -> Iterator[Buffer]:
+        """Yield what `checked_raw` returns in pieces that never fill the memory."""
+        making = self._maker(tensor)
+        if making is not None:
+            yield from making()
+            return
+        whole = memoryview(self.checked_raw(tensor))
+        for start in range(0, len(whole), _PIECE):
+            yield whole[start : start + _PIECE]
+            if is_external(tensor):
+                self._make_room(_PIECE)
+
+    def defer(self, tensor: onnx.TensorProto, pieces: Callable[[], Iterator[Buffer]]) -> None:
+        """Let the values of `tensor` be made when they are read: it refers to `pieces` instead of a file.
+
+        Such a tensor is known to this store only, and is never written as it is.
+
+        Parameters
+        ----------
+        tensor : TensorProto
+            With its type and dimensions; changed in place.
+        pieces : callable
+            Gives its little-endian packed bytes, anew at each call.
+        """
+        location = f"{_DEFERRED}{len(self._deferred)}"
+        self._deferred[location] = pieces
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+
+    def _maker(self, tensor: onnx.TensorProto) -> Callable[[], Iterator[Buffer]] | None:
+        """Return what makes a deferred tensor, None for all others."""
+        if not is_external(tensor) or len(tensor.external_data) != 1:
+            return None
+        return self._deferred.get(tensor.external_data[0].value)
+
+    def _make_room(self, size: int) -> None:
+        """Let go of the mapped pages that were read so far, once in a while; they come back when read again."""
+        self._touched += size
+        if self._touched > _RESIDENT:
+            self._touched = size
+            for file in self.files.values():
+                file.release()
 
     def check(self, tensor: onnx.TensorProto, where: str) -> tuple[DataFile, Extent] | None:
         """Raise unless `tensor` can be read; return where its external data lies, if it has any.
@@ -203,7 +264,7 @@ class TensorStore:
             If the tensor points out of the model's folder, or its entries are not what ONNX defines.
         """
         check_tensor(tensor, where)
-        if not is_external(tensor):
+        if not is_external(tensor) or self._maker(tensor) is not None:
             return None
         if tensor.data_type == onnx.TensorProto.STRING:
             raise ModelFileError(f"{where} holds strings in external data, which ONNX does not define")

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, TypeProto
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, TypeProto, helper
 
 from graphprune.model.graph import subgraphs
 from graphprune.model.load import Model
 from graphprune.model.survey import survey
+from graphprune.model.tensors import is_external
 
 __all__ = ["NARROW", "widened"]
 
@@ -35,11 +36,18 @@ def widened(model: Model) -> Model:
 
 
 def _widen_tensor(model: Model, tensor: TensorProto) -> None:
-    values = np.asarray(model.tensors.array(tensor)).astype(np.float32)
-    name, dims = tensor.name, list(tensor.dims)
+    source, store = TensorProto(), model.tensors
+    source.CopyFrom(tensor)
     tensor.Clear()
-    tensor.name, tensor.data_type, tensor.raw_data = name, TensorProto.FLOAT, values.tobytes()
-    tensor.dims.extend(dims)
+    tensor.name, tensor.data_type = source.name, TensorProto.FLOAT
+    tensor.dims.extend(source.dims)
+    if is_external(source):
+        dtype = helper.tensor_dtype_to_np_dtype(source.data_type)
+        store.defer(
+            tensor, lambda: (np.frombuffer(x, dtype).astype(np.float32).tobytes() for x in store.pieces(source))
+        )
+    else:
+        tensor.raw_data = np.asarray(store.array(source)).astype(np.float32).tobytes()
 
 
 def _widen_graph(top: GraphProto) -> None:

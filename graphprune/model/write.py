@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing puts a model on disk: whole or not at all, and never over an input.
 
-A result that fits protobuf becomes one file, external weights included. A larger one becomes a pair: a data file
-named by its content, and the ``.onnx`` file that refers to it and is renamed last, so that an interrupted run
-leaves the old pair intact.
+A result that fits protobuf becomes one file; external weights move into it unless they are large. Anything else becomes
+a pair: a data file named by its content, and the ``.onnx`` file that refers to it and is renamed last, so that an
+interrupted run leaves the old pair intact.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from graphprune.model.load import Model
 from graphprune.model.survey import survey
 from graphprune.model.tensors import TensorStore, count_bytes, is_external
 
-__all__ = ["INLINE_LIMIT", "save", "write_bytes_atomically"]
+__all__ = ["INLINE_LIMIT", "KEPT_OUTSIDE", "save", "write_bytes_atomically"]
 
 INLINE_LIMIT: Final = 1_900_000_000
 """Bytes of weights up to which a model is written as one file; protobuf ends at 2 GiB."""
+
+KEPT_OUTSIDE: Final = 1 << 28
+"""The same for weights that come from a data file: more would fill the memory for no gain."""
 
 _SMALLEST_OUTSIDE: Final = 1024
 # Tensors start on a memory page, so that runtimes can map them.
@@ -50,7 +53,7 @@ def write_bytes_atomically(data: bytes, path: Path, *, force: bool) -> None:
             pending.commit()
 
 
-def save(model: Model, path: str | Path, *, force: bool = False, inline_limit: int = INLINE_LIMIT) -> Path:
+def save(model: Model, path: str | Path, *, force: bool = False, inline_limit: int | None = None) -> Path:
     """Write a model to a file, atomically.
 
     Parameters
@@ -62,7 +65,8 @@ def save(model: Model, path: str | Path, *, force: bool = False, inline_limit: i
     force : bool, optional
         Replace an existing file.
     inline_limit : int, optional
-        Bytes of weights above which they go to a data file beside the output.
+        Bytes of weights above which they go to a data file beside the output. By default `INLINE_LIMIT`, and
+        `KEPT_OUTSIDE` for a model that has a data file already.
 
     Returns
     -------
@@ -80,6 +84,8 @@ def save(model: Model, path: str | Path, *, force: bool = False, inline_limit: i
     held = [entry.tensor for entry in survey(model.proto).tensors]
     with output_errors(path), terminate_by_exception():
         target = check_target(path, force=force, inputs=_inputs(model))
+        if inline_limit is None:
+            inline_limit = KEPT_OUTSIDE if any(map(is_external, held)) else INLINE_LIMIT
         if sum(count_bytes(tensor) for tensor in held) > inline_limit:
             _write_pair(model, target, force=force)
         else:
@@ -131,9 +137,10 @@ class _DataFile:
         end = 0
         for source, offset in zip(self.sources, self.offsets, strict=True):
             yield bytes(offset - end)
-            piece = self.tensors.checked_raw(source)
-            end = offset + len(piece)
-            yield piece
+            end = offset
+            for piece in self.tensors.pieces(source):
+                end += len(piece)
+                yield piece
 
 
 def _write_pair(model: Model, target: Path, *, force: bool) -> None:
