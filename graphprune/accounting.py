@@ -125,7 +125,8 @@ class Accounts:
         scope = self._scope
         tensors: dict[str, _Stored] = {}
         for name, tensor in self._stored():
-            counted = (tensor.data_type in _FLOATS and len(tensor.dims) > 0) or name in scope.quantised
+            is_number = tensor.data_type in _FLOATS and len(tensor.dims) > 0 and not self._holds_integers(name)
+            counted = is_number or name in scope.quantised
             tensors[name] = _Stored(prod(tensor.dims), count_bits(tensor), counted)
         roots = {use.tensor: scope.constants.trace(use.tensor) for use in scope.space.uses}
         folded = [name for name in dict.fromkeys(root.tensor for root in roots.values()) if name not in tensors]
@@ -152,6 +153,13 @@ class Accounts:
         for node in self._scope.graph.nodes:
             if node.op_type == "Constant" and not node.domain and isinstance(node.attribute("value"), TensorProto):
                 yield node.outputs[0], node.attribute("value")
+
+    def _holds_integers(self, name: str) -> bool:
+        """Whether a tensor is only cast to integers: before operator set 9, `Constant` nodes held sizes as floats."""
+        readers = self._scope.graph.consumers.get(name, [])
+        return bool(readers) and all(
+            node.op_type == "Cast" and node.attribute("to") not in _FLOATS for node, _ in readers
+        )
 
     def _folded(self, name: str) -> _Stored:
         """Count a computed constant as if it were stored."""
