@@ -7,6 +7,7 @@ It reads the two models and what to compare from the folder, and writes ``result
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,7 +234,7 @@ def tolerance(dtype: np.dtype[Any], noise: float, grain: float = 0.0) -> float:
         Relative precision of the coarsest float type on the way to the tensor.
     """
     eps = max(float(np.finfo(dtype).eps), grain) if dtype.kind == "f" else grain
-    unit = max(eps / float(np.finfo(np.float32).eps), 1.0) ** 0.5
+    unit = math.sqrt(max(eps / float(np.finfo(np.float32).eps), 1.0))
     return min(max(RELATIVE * unit, FLOOR_FACTOR * noise), WIDEST * unit)
 
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import resource
 import subprocess
 import sys
 import tempfile
@@ -62,8 +64,8 @@ def main() -> int:
 def make_model(path: Path, size: int, kind: str) -> None:
     """Write a chain of products, with its weights in a data file, a block at a time."""
     elem_type, dtype = TYPES[kind]
-    layers = max(2, round(size / (WIDTH * WIDTH * dtype.itemsize)))
-    shapes = [(1024, WIDTH), *[(WIDTH, WIDTH)] * (layers - 1), (WIDTH, 16)]
+    layers = max(2, math.ceil(size / (WIDTH * WIDTH * dtype.itemsize)))
+    shapes = [(1024, WIDTH), *[(WIDTH, WIDTH)] * layers, (WIDTH, 16)]
     rng = np.random.default_rng(0)
     graph = onnx.GraphProto(name="large")
     value, offset = "x", 0
@@ -135,6 +137,8 @@ def work(place: Path, share: float, *, verify: bool) -> int:
     if verify:
         found = meter.step("verify", lambda: graphprune.verify(analysis, pruned, plan))
         print(f"{found.status}: error {found.error:.1e}, masking moves the outputs by {100 * found.effect:.2g} %")
+        child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        print(f"the process that runs both models in onnxruntime peaks at {child / 1e9:.2f} GB")
     meter.step("save", lambda: graphprune.save(pruned, place / "pruned.onnx"))
     meter.stop()
     written = sum(file.stat().st_size for file in place.glob("pruned*"))
