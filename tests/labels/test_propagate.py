@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The label pass: what no rule knows stays whole, with its reason, and the rest is free."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto, helper, parser
+from oracle_check import analyze, check, halves
+from rule_cases import groups, reasons
+from tiny_models import model
+
+from graphprune.surgery import prune
+from graphprune.verify import verify_pruned
+
+WEIGHTS = {"zero": (5, 3, 1, 1), "first": (8, 5, 1, 1), "middle": (6, 8, 1, 1), "last": (2, 6, 1, 1)}
+BEFORE = (5, frozenset({"zero.0 out", "first.1 in"}))
+BEHIND = (6, frozenset({"middle.0 out", "last.1 in"}))
+
+
+def _around(text: str, outputs: str = "float[2,2,6,6] y", shape_of_m: bool = False) -> ModelProto:
+    """Put nodes that make `m` of `h` between two pairs of convolutions."""
+    proto = model(
+        f"""(float[2,3,6,6] x) => ({outputs}) {{
+            g = Conv (x, zero)
+            h = Conv (g, first)
+            {text}
+            n = Conv (m, middle)
+            y = Conv (n, last)
+        }}""",
+        WEIGHTS,
+        domains=', "com.example": 1',
+    )
+    if shape_of_m:
+        proto.graph.value_info.append(helper.make_tensor_value_info("m", 1, [2, 8, 6, 6]))
+    return proto
+
+
+def test_an_unknown_operator_freezes_what_it_reads() -> None:
+    analysis = analyze(_around("m = com.example.Whiten (h)", shape_of_m=True))
+    assert groups(analysis)["g"] == BEFORE
+    assert ("unknown operator", "m") in reasons(analysis, "h", 1)
+    assert "Whiten" in {entry.text for entry in analysis.frozen if entry.kind == "unknown operator"}.pop()
+
+
+def test_what_is_made_of_a_whole_axis_freezes_it() -> None:
+    text = "(float[2,3,6,6] x) => (float[] d) { g = Conv (x, zero) h = Conv (g, first) d = Det (h) }"
+    analysis = analyze(model(text, {"zero": (5, 3, 1, 1), "first": (8, 5, 1, 1)}))
+    assert set(groups(analysis)) == {"g"}
+    assert check(analysis).effect > 1e-3
+
+
+LOOP = """m = Loop (three, , h) <body = step (int64 i, bool go, float[2,8,6,6] s) => (bool on, float[2,8,6,6] t) {
+    on = Identity (go)
+    t = Tanh (%s)
+}>"""
+
+
+@pytest.mark.parametrize("inner", [pytest.param("s", id="state-of-a-loop"), pytest.param("h", id="captured-by-a-loop")])
+def test_loops_freeze_what_goes_in(inner: str) -> None:
+    proto = _around(LOOP % inner)
+    proto.graph.initializer.append(helper.make_tensor("three", 7, [], [3]))
+    analysis = analyze(proto)
+    found = groups(analysis)
+    assert found["g"] == BEFORE
+    assert "h" not in found
+    assert found.get("n", BEHIND) == BEHIND
+    keep = halves(analysis)
+    assert verify_pruned(analysis, analysis.model.replaced(prune(analysis, keep)), keep).status == "verified"
+
+
+def test_a_weight_that_a_loop_reads_stays_whole() -> None:
+    proto = model(
+        """(float[2,3] x) => (float[] y) {
+            h = MatMul (x, first)
+            r = Relu (h)
+            m = MatMul (r, last)
+            y = Loop (three, , m) <body = step (int64 i, bool go, float[2,2] s) => (bool on, float[2,2] t) {
+                on = Identity (go)
+                w = ReduceMean <keepdims = 0> (first)
+                t = Mul (s, w)
+            }>
+        }""",
+        {"first": (3, 8), "last": (8, 2)},
+        three=np.int64(3),
+    )
+    assert analyze(proto).groups == ()
+
+
+def test_graph_outputs_in_the_middle_freeze() -> None:
+    proto = _around("m = Relu (h)", outputs="float[2,2,6,6] y, float[2,8,6,6] m")
+    analysis = analyze(proto)
+    assert groups(analysis) == {"g": BEFORE, "n": BEHIND}
+    assert ("graph output", "") in reasons(analysis, "h", 1)
+    (entry,) = (entry for entry in analysis.frozen if entry.kind == "graph output")
+    assert entry.layers >= 2
+
+
+def test_a_weight_that_is_a_graph_output_stays() -> None:
+    proto = parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        tiny (float[2,3] x) => (float[2,2] y, float[3,8] first) {
+            h = MatMul (x, first) y = MatMul (h, last)
+        }"""
+    )
+    proto.graph.initializer.extend(
+        model("(float[1] x) => (float[] y) { y = Relu (x) }", {"first": (3, 8), "last": (8, 2)}).graph.initializer
+    )
+    assert analyze(proto).groups == ()
+
+
+def test_what_is_only_known_when_it_runs_freezes_and_the_rest_is_free() -> None:
+    """The number of non-zero elements depends on the data, and so does what is behind it."""
+    proto = model(
+        """(float[2,3,6,6] x) => (float[2,2,6,6] y, int64[a,b] z) {
+            g = Conv (x, zero)
+            h = Conv (g, first)
+            z = NonZero (h)
+            m = Relu (h)
+            n = Conv (m, middle)
+            y = Conv (n, last)
+        }""",
+        WEIGHTS,
+    )
+    analysis = analyze(proto)
+    assert groups(analysis) == {"g": BEFORE, "n": BEHIND}
+    assert check(analysis).effect > 1e-3
+
+
+def test_a_model_without_channels_has_no_groups() -> None:
+    analysis = analyze(model("(float[2,3] x) => (float[] y) { y = Relu (x) }"))
+    assert analysis.groups == ()
+    assert analysis.prunable == 0.0
+    assert analysis.cost.flops(analysis.cost.sizes) == 0
+
+
+def test_constants_are_not_labelled_as_activations() -> None:
+    analysis = analyze(_around("k = Neg (first)\n m = Relu (h)"))
+    assert "k" not in analysis.scope.values
+    assert set(groups(analysis)) == {"g", "h", "n"}
