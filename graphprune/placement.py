@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -117,9 +119,13 @@ class Placement:
         """Work from the readers back to what is stored: later values first."""
         constants, graph = self._analysis.constants, self._analysis.graph
         order = {name: node.index for name, node in graph.producer.items()}
-        pending = sorted(self._demands, key=lambda name: -order.get(name, -1))
+        number = count()
+        pending = [(-order.get(name, -1), next(number), name) for name in self._demands]
+        heapify(pending)
+        waiting = set(self._demands)
         while pending:
-            name = pending.pop(0)
+            name = heappop(pending)[-1]
+            waiting.remove(name)
             demands = dict(self._demands[name])
             if all(demand.whole for demand in demands.values()) or self._follows(name):
                 continue
@@ -134,9 +140,9 @@ class Placement:
                 for slot, wanted in self._passed(node, passed):
                     source = node.inputs[slot]
                     self._demands.setdefault(source, {})[node.index, slot] = self._by_reader[node.index, slot] = wanted
-                    if source not in pending:
-                        pending.append(source)
-                pending.sort(key=lambda item: -order.get(item, -1))
+                    if source not in waiting:
+                        waiting.add(source)
+                        heappush(pending, (-order.get(source, -1), next(number), source))
             else:
                 self._store_computed(name, demands)
 
