@@ -28,7 +28,8 @@ FLOOR_FACTOR = 10.0
 WIDEST = 1e-3
 """No measured floor may excuse more than this (in the precision of float32)."""
 FEW = 0.01
-"""Share of rounded values that may fall on the other side of a tie."""
+"""Share of rounded values that may fall on the other side of a tie, where a tensor has some hundred steps."""
+_NEAR_A_TIE = 1e-5
 _CHUNK = 1 << 27
 
 
@@ -87,7 +88,7 @@ class Comparison:
         """Compare with every way in which pruned branches can be taken; returns what to report."""
         effects = []
         failures = []
-        for path in self.spec["branches"] or [{}]:
+        for path in self.spec.get("branches") or [{}]:
             self.switches = {name: np.asarray(value) for name, value in path.items()}
             self.cuts = {}
             try:
@@ -142,7 +143,7 @@ class Comparison:
                 continue
             wanted = self._cut(number, expected[at])
             if tensor.get("cut") in ("few", "all"):
-                self._record(tensor["name"], stepped(wanted, found[at]), FEW if tensor["cut"] == "few" else 1.0)
+                self._record(tensor["name"], stepped(wanted, found[at]), few(wanted) if tensor["cut"] == "few" else 1.0)
                 continue
             # Behind a rounding operator both go on from the same values, and only the last stretch rounds.
             noise = 0.0 if tensor.get("behind") else deviation(wanted, self._cut(number, moved[at]))
@@ -210,7 +211,8 @@ def deviation(expected: Array, found: Array) -> float:
 def stepped(expected: Array, found: Array) -> float:
     """Return the share of rounded values that differ, which they may by one step; inf where one differs by more.
 
-    A step is 1 for integers and whole floats. Floats that were rounded to a coarser grid may be a quarter apart.
+    A step is 1 for integers and whole floats, more where these are so large that floats before were further apart.
+    Floats that were rounded to a coarser grid may be a quarter apart.
     """
     if expected.shape != found.shape:
         return float("inf")
@@ -218,11 +220,18 @@ def stepped(expected: Array, found: Array) -> float:
         return 0.0
     apart = np.abs(expected.astype(np.float64) - found.astype(np.float64))
     whole = expected.dtype.kind != "f" or bool((expected == np.rint(expected)).all())
-    furthest = 1.0 if whole else float(np.abs(expected).max()) / 4
+    largest = float(np.abs(expected.astype(np.float64)).max())
+    furthest = max(1.0, RELATIVE * largest) if whole else largest / 4
     if not float(apart.max()) <= furthest:
         return float("inf")
-    moved = int((apart > (0.0 if whole else RELATIVE * float(np.abs(expected).max()))).sum())
+    moved = int((apart > (0.0 if whole else RELATIVE * largest)).sum())
     return 0.0 if moved <= 1 else moved / expected.size
+
+
+def few(expected: Array) -> float:
+    """Return the share of rounded values that may differ: the finer the grid, the more of them are next to a tie."""
+    steps = float(np.abs(expected.astype(np.float64)).max()) if expected.size else 0.0
+    return min(max(FEW, _NEAR_A_TIE * steps), 1.0)
 
 
 def tolerance(dtype: np.dtype[Any], noise: float, grain: float = 0.0) -> float:

@@ -13,7 +13,7 @@ from quantised_models import converted, float_model, quantised
 
 import graphprune
 from graphprune import Analysis, BudgetRequest, Model
-from graphprune.comparison import stepped
+from graphprune.comparison import few, stepped, tolerance
 from graphprune.plan import Plan
 from graphprune.verdict import keep_mask
 from graphprune.verify import verify_pruned
@@ -196,5 +196,17 @@ def test_steps() -> None:
     assert stepped(values, values) == stepped(values, one) == 0.0
     assert stepped(values, many) == 5 / 200
     assert stepped(values, far) == stepped(values, values[1:]) == np.inf
+    assert few(values) == 0.01
+    fine = np.linspace(-30000, 30000, 200).astype(np.int16)
+    assert stepped(fine, fine + 3) == 1.0
+    assert stepped(fine, fine + 4) == np.inf
+    assert 0.1 < few(fine) < 1.0
     extremes = np.array([-128, 127], dtype=np.int8)
     assert stepped(extremes, extremes[::-1]) == np.inf
+
+
+def test_coarse_types_on_the_way_widen_the_tolerance() -> None:
+    assert tolerance(np.dtype(np.float32), 0.0) == 1e-4
+    half = tolerance(np.dtype(np.float16), 0.0)
+    assert half == tolerance(np.dtype(np.float32), 0.0, float(np.finfo(np.float16).eps))
+    assert 5e-3 < half < 2e-2
