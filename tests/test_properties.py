@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must hold for every model and every choice of what to keep, on random models.
+
+``GRAPHPRUNE_PROFILE=nightly`` draws many more examples, and other ones each time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from fast_oracle import Arrays, compare, counted_flops, feeds, run, worst
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from random_models import Case, Choice, choices, models
+
+from graphprune.analysis import Analysis
+from graphprune.model.load import load
+from graphprune.surgery import Kept, prune
+from graphprune.verify import verify_pruned
+
+NIGHTLY = os.environ.get("GRAPHPRUNE_PROFILE") == "nightly"
+ROUNDING = 2e-4
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Test = Callable[..., None]
+
+
+def examples(count: int) -> Callable[[Test], Test]:
+    """Run a property on `count` models, or on fifty times as many every night."""
+    return settings(
+        max_examples=count * (50 if NIGHTLY else 1),
+        derandomize=not NIGHTLY,
+        print_blob=NIGHTLY,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def analysed(case: Case) -> Analysis:
+    """Analyse a model; one without groups says nothing."""
+    analysis = Analysis(load(case.proto))
+    assume(analysis.groups)
+    return analysis
+
+
+def widths(analysis: Analysis, keep: Mask) -> Ints:
+    """Return how many atoms of each group stay."""
+    return np.bincount(analysis.grouping.group_of[keep], minlength=len(analysis.groups)).astype(np.int64)
+
+
+def stored(proto: ModelProto) -> dict[str, TensorProto]:
+    """Return all stored tensors of a model."""
+    found = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant":
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
+@examples(250)
+@given(models(), choices)
+def test_pruned_equals_masked_original_and_costs_what_was_predicted(case: Case, choice: Choice) -> None:
+    analysis = analysed(case)
+    keep = choice.keep(analysis)
+    pruned = prune(analysis, keep)
+    onnx.checker.check_model(pruned, full_check=True)
+    tensors = compare(analysis, keep, pruned)
+    again = Analysis(load(pruned))
+    flops = analysis.cost.flops(widths(analysis, keep))
+    assert flops == again.cost.flops(again.grouping.sizes) == counted_flops(pruned, {**tensors, **feeds(analysis)})
+    assert analysis.cost.params(widths(analysis, keep)) == again.cost.params(again.grouping.sizes) - _extra(pruned)
+
+
+def _extra(pruned: ModelProto) -> int:
+    """Count floats that a plan does not: held results of shape arithmetic, and what IR version 3 must declare."""
+    read = {name for node in pruned.graph.node for name in node.input}
+    return sum(
+        prod(tensor.dims)
+        for name, tensor in stored(pruned).items()
+        if tensor.data_type in (TensorProto.FLOAT, TensorProto.DOUBLE)
+        and len(tensor.dims) > 0
+        and (name.endswith(".held") or (name not in read and pruned.ir_version < 4))
+    )
+
+
+@examples(60)
+@given(models())
+def test_keeping_everything_changes_no_byte(case: Case) -> None:
+    analysis = analysed(case)
+    pruned = prune(analysis, np.ones(len(analysis.grouping.group_of), dtype=np.bool_))
+    assert pruned.SerializeToString(deterministic=True) == case.proto.SerializeToString(deterministic=True)
+
+
+def atoms_along(analysis: Analysis, names: list[str], keep: Mask | None = None) -> Ints:
+    """Return the atom of every (kept) slice along every axis of some values, -1 where it stays."""
+    parts = [np.zeros(0, dtype=np.int64)]
+    kept = Kept(analysis, np.ones(len(analysis.grouping.group_of), dtype=np.bool_) if keep is None else keep)
+    for name in names:
+        for labels in analysis.scope.values[name]:
+            parts.append(analysis.grouping.atom_of[labels.expand()][kept.mask(labels)])
+    return np.concatenate(parts)
+
+
+def numbered(values: Ints) -> list[int]:
+    """Replace values by numbers in the order of their first appearance; -1 stays -1."""
+    seen: dict[int, int] = {-1: -1}
+    return [seen.setdefault(value, len(seen)) for value in values.tolist()]
+
+
+def activations(analysis: Analysis) -> list[str]:
+    """Return the names of all values that have labels."""
+    return [name for node in analysis.graph.nodes for name in node.outputs if name in analysis.scope.values]
+
+
+def assert_same_groups(
+    first: Analysis, second: Analysis, names: list[str], renamed: list[str], keep: Mask | None = None
+) -> None:
+    """Assert that the same slices of the same values hang together, atom by atom and group by group."""
+    old, new = atoms_along(first, names, keep), atoms_along(second, renamed)
+    assert len(old) == len(new)
+    assert numbered(old) == numbered(new)
+    groups = [np.where(a < 0, -1, np.append(x.grouping.group_of, -1)[a]) for a, x in ((old, first), (new, second))]
+    assert numbered(groups[0]) == numbered(groups[1])
+
+
+def again_analysed(case: Case, choice: Choice) -> tuple[Analysis, Mask, ModelProto, Analysis]:
+    """Prune a model and analyse the result, where that must find the same groups.
+
+    It need not where a choice had several outcomes (what has most atoms may be another one now), nor where a
+    single slice is left on an axis that was long: such an axis stays, so what used to go with it, several slices of
+    another axis for instance, is free to go its own ways.
+    """
+    analysis = analysed(case)
+    assume(all(size >= 2 for size in analysis.grouping.sizes))
+    assume(not analysis.scope.space.choices)
+    keep = choice.keep(analysis, least=2)
+    assume(not keep.all())
+    kept = Kept(analysis, keep)
+    lengths = [kept.mask(labels) for axes in analysis.scope.values.values() for labels in axes]
+    lengths += [kept.mask(labels) for use in analysis.scope.space.uses for labels in use.axes]
+    assume(all(mask.all() or mask.sum() > 1 for mask in lengths))
+    pruned = prune(analysis, keep)
+    return analysis, keep, pruned, Analysis(load(pruned))
+
+
+@examples(100)
+@given(models(), choices)
+def test_a_pruned_model_has_the_same_groups(case: Case, choice: Choice) -> None:
+    analysis, keep, _, again = again_analysed(case, choice)
+    names = activations(analysis)
+    assert_same_groups(analysis, again, names, names, keep)
+
+
+@examples(100)
+@given(models(), choices, st.integers(0, 2**16))
+def test_two_steps_are_one(case: Case, choice: Choice, seed: int) -> None:
+    analysis, keep, _, again = again_analysed(case, choice)
+    names = activations(analysis)
+    then = Choice("random", seed).keep(again)
+    both = keep.copy()
+    old, new = atoms_along(analysis, names, keep), atoms_along(again, names)
+    assume(len(np.unique(new[new >= 0])) == len(then))
+    both[old[old >= 0]] = then[new[old >= 0]]
+    inputs = feeds(analysis)
+    one, two = run(prune(analysis, both), inputs), run(prune(again, then), inputs)
+    assert worst(one, two) <= ROUNDING
+
+
+@examples(60)
+@given(models())
+def test_names_of_values_do_not_matter(case: Case) -> None:
+    analysis = analysed(case)
+    inputs = {value.name for value in case.proto.graph.input}
+    names = {name: f"other {name}" for node in case.proto.graph.node for name in node.output if name not in inputs}
+    other = ModelProto()
+    other.CopyFrom(case.proto)
+    for node in other.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                attribute.t.name = node.output[0]
+    for value in other.graph.output:
+        value.name = names.get(value.name, value.name)
+    before = activations(analysis)
+    assert_same_groups(analysis, Analysis(load(other)), before, [names[name] for name in before])
+
+
+@examples(60)
+@given(models(), st.integers(0, 2**16))
+def test_the_order_of_independent_nodes_does_not_matter(case: Case, seed: int) -> None:
+    analysis = analysed(case)
+    assume(not analysis.scope.space.choices)  # their ties are broken by graph order
+    other = ModelProto()
+    other.CopyFrom(case.proto)
+    del other.graph.node[:]
+    other.graph.node.extend(_shuffled(case.proto, np.random.default_rng(seed)))
+    names = activations(analysis)
+    assert_same_groups(analysis, Analysis(load(other)), names, names)
+
+
+def _shuffled(proto: ModelProto, random: np.random.Generator) -> list[NodeProto]:
+    """Return the nodes in another topological order."""
+    left, order = list(proto.graph.node), []
+    known = {value.name for value in proto.graph.input} | {tensor.name for tensor in proto.graph.initializer} | {""}
+    while left:
+        ready = [at for at, node in enumerate(left) if known.issuperset(node.input)]
+        order.append(left.pop(int(random.choice(ready))))
+        known.update(order[-1].output)
+    return order
+
+
+def without_slices(analysis: Analysis, keep: Mask, proto: ModelProto, *roles: str) -> ModelProto:
+    """Return a model in which the removed slices of members that mask are zero."""
+    result = ModelProto()
+    result.CopyFrom(proto)
+    tensors = stored(result)
+    for number, group in enumerate(analysis.groups):
+        gone = ~keep[analysis.grouping.group_of == number]
+        for member in group.members:
+            removed = member.positions[gone[member.atoms]]
+            if not member.masked or (roles and member.role not in roles) or not len(removed):
+                continue
+            assume(member.initializer in tensors)  # a computed weight has no slices in the original file
+            array = np.array(numpy_helper.to_array(tensors[member.initializer]))
+            array[(slice(None),) * member.axis + (removed,)] = 0
+            tensors[member.initializer].CopyFrom(numpy_helper.from_array(array, member.initializer))
+    return result
+
+
+def assume_weights_consume(analysis: Analysis, keep: Mask) -> None:
+    """Reject models in which something else than a weight of its own sums over pruned channels.
+
+    A product of two activations or a sum has no slices that could be set to zero, and a function with f(0) != 0 may
+    stand before it; and slices of a tensor that its readers cut differently cannot be zero for one of them only.
+    """
+    kept = Kept(analysis, keep)
+    weighted = {use.node.index for use in analysis.scope.space.uses if "in" in use.roles or use.node.op_type == "Conv"}
+    for contraction in analysis.scope.space.contractions:
+        assume(contraction.node.index in weighted or kept.mask(contraction.labels).all())
+    members = [member for group in analysis.groups for member in group.members]
+    assume(all(member.masked or member.role == "per_channel" for member in members))
+
+
+@examples(100)
+@given(models(), choices)
+def test_masked_slices_set_to_zero_in_the_original_file_prune_it(case: Case, choice: Choice) -> None:
+    analysis = analysed(case)
+    keep = choice.keep(analysis)
+    assume_weights_consume(analysis, keep)
+    zeroed = run(without_slices(analysis, keep, case.proto), feeds(analysis))
+    assert _deviates(zeroed, run(prune(analysis, keep), feeds(analysis)), analysis, keep) <= 1
+
+
+@examples(100)
+@given(models(), choices)
+def test_channels_that_nobody_weighs_can_go(case: Case, choice: Choice) -> None:
+    analysis = analysed(case)
+    keep = choice.keep(analysis)
+    assume_weights_consume(analysis, keep)
+    unread = without_slices(analysis, keep, case.proto, "in")
+    again = Analysis(load(unread))
+    assert _deviates(run(unread, feeds(analysis)), run(prune(again, keep), feeds(analysis)), analysis, keep) <= 1
+
+
+def _deviates(expected: Arrays, found: Arrays, analysis: Analysis, keep: Mask) -> float:
+    """Return the deviation of outputs in units of what rounding explains; infinite values show nothing."""
+    assume(all(np.isfinite(value).all() for value in expected.values()))
+    return worst(expected, found) / ROUNDING
+
+
+@examples(80)
+@given(models(), choices)
+def test_another_batch_size(case: Case, choice: Choice) -> None:
+    assume(case.dynamic)
+    analysis = analysed(case)
+    keep = choice.keep(analysis)
+    larger = Analysis(load(case.proto), {name: (3, *shape[1:]) for name, shape in analysis.input_shapes.items()})
+    atoms = [_slices(each) for each in (analysis, larger)]
+    assume(set(atoms[0]) == set(atoms[1]))
+    other = np.zeros_like(keep)
+    other[[atoms[1][slices] for slices in atoms[0]]] = keep[list(atoms[0].values())]
+    compare(larger, other, prune(analysis, keep))
+
+
+def _slices(analysis: Analysis) -> dict[frozenset[tuple[str, int, int]], int]:
+    """Return the number of each atom by the slices of stored tensors that it is made of."""
+    found: dict[int, set[tuple[str, int, int]]] = {}
+    for number, group in enumerate(analysis.groups):
+        start = int(analysis.grouping.starts[number])
+        for member in group.members:
+            for position, atom in zip(member.positions.tolist(), member.atoms.tolist(), strict=True):
+                found.setdefault(start + atom, set()).add((member.initializer, member.axis, position))
+    return {frozenset(slices): atom for atom, slices in found.items()}
+
+
+@examples(3)
+@given(models(), choices)
+def test_the_child_process_agrees(case: Case, choice: Choice) -> None:
+    analysis = analysed(case)
+    keep = choice.keep(analysis)
+    result: Any = verify_pruned(analysis, load(prune(analysis, keep)), keep)
+    assert result.ok, result
