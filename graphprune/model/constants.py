@@ -16,7 +16,7 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from graphprune.model.graph import Graph, Node
-from graphprune.model.scaling import is_scaling
+from graphprune.model.scaling import Quantised, is_scaling, real_values, spans
 from graphprune.model.shapes import Read, Shapes, evaluate
 
 __all__ = ["Constants", "Root"]
@@ -77,9 +77,25 @@ class Constants:
             try:
                 outputs = evaluate(node, inputs, self._graph.opsets)
             except Exception as error:
-                raise KeyError(name) from error
+                real = self._real(node, inputs)
+                if real is None:
+                    raise KeyError(name) from error
+                outputs = [real]
             local.update(zip(node.outputs, outputs, strict=True))
         return self._leaf(name, local)
+
+    def _real(self, node: Node, inputs: Sequence[Array | None]) -> Array | None:
+        """Value of a `DequantizeLinear` of a type that the reference implementation does not know."""
+        if node.op_type != "DequantizeLinear" or not is_scaling(node):
+            return None
+        data, scale, zero_point = (*inputs, None)[:3]
+        if data is None or scale is None:
+            return None
+        over = spans(node, data.shape, scale.shape)
+        zeros = () if zero_point is None else spans(node, data.shape, zero_point.shape)
+        if over is None or zeros is None:
+            return None
+        return real_values(data, scale, zero_point, Quantised("", "", over, zeros)).astype(scale.dtype)
 
     def _leaf(self, name: str, local: dict[str, Array]) -> Array:
         if name in local:

@@ -20,6 +20,8 @@ _WEIGHTED: Final = frozenset(
     | {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"}
 )
 
+_PIECE: Final = 1 << 22  # values looked at in one go where that takes a mask
+
 
 def check_finite(model: Model, names: Collection[str] | None = None) -> None:
     """Raise if a weight of the main graph holds NaN or infinity.
@@ -71,7 +73,8 @@ def _all_finite(values: np.ndarray[Any, Any]) -> bool:
         return True
     if values.dtype in (np.float32, np.float64):
         return bool(np.isfinite(values.min()) and np.isfinite(values.max()))
-    return bool(np.isfinite(values).all())
+    flat = values.reshape(-1)
+    return all(bool(np.isfinite(flat[start : start + _PIECE]).all()) for start in range(0, flat.size, _PIECE))
 
 
 def _not_finite(name: str, values: np.ndarray[Any, Any]) -> UnsupportedModelError:
