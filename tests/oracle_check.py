@@ -178,11 +178,6 @@ def _assert_costs(analysis: Analysis, keep: Mask, after: Analysis) -> None:
 
 
 def _added_floats(after: Analysis) -> int:
-    """Count what surgery stores besides weights: factors that were computed from sizes, and sizes in old files."""
-    tensors = {**after.graph.initializers}
-    for node in after.graph.nodes:
-        if node.op_type == "Constant":
-            tensors[node.outputs[0]] = node.attribute("value")
-    added = [tensor for name, tensor in tensors.items() if name.endswith((".held", ".double"))]
-    floats = (TensorProto.FLOAT, TensorProto.DOUBLE)
-    return sum(int(np.prod(tensor.dims)) for tensor in added if tensor.data_type in floats and tensor.dims)
+    """Count what surgery stores besides weights: factors that were computed from sizes."""
+    held = [tensor for name, tensor in after.graph.initializers.items() if name.endswith(".held")]
+    return sum(int(np.prod(tensor.dims)) for tensor in held if tensor.data_type == TensorProto.FLOAT and tensor.dims)

@@ -295,12 +295,6 @@ class _Forward:
             return
         if any(name and name not in result.values for name in node.inputs):
             return
-        if (
-            node.op_type == "Constant"
-            and isinstance(node.attribute("value"), TensorProto)
-            and not _small(node.attribute("value").dims)
-        ):
-            return
         if self._unfolds(node):
             return
         try:

@@ -237,3 +237,14 @@ def test_an_input_without_a_shape_needs_one() -> None:
     with pytest.raises(UsageError, match="declares no shape"):
         input_shapes(graph)
     assert input_shapes(graph, {"x": (1, 2)}) == {"x": (1, 2)}
+
+
+def test_a_large_constant_node_is_a_weight_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    proto = model("(float[2,3] x) => (float[] y) { a = MatMul (x, w)\n y = Relu (a) }", {"w": (3, LARGEST_VALUE)})
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=proto.graph.initializer[0]))
+    del proto.graph.initializer[:]
+    monkeypatch.setattr(shaping, "evaluate", lambda *_: pytest.fail("evaluated"))
+    found = _infer(proto)
+    assert "w" in found.constant
+    assert "w" not in found.values
+    assert found.dims["y"] == (2, LARGEST_VALUE)
