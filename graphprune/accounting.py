@@ -162,8 +162,10 @@ class Accounts:
         )
 
     def _folded(self, name: str) -> _Stored:
-        """Count a computed constant as if it were stored."""
+        """Count a computed constant as if it were stored; what is made from sizes is no parameter."""
         shapes = self._scope.shapes
+        if name in shapes.derived:
+            return _Stored(0, 0, False)
         probe = TensorProto(data_type=shapes.dtypes.get(name, TensorProto.FLOAT), dims=shapes.dims[name])
         return _Stored(prod(shapes.dims[name]), count_bits(probe), probe.data_type in _FLOATS)
 

@@ -216,8 +216,10 @@ class _Nodes:
                 _fail(f"input {slot} of the node {node!r}")
 
     def _is_zero(self, name: str) -> bool:
-        value = self._expectation.analysis.shapes.values.get(name)
-        return value is not None and not value.any()
+        try:
+            return not self._expectation.analysis.constants.array(name).any()
+        except KeyError:
+            return False
 
     def _may_differ(
         self, node: Node, old: AttributeProto | None, new: AttributeProto | None, *, respelled: bool

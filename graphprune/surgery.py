@@ -119,11 +119,12 @@ def _adapt(node: Node, resizing: Resizing, changes: _Changes) -> None:
 def _hold(node: Node, analysis: Analysis, placement: Placement, resizing: Resizing, changes: _Changes) -> None:
     """Keep data computed from shapes as it was: 1/sqrt(d) must not follow d (only sizes may)."""
     for slot, name in enumerate(node.inputs):
-        if name not in analysis.shapes.derived or slot in size_slots(node):
-            continue
-        if (node.index, slot) in placement.rewired or name in placement.settled:
+        reader = node.index, slot
+        if name not in analysis.shapes.derived or reader in placement.rewired or reader in changes.inputs:
             continue
         demand = placement.demand(node, slot)
+        if name in placement.settled or (slot in size_slots(node) and demand is None):
+            continue
         whole = demand is None or demand.whole
         before = analysis.shapes.values.get(name) if whole else resizing.original(name)
         now = resizing.values.get(name) if whole else resizing.value(name)
@@ -137,9 +138,9 @@ def _hold(node: Node, analysis: Analysis, placement: Placement, resizing: Resizi
                 f"node {node!r} reads {quote(name)}, which depends on both the input size and a pruned width",
                 hint="export the model with fixed input sizes",
             )
-        held = analysis.graph.unused(f"{name}.{node.index}.held")
+        held = analysis.graph.unused(f"{name}.{node.index}.{slot}.held")
         changes.added.append(numpy_helper.from_array(np.asarray(wanted), held))
-        changes.inputs[node.index, slot] = held
+        changes.inputs[reader] = held
 
 
 def _scale_means(analysis: Analysis, kept: Kept, changes: _Changes) -> None:

@@ -79,6 +79,13 @@ class Operator:
         """Value of a small constant input, or None where it is absent or not known."""
         return self.scope.shapes.values.get(self.inputs[slot]) if self.has(slot) else None
 
+    def array(self, slot: int) -> Array | None:
+        """Value of a constant input of any size, computed anew at each call; None where it cannot be computed."""
+        try:
+            return self.scope.constants.array(self.inputs[slot]) if self.is_constant(slot) else None
+        except KeyError:
+            return None
+
     def ints(self, slot: int, attribute: str | None = None) -> list[int] | None:
         """Integers given as input `slot` or, in older operator sets, as an attribute."""
         value = self.value(slot)

@@ -62,7 +62,7 @@ def _follow(op: Operator, hidden: Labels, batch: Labels, directions: Labels) -> 
     if op.has(4):
         op.tie(4, (batch,))
     for slot in _STATES:
-        if op.has(slot) and not (op.is_constant(slot) and _is_zero(op.value(slot))):
+        if op.has(slot) and not _is_zero(op.array(slot)):
             op.tie(slot, _state(op, hidden, batch, directions))
     if op.has(7):
         op.tie(7, (directions, _tiled(hidden, _PEEPHOLES)))

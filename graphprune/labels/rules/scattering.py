@@ -53,12 +53,7 @@ def scatter_nd(op: Operator) -> None:
 
 def _index(op: Operator) -> npt.NDArray[np.generic] | None:
     """Constant indices of any reasonable size."""
-    if not op.is_constant(1) or prod(op.shape(1)) > _LARGEST_INDEX:
-        return None
-    try:
-        return op.scope.constants.array(op.node.inputs[1])
-    except KeyError:
-        return None
+    return op.array(1) if prod(op.shape(1)) <= _LARGEST_INDEX else None
 
 
 def _lines(index: npt.NDArray[np.generic] | None, dims: tuple[int, ...]) -> list[Ints] | None:

@@ -10,6 +10,9 @@ from oracle_check import analyze, check, halves, run
 from rule_cases import Case, Stays, assert_case, assert_numbers, assert_stays
 from tiny_models import model
 
+from graphprune.errors import UnsupportedModelError
+from graphprune.surgery import prune
+
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
@@ -124,18 +127,40 @@ def test_counts_both_products() -> None:
     assert layer.flops(analysis.cost.sizes) == 2 * 4 * 6 * (5 + 6) * 4 * 2 * 2
 
 
-def test_leaves_states_of_zeros_out_so_that_the_batch_stays_open() -> None:
-    text = """(float[4,N,3] x) => (float[] y) {
-        s = Shape <start = 1, end = 2> (x)
-        dims = Concat <axis = 0> (one, s, six)
-        zero = ConstantOfShape (dims)
-        q, h, c = LSTM <hidden_size = 6> (x, w, r, , , zero, zero)
-        f = Squeeze (h, nought)
-        y = MatMul (f, last)
-    }"""
-    proto = model(text, {"w": (1, 24, 3), "r": (1, 24, 6), "last": (6, 2)}, one=[1], six=[6], nought=[0])
-    analysis = analyze(proto, x=(4, 1, 3))
-    pruned = check(analysis, halves(analysis)).pruned
+STATEFUL = """(float[4,N,3] x) => (float[] y) {{
+    s = Shape <start = 1, end = 2> (x)
+    dims = Concat <axis = 0> (one, s, six)
+    state = ConstantOfShape <value = float[1] {{{fill}}}> (dims)
+    q, h, c = LSTM <hidden_size = 6> (x, w, r, , , state, state)
+    f = Squeeze (h, nought)
+    y = MatMul (f, last)
+}}"""
+
+
+def _stateful(fill: float) -> ModelProto:
+    weights = {"w": (1, 24, 3), "r": (1, 24, 6), "last": (6, 2)}
+    return model(STATEFUL.format(fill=fill), weights, one=[1], six=[6], nought=[0])
+
+
+@pytest.mark.parametrize("batch", [1, 20000])
+def test_leaves_states_of_zeros_out_so_that_the_batch_stays_open(batch: int) -> None:
+    analysis = analyze(_stateful(0.0), x=(4, batch, 3))
+    pruned = prune(analysis, halves(analysis))
     assert [node.op_type for node in pruned.graph.node] == ["LSTM", "Squeeze", "MatMul"]
     found = run(pruned, {"x": np.ones((4, 5, 3), dtype=np.float32)}, ["y"])
     assert found["y"].shape == (5, 2)
+    if batch == 1:
+        check(analysis)
+
+
+def test_refuses_other_states_that_depend_on_the_batch() -> None:
+    analysis = analyze(_stateful(0.5), x=(4, 1, 3))
+    with pytest.raises(UnsupportedModelError, match="state"):
+        prune(analysis, halves(analysis))
+
+
+def test_cuts_other_states_where_the_batch_is_fixed() -> None:
+    proto = _stateful(0.5)
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2
+    proto.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
+    assert check(proto).effect > 1e-3
