@@ -19,7 +19,7 @@ from onnx import TensorProto, numpy_helper
 
 from graphprune.analysis import Analysis
 from graphprune.cutting import cut_array, cut_tensor
-from graphprune.errors import InternalError, quote
+from graphprune.errors import InternalError, UnsupportedModelError, quote
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
 from graphprune.model.scaling import PARAMETERS, Span, is_scaling, spans
@@ -205,8 +205,17 @@ class Placement:
             if demand.whole:
                 continue
             if demand.key not in named:
-                value = self._analysis.constants.array(name) if value is None else value
+                value = self._value(name) if value is None else value
                 named[demand.key] = self._analysis.graph.unused(f"{name}.pruned{len(named)}")
                 stored = numpy_helper.from_array(np.ascontiguousarray(demand.cut(value)), named[demand.key])
                 self.copies.append(stored)
             self.rewired[reader] = named[demand.key]
+
+    def _value(self, name: str) -> Array:
+        try:
+            return self._analysis.constants.array(name)
+        except KeyError as error:
+            raise UnsupportedModelError(
+                f"{quote(name)} depends on constants only and would have to be cut, but it cannot be computed here",
+                hint="let the exporter fold constants",
+            ) from error
