@@ -16,7 +16,14 @@ OPSET = 23
 
 
 def _packed(
-    heads: int = 4, shared: int = 1, *, size: int = 6, value: int = 5, extra: str = "", inputs: str = "", **more: object
+    heads: int = 4,
+    shared: int = 1,
+    *,
+    size: int = 6,
+    value: int = 5,
+    extra: str = "",
+    inputs: str = "",
+    **more: tuple[int, ...],
 ) -> ModelProto:
     few = heads // shared
     text = f"""(float[2,7,3] x) => (float[] y) {{
@@ -27,7 +34,7 @@ def _packed(
         y = MatMul (o, wo)
     }}"""
     shapes = {"wq": (3, heads * size), "wk": (3, few * size), "wv": (3, few * value), "wo": (heads * value, 2)}
-    return model(text, {**shapes, **more}, opset=OPSET)  # type: ignore[dict-item]
+    return model(text, {**shapes, **more}, opset=OPSET)
 
 
 def _unpacked(heads: int = 4, shared: int = 1) -> ModelProto:

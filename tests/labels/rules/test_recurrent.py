@@ -49,7 +49,6 @@ def _units(*more: str) -> tuple[int, str]:
 
 
 INPUT = (5, "first.1 out, w.2 in")
-STATES: dict[str, tuple[int, ...]] = {"b": (1, 48), "h0": (1, 2, 6), "c0": (1, 2, 6), "p": (1, 18)}
 CASES = [
     Case("lstm", _layer("LSTM"), {"h": INPUT, "s": _units()}),
     Case(
@@ -59,7 +58,7 @@ CASES = [
     ),
     Case(
         "lstm-states-and-peepholes",
-        _layer("LSTM", ", clip = 2.0", inputs=", b, , h0, c0, p", **STATES),
+        _layer("LSTM", ", clip = 2.0", inputs=", b, , h0, c0, p", b=(1, 48), h0=(1, 2, 6), c0=(1, 2, 6), p=(1, 18)),
         {"h": INPUT, "s": _units("b.1 per_channel, h0.2 per_channel, c0.2 per_channel, p.1 per_channel")},
     ),
     Case(

@@ -11,7 +11,7 @@ from tiny_models import chain, model
 
 RANDOM = np.random.default_rng(3)
 ROIS = np.asarray([[0, 0, 4, 4], [1, 1, 5, 5], [0, 2, 3, 5]], dtype=np.float32)
-POOLED = {"roi": ROIS, "of": np.asarray([0, 1, 1])}
+IMAGES = np.asarray([0, 1, 1])
 OFFSETS = (2, 18, 6, 6)
 
 CASES = [
@@ -27,8 +27,11 @@ CASES = [
             g=RANDOM.uniform(-1, 1, (2, 3, 4, 2)).astype(np.float32),
         ),
     ),
-    Case("roi-align", chain("m = RoiAlign <output_height = 2, output_width = 2> (h, roi, of)", **POOLED)),
-    Case("roi-align-10", chain("m = RoiAlign <output_height = 2, output_width = 2> (h, roi, of)", opset=10, **POOLED)),
+    Case("roi-align", chain("m = RoiAlign <output_height = 2, output_width = 2> (h, roi, of)", roi=ROIS, of=IMAGES)),
+    Case(
+        "roi-align-10",
+        chain("m = RoiAlign <output_height = 2, output_width = 2> (h, roi, of)", opset=10, roi=ROIS, of=IMAGES),
+    ),
     Case("max-roi-pool", chain("m = MaxRoiPool <pooled_shape = [2, 2]> (h, five)", five=np.insert(ROIS, 0, 0, axis=1))),
     Case(
         "columns",
@@ -87,7 +90,12 @@ FROZEN = [
     ),
     Stays(
         "regions",
-        chain("t = Transpose <perm=[1,0,2,3]> (h) a = RoiAlign (t, roi, of) m = Identity (a)", after=2, **POOLED),
+        chain(
+            "t = Transpose <perm=[1,0,2,3]> (h) a = RoiAlign (t, roi, of) m = Identity (a)",
+            after=2,
+            roi=ROIS,
+            of=IMAGES,
+        ),
         ("RoiAlign", "a"),
     ),
     Stays(

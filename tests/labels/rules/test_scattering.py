@@ -23,10 +23,10 @@ CASES = [
     Case(
         "grid",
         chain(
-            PAIR + "u = Slice (g, from, to, axes) m = ScatterND (h, i, u)",
+            PAIR + "u = Slice (g, start, to, axes) m = ScatterND (h, i, u)",
             SECOND,
             i=_grid(*ALL),
-            **{"from": [0, 0]},
+            start=[0, 0],
             to=[3, 2],
             axes=[2, 3],
         ),
@@ -141,7 +141,7 @@ def test_a_grid_that_follows_shapes_stays_open() -> None:
     text = """(float[N,3,6] x) => (float[] y) {
         h = Conv (x, first)
         g = Conv (x, second)
-        u = Slice (g, to, from, two)
+        u = Slice (g, to, start, two)
         s = Shape (h)
         n = Gather (s, zero)
         c = Gather (s, one)
@@ -168,7 +168,7 @@ def test_a_grid_that_follows_shapes_stays_open() -> None:
         {"first": (8, 3, 1), "second": (8, 3, 1), "last": (2, 8, 1)},
         zero=np.asarray(0),
         one=np.asarray(1),
-        **{"from": [3]},
+        start=[3],
         to=[0],
         two=[2],
         three=[3],
