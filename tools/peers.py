@@ -38,7 +38,11 @@ def run(arguments: list[str], folder: Path, limit: float) -> tuple[str, str]:
     out, err = folder / "out", folder / "err"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         command = [sys.executable, str(CHECK), *arguments]
-        environment = {**os.environ, "TMPDIR": str(folder)}
+        environment = {
+            **os.environ,
+            "TMPDIR": str(folder),
+            "OMP_NUM_THREADS": "1",
+        }  # idle threads spin and cost seconds
         child = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=environment, start_new_session=True)
         try:
             status = child.wait(limit)

@@ -23,7 +23,15 @@ FAMILIES: dict[str, Any] = {
     "video": models.video,
 }
 SIDE = 64
-SIDES = {"alexnet": 224, "inception_v3": 75, "maxvit_t": 224, "vit_h_14": 56, "s3d": 224}
+SIDES = {
+    "alexnet": 224,
+    "inception_v3": 75,
+    "maxvit_t": 224,
+    "vit_h_14": 56,
+    "s3d": 224,
+    "mvit_v1_b": 224,
+    "mvit_v2_s": 224,
+}
 """Side of the image where it is not 64: what the network takes at least, or what its exporter can express."""
 FRAMES = {"s3d": 16, "mvit_v1_b": 16, "mvit_v2_s": 16}
 """Frames of a video where they are not 8."""
@@ -70,8 +78,6 @@ def _options(name: str) -> dict[str, Any]:
         return {"aux_logits": False, "init_weights": False}
     if name.startswith("vit_"):
         return {"image_size": shape[-1]}
-    if name.startswith("mvit_"):
-        return {"spatial_size": tuple(shape[-2:]), "temporal_size": shape[-3]}
     if name in models.list_models(module=models.segmentation):
         return {"weights_backbone": None} | ({} if name.startswith("lraspp") else {"aux_loss": False})
     return {}

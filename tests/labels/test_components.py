@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import helper
 
 from graphprune.labels.components import Forest, Watchers, components
+from graphprune.labels.resolve import _State, resolve
+from graphprune.labels.space import Alternative, Choice, LabelSpace
 from graphprune.labels.vector import Ints
+from graphprune.model.graph import Node
 
 COUNT = 24
 PAIRS = st.lists(st.tuples(st.integers(0, COUNT - 1), st.integers(0, COUNT - 1)), min_size=1, max_size=5)
@@ -59,3 +64,28 @@ def test_choices_apart_are_not_looked_at_again() -> None:
     assert watchers.of(np.array([10]), watched) == {1, 3}
     assert watchers.of(np.array([10]), {3}) == {3}
     assert watchers.of(np.array([0]), watched) == {0}
+
+
+def test_a_long_chain_of_choices_is_looked_at_a_few_times_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each choice carries four channels on, or keeps them; deciding one concerns its neighbours only."""
+    count, width, looks = 300, 4, 0
+    space = LabelSpace(count=(count + 1) * width + 1)
+    node = Node(0, helper.make_node("Any", ["x"], ["y"]))
+    for number in range(count):
+        left = np.arange(1, width + 1, dtype=np.int64) + number * width
+        none = np.zeros(0, dtype=np.int64)
+        on = Alternative("on", left, left + width, none)
+        swapped = Alternative("swapped", left[:2], left[:2] + width, left[2:])
+        space.choose(node, [on, swapped])
+    viable = _State._viable
+
+    def counted(state: _State, choice: Choice) -> list[tuple[Alternative, int]]:
+        nonlocal looks
+        looks += 1
+        return viable(state, choice)
+
+    monkeypatch.setattr(_State, "_viable", counted)
+    found = resolve(space)
+    assert {alternative.name for _, alternative in found.committed if alternative} == {"on"}
+    assert len(np.unique(found.component)) == width + 1
+    assert looks <= 4 * count
