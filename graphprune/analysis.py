@@ -112,8 +112,7 @@ class Analysis:
         self.graph = Graph(self.flat.proto)
         self._given = dict(given_shapes or {})
         self.input_shapes = input_shapes(self.graph, self._given)
-        self.shapes = infer(self.graph, model.tensors.array, self.input_shapes)
-        self._look_up_unknown()
+        self.shapes = self._shapes(self.input_shapes)
         self.constants = Constants(self.graph, self.shapes, model.tensors.array)
         self.scope = propagate(self.graph, self.shapes, self.constants, approximate=approximate)
         self.resolution = resolve(self.scope.space, attention)
@@ -123,11 +122,14 @@ class Analysis:
         self.cost = accounts.model()
         self.layers = accounts.layers
 
-    def _look_up_unknown(self) -> None:
-        """Take shapes that static inference cannot tell from one run, then infer what follows from them."""
-        unknown = unknown_values(self.graph, self.shapes)
-        if unknown and observe(self.model, self.graph, self.shapes, unknown):
-            self.shapes = infer(self.graph, self.model.tensors.array, self.input_shapes, self.shapes)
+    def _shapes(self, inputs: dict[str, tuple[int, ...]]) -> Shapes:
+        """Infer shapes; those that static inference cannot tell are taken from one run, and what follows from them."""
+        read = self.model.tensors.array
+        shapes = infer(self.graph, read, inputs)
+        unknown = unknown_values(self.graph, shapes)
+        if unknown and observe(self.model, self.graph, shapes, unknown):
+            return infer(self.graph, read, inputs, shapes)
+        return shapes
 
     def read(self, name: str) -> Array:
         """Return a tensor that a member names: stored in the file, or computed from constants.
@@ -149,7 +151,7 @@ class Analysis:
     def other_shapes(self) -> Shapes | None:
         """Shapes for a second size of every dynamic input dimension; None where none is dynamic."""
         other = input_shapes(self.graph, self._given, other=True)
-        return None if other == self.input_shapes else infer(self.graph, self.model.tensors.array, other)
+        return None if other == self.input_shapes else self._shapes(other)
 
     @cached_property
     def frozen(self) -> tuple[Frozen, ...]:

@@ -210,3 +210,28 @@ def test_coarse_types_on_the_way_widen_the_tolerance() -> None:
     half = tolerance(np.dtype(np.float16), 0.0)
     assert half == tolerance(np.dtype(np.float32), 0.0, float(np.finfo(np.float16).eps))
     assert 5e-3 < half < 2e-2
+
+
+def test_sizes_behind_operators_of_onnxruntime_stay_open() -> None:
+    """Shapes of `QLinearConv` chains come from a run, also for the second input size that tells which sizes move."""
+    proto = ModelProto()
+    proto.CopyFrom(quantised("QOperator"))
+    (flatten,) = [node for node in proto.graph.node if node.op_type == "Flatten"]
+    source, result = flatten.input[0], flatten.output[0]
+    index = next(at for at, node in enumerate(proto.graph.node) if node.op_type == "Flatten")
+    proto.graph.node.remove(flatten)
+    for value in ([0], [16]):
+        name = f"size{value[0]}"
+        proto.graph.initializer.append(numpy_helper.from_array(np.array(value, dtype=np.int64), name))
+    nodes = [
+        helper.make_node("Shape", [source], ["shape"]),
+        helper.make_node("Gather", ["shape", "size0"], ["batch"], axis=0),
+        helper.make_node("Concat", ["batch", "size16"], ["target"], axis=0),
+        helper.make_node("Reshape", [source, "target"], [result]),
+    ]
+    for node in reversed(nodes):
+        proto.graph.node.insert(index, node)
+    analysis, plan, pruned = prune(proto)
+    assert graphprune.verify(analysis, pruned, plan).status == "verified"
+    other = graphprune.AnalyzeOptions({"image": (3, 3, 10, 10)})
+    assert graphprune.analyze(graphprune.load(pruned.proto), other).shapes.dims["scores"] == (3, 6)
