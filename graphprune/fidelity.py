@@ -38,6 +38,7 @@ from graphprune.plan import Plan, digest
 
 __all__ = ["check_fidelity"]
 
+_SPLICE_NAME = re.compile(r"\.spliced(\.\d+)?$")
 _NEW_NAME = re.compile(r"\.(pruned\d*|held|kept_share)(\.\d+)?$")
 
 
@@ -68,7 +69,7 @@ def check_fidelity(analysis: Analysis, pruned: Model | ModelProto, plan: Plan) -
     expectation = Expectation(analysis, plan)
     nodes = _Nodes(expectation, model.proto)
     nodes.match()
-    demands = find_demands(expectation, {node.index: proto.input for node, proto in nodes.pairs})
+    demands = find_demands(expectation, {node.index: nodes.inputs(proto) for node, proto in nodes.pairs})
     TensorCheck(expectation, model.tensors, demands).run(nodes.stored, nodes.added, nodes.shares)
     _check_values(analysis.graph.proto.graph, model.proto.graph, expectation, demands)
 
@@ -117,6 +118,7 @@ class _Nodes:
         self.stored: dict[str, TensorProto] = {}
         self.added: dict[str, TensorProto] = {}
         self.shares: dict[str, tuple[float, str]] = {}
+        self._splices: dict[str, NodeProto] = {}
 
     def match(self) -> None:
         """Pair the nodes up in order and compare them."""
@@ -126,6 +128,10 @@ class _Nodes:
         while at < len(nodes):
             proto = nodes[at]
             node = self._by_outputs.get(tuple(proto.output))
+            if node is None and self._is_splice(proto):
+                self._splices[proto.output[0]] = proto
+                at += 1
+                continue
             scale = nodes[at + 1] if node is None and at + 1 < len(nodes) else None
             if scale is not None:
                 node = self._by_outputs.get((*scale.output, *proto.output[1:]))
@@ -166,6 +172,26 @@ class _Nodes:
         if tensor.name in self._names or tensor.name in self.added or not _NEW_NAME.search(tensor.name):
             _fail(f"the tensor {quote(tensor.name)} is new")
         self.added[tensor.name] = tensor
+
+    def inputs(self, proto: NodeProto) -> list[str]:
+        """Return the inputs of a node; sizes that are spliced count as what they are spliced into."""
+        return [self._splices[name].input[2] if name in self._splices else name for name in proto.input]
+
+    def _is_splice(self, proto: NodeProto) -> bool:
+        """Whether a new node does nothing but splice new sizes into what the graph computes."""
+        given = ("op_type", "input", "output", "name")
+        fits = (
+            proto.op_type == "Where" and len(proto.input) == 3 and all(name in self.added for name in proto.input[:2])
+        )
+        if not fits or list(proto.output) != [proto.name] or _SPLICE_NAME.search(proto.name) is None:
+            return False
+        fixed, sizes = (self.added.pop(name) for name in proto.input[:2])
+        return (
+            fixed.data_type == TensorProto.BOOL
+            and sizes.data_type in (TensorProto.INT64, TensorProto.INT32)
+            and list(fixed.dims) == list(sizes.dims)
+            and not differing(NodeProto(), proto, *given)
+        )
 
     def _check_share(self, node: Node, proto: NodeProto, scale: NodeProto | None) -> None:
         """Look whether a mean over slices of which some go is scaled, and nothing else."""
@@ -212,6 +238,8 @@ class _Nodes:
             is_size = slot in size_slots(node) and (touched or old in constant)
             if not name and is_size and self._is_zero(old):
                 continue  # zeros are what an operator takes for an initial state that it is not given
+            if is_size and name in self._splices and self._splices[name].input[2] == old:
+                continue
             if name != old and not (name in self.added and (is_size or old in constant)):
                 _fail(f"input {slot} of the node {node!r}")
 

@@ -40,6 +40,7 @@ class _Changes:
     attributes: dict[int, dict[str, int | float | list[int] | None]] = field(default_factory=dict)
     added: list[TensorProto] = field(default_factory=list)
     scaled: dict[int, float] = field(default_factory=dict)
+    before: dict[int, list[NodeProto]] = field(default_factory=dict)
 
 
 class Kept:
@@ -114,6 +115,18 @@ def _adapt(node: Node, resizing: Resizing, changes: _Changes) -> None:
         name = resizing.analysis.graph.unused(f"{node.outputs[0]}.{slot}.pruned")
         changes.added.append(numpy_helper.from_array(np.asarray(value), name))
         changes.inputs[node.index, slot] = name
+    for slot, (fixed, values) in edits.splices.items():
+        _splice(node, slot, (fixed, values), resizing, changes)
+
+
+def _splice(node: Node, slot: int, splice: tuple[Mask, Array], resizing: Resizing, changes: _Changes) -> None:
+    """Replace some elements of a list of sizes that the graph goes on computing."""
+    unused = resizing.analysis.graph.unused
+    names = [unused(f"{node.outputs[0]}.{slot}.{part}") for part in ("fixed.pruned", "sizes.pruned", "spliced")]
+    changes.added.extend(numpy_helper.from_array(value, name) for value, name in zip(splice, names, strict=False))
+    where = helper.make_node("Where", [names[0], names[1], node.inputs[slot]], [names[2]], name=names[2])
+    changes.before.setdefault(node.index, []).append(where)
+    changes.inputs[node.index, slot] = names[2]
 
 
 def _hold(node: Node, analysis: Analysis, placement: Placement, resizing: Resizing, changes: _Changes) -> None:
@@ -211,6 +224,7 @@ class _Writer:
                     _set_attribute(proto, name, value)
                 if stored is not None:
                     next(a for a in proto.attribute if a.name == "value").t.CopyFrom(stored)
+            nodes.extend(self.changes.before.get(node.index, ()))
             nodes.append(proto)
             if factor is not None:
                 nodes.append(self._factor(proto, factor))

@@ -20,7 +20,7 @@ from graphprune.errors import InternalError, UnsupportedModelError
 from graphprune.model.graph import Node
 
 __all__ = [
-    *("Adapter", "Edits", "Pruned", "adapter", "adapter_for", "both_open", "size_attributes", "size_slots", "written")
+    *("Adapter", "Edits", "Pruned", "adapter", "adapter_for", "both_open", "size_attributes", "size_slots", "spell")
 ]
 
 Array = npt.NDArray[np.generic]
@@ -29,10 +29,21 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass
 class Edits:
-    """Changes to one node: attributes to set or drop (None), and inputs to replace by constants or leave out (None)."""
+    """Changes to one node.
+
+    Attributes
+    ----------
+    attributes : dict of str to value
+        Attributes to set, or to drop (None).
+    inputs : dict of int to ndarray
+        Inputs to replace by constants, or to leave out (None).
+    splices : dict of int to (ndarray of bool, ndarray)
+        Inputs of which the marked elements are replaced, while the graph goes on computing the others.
+    """
 
     attributes: dict[str, int | float | list[int] | None] = field(default_factory=dict)
     inputs: dict[int, Array | None] = field(default_factory=dict)
+    splices: dict[int, tuple[Mask, Array]] = field(default_factory=dict)
 
 
 class Pruned(Protocol):
@@ -71,6 +82,9 @@ class _Entry:
     slots: tuple[int, ...]
     attributes: frozenset[str]
 
+
+_WHERE = 9
+"""The operator-set version since which `Where` can splice sizes."""
 
 _ADAPTERS: dict[str, _Entry] = {}
 
@@ -120,18 +134,39 @@ def _entry(node: Node) -> _Entry | None:
     return None if node.domain else _ADAPTERS.get(node.op_type)
 
 
-def written(op: Pruned, slot: int, wanted: Sequence[int]) -> Array:
-    """Return integers that take the place of a constant input, in its type.
+def spell(edits: Edits, op: Pruned, slot: int, wanted: Sequence[int], fixed: Mask | None = None) -> Edits:
+    """Put integers in the place of a constant input.
+
+    Elements that follow the size of the model's inputs are left to the graph, which computes them
+    as before; the others are spliced into what it computes.
+
+    Parameters
+    ----------
+    edits : Edits
+        Where it is noted; returned.
+    wanted : sequence of int
+        What the input has to be for the analysed sizes of the model's inputs.
+    fixed : ndarray of bool, optional
+        Elements that hold for every size of the model's inputs; by default those that do not change with it.
 
     Raises
     ------
     UnsupportedModelError
-        If one of them follows the size of the model's inputs: written out, it would hold for one size alone.
+        If an element that is left to the graph is not what is wanted there.
     """
     dynamic, original = op.dynamic(slot), op.original(slot)
-    if dynamic is not None and dynamic.any():
+    values = np.asarray(wanted, dtype=np.int64 if original is None else original.dtype)
+    if fixed is None:
+        fixed = np.ones(len(values), dtype=np.bool_) if dynamic is None else ~np.ravel(dynamic)
+    if fixed.all():
+        edits.inputs[slot] = values
+        return edits
+    current = op.current(slot)
+    left = None if current is None else np.ravel(current)
+    if left is None or left.shape != values.shape or (left[~fixed] != values[~fixed]).any() or op.version < _WHERE:
         raise both_open(op.node)
-    return np.asarray(wanted, dtype=np.int64 if original is None else original.dtype)
+    edits.splices[slot] = fixed, values
+    return edits
 
 
 def both_open(node: Node) -> UnsupportedModelError:

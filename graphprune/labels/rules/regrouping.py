@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from graphprune.labels.adapt import Edits, Pruned, adapter, both_open
+from graphprune.labels.adapt import Edits, Pruned, adapter, spell
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.segments import regroup
@@ -87,16 +87,14 @@ def adapt_reshape(op: Pruned) -> Edits:
     current = op.current(1)
     if current is not None and _resolved([int(v) for v in current], before, op.node.attribute("allowzero", 0)) == after:
         return Edits()
-    return Edits(inputs={1: np.asarray(_target(op, before, after), dtype=np.int64)})
+    return _target(op, before, after)
 
 
-def _target(op: Pruned, before: list[int], after: list[int]) -> list[int]:
+def _target(op: Pruned, before: list[int], after: list[int]) -> Edits:
     """Spell the shape `after` out for every size of the model's inputs.
 
-    Raises
-    ------
-    UnsupportedModelError
-        If two axes follow the size of the inputs and are not those of the reshaped tensor.
+    An axis that equals that of the reshaped tensor is copied (0), one open axis is left to be
+    inferred (-1), further ones are left to what the graph computes.
     """
     target = list(after)
     is_open, equal = op.follows()
@@ -107,13 +105,16 @@ def _target(op: Pruned, before: list[int], after: list[int]) -> list[int]:
     for at, size in enumerate(after):
         if equal[at] and before[at] == size and (is_open[at] or old[at] == 0):
             target[at] = 0
+    fixed = np.ones(len(target), dtype=np.bool_)
     left = [at for at in np.flatnonzero(is_open).tolist() if target[at] != 0]
-    if len(left) > 1:
-        raise both_open(op.node)
     rest = left or [at for at, value in enumerate(old) if value == -1 and target[at] != 0]
+    if len(left) > 1:
+        # An open axis that loses slices is none that the graph computes, so it is the one to be inferred.
+        rest = sorted(left, key=lambda at: bool(op.kept_out(0)[at].all()))
+        fixed[rest[1:]] = False
     if rest:
         target[rest[0]] = -1
-    return target
+    return spell(Edits(), op, 1, target, fixed)
 
 
 def _resolved(target: list[int], before: list[int], allowzero: int) -> list[int] | None:
@@ -140,10 +141,9 @@ def adapt_expand(op: Pruned) -> Edits:
         return Edits()
     is_open, _ = op.follows()
     spread = [len(mask) != size for mask, size in zip(op.kept_out(0), _full(op, len(after)), strict=True)]
-    if any(wide and is_open[at] for at, wide in enumerate(spread)):
-        raise both_open(op.node)
     target = [size if wide else 1 for size, wide in zip(after, spread, strict=True)]
-    return Edits(inputs={1: np.asarray(target, dtype=np.int64)})
+    fixed = np.asarray([not (wide and is_open[at]) for at, wide in enumerate(spread)])
+    return spell(Edits(), op, 1, target, fixed)
 
 
 def _full(op: Pruned, rank: int) -> list[int]:

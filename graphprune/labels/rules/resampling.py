@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from graphprune.labels.adapt import Edits, Pruned, adapter, written
+from graphprune.labels.adapt import Edits, Pruned, adapter, spell
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.vector import stay
@@ -41,4 +41,4 @@ def adapt_resize(op: Pruned) -> Edits:
             sizes[at] = int(original[at])
     if current is not None and [int(v) for v in current] == sizes:
         return Edits()
-    return Edits(inputs={3: written(op, 3, sizes)})
+    return spell(Edits(), op, 3, sizes)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.labels.adapt import Edits, Pruned, adapter, written
+from graphprune.labels.adapt import Edits, Pruned, adapter, spell
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.space import Role
@@ -57,7 +57,7 @@ def adapt_slice(op: Pruned) -> Edits:
         return Edits()
     if op.node.attribute("starts") is not None:
         return Edits(attributes={"starts": starts, "ends": ends})
-    return Edits(inputs={1: written(op, 1, starts), 2: written(op, 2, ends)})
+    return spell(spell(Edits(), op, 1, starts), op, 2, ends)
 
 
 @dataclass(frozen=True)
@@ -185,4 +185,4 @@ def adapt_pad(op: Pruned) -> Edits:
     given_now = np.asarray(pads) if legacy else op.current(1)
     if given_now is not None and [int(amount) for amount in np.ravel(given_now)] == new:
         return Edits()
-    return Edits(attributes={"pads": new}) if legacy else Edits(inputs={1: written(op, 1, new)})
+    return Edits(attributes={"pads": new}) if legacy else spell(Edits(), op, 1, new)

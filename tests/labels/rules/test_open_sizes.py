@@ -126,20 +126,25 @@ def test_images_of_any_size(name: str) -> None:
     assert _assert_right_for(proto, (1, 3, 6, 4), (3, 3, 8, 6)) == sizes
 
 
-REFUSED = {
-    "shuffle-with-literal-channels": (
-        _image(f"to = Concat <axis = 0> (n, two, four, high, wide) {SHUFFLE} m = Reshape (t, s)", four=[4]),
-        (1, 3, 6, 4),
-    ),
-    "heads-beside-two-open-sizes": (_attention(FUSED % "T"), (1, 5, 3)),
-}
+def test_a_shuffle_with_literal_channels_of_any_image() -> None:
+    """Kept counts are spliced into a target whose other elements the graph goes on computing."""
+    text = f"to = Concat <axis = 0> (n, two, four, high, wide) {SHUFFLE} m = Reshape (t, s)"
+    proto = _image(text, four=[4])
+    assert _assert_right_for(proto, (1, 3, 6, 4), (3, 3, 8, 6)) == [4]
+    pruned = check(analyze(proto, x=(1, 3, 6, 4))).pruned
+    assert [node.op_type for node in pruned.graph.node].count("Where") == 1
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_one_list_of_integers_cannot_say_is_refused(name: str) -> None:
+def test_heads_beside_an_open_batch_and_open_tokens() -> None:
+    assert _assert_right_for(_attention(FUSED % "T"), (1, 5, 3), (3, 7, 3)) == [4]
+
+
+def test_what_no_list_of_integers_can_say_is_refused_before_where_exists() -> None:
     """Better no file than one that is right for a single size of its inputs."""
-    proto, size = REFUSED[name]
-    analysis = analyze(proto, x=size)
-    assert analysis.groups
+    text = f"(float[N,3,H,W] x) => (float[N,k,a,b] y) {{ h = Conv (x, first) {SIZES} "
+    text += f"to = Concat <axis = 0> (n, two, four, high, wide) {SHUFFLE} m = Reshape (t, s) y = Conv (m, last) }}"
+    weights = {"first": (8, 3, 1, 1), "last": (2, 8, 1, 1)}
+    constants: dict[str, Any] = {"i0": [0], "i1": [1], "i2": [2], "i3": [3], "two": [2], "four": [4]}
+    analysis = analyze(model(text, weights, opset=8, **constants), x=(1, 3, 6, 4))
     with pytest.raises(UnsupportedModelError, match="both the input size and a pruned width"):
         prune(analysis, halves(analysis))

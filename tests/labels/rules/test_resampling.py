@@ -12,9 +12,6 @@ from oracle_check import analyze, check, run
 from rule_cases import Case, Stays, assert_case, assert_numbers, assert_stays
 from tiny_models import chain, model
 
-from graphprune.errors import UnsupportedModelError
-from graphprune.surgery import prune
-
 DOUBLE = np.array([1, 1, 2, 2], dtype=np.float32)
 
 CASES = [
@@ -116,7 +113,6 @@ def test_computed_sizes_follow_by_themselves() -> None:
     assert run(pruned, {"x": np.ones((2, 3, 5, 3), dtype=np.float32)}, ["y"])["y"].shape == (2, 2, 10, 6)
 
 
-def test_literal_channels_beside_open_sizes_are_refused() -> None:
-    analysis = analyze(_open("literal"), x=(2, 3, 6, 4))
-    with pytest.raises(UnsupportedModelError, match="both the input size and a pruned width"):
-        prune(analysis, np.arange(8) < 4)
+def test_literal_channels_beside_open_sizes() -> None:
+    pruned = check(analyze(_open("literal"), x=(2, 3, 6, 4)), np.arange(8) < 4).pruned
+    assert run(pruned, {"x": np.ones((2, 3, 5, 3), dtype=np.float32)}, ["y"])["y"].shape == (2, 2, 10, 6)
