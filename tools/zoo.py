@@ -138,6 +138,7 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=900.0, help="seconds for one model")
     parser.add_argument("--markdown", "--out", type=Path, metavar="FILE", help="write a section of this Markdown file")
     parser.add_argument("--title", default="Models", help="of that section")
+    parser.add_argument("--remark", default="", help="a sentence for that section")
     options = parser.parse_args()
     budgets = tuple(float(text) for text in options.budgets.split(","))
     settings = Settings(budgets, read_shapes(options.inputs), options.limit)
@@ -147,7 +148,7 @@ def main() -> int:
     rows = run(models, settings, Results(options.resume))
     print(summary(rows))
     if options.markdown:
-        write_section(options.markdown, options.title, rows, budgets)
+        write_section(options.markdown, options.title, rows, budgets, options.remark)
     return int(any(record.failures for row in rows for record in row))
 
 

@@ -22,8 +22,9 @@ _INTRODUCTION = """# Coverage
 Models that graphprune was run on, and what came out. Made by `tools/zoo.py`, which checks for every model and budget
 that the written file passes ONNX's full check; differs from the original only as the plan explains; runs in
 onnxruntime with default optimisation as the original does, also at batch 2 where the batch is dynamic; costs exactly
-the FLOPs and parameters that the plan predicts, and no more FLOPs than the budget; leaves no group whose next aligned
-width would still fit; and equals the masked original in all common tensors.
+the FLOPs that the plan predicts (and its parameters, but for a few scalars that follow a head's size), and no more
+FLOPs than the budget; leaves no group whose next aligned width would still fit; and equals the masked original in all
+common tensors.
 
 *Prunable* is the share of the FLOPs in layers that can lose channels, *reach* the share that is left at the narrowest
 widths. A cell gives the share of the FLOPs that was kept; the largest error of any tensor, relative to its largest
@@ -65,10 +66,10 @@ def summary(rows: Rows) -> str:
     return "; ".join(parts)
 
 
-def write_section(file: Path, title: str, rows: Rows, budgets: Sequence[float]) -> None:
-    """Replace or append the section with a title in a Markdown file."""
+def write_section(file: Path, title: str, rows: Rows, budgets: Sequence[float], remark: str = "") -> None:
+    """Replace or append the section with a title in a Markdown file; a remark follows the machine."""
     text = file.read_text("utf-8") if file.exists() else _INTRODUCTION
-    section = f"## {title}\n\n" + "\n".join(_section(rows, budgets)) + "\n"
+    section = f"## {title}\n\n" + "\n".join(_section(rows, budgets, remark)) + "\n"
     old = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     if not old.search(text):
         text = text.rstrip("\n") + f"\n\n## {title}\n"
@@ -85,11 +86,11 @@ def _cell(record: Record) -> str:
     return f"{record.ratio:.4f}{mark} {record.error:.0e} {record.seconds:.1f}s"
 
 
-def _section(rows: Rows, budgets: Sequence[float]) -> Iterable[str]:
+def _section(rows: Rows, budgets: Sequence[float], remark: str) -> Iterable[str]:
     """Lines of a section: what was run where, a summary, the table, notes."""
     arguments = f"--budgets {','.join(f'{budget:g}' for budget in budgets)}"
     yield f"`python tools/zoo.py FOLDER {arguments}`, {datetime.datetime.now(tz=datetime.UTC).date()}, seed 0,"
-    yield f"{_machine()}; {_versions()}."
+    yield f"{_machine()}; {_versions()}. {remark}".rstrip()
     yield ""
     yield f"{summary(rows)}."
     yield ""
