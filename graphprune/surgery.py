@@ -25,6 +25,7 @@ from graphprune.model.inline_tensors import FREE_INITIALIZERS, as_nodes
 from graphprune.model.messages import copy_but
 from graphprune.placement import Placement
 from graphprune.resizing import PrunedNode, Resizing
+from graphprune.unread import remove_unread
 
 __all__ = ["prune"]
 
@@ -194,7 +195,7 @@ class _Writer:
         graph.initializer.extend(new)
         graph.input.extend(self.source.graph.input)
         graph.value_info.extend(self.source.graph.value_info)
-        _remove_dead(result, self.source)
+        remove_unread(result, self.source)
         for value in (*graph.input, *graph.value_info):
             before = self.analysis.shapes.dims.get(value.name)
             _resize_info(value, before, self.resizing.dims.get(value.name))
@@ -268,45 +269,3 @@ def _resize_info(value: ValueInfoProto, before: tuple[int, ...] | None, dims: tu
         for dim, size, full in zip(shape.dim, dims, before, strict=True):
             if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 and size != full:
                 dim.dim_value = size
-
-
-def _remove_dead(result: ModelProto, source: ModelProto) -> None:
-    """Drop nodes and initializers that had readers before and have none now."""
-    graph = result.graph
-    read_before = _read_names(source)
-    outputs = {value.name for value in graph.output}
-    declared = {value.name for value in graph.input}
-    while True:
-        read = _read_names(result) | outputs
-        gone = [
-            at
-            for at, node in enumerate(graph.node)
-            if any(name in read_before for name in node.output) and not any(name in read for name in node.output)
-        ]
-        if not gone:
-            break
-        for at in reversed(gone):
-            del graph.node[at]
-    for at in range(len(graph.initializer) - 1, -1, -1):
-        name = graph.initializer[at].name
-        if name not in read and name in read_before and name not in declared:
-            del graph.initializer[at]
-    made = (
-        {name for node in graph.node for name in node.output} | {t.name for t in graph.initializer} | declared | outputs
-    )
-    for at in range(len(graph.value_info) - 1, -1, -1):
-        if graph.value_info[at].name not in made:
-            del graph.value_info[at]
-
-
-def _read_names(model: ModelProto) -> set[str]:
-    names: set[str] = set()
-    pending = list(model.graph.node)
-    while pending:
-        node = pending.pop()
-        names.update(node.input)
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                pending.extend(body.node)
-                names.update(value.name for value in body.output)
-    return names
