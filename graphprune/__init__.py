@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.api import AnalyzeOptions, analyze, apply, load, normalize, reconcile, save, solve, verify
-    from graphprune.budget import BudgetRequest
     from graphprune.errors import GraphPruneError
-    from graphprune.explanation import Explanation, explain
+    from graphprune.explanation.explain import Explanation, explain
+    from graphprune.explanation.network import group_graph
     from graphprune.model.load import Model
-    from graphprune.network import group_graph
-    from graphprune.plan import Plan
-    from graphprune.plan_file import read_plan, write_plan
+    from graphprune.plan.budget import BudgetRequest
+    from graphprune.plan.file import read_plan, write_plan
+    from graphprune.plan.schema import Plan
     from graphprune.planning import SolveOptions
     from graphprune.report.picture import save_drawing
-    from graphprune.verify import Verification
+    from graphprune.verification.verify import Verification
 
 __all__ = [
     "Analysis",
@@ -63,18 +63,18 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Analysis": "graphprune.analysis",
-    "BudgetRequest": "graphprune.budget",
-    "Explanation": "graphprune.explanation",
+    "BudgetRequest": "graphprune.plan.budget",
+    "Explanation": "graphprune.explanation.explain",
     "GraphPruneError": "graphprune.errors",
     "Model": "graphprune.model.load",
-    "Plan": "graphprune.plan",
+    "Plan": "graphprune.plan.schema",
     "SolveOptions": "graphprune.planning",
-    "Verification": "graphprune.verify",
-    "explain": "graphprune.explanation",
-    "group_graph": "graphprune.network",
-    "read_plan": "graphprune.plan_file",
+    "Verification": "graphprune.verification.verify",
+    "explain": "graphprune.explanation.explain",
+    "group_graph": "graphprune.explanation.network",
+    "read_plan": "graphprune.plan.file",
     "save_drawing": "graphprune.report.picture",
-    "write_plan": "graphprune.plan_file",
+    "write_plan": "graphprune.plan.file",
 }
 
 

@@ -22,9 +22,9 @@ from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph, Node
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
+from graphprune.model.observation import observe, unknown_values
 from graphprune.model.scaling import real_values
 from graphprune.model.shapes import Shapes, infer, input_shapes
-from graphprune.observation import observe, unknown_values
 
 __all__ = ["Analysis", "Frozen", "Held", "Layer"]
 

@@ -14,33 +14,32 @@ Wherever a model is taken, its analysis does as well, and is then not made again
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from graphprune.analysis import Analysis
-from graphprune.budget import BudgetRequest
 from graphprune.errors import PlanError, quote
-from graphprune.fidelity import check_fidelity
-from graphprune.folding import fold
+from graphprune.fidelity.check import check_fidelity
 from graphprune.labels.resolve import Attention
-from graphprune.marks import VERIFIED, marks, put_marks
 from graphprune.model import write
 from graphprune.model.atomic import check_target, output_errors
 from graphprune.model.load import Model, load
-from graphprune.plan_check import Reconciled
-from graphprune.plan_check import reconcile as _reconcile
+from graphprune.plan.budget import BudgetRequest
+from graphprune.plan.check import Reconciled
+from graphprune.plan.check import reconcile as _reconcile
+from graphprune.plan.structure import structure_digest
 from graphprune.planning import SolveOptions, count_costs, describe_model, make_plan
-from graphprune.structure import structure_digest
-from graphprune.surgery import prune
-from graphprune.verdict import judged, keep_mask
-from graphprune.verify import Verification
+from graphprune.surgery.folding import fold
+from graphprune.surgery.marks import VERIFIED, marks, put_marks
+from graphprune.surgery.prune import prune
+from graphprune.verification.verdict import judged, keep_mask
+from graphprune.verification.verify import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from graphprune.plan import Plan
+    from graphprune.plan.schema import Plan
 
 __all__ = [
     "Analysis",
@@ -310,8 +309,3 @@ def _check_structure(plan: Plan, analysis: Analysis, *, rebind: bool) -> None:
             f"the plan was made for another file than {name}: the structure is the same, the contents differ",
             hint="to use it for this file all the same, give --rebind (rebind=True)",
         )
-
-
-# The module `graphprune.verify` is an attribute of the package as soon as it is imported, and would
-# hide the function of the same name, which is the public one.
-vars(sys.modules["graphprune"])["verify"] = verify

@@ -225,7 +225,7 @@ def describe(scope: Scope, grouping: Grouping, shared: frozenset[str]) -> tuple[
 
 
 def _inexact(scope: Scope, grouping: Grouping) -> set[int]:
-    """Groups with channels that pass through a renormalised operator."""
+    """Return the groups with channels that pass through a renormalised operator."""
     found: set[int] = set()
     for labels in scope.space.approximate:
         atoms = grouping.atom_of[labels]

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from graphprune.errors import BudgetUnreachableError, NothingToPruneError, UsageError
-from graphprune.plan import Budget, LayerPlan, Plan, PlanModel, SolverRecord
-from graphprune.plan_check import Costs, group_plan
+from graphprune.plan.check import Costs, group_plan
+from graphprune.plan.schema import Budget, LayerPlan, Plan, PlanModel, SolverRecord
+from graphprune.plan.structure import structure_digest
 from graphprune.solvers import criteria, widths
 from graphprune.solvers.levels import levels
 from graphprune.solvers.problem import Problem
 from graphprune.solvers.saliency import importance, select
-from graphprune.structure import structure_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from graphprune.analysis import Analysis
-    from graphprune.budget import BudgetRequest
     from graphprune.groups import Group
-    from graphprune.plan import Metric
+    from graphprune.plan.budget import BudgetRequest
+    from graphprune.plan.schema import Metric
     from graphprune.solvers.saliency import Scores
 
 __all__ = ["SolveOptions", "count_costs", "describe_model", "make_plan"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The masked oracle in this process: what `graphprune.verify` does in a child, fast enough for a thousand models."""
+"""The masked oracle in this process: what the verification does in a child, fast enough for a thousand models."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import onnxruntime as ort
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from graphprune.analysis import Analysis
-from graphprune.comparison import FLOOR_FACTOR, WIDEST, deviation, tolerance
-from graphprune.oracle import build_oracle
-from graphprune.surgery import Kept, prune
+from graphprune.surgery.prune import Kept, prune
+from graphprune.verification.comparison import FLOOR_FACTOR, WIDEST, deviation, tolerance
+from graphprune.verification.oracle import build_oracle
 
 __all__ = ["Arrays", "compare", "counted_flops", "feeds", "run", "worst"]
 

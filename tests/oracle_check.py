@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The masked oracle in this process: prune, run both models, and compare what they have in common.
 
-Quicker than `graphprune.verify`, which starts a process, and independent of it: it shares nothing but the masked
-model. Besides the numbers, the costs that were predicted must be those that are counted on the pruned model.
+Quicker than `graphprune.verification`, which starts a process, and independent of it: it shares nothing but the
+masked model. Besides the numbers, the costs that were predicted must be those that are counted on the pruned model.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from graphprune.accounting import Accounts
 from graphprune.analysis import Analysis
 from graphprune.labels.resolve import Attention
 from graphprune.model.load import load
-from graphprune.oracle import build_oracle, discrete_names
-from graphprune.surgery import Kept, prune
+from graphprune.surgery.prune import Kept, prune
+from graphprune.verification.oracle import build_oracle, discrete_names
 
 __all__ = ["Outcome", "analyze", "check", "halves", "run"]
 

@@ -23,7 +23,7 @@ from graphprune.solvers.levels import levels
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from graphprune.plan import Metric
+    from graphprune.plan.schema import Metric
 
 
 def test_all_is_sorted_and_complete() -> None:

@@ -20,25 +20,16 @@ LAYERS = (
     ("graphprune",),
     ("graphprune.api",),
     ("graphprune.training", "graphprune.recover", "graphprune.report", "graphprune.export"),
-    ("graphprune.planning", "graphprune.verdict"),
-    ("graphprune.verify", "graphprune.comparison"),
-    (
-        *("graphprune.surgery", "graphprune.placement", "graphprune.resizing", "graphprune.cutting"),
-        *("graphprune.fidelity", "graphprune.fidelity_tensors", "graphprune.expectation", "graphprune.marks"),
-        *("graphprune.oracle", "graphprune.rounding", "graphprune.folding", "graphprune.calibrate"),
-    ),
-    ("graphprune.explanation", "graphprune.network"),
-    ("graphprune.incidence",),
-    ("graphprune.analysis", "graphprune.accounting", "graphprune.observation"),
+    ("graphprune.planning",),
+    ("graphprune.verification",),
+    ("graphprune.surgery", "graphprune.fidelity", "graphprune.calibrate"),
+    ("graphprune.explanation",),
+    ("graphprune.analysis", "graphprune.accounting"),
     ("graphprune.solvers",),
-    (
-        *("graphprune.budget", "graphprune.structure"),
-        *("graphprune.plan", "graphprune.plan_check", "graphprune.plan_file"),
-    ),
+    ("graphprune.plan",),
     ("graphprune.groups", "graphprune.cost"),
     ("graphprune.labels",),
     ("graphprune.model",),
-    ("graphprune.strict_json", "graphprune.sandbox"),
     ("graphprune.errors",),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -51,7 +42,7 @@ TOP_LEVEL_HOMES = {
     "torchvision": TORCH_HOMES,
     "accelerate": TORCH_HOMES,
     "onnx2fx": ("graphprune.training",),
-    "onnxruntime": ("graphprune.calibrate", "graphprune.comparison"),
+    "onnxruntime": ("graphprune.calibrate", "graphprune.verification.comparison"),
     "sklearn": (),
 }
 

@@ -13,15 +13,15 @@ from onnx import ModelProto, TensorProto
 from quantised_models import converted, float_model, quantised
 
 import graphprune
-import graphprune.cutting as cutting
-import graphprune.fidelity_tensors as fidelity_tensors
+import graphprune.fidelity.tensors as fidelity_tensors
 import graphprune.model.external as external
 import graphprune.model.tensors as tensors
 import graphprune.model.write as write
+import graphprune.surgery.cutting as cutting
 from graphprune import BudgetRequest, Model, SolveOptions
 from graphprune.cli import main
 from graphprune.errors import UnsafeModelError, VerificationError
-from graphprune.fidelity import check_fidelity
+from graphprune.fidelity.check import check_fidelity
 from graphprune.model.survey import survey
 
 FORMS: dict[str, Any] = {

@@ -13,10 +13,10 @@ from quantised_models import converted, float_model, quantised
 
 import graphprune
 from graphprune import Analysis, BudgetRequest, Model
-from graphprune.comparison import few, stepped, tolerance
-from graphprune.plan import Plan
-from graphprune.verdict import keep_mask
-from graphprune.verify import verify_pruned
+from graphprune.plan.schema import Plan
+from graphprune.verification.comparison import few, stepped, tolerance
+from graphprune.verification.verdict import keep_mask
+from graphprune.verification.verify import verify_pruned
 
 FORMS: dict[str, Any] = {
     "float16": lambda: converted(TensorProto.FLOAT16),

@@ -22,8 +22,8 @@ from random_models import Case, Choice, choices, models
 
 from graphprune.analysis import Analysis
 from graphprune.model.load import load
-from graphprune.surgery import Kept, prune
-from graphprune.verify import verify_pruned
+from graphprune.surgery.prune import Kept, prune
+from graphprune.verification.verify import verify_pruned
 
 NIGHTLY = os.environ.get("GRAPHPRUNE_PROFILE") == "nightly"
 ROUNDING = 2e-4

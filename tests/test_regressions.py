@@ -12,7 +12,7 @@ from tiny_models import chain, model
 
 from graphprune.analysis import Analysis
 from graphprune.model.load import load
-from graphprune.surgery import prune
+from graphprune.surgery.prune import prune
 
 
 def pruned(proto: ModelProto, *removed: int) -> tuple[Analysis, ModelProto]:

@@ -43,7 +43,7 @@ def apply(
     targets.check([model, plan])
 
     from graphprune import api
-    from graphprune.plan_file import read_plan
+    from graphprune.plan.file import read_plan
 
     talk = Talk(verbose=verbose)
     stored = read_plan(plan)

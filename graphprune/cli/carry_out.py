@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from graphprune.cli.console import Talk
     from graphprune.cli.targets import Targets
     from graphprune.model.load import Model
-    from graphprune.plan import Plan
+    from graphprune.plan.schema import Plan
     from graphprune.report.bench import Timing
     from graphprune.report.summary import Summary
 
@@ -52,7 +52,7 @@ class Job:
 def carry_out(job: Job, talk: Talk) -> Summary:
     """Prune, verify, write; return what there is to report."""
     from graphprune import api
-    from graphprune.plan_file import write_plan
+    from graphprune.plan.file import write_plan
     from graphprune.report.summary import Summary, count_totals
 
     with talk.stage("surgery"):

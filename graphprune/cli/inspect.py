@@ -71,7 +71,7 @@ def inspect(
 
 
 def _inspect_plan(file: Path, *, as_json: bool) -> None:
-    from graphprune.plan_file import read_plan
+    from graphprune.plan.file import read_plan
     from graphprune.report.summary import plan_json
     from graphprune.report.tables import plan_tables
 
@@ -113,7 +113,7 @@ def _report(analysis: Any, wish: _Wish) -> tuple[dict[str, Any], Any]:
         from graphprune.report.overview import model_json, model_tables
 
         return (model_json(analysis), None) if wish.as_json else ({}, model_tables(analysis, members=wish.verbose))
-    from graphprune.explanation import explain
+    from graphprune.explanation.explain import explain
     from graphprune.report.reasons import explanation_json, explanation_tables
 
     found = explain(analysis, wish.why)

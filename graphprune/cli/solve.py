@@ -57,7 +57,7 @@ def solve(
     which to remove so that the cost stays within the budget, removes them, and proves in
     onnxruntime that the result equals the original with the removed channels masked out.
     """
-    from graphprune.budget import one_budget, parse_share
+    from graphprune.plan.budget import one_budget, parse_share
 
     request = one_budget(
         flops=None if flops is None else parse_share(flops, "--flops"),

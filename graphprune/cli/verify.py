@@ -34,7 +34,7 @@ def verify(
     from dataclasses import asdict
 
     from graphprune import api
-    from graphprune.plan_file import read_plan
+    from graphprune.plan.file import read_plan
     from graphprune.report.tables import check_line
 
     talk = Talk(verbose=verbose)

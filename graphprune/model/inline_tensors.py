@@ -49,7 +49,7 @@ def as_nodes(tensor: TensorProto, opset: int) -> list[NodeProto]:
 
 
 def from_nodes(nodes: Sequence[NodeProto]) -> tuple[TensorProto, int] | None:
-    """Return the tensor that `as_nodes` stored at the start of these nodes, and how many it took; None if it did not."""
+    """Return the tensor that `as_nodes` stored at the start of these nodes, and how many it took; else None."""
     if not nodes or nodes[0].op_type != "Constant" or len(nodes[0].attribute) != 1:
         return None
     stored = nodes[0].attribute[0].t

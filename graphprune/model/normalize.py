@@ -2,7 +2,7 @@
 """Bring a model into the form that the analysis reads: local functions inlined, nothing else.
 
 Constants are *seen* as folded by the analysis but stay in the file as they are;
-`graphprune.folding` writes that view out, for looking at it.
+`graphprune.surgery.folding` writes that view out, for looking at it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from graphprune.network import savings
+from graphprune.explanation.network import savings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Group as Stack
 
-from graphprune.network import savings
+from graphprune.explanation.network import savings
 from graphprune.report import text
 from graphprune.report.tables import cell, grid, table
 from graphprune.solvers import criteria

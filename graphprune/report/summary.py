@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphprune.plan import digest
+from graphprune.plan.schema import digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from graphprune.analysis import Analysis
     from graphprune.model.load import Model
-    from graphprune.plan import Plan
+    from graphprune.plan.schema import Plan
     from graphprune.report.bench import Timing
-    from graphprune.verify import Verification
+    from graphprune.verification.verify import Verification
 
 __all__ = ["Summary", "Total", "count_totals", "plan_json", "plan_notes", "summary_json"]
 

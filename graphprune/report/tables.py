@@ -10,7 +10,7 @@ from rich.console import Group as Stack
 from rich.table import Table
 from rich.text import Text
 
-from graphprune.plan import digest
+from graphprune.plan.schema import digest
 from graphprune.report import text
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from graphprune.plan import GroupPlan, LayerPlan, Plan
+    from graphprune.plan.schema import GroupPlan, LayerPlan, Plan
     from graphprune.report.bench import Timing
     from graphprune.report.summary import Summary, Total
-    from graphprune.verify import Verification
+    from graphprune.verification.verify import Verification
 
 __all__ = ["cell", "grid", "plan_tables", "summary_tables", "table"]
 

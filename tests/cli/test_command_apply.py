@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import pytest
 
-from graphprune.plan_file import read_plan
+from graphprune.plan.file import read_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from graphprune.plan import digest
-from graphprune.plan_file import read_plan
+from graphprune.plan.file import read_plan
+from graphprune.plan.schema import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ from oracle_check import analyze, check, halves
 from rule_cases import groups, reasons
 from tiny_models import model
 
-from graphprune.surgery import prune
-from graphprune.verify import verify_pruned
+from graphprune.surgery.prune import prune
+from graphprune.verification.verify import verify_pruned
 
 WEIGHTS = {"zero": (5, 3, 1, 1), "first": (8, 5, 1, 1), "middle": (6, 8, 1, 1), "last": (2, 6, 1, 1)}
 BEFORE = (5, frozenset({"zero.0 out", "first.1 in"}))

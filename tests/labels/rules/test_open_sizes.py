@@ -13,7 +13,7 @@ from tiny_models import model
 
 from graphprune.errors import UnsupportedModelError
 from graphprune.labels.resolve import Attention
-from graphprune.surgery import prune
+from graphprune.surgery.prune import prune
 
 Size = tuple[int, ...]
 

@@ -11,7 +11,7 @@ from rule_cases import Case, Stays, assert_case, assert_numbers, assert_stays
 from tiny_models import model
 
 from graphprune.errors import UnsupportedModelError
-from graphprune.surgery import prune
+from graphprune.surgery.prune import prune
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from graphprune.errors import UsageError, quote
 
 if TYPE_CHECKING:
-    from graphprune.plan import Metric
+    from graphprune.plan.schema import Metric
 
 __all__ = ["BudgetRequest", "one_budget", "parse_share"]
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Marks: what a pruned model says of how it was made, in its ``metadata_props``.
 
-``graphprune.plan`` is the digest of the plan, ``graphprune.kept`` the original positions of
+``graphprune.plan.schema`` is the digest of the plan, ``graphprune.kept`` the original positions of
 the channels that remain, by the initializer that makes them and its axis, so that every one
 can be traced back without the plan file. ``graphprune.verified`` is ``true``, or says why not.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.plan import digest
+from graphprune.plan.schema import digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from graphprune.analysis import Analysis
-    from graphprune.plan import Plan
+    from graphprune.plan.schema import Plan
 
 __all__ = ["KEPT", "PLAN", "VERIFIED", "kept_positions", "marks", "put_marks"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.errors import PlanError, quote
-from graphprune.plan import GroupPlan, MemberPlan
+from graphprune.plan.schema import GroupPlan, MemberPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from graphprune.groups import Group, Member
-    from graphprune.plan import LayerPlan, Plan
+    from graphprune.plan.schema import LayerPlan, Plan
 
     Facts = tuple[str, int, str, bool]
 

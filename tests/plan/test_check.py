@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from graphprune.errors import PlanError
 from graphprune.groups import Group, Member
-from graphprune.plan import Budget, LayerPlan, MemberPlan, Plan, PlanModel, SolverRecord
-from graphprune.plan_check import Costs, group_plan, reconcile
+from graphprune.plan.check import Costs, group_plan, reconcile
+from graphprune.plan.schema import Budget, LayerPlan, MemberPlan, Plan, PlanModel, SolverRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,9 @@ from tiny_models import chain, model
 
 from graphprune.analysis import Analysis
 from graphprune.errors import VerificationError
-from graphprune.oracle import build_oracle, discrete_names
-from graphprune.surgery import Kept, prune
-from graphprune.verify import Verification, verify_pruned
+from graphprune.surgery.prune import Kept, prune
+from graphprune.verification.oracle import build_oracle, discrete_names
+from graphprune.verification.verify import Verification, verify_pruned
 
 WEIGHTS = {"middle": (8, 8, 3, 3), "b": (8,)}
 MODEL = chain("c = Conv <pads = [1, 1, 1, 1]> (h, middle, b)\n m = Relu (c)", WEIGHTS)

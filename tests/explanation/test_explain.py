@@ -15,7 +15,7 @@ from tiny_models import model
 import graphprune
 from graphprune import Analysis, Explanation, explain
 from graphprune.errors import UsageError
-from graphprune.explanation import AxisExplanation, Cause, Hop
+from graphprune.explanation.explain import AxisExplanation, Cause, Hop
 
 RESIDUAL = """
 (float[1,3,8,8] image) => (float[] scores) {

@@ -7,9 +7,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphprune import strict_json
 from graphprune.errors import PlanError, quote
-from graphprune.plan import (
+from graphprune.plan import strict_json
+from graphprune.plan.schema import (
     METRICS,
     ROLES,
     SCHEMA,
@@ -25,7 +25,7 @@ from graphprune.plan import (
 )
 
 if TYPE_CHECKING:
-    from graphprune.strict_json import Value
+    from graphprune.plan.strict_json import Value
 
 __all__ = ["dumps", "loads", "read_plan", "write_plan"]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from onnx import TensorProto, helper
 
 from graphprune.errors import GraphPruneError, VerificationError, quote
-from graphprune.expectation import Demands, Expectation, Masks
+from graphprune.fidelity.expectation import Demands, Expectation, Masks
 from graphprune.model.messages import differing
 from graphprune.model.tensors import DATA_FIELDS, TensorStore, is_external, is_packed
 

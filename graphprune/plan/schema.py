@@ -2,8 +2,8 @@
 """The plan: which channels of which model stay, why, and what that costs; a JSON file that people may edit.
 
 The plan stands between solving, inspecting, applying and verifying. ``kept`` of a group is
-the authority; everything else follows from it and from the model (:mod:`graphprune.plan_check`
-compares, and recomputes what an edit of ``kept`` made stale). :mod:`graphprune.plan_file` reads
+the authority; everything else follows from it and from the model (:mod:`graphprune.plan.check`
+compares, and recomputes what an edit of ``kept`` made stale). :mod:`graphprune.plan.file` reads
 and writes it.
 """
 

@@ -23,9 +23,9 @@ from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
 from graphprune.model.inline_tensors import FREE_INITIALIZERS, as_nodes
 from graphprune.model.messages import copy_but
-from graphprune.placement import Placement
-from graphprune.resizing import PrunedNode, Resizing
-from graphprune.unread import remove_unread
+from graphprune.surgery.placement import Placement
+from graphprune.surgery.resizing import PrunedNode, Resizing
+from graphprune.surgery.unread import remove_unread
 
 __all__ = ["prune"]
 

@@ -21,7 +21,7 @@ from graphprune.labels.adapt import size_slots
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
 from graphprune.model.scaling import is_scaling, spans
-from graphprune.plan import Plan
+from graphprune.plan.schema import Plan
 
 __all__ = ["Demands", "Expectation", "Masks", "find_demands"]
 

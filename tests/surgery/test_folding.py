@@ -14,7 +14,7 @@ from fidelity_models import GRAPHS, analysed
 from onnx import ModelProto, numpy_helper, parser
 
 from graphprune import api
-from graphprune.folding import fold
+from graphprune.surgery.folding import fold
 
 
 def run(proto: ModelProto, **feeds: npt.NDArray[np.generic]) -> list[npt.NDArray[np.generic]]:

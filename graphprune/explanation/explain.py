@@ -13,7 +13,7 @@ import numpy as np
 
 from graphprune.analysis import Analysis
 from graphprune.errors import UsageError, quote
-from graphprune.incidence import Incidence, Ints, Place
+from graphprune.explanation.incidence import Incidence, Ints, Place
 from graphprune.labels.origins import Origin
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels, stay

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune import api
 from graphprune.errors import VerificationError
-from graphprune.fidelity import check_fidelity
+from graphprune.fidelity.check import check_fidelity
 from graphprune.model.messages import carry_unknown, copy_but, differing
 
 

@@ -8,7 +8,7 @@ import pytest
 from test_explain import RESIDUAL, WEIGHTS, analysis_of
 
 from graphprune import Analysis, group_graph
-from graphprune.network import savings
+from graphprune.explanation.network import savings
 
 
 @pytest.fixture(scope="module")

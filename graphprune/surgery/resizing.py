@@ -21,7 +21,7 @@ from graphprune.labels.vector import Labels
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Node
 from graphprune.model.shapes import evaluate, shape_value
-from graphprune.placement import Placement
+from graphprune.surgery.placement import Placement
 
 __all__ = ["PrunedNode", "Resizing"]
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphprune import plan_file as plans
 from graphprune.errors import GraphPruneError, PlanError
-from graphprune.plan import (
+from graphprune.plan import file as plans
+from graphprune.plan.schema import (
     METRICS,
     Budget,
     Certificate,

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, parse
 from oracle_check import Outcome, analyze, check, halves
 from tiny_models import chain, model
 
-from graphprune.surgery import prune
+from graphprune.surgery.prune import prune
 
 KEEP = np.array([True, False, True, True, False, False, True, False])
 PLAIN = chain("m = Conv <pads = [1, 1, 1, 1]> (h, middle, b)", {"middle": (8, 8, 3, 3), "b": (8,)})

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.errors import VerificationError, quote
-from graphprune.marks import PLAN
-from graphprune.plan import digest
-from graphprune.verify import Verification, verify_pruned
+from graphprune.plan.schema import digest
+from graphprune.surgery.marks import PLAN
+from graphprune.verification.verify import Verification, verify_pruned
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from graphprune.analysis import Analysis
     from graphprune.model.load import Model
-    from graphprune.plan import Plan
+    from graphprune.plan.schema import Plan
 
 __all__ = ["judged", "keep_mask"]
 

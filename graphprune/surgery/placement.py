@@ -18,11 +18,11 @@ import numpy.typing as npt
 from onnx import TensorProto, numpy_helper
 
 from graphprune.analysis import Analysis
-from graphprune.cutting import cut_array, cut_tensor
 from graphprune.errors import InternalError, UnsupportedModelError, quote
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
 from graphprune.model.scaling import PARAMETERS, Span, is_scaling, spans
+from graphprune.surgery.cutting import cut_array, cut_tensor
 
 __all__ = ["Demand", "Placement"]
 

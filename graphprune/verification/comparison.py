@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The comparison, run as ``python -m graphprune.comparison FOLDER`` in a child process.
+"""The comparison, run as ``python -m graphprune.verification.comparison FOLDER`` in a child process.
 
 It reads the two models and what to compare from the folder, and writes ``result.json`` there.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from graphprune.sandbox import RESULT, limit_memory
+from graphprune.model.sandbox import RESULT, limit_memory
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]

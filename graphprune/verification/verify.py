@@ -23,13 +23,20 @@ from onnx import ModelProto, TensorProto, TypeProto, helper
 from graphprune.analysis import Analysis
 from graphprune.errors import VerificationError
 from graphprune.model.load import Model
+from graphprune.model.sandbox import ChildError, run_child
 from graphprune.model.survey import survey
 from graphprune.model.widening import NARROW, widened
 from graphprune.model.write import save
-from graphprune.oracle import Oracle, build_oracle, discrete_names, force_branches, force_inputs, pruned_branches
-from graphprune.rounding import OWN, behind, cut_kind, cut_roundings, roundings
-from graphprune.sandbox import ChildError, run_child
-from graphprune.surgery import Kept
+from graphprune.surgery.prune import Kept
+from graphprune.verification.oracle import (
+    Oracle,
+    build_oracle,
+    discrete_names,
+    force_branches,
+    force_inputs,
+    pruned_branches,
+)
+from graphprune.verification.rounding import OWN, behind, cut_kind, cut_roundings, roundings
 
 __all__ = ["Verification", "verify_pruned"]
 
@@ -128,7 +135,7 @@ def _compare(analysis: Analysis, kept: Kept, pruned: Model, timeout: float, *, w
     with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
         place = Path(folder)
         _prepare(place, analysis, kept, (oracle, pruned), wide=wide)
-        result = run_child("graphprune.comparison", place, timeout)
+        result = run_child("graphprune.verification.comparison", place, timeout)
     return _judge(result, removed=not kept.all, note=_WIDENED if wide else "")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from graphprune.comparison import Comparison, make_inputs
+from graphprune.verification.comparison import Comparison, make_inputs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,9 +18,9 @@ from onnx import ModelProto, helper
 
 from graphprune.model.graph import Graph, Node, subgraphs
 from graphprune.model.load import Model
+from graphprune.model.sandbox import RESULT, ChildError, limit_memory, run_child
 from graphprune.model.shapes import Shapes
 from graphprune.model.write import save
-from graphprune.sandbox import RESULT, ChildError, limit_memory, run_child
 
 __all__ = ["observe", "unknown_values"]
 
@@ -64,7 +64,7 @@ def observe(model: Model, graph: Graph, shapes: Shapes, names: list[str]) -> boo
         spec = {"names": names, "inputs": {name: _input(graph, shapes, name) for name in graph.inputs}}
         (place / "spec.json").write_text(json.dumps(spec), "utf-8")
         try:
-            found = run_child("graphprune.observation", place, _TIMEOUT)
+            found = run_child("graphprune.model.observation", place, _TIMEOUT)
         except ChildError:
             return False
     for name, (dims, dtype) in found.items():

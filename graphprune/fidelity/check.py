@@ -25,16 +25,16 @@ from onnx import (
 
 from graphprune.analysis import Analysis
 from graphprune.errors import VerificationError, quote
-from graphprune.expectation import Demands, Expectation, Masks, find_demands
-from graphprune.fidelity_tensors import TensorCheck
+from graphprune.fidelity.expectation import Demands, Expectation, Masks, find_demands
+from graphprune.fidelity.tensors import TensorCheck
 from graphprune.labels.adapt import size_attributes, size_slots
-from graphprune.marks import KEPT, PLAN, VERIFIED
 from graphprune.model.bodies import flatten
 from graphprune.model.graph import Graph, Node
 from graphprune.model.inline_tensors import FREE_INITIALIZERS, from_nodes
 from graphprune.model.load import Model
 from graphprune.model.messages import differing
-from graphprune.plan import Plan, digest
+from graphprune.plan.schema import Plan, digest
+from graphprune.surgery.marks import KEPT, PLAN, VERIFIED
 
 __all__ = ["check_fidelity"]
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Surgery: carrying a plan out on the original message."""
