@@ -71,3 +71,17 @@ def test_new_sizes_in_an_old_model_are_no_new_inputs(opset: int) -> None:
     assert [value.name for value in result.graph.input] == [value.name for value in proto.graph.input]
     again = Analysis(load(result))
     assert analysis.cost.params(np.asarray([6])) == again.cost.params(again.grouping.sizes)
+
+
+def test_a_single_slice_of_padding_may_go() -> None:
+    # One new slice got the label of an axis of length 1, and froze the channels that it is added to.
+    proto = chain(
+        "p = Pad (h, pads)\nr = Conv (x, other)\nm = Add (p, r)",
+        {"other": (6, 3, 1, 1)},
+        width=4,
+        after=6,
+        pads=[0, 1, 0, 0, 0, 1, 0, 0],
+    )
+    analysis = Analysis(load(proto))
+    assert analysis.grouping.sizes.tolist() == [4, 2]
+    pruned(proto, 0, 4)

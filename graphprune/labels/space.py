@@ -171,9 +171,13 @@ class LabelSpace:
         """Return a vector of new labels; an axis of length 1 stays."""
         if length * repeat * tile == 1:
             return stay(1)
+        return Labels(self.joined(length).base, repeat, tile)
+
+    def joined(self, length: int) -> Labels:
+        """Return new labels of slices that stand beside others on an axis: even a single one may go."""
         base = np.arange(self.count, self.count + length, dtype=np.int64)
         self.count += length
-        return Labels(base, repeat, tile)
+        return Labels(base)
 
     def unite(self, first: Labels, second: Labels, node: Node) -> None:
         """Let equal positions live and die together; a position that stays freezes the other."""

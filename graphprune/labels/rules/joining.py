@@ -43,7 +43,7 @@ def _part(op: Operator, slot: int, axis: int, *, live: bool) -> Labels:
     A value computed from shapes stays: it could depend on the size of the model's inputs.
     """
     if live and op.is_constant(slot) and op.node.inputs[slot] not in op.scope.shapes.derived:
-        return op.space.fresh(op.shape(slot)[axis])
+        return op.space.joined(op.shape(slot)[axis])
     return op.labels(slot)[axis]
 
 

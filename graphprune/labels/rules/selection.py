@@ -148,8 +148,8 @@ def pad(op: Operator) -> None:
             x[axis] = stay(len(x[axis]) + front + back)
         else:
             inner = x[axis].select(slice(max(-front, 0), len(x[axis]) - max(-back, 0)))
-            parts = [op.space.fresh(front) if front > 0 else None, inner, op.space.fresh(back) if back > 0 else None]
-            x[axis] = concatenate([part for part in parts if part is not None])
+            ends = [op.space.joined(max(amount, 0)) for amount in (front, back)]
+            x[axis] = concatenate([part for part in (ends[0], inner, ends[1]) if len(part)])
     op.set(0, x)
 
 

@@ -32,7 +32,7 @@ FLATTENED = {
     "split-between-channels": (_classifier(f"{FLAT} a, m = Split <axis = 1> (f, p)", 36, p=[12, 36]), [2, 6]),
     "split-within-a-channel": (_classifier(f"{FLAT} a, m = Split <axis = 1> (f, p)", 35, p=[13, 35]), [2, 5]),
     "slice": (_classifier(f"{FLAT} m = Slice (f, s, e, a)", 24, s=[6], e=[30], a=[1]), [4, 4]),
-    "pad": (_classifier(f"{FLAT} m = Pad (f, p)", 51, p=[0, 1, 0, 2]), [8, 2]),
+    "pad": (_classifier(f"{FLAT} m = Pad (f, p)", 51, p=[0, 1, 0, 2]), [8, 3]),
     "permute": (_classifier(f"{FLAT} m = Gather <axis = 1> (f, i)", 48, i=PERMUTED), [8]),
     "tile": (_classifier(f"{FLAT} m = Tile (f, r)", 96, r=[1, 2]), [8]),
     "twice": (_classifier(f"{FLAT} m = Concat <axis = 1> (f, f)", 96), [8]),
