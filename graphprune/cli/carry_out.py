@@ -65,15 +65,25 @@ def carry_out(job: Job, talk: Talk) -> Summary:
             if job.targets.plan is not None:
                 write_plan(job.plan, job.targets.plan, force=job.targets.force)
             api.save(pruned, job.targets.output, force=job.targets.force)
+    timing = _timing(job, pruned, talk) if job.bench else None
     return Summary(
         command=job.command,
         plan=job.plan,
         totals=count_totals(job.analysis, job.plan, pruned),
         verification=verification,
         files=_files(job),
-        timing=_timing(job, pruned, talk) if job.bench else None,
-        notes=job.notes,
+        timing=timing,
+        notes=(*job.notes, *_not_faster(job, timing)),
     )
+
+
+def _not_faster(job: Job, timing: Timing | None) -> tuple[str, ...]:
+    """Say that a smaller network is not a faster one, and what would make it so."""
+    if timing is None or timing.ratio < 1.0 or job.plan.budget.after == job.plan.budget.before:
+        return ()
+    aligned = job.plan.solver.options.get("round_to") == "auto"
+    advice = "a smaller budget" if aligned else "widths that runtimes like (--round-to auto)"
+    return (f"the pruned model is not faster here; {advice} may make it so",)
 
 
 def show(summary: Summary, *, as_json: bool) -> None:
