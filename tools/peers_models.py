@@ -11,11 +11,13 @@ import warnings
 import zlib
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from export_zoo import norms
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models.video import mvit
 
 FAMILIES: dict[str, Any] = {
     "classification": models,
@@ -33,7 +35,7 @@ SIDES = {
     "mvit_v2_s": 224,
 }
 """Side of the image where it is not 64: what the network takes at least, or what its exporter can express."""
-FRAMES = {"s3d": 16, "mvit_v1_b": 16, "mvit_v2_s": 16}
+FRAMES = {"s3d": 16}
 """Frames of a video where they are not 8."""
 OPSET = 17
 
@@ -83,11 +85,22 @@ def _options(name: str) -> dict[str, Any]:
     return {}
 
 
+def _small_mvit(**options: Any) -> nn.Module:
+    """Build an MViT for the small video; its builders allow no other size than that of the pretrained weights."""
+    shape = image("mvit_v1_b").shape
+    model: nn.Module = _MVIT(**options | {"spatial_size": tuple(shape[-2:]), "temporal_size": shape[-3]})
+    return model
+
+
+_MVIT = mvit._mvit
+
+
 def build(name: str) -> nn.Module:
     """Return a network in evaluation mode; weights and BatchNormalization statistics are functions of its name."""
     torch.manual_seed(zlib.crc32(name.encode()))
     torch.backends.mha.set_fastpath_enabled(False)  # a fused operator that no exporter and no tracer knows
-    model: nn.Module = models.get_model(name, weights=None, **_options(name))
+    with mock.patch.object(mvit, "_mvit", _small_mvit):
+        model: nn.Module = models.get_model(name, weights=None, **_options(name))
     if name in models.list_models(module=models.segmentation):
         model = First(model)
     for key, parameter in model.named_parameters():  # what starts at nothing would hide whatever happens before it
@@ -110,14 +123,16 @@ def build(name: str) -> nn.Module:
 def export(name: str, file: Path) -> None:
     """Write a network as ONNX through TorchScript, with BatchNormalization kept and a fixed batch of one."""
     warnings.simplefilter("ignore")
-    torch.onnx.export(
-        build(name),
-        (image(name),),
-        file,
-        dynamo=False,
-        opset_version=OPSET,
-        training=torch.onnx.TrainingMode.PRESERVE,
-        do_constant_folding=False,
-        input_names=["input"],
-        output_names=["output"],
-    )
+    model = build(name)
+    with torch.no_grad():
+        torch.onnx.export(
+            model,
+            (image(name),),
+            file,
+            dynamo=False,
+            opset_version=OPSET,
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
+            input_names=["input"],
+            output_names=["output"],
+        )
