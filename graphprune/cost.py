@@ -139,7 +139,10 @@ def _matrix(lengths: Sequence[Length], groups: int) -> Any:
     empty = [np.zeros(0, dtype=np.int64)]
     columns = np.concatenate(empty + [length.groups for length in lengths])
     data = np.concatenate(empty + [length.per_atom for length in lengths])
-    return csr_array((data, (rows, columns)), shape=(len(lengths), groups), dtype=np.int64)
+    # The stubs of scipy know no integer matrices.
+    entries: Any = (data, (rows, columns))
+    shape: Any = (len(lengths), groups)
+    return csr_array(entries, shape=shape, dtype=data.dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -222,5 +222,6 @@ class _State:
 def _labels(choice: Choice) -> Ints:
     """All labels that some alternative of a choice names, without 0."""
     parts = [part for a in choice.alternatives for part in (a.left, a.right, a.frozen)]
-    labels: Ints = np.unique(np.concatenate(parts))
-    return labels[labels != 0]
+    labels = np.unique(np.concatenate(parts))
+    named: Ints = labels[labels != 0]
+    return named

@@ -120,8 +120,10 @@ class Flat:
             for names in (node.input, node.output):
                 for at, name in enumerate(names):
                     names[at] = self.renamed.get(name, name)
-        for item in (*part.initializer, *part.value_info):
-            item.name = self.renamed.get(item.name, item.name)
+        for tensor in part.initializer:
+            tensor.name = self.renamed.get(tensor.name, tensor.name)
+        for value in part.value_info:
+            value.name = self.renamed.get(value.name, value.name)
         return part
 
     def _attach(self, node: NodeProto, parts: list[GraphProto]) -> None:
