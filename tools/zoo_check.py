@@ -27,8 +27,8 @@ import onnxruntime as ort
 
 from graphprune import api
 from graphprune.errors import BudgetUnreachableError, GraphPruneError, NothingToPruneError
-from graphprune.fidelity import check_fidelity
-from graphprune.plan import Plan
+from graphprune.fidelity.check import check_fidelity
+from graphprune.plan.schema import Plan
 from graphprune.solvers.levels import levels
 
 Widths = npt.NDArray[np.int64]
