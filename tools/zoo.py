@@ -117,7 +117,9 @@ def run(models: list[Path], settings: Settings, results: Results) -> list[list[R
     print(heading(settings.budgets))
     rows = []
     for path in models:
-        results.add(check_model(path, results.missing(path.stem, settings.budgets), settings))
+        missing = results.missing(path.stem, settings.budgets)
+        if missing:
+            results.add(check_model(path, missing, settings))
         rows.append(results.of(path.stem, settings.budgets))
         print(line(rows[-1]), flush=True)
         for record in rows[-1]:
