@@ -38,6 +38,8 @@ SIDES = {
 FRAMES = {"s3d": 16}
 """Frames of a video where they are not 8."""
 OPSET = 17
+OTHER_EXPORTER = ("mvit_v1_b", "mvit_v2_s", "vit_h_14", "regnet_y_128gf")
+"""TorchScript turns one of their functions into loops over sequences, or cannot write so many weights."""
 
 
 class First(nn.Module):
@@ -125,6 +127,9 @@ def export(name: str, file: Path) -> None:
     warnings.simplefilter("ignore")
     model = build(name)
     with torch.no_grad():
+        if name in OTHER_EXPORTER:
+            torch.onnx.export(model, (image(name),), file, dynamo=True, opset_version=18, verbose=False)
+            return
         torch.onnx.export(
             model,
             (image(name),),

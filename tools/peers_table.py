@@ -25,7 +25,8 @@ python tools/peers.py --resume peers.jsonl --markdown docs/peers.md
 gave when asked for half of the FLOPs; *CPU s* the processor seconds for that, verification apart (with several tools
 on one machine at a time these are good for orders of magnitude).
 
-- **graphprune** gets the ONNX file as exported, BatchNormalization in it. *Exact*: the written file equals the original
+- **graphprune** gets the ONNX file as exported through TorchScript, BatchNormalization in it (four networks: through
+  torch's default exporter). *Exact*: the written file equals the original
   with the removed channels masked, in all outputs and common intermediate tensors, compared in onnxruntime; the number
   is the largest deviation of any tensor relative to its largest value.
 - **Torch-Pruning** gets the torch module and removes a fortieth of the channels at a time until half of the FLOPs is
