@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from math import prod
 
+import numpy as np
 from onnx import TensorProto
 
 from graphprune.cost import CostModel, Length, Polynomial, Sum, Term
@@ -65,7 +67,8 @@ class Accounts:
     def __init__(self, scope: Scope, grouping: Grouping) -> None:
         self._scope = scope
         self._grouping = grouping
-        self._lengths: dict[tuple[int, int, int], tuple[Length, bytes]] = {}
+        self._lengths: dict[tuple[int, int, int], Length] = {}
+        self._ways: dict[tuple[int, int, int], bytes] = {}
         self._uses: dict[int, list[Use]] = {}
         for use in scope.space.uses:
             self._uses.setdefault(use.node.index, []).append(use)
@@ -83,29 +86,35 @@ class Accounts:
         size = [term for stored in self._tensors.values() for term in _terms(stored, stored.bits, parts=8)]
         return CostModel(sizes, Polynomial(flops, sizes), Polynomial(params, sizes), Polynomial(size, sizes))
 
-    def _length(self, labels: Labels) -> tuple[Length, bytes]:
-        """Length of an axis, and a key that is equal where the kept slices always are."""
+    def _length(self, labels: Labels) -> Length:
+        """Length of an axis as a function of the widths."""
         key = (id(labels.base), labels.repeat, labels.tile)
         if key not in self._lengths:
-            atoms = self._grouping.atom_of[labels.base]
-            whole = not (atoms >= 0).any()
-            same = b"" if whole else atoms.tobytes() + bytes(f"/{labels.repeat}/{labels.tile}", "ascii")
-            self._lengths[key] = self._grouping.length(labels), same
+            self._lengths[key] = self._grouping.length(labels)
         return self._lengths[key]
 
+    def _way(self, labels: Labels) -> bytes:
+        """Digest that is equal where the kept slices always are, however the labels are compressed."""
+        key = (id(labels.base), labels.repeat, labels.tile)
+        if key not in self._ways:
+            atoms = self._grouping.atom_of[labels.base]
+            spread = np.tile(np.repeat(atoms, labels.repeat), labels.tile) if (atoms >= 0).any() else atoms[:0]
+            self._ways[key] = blake2b(spread.tobytes(), digest_size=16).digest() if len(spread) else b""
+        return self._ways[key]
+
     def _flops(self, cost: Cost) -> list[Term]:
-        return [Term(2 * scale, tuple(self._length(axis)[0] for axis in factors)) for scale, factors in cost.products]
+        return [Term(2 * scale, tuple(self._length(axis) for axis in factors)) for scale, factors in cost.products]
 
     def _layer(self, cost: Cost) -> Layer:
         terms = [
-            Term(_rest(use.axes), tuple(self._length(axis)[0] for axis in use.axes if axis.live))
+            Term(_rest(use.axes), tuple(self._length(axis) for axis in use.axes if axis.live))
             for use in self._uses.get(cost.node.index, ())
         ]
         missing = self._untracked(cost.node)
         return Layer(
             cost.node.label,
             cost.node.op_type,
-            self._length(cost.outer)[0],
+            self._length(cost.outer),
             Sum(self._flops(cost)),
             Sum([*terms, Term(missing, ())]),
         )
@@ -136,7 +145,8 @@ class Accounts:
         tensors.update((name, self._folded(name)) for name in folded)
         for use in scope.space.uses:
             root = roots[use.tensor]
-            found = {stored: self._length(use.axes[at]) for at, stored in enumerate(root.axes) if stored is not None}
+            axes = {stored: use.axes[at] for at, stored in enumerate(root.axes) if stored is not None}
+            found = {stored: (self._length(axis), self._way(axis)) for stored, axis in axes.items()}
             rank = len(scope.shapes.dims[root.tensor])
             lengths = tuple(
                 found[at] if at in found else (Length.fixed(scope.shapes.dims[root.tensor][at]), b"")

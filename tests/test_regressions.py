@@ -85,3 +85,13 @@ def test_a_single_slice_of_padding_may_go() -> None:
     analysis = Analysis(load(proto))
     assert analysis.grouping.sizes.tolist() == [4, 2]
     pruned(proto, 0, 4)
+
+
+def test_a_constant_read_twice_in_the_same_way_counts_once() -> None:
+    # The labels of a repeated axis are stored compressed: equal slices, written in two ways, counted as two copies.
+    middle = "t = Tile (h, twice)\nr = Conv (x, other)\na = Add (t, k)\nb = Add (r, k)\nm = Add (a, b)"
+    proto = chain(middle, {"other": (4, 3, 1, 1), "k": (4, 1, 1)}, width=2, after=4, twice=[1, 2, 1, 1])
+    analysis, result = pruned(proto, 0)
+    assert all(member.masked for group in analysis.groups for member in group.members)
+    again = Analysis(load(result))
+    assert analysis.cost.params(np.asarray([1])) == again.cost.params(again.grouping.sizes)
