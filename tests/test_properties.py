@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from random_models import Case, Choice, choices, models
 
+from graphprune.accounting import Accounts
 from graphprune.analysis import Analysis
 from graphprune.model.load import load
 from graphprune.surgery.prune import Kept, prune
@@ -77,7 +78,13 @@ def test_pruned_equals_masked_original_and_costs_what_was_predicted(case: Case, 
     again = Analysis(load(pruned))
     flops = analysis.cost.flops(widths(analysis, keep))
     assert flops == again.cost.flops(again.grouping.sizes) == counted_flops(pruned, {**tensors, **feeds(analysis)})
-    assert analysis.cost.params(widths(analysis, keep)) == again.cost.params(again.grouping.sizes) - _extra(pruned)
+    params, counted = (
+        analysis.cost.params(widths(analysis, keep)),
+        again.cost.params(again.grouping.sizes) - _extra(pruned),
+    )
+    assert params >= counted
+    # Readers of one tensor that may need different slices can happen to keep the same ones: one copy serves both then.
+    assert params == counted or Accounts(analysis.scope, analysis.grouping).shared
 
 
 def _extra(pruned: ModelProto) -> int:

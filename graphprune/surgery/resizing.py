@@ -84,8 +84,7 @@ class Resizing:
     def _renew(self, node: Node, values: dict[str, Array]) -> None:
         shapes = self.analysis.shapes
         if node.op_type in ("Shape", "Size") and not node.domain:
-            source = node.inputs[0]
-            found = shape_value(node, self.dims.get(source, shapes.dims[source]))
+            found = shape_value(node, self._dims_of(node.inputs[0], values))
             if not np.array_equal(found, shapes.values[node.outputs[0]]):
                 values[node.outputs[0]] = found
             return
@@ -98,6 +97,19 @@ class Resizing:
                 values.pop(name, None)
             return
         values.update((name, value) for name, value in zip(node.outputs, outputs, strict=True) if name)
+
+    def _dims_of(self, name: str, values: dict[str, Array]) -> tuple[int, ...]:
+        """Return the new shape of a value; a constant that is computed from shapes may have another one, too."""
+        shapes = self.analysis.shapes
+        if name in values:
+            return values[name].shape
+        if name in shapes.derived and name not in self.dims:
+            try:
+                known = replace(shapes, values=values, dims={**shapes.dims, **self.dims})
+                return Constants(self.analysis.graph, known, self.analysis.model.tensors.array).array(name).shape
+            except KeyError:
+                pass  # not to be computed any more: whoever reads it has to be edited
+        return self.dims.get(name, shapes.dims[name])
 
     def kept(self, name: str) -> list[Mask]:
         """Return the masks of an activation, or of a constant."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import networkx as nx
 import pytest
-from test_explain import RESIDUAL, WEIGHTS, analysis_of
+from explain_cases import RESIDUAL, WEIGHTS, analysis_of
 
 from graphprune import Analysis, group_graph
 from graphprune.explanation.network import savings
