@@ -99,7 +99,7 @@ def main() -> int:
                 with options.resume.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(asdict(record)) + "\n")
     if options.markdown:
-        write(options.markdown, list(records.values()))
+        write(options.markdown, list(records.values()), wanted)
     ours = [records[name, "graphprune"] for name in wanted if (name, "graphprune") in records]
     return int(any(record.result == "failed" for record in ours))
 

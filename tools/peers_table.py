@@ -45,14 +45,14 @@ def line(record: Record) -> str:
     return f"{record.name:30} {record.tool:14} {numbers} {_result(record)}  {record.note}".rstrip()
 
 
-def write(file: Path, records: Sequence[Record]) -> None:
-    """Write the page."""
-    file.write_text("\n".join(_page(records)) + "\n", "utf-8")
+def write(file: Path, records: Sequence[Record], names: Iterable[str]) -> None:
+    """Write the page, with a row for each of the names whether it was run or not."""
+    file.write_text("\n".join(_page(records, names)) + "\n", "utf-8")
 
 
-def _page(records: Sequence[Record]) -> Iterable[str]:
+def _page(records: Sequence[Record], names: Iterable[str]) -> Iterable[str]:
     """Lines of the page: what is compared, the versions, a summary, the table, and what went wrong."""
-    table: dict[str, dict[str, Record]] = {}
+    table: dict[str, dict[str, Record]] = {name: {} for name in names}
     for record in records:
         table.setdefault(record.name, {})[record.tool] = record
     yield _INTRODUCTION
