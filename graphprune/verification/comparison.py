@@ -30,7 +30,7 @@ WIDEST = 1e-3
 FEW = 0.01
 """Share of rounded values that may fall on the other side of a tie, where a tensor has some hundred steps."""
 _NEAR_A_TIE = 1e-5
-_CHUNK = 1 << 27
+_CHUNK = 1 << 26
 
 
 def main(folder: str) -> int:
