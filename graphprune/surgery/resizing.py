@@ -101,15 +101,17 @@ class Resizing:
     def _dims_of(self, name: str, values: dict[str, Array]) -> tuple[int, ...]:
         """Return the new shape of a value; a constant that is computed from shapes may have another one, too."""
         shapes = self.analysis.shapes
+        if name in self.dims:
+            return self.dims[name]
         if name in values:
             return values[name].shape
-        if name in shapes.derived and name not in self.dims:
+        if name in shapes.derived:
             try:
                 known = replace(shapes, values=values, dims={**shapes.dims, **self.dims})
                 return Constants(self.analysis.graph, known, self.analysis.model.tensors.array).array(name).shape
             except KeyError:
                 pass  # not to be computed any more: whoever reads it has to be edited
-        return self.dims.get(name, shapes.dims[name])
+        return shapes.dims[name]
 
     def kept(self, name: str) -> list[Mask]:
         """Return the masks of an activation, or of a constant."""
