@@ -161,7 +161,7 @@ def test_solving_needs_no_torch(model: Model, tmp_path: Path) -> None:
         "import sys; from graphprune.cli import main; code = main(sys.argv[1:]); print('torch' in sys.modules, code)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, "solve", str(path), "--flops", "0.5"],
+        [sys.executable, "-P", "-c", script, "solve", str(path), "--flops", "0.5"],
         capture_output=True,
         text=True,
         check=False,

@@ -43,7 +43,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 @pytest.mark.parametrize("script", ["import graphprune", HELP], ids=["import", "help"])
 def test_starts_without_heavy_libraries(script: str, tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", f"{script}\n{LOADED}"],
+        [sys.executable, "-P", "-c", f"{script}\n{LOADED}"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -365,7 +365,7 @@ def test_disk_full_at_any_byte(folder: Path) -> None:
     """In a process of its own: the limit would hold for the output of the test runner, too."""
     target = folder / "o.onnx"
     target.write_bytes(OLD)
-    command = [sys.executable, "-c", LIMITED, str(target), str(len(list(folder.iterdir())))]
+    command = [sys.executable, "-P", "-c", LIMITED, str(target), str(len(list(folder.iterdir())))]
     done = subprocess.run(command, input=NEW, capture_output=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, b"")
     assert target.read_bytes() == NEW
@@ -396,7 +396,7 @@ sys.exit(7 if left > 0 else 0)
 
 
 def run_child(target: Path, number: int, action: str) -> int:
-    command = [sys.executable, "-c", CHILD, str(target), str(number), action]
+    command = [sys.executable, "-P", "-c", CHILD, str(target), str(number), action]
     return subprocess.run(command, input=NEW, capture_output=True, check=False, timeout=60).returncode
 
 

@@ -218,7 +218,7 @@ def test_import_is_light() -> None:
         "import sys; import graphprune.model.load, graphprune.model.write;"
         "print([name for name in ('onnxruntime', 'scipy', 'torch', 'networkx', 'sklearn') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
