@@ -20,11 +20,12 @@ from graphprune.labels.vector import Labels
 from graphprune.model.bodies import flatten
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph, Node
+from graphprune.model.inputs import input_shapes
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.model.observation import observe, unknown_values
 from graphprune.model.scaling import real_values
-from graphprune.model.shapes import Shapes, infer, input_shapes
+from graphprune.model.shapes import Shapes, infer
 
 __all__ = ["Analysis", "Frozen", "Held", "Layer"]
 

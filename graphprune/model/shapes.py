@@ -18,11 +18,10 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from graphprune.errors import UsageError, quote
 from graphprune.model.bodies import DOMAIN
 from graphprune.model.graph import Graph, Node, subgraphs
 
-__all__ = ["LARGEST_VALUE", "Shapes", "evaluate", "fixed_sizes", "infer", "input_shapes", "shape_value"]
+__all__ = ["LARGEST_VALUE", "Shapes", "evaluate", "fixed_sizes", "infer", "shape_value"]
 
 Array = npt.NDArray[np.generic]
 Read = Callable[[TensorProto], Array]
@@ -62,72 +61,6 @@ class Shapes:
     values: dict[str, Array] = field(default_factory=dict)
     constant: set[str] = field(default_factory=set)
     derived: set[str] = field(default_factory=set)
-
-
-def input_shapes(
-    graph: Graph, given: Mapping[str, Sequence[int]] | None = None, *, other: bool = False
-) -> dict[str, tuple[int, ...]]:
-    """Choose a concrete shape for every graph input.
-
-    Parameters
-    ----------
-    given : mapping of str to sequence of int, optional
-        Shapes from the user; they win over what the file says.
-    other : bool
-        Use a second size for every dynamic dimension, to find out what depends on it.
-
-    Returns
-    -------
-    dict of str to tuple of int
-        Dynamic dimensions become 1 on axis 0, and otherwise 224 (images), 16000 (one long axis) or 16.
-
-    Raises
-    ------
-    UsageError
-        If `given` names an unknown input, has another rank, or contradicts a fixed dimension, or if an
-        input declares no shape and none is given.
-    """
-    given = dict(given or {})
-    unknown = [name for name in given if name not in graph.inputs]
-    if unknown:
-        raise UsageError(
-            f"input shape given for {quote(unknown[0])}, which is no input of the model",
-            hint=f"inputs: {', '.join(quote(name) for name in graph.inputs)}",
-        )
-    chosen: dict[str, tuple[int, ...]] = {}
-    for name, type_proto in graph.inputs.items():
-        if type_proto.WhichOneof("value") != "tensor_type":
-            continue
-        tensor = type_proto.tensor_type
-        if not tensor.HasField("shape"):
-            if name not in given:
-                raise UsageError(
-                    f"input {quote(name)} declares no shape, so sizes cannot be known",
-                    hint=f"give one: --input-shape {name}=1x3x224x224",
-                )
-            chosen[name] = tuple(given[name])
-            continue
-        # Some exporters write -1 or 0 where they mean "dynamic".
-        declared = [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]
-        chosen[name] = _concrete(name, declared, given.get(name), other)
-    return chosen
-
-
-def _concrete(name: str, declared: list[int | None], given: Sequence[int] | None, other: bool) -> tuple[int, ...]:
-    """Fill the dynamic dimensions of one input."""
-    if given is not None:
-        fits = len(given) == len(declared) and all(size > 0 for size in given)
-        if not fits or any(fixed not in (None, size) for fixed, size in zip(declared, given, strict=True)):
-            shown = "x".join("?" if fixed is None else str(fixed) for fixed in declared)
-            raise UsageError(f"input {quote(name)} has the shape {shown}, got {'x'.join(map(str, given))}")
-    free = {3: 16, 4: 224, 5: 112}.get(len(declared), 16)
-    sizes = []
-    for axis, fixed in enumerate(declared):
-        size = given[axis] if given is not None else (1 if axis == 0 else free)
-        if fixed is None and other:
-            size = size + 1 if axis == 0 else size * 2
-        sizes.append(size if fixed is None else fixed)
-    return tuple(sizes)
 
 
 def evaluate(node: Node, inputs: Sequence[Array | None], opsets: Mapping[str, int]) -> list[Array]:

@@ -12,7 +12,8 @@ from tiny_models import model
 
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph
-from graphprune.model.shapes import LARGEST_VALUE, infer, input_shapes
+from graphprune.model.inputs import input_shapes
+from graphprune.model.shapes import LARGEST_VALUE, infer
 
 
 def _constants(proto: ModelProto) -> Constants:

@@ -13,8 +13,9 @@ from tiny_models import model
 from graphprune.errors import UsageError
 from graphprune.model import shapes as shaping
 from graphprune.model.graph import Graph, Node
+from graphprune.model.inputs import input_shapes
 from graphprune.model.load import load
-from graphprune.model.shapes import LARGEST_VALUE, Shapes, infer, input_shapes
+from graphprune.model.shapes import LARGEST_VALUE, Shapes, infer
 
 
 def _infer(proto: ModelProto, **given: tuple[int, ...]) -> Shapes:
@@ -248,3 +249,12 @@ def test_a_large_constant_node_is_a_weight_like_any_other(monkeypatch: pytest.Mo
     assert "w" in found.constant
     assert "w" not in found.values
     assert found.dims["y"] == (2, LARGEST_VALUE)
+
+
+def test_dimensions_with_one_name_have_one_size() -> None:
+    proto = model("(float[N,3,H,H] x, float[1,N,4] state) => (float[] y) { y = Relu (x) }")
+    assert input_shapes(Graph(proto)) == {"x": (1, 3, 224, 224), "state": (1, 1, 4)}
+    assert input_shapes(Graph(proto), other=True) == {"x": (2, 3, 448, 448), "state": (1, 2, 4)}
+    assert input_shapes(Graph(proto), {"x": (5, 3, 8, 8)})["state"] == (1, 5, 4)
+    with pytest.raises(UsageError, match="given as 5 and as 2"):
+        input_shapes(Graph(proto), {"x": (5, 3, 8, 8), "state": (1, 2, 4)})
