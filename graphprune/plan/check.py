@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.errors import PlanError, quote
+from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.schema import GroupPlan, MemberPlan
 
 if TYPE_CHECKING:
@@ -97,13 +98,19 @@ def reconcile(plan: Plan, groups: Sequence[Group], count: Callable[[tuple[int, .
         raise PlanError(f"the plan says the model costs {plan.budget.before} {budget.metric}, but it is {costs.before}")
     if not any(edited):
         _claims_hold(plan, right)
-        return Reconciled(plan)
+        return Reconciled(plan, _over_budget(plan))
     names = [group.id for group, changed in zip(derived, edited, strict=True) if changed]
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    notes = [f"kept was edited in {len(names)} group(s) ({shown}); the figures that follow from it are computed anew"]
-    if budget.after > budget.limit:
-        notes.append(f"the edited plan costs {budget.after} {budget.metric}, more than its budget of {budget.limit}")
-    return Reconciled(right, tuple(notes))
+    note = f"kept was edited in {len(names)} group(s) ({shown}); the figures that follow from it are computed anew"
+    return Reconciled(right, (note, *_over_budget(right)))
+
+
+def _over_budget(plan: Plan) -> tuple[str, ...]:
+    """Say that a plan costs more than was asked for; only an edit makes one so, and that is its author's will."""
+    budget = plan.budget
+    if budget.after <= budget.limit:
+        return ()
+    return (f"the edited plan costs {budget.after} {budget.metric}, more than its budget of {budget.limit}",)
 
 
 def _removed(member: Member, stays: npt.NDArray[np.bool_]) -> list[int]:
@@ -185,8 +192,12 @@ def _claims_hold(plan: Plan, right: Plan) -> None:
             f"the plan claims a cost of {plan.budget.after} {plan.budget.metric}, but it is {right.budget.after}",
             hint=_EDIT_KEPT,
         )
-    if plan.budget.after > plan.budget.limit:
-        raise PlanError(f"the plan costs {plan.budget.after}, more than its limit of {plan.budget.limit}")
+    limit = BudgetRequest(plan.budget.metric, plan.budget.target).limit(plan.budget.before)
+    if plan.budget.after > plan.budget.limit != limit:  # with the right limit, it is what was made of a wider edit
+        raise PlanError(
+            f"the plan costs {plan.budget.after}, more than its limit of {plan.budget.limit}, which should be {limit}",
+            hint=_EDIT_KEPT,
+        )
     for index, (claimed, actual) in enumerate(zip(plan.layers, right.layers, strict=False)):
         if claimed != actual:
             raise PlanError(f"layer {index} ({quote(claimed.node)}): the claimed widths or costs are wrong")

@@ -68,7 +68,10 @@ class PlanModel:
 
 @dataclass(frozen=True)
 class Budget:
-    """What was limited: ``after <= limit``, and ``limit`` is ``target`` times ``before``, rounded down."""
+    """What was limited: ``limit`` is ``target`` times ``before``, rounded down.
+
+    ``after <= limit``, unless somebody edited the plan to keep more.
+    """
 
     metric: Metric
     target: float

@@ -61,11 +61,25 @@ def test_an_edited_plan_is_followed(graphprune: Command, model: Path, plan: Path
         assert graphprune("verify", model, "net.pruned.onnx", name).code == 0
 
 
+def test_an_edit_over_the_budget_is_followed(quick: Command, model: Path, plan: Path) -> None:
+    edited = edit(plan, lambda content: [group.update(kept=[*range(group["size"] - 1)]) for group in content["groups"]])
+    done = quick("apply", model, edited, "--plan", "updated.json")
+    assert done.code == 0, done.err
+    assert done.err.count("more than its budget") == 1
+    budget = read_plan(model.with_name("updated.json")).budget
+    assert budget.limit < budget.after < budget.before
+    for name in ("updated.json", edited):
+        assert quick("verify", model, "net.pruned.onnx", name).code == 0
+    assert quick("apply", model, "updated.json", "-o", "again.onnx").code == 0
+    assert model.with_name("again.onnx").read_bytes() == model.with_name("net.pruned.onnx").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda content: content["budget"].update(after=1), "claims a cost of 1 flops"),
         (lambda content: content["budget"].update(before=1), "says the model costs 1 flops"),
+        (lambda content: content["budget"].update(limit=1), "more than its limit of 1"),
         (lambda content: content["layers"][0].update(flops_after=1), "layer 0"),
         (lambda content: content["groups"].pop(), "lacks the group"),
         (lambda content: content["groups"][0]["members"].pop(), "group 'g000'"),
