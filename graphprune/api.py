@@ -153,11 +153,11 @@ def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> R
     PlanError
         If the plan was made for another model, contradicts itself, or claims wrong costs.
     """
-    analysis = _analysis(model, plan)
+    analysis = _analysis(model, plan, rebind=rebind)
     notes: tuple[str, ...] = ()
     found = describe_model(analysis)
     if plan.model.sha256 != found.sha256:
-        _check_structure(plan, analysis, rebind=rebind)
+        _check_model(plan, analysis.model, rebind=rebind)
         notes = (f"the plan was made for another file of the same structure, {quote(plan.model.name)}",)
         plan = replace(plan, model=found)
     elif replace(plan.model, name=found.name) != found:
@@ -193,7 +193,7 @@ def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model
     VerificationError
         If the result differs from the original in anything that the plan does not explain.
     """
-    analysis = _analysis(model, plan)
+    analysis = _analysis(model, plan, rebind=rebind)
     plan = reconcile(analysis, plan, rebind=rebind).plan
     if plan.is_identity:
         return analysis.model
@@ -248,7 +248,7 @@ def verify(
     PlanError
         If the plan does not fit the model.
     """
-    analysis = _analysis(model, plan)
+    analysis = _analysis(model, plan, rebind=rebind)
     plan = reconcile(analysis, plan, rebind=rebind).plan
     found = judged(analysis, pruned, plan, unverified=unverified)
     if pruned.path is not None:  # what `apply` makes is compared there
@@ -289,17 +289,31 @@ def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
     return path
 
 
-def _analysis(model: Model | Analysis, plan: Plan | None = None) -> Analysis:
+def analyze_for(model: Model, plan: Plan, *, rebind: bool = False) -> Analysis:
+    """Analyse a model as it was analysed for a plan; refuse one that the plan was not made for before that.
+
+    Raises
+    ------
+    PlanError
+        If the plan was made for another model.
+    """
+    _check_model(plan, model, rebind=rebind)
+    return analyze(model, AnalyzeOptions.of(plan))
+
+
+def _analysis(model: Model | Analysis, plan: Plan | None = None, *, rebind: bool = False) -> Analysis:
     """Return an analysis; one that is made for a plan counts costs for the input shapes of that plan."""
     if isinstance(model, Analysis):
         return model
-    return analyze(model, AnalyzeOptions.of(plan) if plan else None)
+    return analyze_for(model, plan, rebind=rebind) if plan else analyze(model)
 
 
-def _check_structure(plan: Plan, analysis: Analysis, *, rebind: bool) -> None:
-    same = plan.solver.options.get("structure") == structure_digest(analysis.model.proto)
-    name = quote(analysis.model.name)
-    if not same:
+def _check_model(plan: Plan, model: Model, *, rebind: bool) -> None:
+    """Refuse a plan of another model; nothing else that is wrong would say what the matter is."""
+    if plan.model.sha256 == model.sha256:
+        return
+    name = quote(model.name)
+    if plan.solver.options.get("structure") != structure_digest(model.proto):
         raise PlanError(
             f"the plan was made for another model ({quote(plan.model.name)}), {name} has another structure",
             hint="make a new plan with `graphprune solve`",

@@ -142,6 +142,9 @@ def test_a_plan_of_another_model_is_refused(model: Model) -> None:
     other.graph.node[1].op_type = "Tanh"
     with pytest.raises(PlanError, match="another structure"):
         graphprune.apply(graphprune.load(other), plan, rebind=True)
+    other.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    with pytest.raises(PlanError, match="another structure"):
+        graphprune.verify(graphprune.load(other), model, plan)
 
 
 @pytest.mark.parametrize("share", [0, -1, 1.5, float("nan"), float("inf"), True, "0.5", None])

@@ -50,7 +50,7 @@ def apply(
     with talk.stage("loading"):
         loaded = api.load(model)
     with talk.stage("analysis"):
-        analysis = api.analyze(loaded, api.AnalyzeOptions.of(stored))
+        analysis = api.analyze_for(loaded, stored, rebind=rebind)
     current = api.reconcile(analysis, stored, rebind=rebind)
     for note in current.notes:
         talk.note(note)

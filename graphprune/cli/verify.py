@@ -42,7 +42,7 @@ def verify(
     with talk.stage("loading"):
         original, candidate = api.load(model), api.load(pruned)
     with talk.stage("analysis"):
-        analysis = api.analyze(original, api.AnalyzeOptions.of(stored))
+        analysis = api.analyze_for(original, stored, rebind=rebind)
         current = api.reconcile(analysis, stored, rebind=rebind)
     for note in current.notes:
         talk.note(note)

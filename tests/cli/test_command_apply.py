@@ -120,6 +120,17 @@ def test_another_structure_is_refused_even_with_rebind(quick: Command, model: Pa
     assert "has another structure" in done.err
 
 
+def test_a_plan_of_a_model_with_other_inputs_is_said_to_be_one(quick: Command, model: Path, plan: Path) -> None:
+    proto = onnx.load(model)
+    proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 20
+    onnx.save(proto, plan.with_name("other.onnx"))
+    for arguments in (("apply", "other.onnx", plan), ("verify", "other.onnx", "solved.onnx", plan)):
+        done = quick(*arguments)
+        assert done.code == 2
+        assert "the plan was made for another model ('net')" in done.err
+        assert "graphprune solve" in done.err
+
+
 def test_a_file_of_another_plan_fails_verification(quick: Command, model: Path, plan: Path) -> None:
     assert quick("solve", model, "--flops", "0.3", "-o", "third.onnx", "--plan", "third.json").code == 0
     done = quick("verify", model, "third.onnx", plan)
