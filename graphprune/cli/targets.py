@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graphprune.errors import OutputError, UsageError, quote
+from graphprune.errors import ModelFileError, OutputError, UsageError, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +55,15 @@ class Targets:
 
 
 def beside(model: Path, suffix: str) -> Path:
-    """Return the default place of a result: beside the model, ``net.onnx`` giving ``net<suffix>``."""
+    """Return the default place of a result: beside the model, ``net.onnx`` giving ``net<suffix>``.
+
+    Raises
+    ------
+    ModelFileError
+        If the path names no file at all, as ``.`` and an empty text do.
+    """
+    if not model.name:
+        raise ModelFileError(f"{quote(str(model))} is a folder", hint="give the .onnx file inside it")
     stem = model.stem if model.suffix.lower() in (".onnx", ".pb", ".ort") else model.name
     return model.with_name(stem + suffix)
 

@@ -70,6 +70,16 @@ def test_a_missing_argument_is_named(command: str, capsys: pytest.CaptureFixture
     assert hint == f"hint: see `graphprune {command} --help`"
 
 
+@pytest.mark.parametrize("model", [".", "", "/"])
+@pytest.mark.parametrize("command", [["solve", "--flops", ".5"], ["apply", "net.plan.json"], ["normalize"]])
+def test_a_folder_is_no_model(command: list[str], model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name, *rest = command
+    assert cli.main([name, model, *rest]) == 2
+    error, hint = lines(capsys)
+    assert error.endswith(" is a folder")
+    assert hint == "hint: give the .onnx file inside it"
+
+
 def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sovle"]) == 2
     assert "sovle" in lines(capsys)[0]
