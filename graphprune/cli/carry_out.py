@@ -62,9 +62,9 @@ def carry_out(job: Job, talk: Talk) -> Summary:
         api.mark_verified(pruned, verification)
     if not job.targets.dry:
         with talk.stage("writing"):
-            if job.targets.plan is not None:
-                write_plan(job.plan, job.targets.plan, force=job.targets.force)
             api.save(pruned, job.targets.output, force=job.targets.force)
+            if job.targets.plan is not None:  # last: a plan without its model would block the next run
+                write_plan(job.plan, job.targets.plan, force=job.targets.force)
     timing = _timing(job, pruned, talk) if job.bench else None
     return Summary(
         command=job.command,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import pytest
 
+from graphprune.errors import OutputError
 from graphprune.plan.file import read_plan
 
 if TYPE_CHECKING:
@@ -157,6 +158,21 @@ def test_changes_that_no_run_shows_fail_verification(quick: Command, model: Path
     done = quick("verify", model, "relabelled.onnx", plan)
     assert done.code == 101
     assert "metadata_props" in done.err
+
+
+def test_a_model_that_cannot_be_written_leaves_plans_alone(
+    quick: Command, model: Path, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OutputError("no space left on device")
+
+    before = plan.read_bytes()
+    monkeypatch.setattr("graphprune.api.save", full)
+    assert quick("solve", model, "--flops", "0.3", "--plan", "new.json").code == 2
+    assert quick("solve", model, "--flops", "0.3", "--plan", plan, "--force").code == 2
+    assert quick("apply", model, plan, "--plan", "updated.json").code == 2
+    assert plan.read_bytes() == before
+    assert sorted(path.name for path in plan.parent.iterdir()) == ["net.onnx", "net.plan.json", "solved.onnx"]
 
 
 def test_output_over_an_input_is_refused(quick: Command, model: Path, plan: Path) -> None:
