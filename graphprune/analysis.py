@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.accounting import Accounts, Layer
+from graphprune.accounting import COUNTED, Accounts, Layer
 from graphprune.groups import Group, Grouping, describe, form_groups
 from graphprune.labels.origins import Origins
 from graphprune.labels.propagate import propagate
@@ -204,6 +204,16 @@ class Analysis:
         if number < 0:
             return Reason("single atom", None, "is one block that cannot be divided")
         return self.origins.behind(self.resolution.freezes[number][1], len(axis)).reason
+
+    @cached_property
+    def uncounted(self) -> tuple[str, ...]:
+        """Names of layers that cannot be counted, since their shapes are not known before the model runs."""
+        counted = {cost.node.index for cost in self.scope.space.costs}
+        return tuple(
+            node.label
+            for node in self.graph.nodes
+            if node.op_type in COUNTED and node.index not in counted and node.outputs[0] not in self.shapes.constant
+        )
 
     @property
     def prunable(self) -> float:

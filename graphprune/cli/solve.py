@@ -68,7 +68,7 @@ def solve(
     targets.check([model])
 
     from graphprune import api
-    from graphprune.report.summary import plan_notes
+    from graphprune.report.summary import plan_notes, uncounted_notes
 
     talk = Talk(verbose=verbose)
     choices = api.SolveOptions(solver, criterion, rounding, min_keep, seed)
@@ -78,5 +78,6 @@ def solve(
         analysis = api.analyze(loaded, api.AnalyzeOptions(shapes, attention.value, allow_approximate))
     with talk.stage("solving"):
         solution = api.solve(analysis, request, choices)
-    job = Job("solve", analysis, solution, targets, unverified, bench, plan_notes(solution))
+    notes = (*plan_notes(solution), *uncounted_notes(analysis))
+    job = Job("solve", analysis, solution, targets, unverified, bench, notes)
     show(carry_out(job, talk), as_json=as_json)

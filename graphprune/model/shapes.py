@@ -107,7 +107,7 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
             result.values[name] = read(tensor)
     for name in graph.inputs:
         _record(result, name, types.get(name))
-    _Forward(graph, result, types, observed or Shapes()).run()
+    _Forward(graph, result, types, _believed(graph, inputs, observed)).run()
     return result
 
 
@@ -139,6 +139,26 @@ def _record(result: Shapes, name: str, type_proto: TypeProto | None) -> None:
         dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0 for dim in tensor.shape.dim
     ):
         result.dims.setdefault(name, tuple(dim.dim_value for dim in tensor.shape.dim))
+
+
+def _believed(graph: Graph, inputs: Mapping[str, Sequence[int]], observed: Shapes | None) -> Shapes:
+    """Return shapes for where inference stops: those observed in a run, else those that the file declares."""
+    sizes = {
+        dim.dim_param: int(size)
+        for name, dims in inputs.items()
+        for dim, size in zip(graph.inputs[name].tensor_type.shape.dim, dims, strict=False)
+    }
+    believed = Shapes()
+    for value in graph.proto.graph.value_info:
+        tensor = value.type.tensor_type
+        dims = [dim.dim_value if dim.dim_value > 0 else sizes.get(dim.dim_param or " ") for dim in tensor.shape.dim]
+        if tensor.HasField("shape") and None not in dims:
+            believed.dims[value.name] = tuple(size for size in dims if size is not None)
+            believed.dtypes[value.name] = tensor.elem_type
+    if observed is not None:
+        believed.dims.update(observed.dims)
+        believed.dtypes.update(observed.dtypes)
+    return believed
 
 
 def _infer_whole(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) -> ModelProto:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphprune.plan.schema import digest
+from graphprune.report import text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from graphprune.report.bench import Timing
     from graphprune.verification.verify import Verification
 
-__all__ = ["Summary", "Total", "count_totals", "plan_json", "plan_notes", "summary_json"]
+__all__ = ["Summary", "Total", "count_totals", "plan_json", "plan_notes", "summary_json", "uncounted_notes"]
 
 _BN_SCALE = "bn-scale"
 _SCALES = "BatchNormalization scale"
@@ -126,6 +127,15 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
         shown = ", ".join(f"{source} ({groups} groups)" for source, groups in sources.items())
         notes.append(f"{plan.solver.criterion} reads {shown}")
     return tuple(notes)
+
+
+def uncounted_notes(analysis: Analysis) -> tuple[str, ...]:
+    """Say which layers no figure contains."""
+    names = analysis.uncounted
+    if not names:
+        return ()
+    shown = ", ".join(text.name(name, 40) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    return (f"{len(names)} layers are neither counted nor pruned, as their shapes are not known beforehand: {shown}",)
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def grid(rows: Iterable[tuple[str, ...]]) -> Table:
 def summary_tables(summary: Summary) -> RenderableType:
     """Return the report of `solve` and `apply`: layers, totals, verification, timing, files, notes."""
     rows = [_total(name, total) for name, total in summary.totals.items()]
-    rows.append(("verified", check_line(summary.verification)))
+    proven = summary.verification.status in ("verified", "identity")
+    rows.append(("verified" if proven else "not proven", check_line(summary.verification)))
     if summary.timing:
         rows.append(("time", _timing(summary.timing)))
     rows += [(role, path) for role, path in summary.files.items() if path and role != "model"]

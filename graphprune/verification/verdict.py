@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.errors import VerificationError, quote
+from graphprune.model.bodies import DOMAIN
 from graphprune.plan.schema import digest
 from graphprune.surgery.marks import PLAN
 from graphprune.verification.verify import Verification, verify_pruned
@@ -88,4 +89,4 @@ def _difference(found: Verification, pruned: Model, plan: Plan) -> VerificationE
 
 def _strange_domains(analysis: Analysis) -> list[str]:
     """Return the domains of operators that onnxruntime does not bring along."""
-    return sorted({quote(node.domain) for node in analysis.graph.nodes if node.domain not in _KNOWN_DOMAINS})
+    return sorted({quote(node.domain) for node in analysis.graph.nodes if node.domain not in {*_KNOWN_DOMAINS, DOMAIN}})
