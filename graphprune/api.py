@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from graphprune.analysis import Analysis
-from graphprune.errors import PlanError, quote
+from graphprune.errors import PlanError, VerificationError, quote
 from graphprune.fidelity.check import check_fidelity
 from graphprune.labels.resolve import Attention
 from graphprune.model import write
@@ -58,6 +58,9 @@ __all__ = [
     "solve",
     "verify",
 ]
+
+
+_NOT_OF_PLAN = "the file is not what the plan makes of the original; `graphprune apply` makes it anew"
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,10 @@ def verify(
     plan = reconcile(analysis, plan, rebind=rebind).plan
     found = judged(analysis, pruned, plan, unverified=unverified)
     if pruned.path is not None:  # what `apply` makes is compared there
-        check_fidelity(analysis, pruned, plan)
+        try:
+            check_fidelity(analysis, pruned, plan)
+        except VerificationError as error:
+            raise VerificationError(error.message, hint=_NOT_OF_PLAN) from error
     return found
 
 

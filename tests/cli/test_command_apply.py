@@ -158,6 +158,8 @@ def test_changes_that_no_run_shows_fail_verification(quick: Command, model: Path
     done = quick("verify", model, "relabelled.onnx", plan)
     assert done.code == 101
     assert "metadata_props" in done.err
+    assert "hint: the file is not what the plan makes of the original" in done.err
+    assert "fault" not in done.err
 
 
 def test_a_model_that_cannot_be_written_leaves_plans_alone(
