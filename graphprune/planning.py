@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from graphprune.errors import BudgetUnreachableError, NothingToPruneError, UsageError
+from graphprune.model.finite import check_finite
 from graphprune.plan.check import Costs, group_plan
 from graphprune.plan.schema import Budget, LayerPlan, Plan, PlanModel, SolverRecord
 from graphprune.plan.structure import structure_digest
@@ -77,6 +78,8 @@ def make_plan(analysis: Analysis, request: BudgetRequest, options: SolveOptions)
 
     Raises
     ------
+    UnsupportedModelError
+        If a weight that may lose channels holds NaN or infinity.
     UsageError
         If there is no such solver, criterion or rounding.
     NothingToPruneError
@@ -94,6 +97,8 @@ def make_plan(analysis: Analysis, request: BudgetRequest, options: SolveOptions)
     if request.target < 1 and not (groups and before):
         what = f"the model has no {request.metric} to save" if groups else "no channel of this model may be removed"
         raise NothingToPruneError(what, hint=_held_by(analysis))
+    # A channel with NaN in it would look like the most important or the least important one, by chance.
+    check_finite(analysis.model, {member.initializer for group in groups for member in group.members})
     scores = score(groups, analysis.read, options.seed)
     problem, relaxed = _problem(analysis, scores, request, options)
     solution = solve(problem)

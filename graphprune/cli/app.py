@@ -19,7 +19,6 @@ __all__ = ["app"]
 app = typer.Typer(
     name="graphprune",
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import typer
@@ -62,8 +62,13 @@ def run(argv: Sequence[str] | None) -> int:
 def _invoke(arguments: list[str]) -> int:
     from graphprune.cli.app import app
 
+    command = typer.main.get_command(app)
     try:
-        result = typer.main.get_command(app).main(arguments, prog_name="graphprune", standalone_mode=False)
+        if not arguments:
+            with redirect_stdout(sys.stderr):
+                command.main(["--help"], prog_name="graphprune", standalone_mode=False)
+            return _USAGE
+        result = command.main(arguments, prog_name="graphprune", standalone_mode=False)
     except SystemExit as exit_:
         # typer turns a closed pipe into SystemExit(1) and swallows later output
         if isinstance(exit_.__context__, OSError):

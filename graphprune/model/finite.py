@@ -81,5 +81,5 @@ def _not_finite(name: str, values: np.ndarray[Any, Any]) -> UnsupportedModelErro
     position = tuple(int(axis[0]) for axis in np.nonzero(~np.isfinite(values)))
     return UnsupportedModelError(
         f"weight {quote(name)} holds {values[position]} at position {list(position)}",
-        hint="the model is damaged or its training diverged; give --allow-nonfinite to prune it all the same",
+        hint="the model is damaged or its training diverged; export it again from a good checkpoint",
     )

@@ -74,7 +74,7 @@ def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType
         ("model", f"{text.name(analysis.model.name)} (sha256 {analysis.model.sha256[:12]}…)"),
         ("inputs", inputs or "none"),
         ("cost", f"{flops}, {text.count(cost.params(sizes))} params, {text.file_size(cost.size(sizes))} of tensors"),
-        ("reachable", f"{100 * _reachable(analysis):.2g} % of the FLOPs stay with one atom in every group"),
+        ("reachable", f"{100 * _reachable(analysis):.3g} % of the FLOPs stay with one atom in every group"),
         (_CRITERION, f"reads {sources}" if sources else "has nothing to read"),
     ]
     parts: list[RenderableType] = [grid(head), _groups(analysis)]
