@@ -70,6 +70,15 @@ def test_a_missing_argument_is_named(command: str, capsys: pytest.CaptureFixture
     assert hint == f"hint: see `graphprune {command} --help`"
 
 
+@pytest.mark.parametrize("arguments", [[], ["--debug"]])
+def test_no_command_prints_the_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    found = lines(capsys)
+    assert found[0].startswith("Usage: graphprune")
+    assert any(line.split()[:1] == ["solve"] for line in found)
+    assert not any(line.startswith("error:") for line in found)
+
+
 @pytest.mark.parametrize("model", [".", "", "/"])
 @pytest.mark.parametrize("command", [["solve", "--flops", ".5"], ["apply", "net.plan.json"], ["normalize"]])
 def test_a_folder_is_no_model(command: list[str], model: str, capsys: pytest.CaptureFixture[str]) -> None:
