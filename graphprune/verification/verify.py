@@ -142,7 +142,7 @@ def _compare(analysis: Analysis, kept: Kept, pruned: Model, timeout: float, *, w
 def _judge(result: dict[str, object], *, removed: bool, note: str) -> Verification:
     failed = bool(result["failed"])
     effect = float(str(result["effect"]))
-    vacuous = removed and effect < _MOVES_NOTHING
+    vacuous = removed and (effect < _MOVES_NOTHING or not int(str(result["compared"])))
     return Verification(
         status="failed" if failed else "vacuous" if vacuous else "verified",
         error=float(str(result["error"])),
