@@ -37,7 +37,7 @@ from graphprune.verification.verdict import judged, keep_mask
 from graphprune.verification.verify import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from graphprune.plan.schema import Plan
 
@@ -112,15 +112,18 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     return Analysis(model, options.input_shapes, options.attention, approximate=options.approximate)
 
 
-def solve(model: Model | Analysis, budget: BudgetRequest, options: SolveOptions | None = None) -> Plan:
+def solve(
+    model: Model | Analysis, budget: BudgetRequest | Sequence[BudgetRequest], options: SolveOptions | None = None
+) -> Plan:
     """Choose which channels to remove, so that the budget holds and nothing more fits into it.
 
     Parameters
     ----------
     model : Model or Analysis
         What is to be pruned.
-    budget : BudgetRequest
-        What is limited, and to which share, e.g. ``BudgetRequest("flops", 0.5)``.
+    budget : BudgetRequest or sequence of them
+        What is limited, and to which share or amount: ``BudgetRequest("flops", 0.5)``,
+        ``BudgetRequest("size", "5MB")``. Of several all hold.
     options : SolveOptions, optional
         Solver, criterion, rounding and seed.
 
@@ -136,7 +139,8 @@ def solve(model: Model | Analysis, budget: BudgetRequest, options: SolveOptions 
     BudgetUnreachableError, NothingToPruneError
         If the model cannot be made as small.
     """
-    return make_plan(_analysis(model), budget, options or SolveOptions())
+    requests = (budget,) if isinstance(budget, BudgetRequest) else tuple(budget)
+    return make_plan(_analysis(model), requests, options or SolveOptions())
 
 
 def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Reconciled:
@@ -165,7 +169,7 @@ def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> R
         plan = replace(plan, model=found)
     elif replace(plan.model, name=found.name) != found:
         raise PlanError("the plan's facts about its model are not those of the model", hint="edit only `kept`")
-    result = _reconcile(plan, analysis.groups, lambda widths: count_costs(analysis, plan.budget.metric, widths))
+    result = _reconcile(plan, analysis.groups, lambda widths: count_costs(analysis, widths))
     return Reconciled(result.plan, notes + result.notes)
 
 

@@ -24,20 +24,23 @@ _INDIFFERENCE = 0.01
 def fill(problem: Problem, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return widths of at least `widths` within the budget, from which no group can take its next level.
 
-    Each step goes to the group that gains most saliency per unit of cost. Saliency is divided by the mean of its
-    group, so that groups on different scales compete fairly; of equal steps the group that comes first wins. A step
-    that was best before others were taken is still taken if it has become worse than the next by less than 1 %: where
-    all groups share all layers, each step makes all others dearer, and exactness would cost 16 times the evaluations.
+    Each step goes to the group that gains most saliency per unit of cost (of all limited costs, `Problem.price`).
+    Saliency is divided by the mean of its group, so that groups on different scales compete fairly; of equal steps the
+    group that comes first wins. A step that was best before others were taken is still taken if it has become worse
+    than the next by less than 1 %: where all groups share all layers, each step makes all others dearer, and exactness
+    would cost 16 times the evaluations.
 
-    The cost of a step never falls when other groups grow. So a group whose step does not fit is done for good, and
-    an old gain per cost in the queue is an upper bound: only the head of the queue is ever evaluated again. (A step of
-    negative saliency may be taken a little early; it is last in line anyhow.)
+    Costs never fall when groups grow, so a group whose step does not fit is done for good: what is returned has no
+    step left that fits. Where the cost of a step does not fall either when other groups grow, which is true of sums of
+    products, an old gain per cost in the queue is an upper bound, and only the head of the queue is evaluated again;
+    for other costs the order is that much less exact. (A step of negative saliency may be taken a little early; it is
+    last in line anyhow.)
 
     Parameters
     ----------
     problem : Problem
     widths : ndarray of int64, shape (groups,)
-        Each one of its group's levels, together within the limit; not changed.
+        Each one of its group's levels, together within the limits; not changed.
 
     Returns
     -------
@@ -46,7 +49,7 @@ def fill(problem: Problem, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
     Raises
     ------
     InternalError
-        When a width is not a level of its group, or `widths` exceed the limit.
+        When a width is not a level of its group, or `widths` exceed a limit.
     """
     filling = _Filling(problem, widths)
     queue = [step for group in range(len(widths)) if (step := filling.next_step(group))]
@@ -73,7 +76,7 @@ class _Step(NamedTuple):
     priority: float
     group: int
     width: int
-    cost: int
+    costs: tuple[int, ...]
     age: int
 
 
@@ -86,9 +89,12 @@ class _Filling:
         self.age = 0
         self._height = _heights(problem, widths)
         self._gains = [_gains(scores, levels) for scores, levels in zip(problem.scores, problem.levels, strict=True)]
-        self._room = problem.limit - problem.cost(self.widths)
-        if self._room < 0:
-            raise InternalError(f"the widths to fill up exceed the limit of {problem.limit} by {-self._room}")
+        self._rooms = [limit.limit - limit.cost(self.widths) for limit in problem.limits]
+        for room, limit in zip(self._rooms, problem.limits, strict=True):
+            if room < 0:
+                raise InternalError(
+                    f"the widths to fill up exceed the limit of {limit.limit} {limit.metric} by {-room}"
+                )
 
     def next_step(self, group: int) -> _Step | None:
         """Return the next step of a group at its present cost, or None if it has none or it does not fit."""
@@ -96,16 +102,17 @@ class _Filling:
         if height == len(self._gains[group]):
             return None
         width = int(self._problem.levels[group][height + 1])
-        cost = self._problem.cost.change(self.widths, group, width)
-        if cost > self._room:
+        costs = tuple(limit.cost.change(self.widths, group, width) for limit in self._problem.limits)
+        if any(cost > room for cost, room in zip(costs, self._rooms, strict=True)):
             return None
-        return _Step(_priority(self._gains[group][height], cost), group, width, cost, self.age)
+        price = self._problem.price(costs)
+        return _Step(_priority(self._gains[group][height], price), group, width, costs, self.age)
 
     def take(self, step: _Step) -> None:
         """Carry out a step whose cost is up to date."""
         self.widths[step.group] = step.width
         self._height[step.group] += 1
-        self._room -= step.cost
+        self._rooms = [room - cost for room, cost in zip(self._rooms, step.costs, strict=True)]
         self.age += 1
 
 
@@ -130,6 +137,6 @@ def _gains(scores: npt.NDArray[np.float64], levels: npt.NDArray[np.int64]) -> li
     return gained
 
 
-def _priority(gain: float, cost: int) -> float:
+def _priority(gain: float, price: float) -> float:
     """Return the key by which steps sort, least first; a step that costs nothing comes before all others."""
-    return -gain / cost if cost > 0 else -math.inf
+    return -gain / price if price > 0 else -math.inf

@@ -98,17 +98,17 @@ def solve_on_path(problem: Problem, importance: npt.NDArray[np.float64]) -> Solu
     BudgetUnreachableError
         When even the narrowest levels cost more than the limit.
 
-    Complexity: at most ``ceil(log2(knots + 1)) + 2`` evaluations of the cost, besides those of the filling.
+    Complexity: at most ``ceil(log2(knots + 1)) + 2`` evaluations of each cost, besides those of the filling.
     """
     smallest = ensure_reachable(problem)
     path = width_path(problem, importance)
     trace = [path.record(0, smallest)]
     point = _last_affordable(problem, path, trace)
     widths = fill(problem, path.widths(point))
-    cost = problem.cost(widths)
-    if cost > problem.limit:
-        raise InternalError(f"the widths found cost {cost}, more than the limit of {problem.limit}")
-    trace.append({"stage": "fill", "cost": int(cost)})
+    costs = problem.costs(widths)
+    if not problem.allows(costs):
+        raise InternalError(f"the widths found cost {costs}, more than a limit allows")
+    trace.append({"stage": "fill", "cost": costs[0]})
     return Solution(widths, trace)
 
 
@@ -135,11 +135,11 @@ def _sorted_path(
 
 
 def _last_affordable(problem: Problem, path: WidthPath, trace: list[TraceRecord]) -> int:
-    """Return the last point of the path within the limit; point 0 is known to be, and the cost never falls."""
+    """Return the last point of the path within all limits; point 0 is known to be, and costs never fall."""
     low, high = 0, len(path.knots)
     while low < high:
         middle = (low + high + 1) // 2
-        cost = problem.cost(path.widths(middle))
-        trace.append(path.record(middle, cost))
-        low, high = (middle, high) if cost <= problem.limit else (low, middle - 1)
+        costs = problem.costs(path.widths(middle))
+        trace.append(path.record(middle, costs[0]))
+        low, high = (middle, high) if problem.allows(costs) else (low, middle - 1)
     return low

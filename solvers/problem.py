@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The problem of choosing widths: groups with saliencies and allowed widths, a cost, and a limit on it."""
+"""The problem of choosing widths: groups with saliencies and allowed widths, and limits on what they cost."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,18 +12,21 @@ import numpy as np
 from graphprune.errors import BudgetUnreachableError, InternalError, quote
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
-__all__ = ["Cost", "Problem", "Solution", "TraceRecord", "ensure_reachable"]
+__all__ = ["Cost", "Filters", "Limit", "Problem", "Solution", "TraceRecord", "ensure_reachable"]
 
 TraceRecord = dict[str, int | float | str]
+Filters = Callable[[int], "npt.NDArray[np.float64]"]  # the filters of a group's atoms, shape (size, features)
 
 
 class Cost(Protocol):
     """The cost of a network as a function of its group widths.
 
-    It must be non-decreasing in every width, and the cost of a step of one group must not fall when other
-    groups grow. Sums of products of non-decreasing, non-negative factors have both properties.
+    It must be non-decreasing in every width. Sums of products of non-decreasing, non-negative factors are, and so is
+    the largest of several such sums.
     """
 
     def __call__(self, widths: npt.NDArray[np.int64], /) -> int:
@@ -30,6 +34,23 @@ class Cost(Protocol):
 
     def change(self, widths: npt.NDArray[np.int64], group: int, width: int, /) -> int:
         """Return by how much the cost changes when `group` moves from ``widths[group]`` to `width`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Limit:
+    """One budget: ``cost(widths) <= limit``.
+
+    Attributes
+    ----------
+    metric : str
+        What is counted, for messages: "flops".
+    cost : Cost
+    limit : int
+    """
+
+    metric: str
+    cost: Cost
+    limit: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +67,14 @@ class Problem:
         Saliency per atom, higher is more important.
     importance : ndarray of float64, shape (groups,)
         Importance of each group for the choice of widths; by default the mean of its scores.
-    cost : Cost
-    limit : int
-        A solution has ``cost(widths) <= limit``.
+    limits : tuple of Limit
+        All of them hold for a solution. The first one leads: traces show its cost.
     levels : tuple of ndarray of int64, ascending
-        The widths each group may take; the last one is its size.
+        The widths each group may take, at most its size; a single one where the width is given.
     seed : int
         For solvers that draw.
+    filters : callable, optional
+        Gives the filters that make the atoms of a group, one row each, for solvers that compare atoms.
 
     Raises
     ------
@@ -64,10 +86,10 @@ class Problem:
     sizes: npt.NDArray[np.int64]
     scores: tuple[npt.NDArray[np.float64], ...]
     importance: npt.NDArray[np.float64]
-    cost: Cost
-    limit: int
+    limits: tuple[Limit, ...]
     levels: tuple[npt.NDArray[np.int64], ...]
     seed: int = 0
+    filters: Filters | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts agree."""
@@ -77,6 +99,8 @@ class Problem:
             raise InternalError(
                 f"{count} groups, but sizes, scores, importance and levels have {', '.join(map(str, lengths))} entries"
             )
+        if not self.limits:
+            raise InternalError("nothing is limited")
         if not np.isfinite(self.importance).all():
             raise InternalError("the importance of a group is not a finite number")
         for name, size, scores, levels in zip(self.groups, self.sizes, self.scores, self.levels, strict=True):
@@ -85,9 +109,38 @@ class Problem:
             _check_levels(name, int(size), levels)
 
     @property
-    def smallest(self) -> npt.NDArray[np.int64]:
+    def narrowest(self) -> npt.NDArray[np.int64]:
         """The narrowest allowed widths, shape (groups,)."""
         return np.array([levels[0] for levels in self.levels], dtype=np.int64)
+
+    @property
+    def widest(self) -> npt.NDArray[np.int64]:
+        """The widest allowed widths, shape (groups,)."""
+        return np.array([levels[-1] for levels in self.levels], dtype=np.int64)
+
+    def cost(self, widths: npt.NDArray[np.int64]) -> int:
+        """Return the cost that the leading limit counts."""
+        return self.limits[0].cost(widths)
+
+    def costs(self, widths: npt.NDArray[np.int64]) -> tuple[int, ...]:
+        """Return what each limit counts."""
+        return tuple(limit.cost(widths) for limit in self.limits)
+
+    def allows(self, costs: Sequence[int]) -> bool:
+        """Whether costs, one for each limit, are all within it."""
+        return all(cost <= limit.limit for cost, limit in zip(costs, self.limits, strict=True))
+
+    def fits(self, widths: npt.NDArray[np.int64]) -> bool:
+        """Whether all limits hold at `widths`."""
+        return self.allows(self.costs(widths))
+
+    def price(self, changes: Sequence[int]) -> float:
+        """Return one figure for the changes of all costs: a change weighs more where less is allowed.
+
+        With one limit it is the change itself.
+        """
+        leading = max(1, self.limits[0].limit)
+        return sum(change * (leading / max(1, limit.limit)) for change, limit in zip(changes, self.limits, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,29 +153,33 @@ class Solution:
         How many atoms each group keeps: one of its levels.
     trace : list of dict
         How the solver came there, one JSON-able record per step.
+    kept : tuple of ndarray of int64, ascending, optional
+        Which atoms each group keeps, as many as its width; the most salient ones if the solver does not say.
     """
 
     widths: npt.NDArray[np.int64]
     trace: list[TraceRecord]
+    kept: tuple[npt.NDArray[np.int64], ...] | None = None
 
 
 def ensure_reachable(problem: Problem) -> int:
-    """Return the smallest reachable cost, that of the narrowest allowed widths.
+    """Return the smallest reachable cost that the leading limit counts, that of the narrowest allowed widths.
 
     Raises
     ------
     BudgetUnreachableError
-        When it is above the limit.
+        When a cost of theirs is above its limit.
     """
-    smallest = problem.cost(problem.smallest)
-    if smallest <= problem.limit:
-        return smallest
-    full = problem.cost(problem.sizes)
-    raise BudgetUnreachableError(
-        f"cannot reach a cost of {problem.limit:,} ({_share(problem.limit, full)} of {full:,}): "
-        f"the smallest reachable is {smallest:,} ({_share(smallest, full)})",
-        hint="allow narrower widths with --round-to 1, freeze fewer groups, or raise the budget",
-    )
+    costs = problem.costs(problem.narrowest)
+    for least, limit in zip(costs, problem.limits, strict=True):
+        if least > limit.limit:
+            full = limit.cost(problem.sizes)
+            raise BudgetUnreachableError(
+                f"cannot reach {limit.metric} {limit.limit:,} ({_share(limit.limit, full)} of {full:,}): "
+                f"the smallest reachable is {least:,} ({_share(least, full)})",
+                hint="allow narrower widths with --round-to 1, freeze fewer groups, or raise the budget",
+            )
+    return costs[0]
 
 
 def _share(part: int, full: int) -> str:
@@ -130,8 +187,8 @@ def _share(part: int, full: int) -> str:
 
 
 def _check_levels(name: str, size: int, levels: npt.NDArray[np.int64]) -> None:
-    ascending = levels.ndim == 1 and len(levels) > 0 and levels[0] >= 1 and bool((np.diff(levels) > 0).all())
-    if not ascending or levels[-1] != size or levels.dtype != np.int64:
+    ascending = levels.ndim == 1 and len(levels) > 0 and levels[0] >= 0 and bool((np.diff(levels) > 0).all())
+    if not ascending or levels[-1] > size or levels.dtype != np.int64:
         raise InternalError(
-            f"the allowed widths of group {quote(name)} must ascend from at least 1 to its {size} atoms, got {levels}"
+            f"the allowed widths of group {quote(name)} must ascend to at most its {size} atoms, got {levels}"
         )

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
+import re
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from graphprune.errors import InternalError, UsageError, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "Setting", "chosen", "settings"]
+
+Setting = bool | int | float | str
 
 Method = TypeVar("Method")
 
@@ -85,3 +89,51 @@ class Registry(Generic[Method]):
             if not module.name.startswith("_"):
                 importlib.import_module(f"{self._package}.{module.name}")
         self._discovered = True
+
+
+def settings(method: Callable[..., object]) -> dict[str, Setting]:
+    """Return the settings of a method, its keyword-only parameters, with their defaults."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(method).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def chosen(given: Mapping[str, Setting], *methods: Callable[..., object]) -> list[dict[str, Setting]]:
+    """Sort given settings to the methods that have them, as values of the type of their default.
+
+    Raises
+    ------
+    UsageError
+        When no method has a setting, or its value is of another kind.
+    """
+    known = [settings(method) for method in methods]
+    names = sorted({name for own in known for name in own})
+    for name in given:
+        if name not in names:
+            there = f"there are {', '.join(names)}" if names else "there are none"
+            raise UsageError(f"unknown setting {quote(name)}: {there}", hint="settings belong to a solver or criterion")
+    return [{name: _cast(name, given[name], own[name]) for name in own if name in given} for own in known]
+
+
+def _cast(name: str, value: Setting, default: Setting) -> Setting:
+    """Return a value, perhaps given as text, as the type of the default."""
+    kind = type(default)
+    if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
+        return value
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if kind is bool and text in ("true", "false"):
+            return text == "true"
+        if kind is int and re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
+            return int(text)
+        if kind is float and _NUMBER.fullmatch(text):
+            return float(text)
+    elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "a text")
+    raise UsageError(f"the setting {quote(name)} is {value!r}, but must be {wanted}, such as {default!r}")
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII)

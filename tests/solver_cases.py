@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from hypothesis import strategies as st
 
 from graphprune.solvers.levels import levels
-from graphprune.solvers.problem import Problem
+from graphprune.solvers.problem import Limit, Problem
 
 
 @dataclass(eq=False)
@@ -72,10 +72,15 @@ def problem(
         sizes=full,
         scores=per_group,
         importance=np.array([values.mean() for values in per_group]) if importance is None else importance,
-        cost=cost,
-        limit=int(share * cost(full)),
+        limits=(Limit("flops", cost, int(share * cost(full))),),
         levels=tuple(levels(size, 1, round_to) for size in sizes),
     )
+
+
+def limited(case: Problem, limit: int) -> Problem:
+    """Return the same problem with another limit."""
+    (leading,) = case.limits
+    return replace(case, limits=(replace(leading, limit=limit),))
 
 
 @st.composite
@@ -88,9 +93,10 @@ def problems(draw: st.DrawFn, largest: int = 40) -> Problem:
         round_to=draw(st.sampled_from([1, 2, 4, 8])),
         seed=draw(st.integers(0, 10_000)),
     )
-    least, most = drawn.cost(drawn.smallest), drawn.limit
+    (full,) = drawn.limits
+    least, most = full.cost(drawn.narrowest), full.limit
     limit = least + round(draw(st.floats(0, 1.1)) * (most - least))
-    return Problem(drawn.groups, drawn.sizes, drawn.scores, drawn.importance, drawn.cost, limit, drawn.levels)
+    return limited(drawn, limit)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The budget request: which cost is limited, and to which share of what the model costs now."""
+"""The budget request: which cost is limited, and to which share of what the model costs now, or to which amount."""
 
 from __future__ import annotations
 
@@ -11,77 +11,130 @@ from typing import TYPE_CHECKING
 from graphprune.errors import UsageError, quote
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from graphprune.plan.schema import Metric
 
-__all__ = ["BudgetRequest", "one_budget", "parse_share"]
+__all__ = ["BudgetRequest", "parse_amount", "parse_target", "requests"]
 
-_FORM = "give the share to keep, a number with 0 < share <= 1, e.g. 0.5 for half"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_AMOUNT = re.compile(r"(?P<number>\d+\.?\d*|\.\d+) ?(?P<unit>[A-Za-zµ]+)", re.ASCII)
+
+_COUNTS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BYTES = {
+    "B": 1,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+}
+_TIMES = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9}
+_UNITS: Mapping[str, tuple[str, Mapping[str, int]]] = {
+    "flops": ("300M", _COUNTS),
+    "params": ("2M", _COUNTS),
+    "size": ("5MB", _BYTES),
+    "memory": ("5MB", _BYTES),
+    "latency": ("8ms", _TIMES),
+}
+"""By metric an example, and the factor of each unit: counts, bytes or nanoseconds."""
 
 
 @dataclass(frozen=True)
 class BudgetRequest:
-    """Keep at most the share ``target`` of the metric ``metric``.
+    """Keep at most ``target`` of the metric ``metric``.
 
     Parameters
     ----------
-    metric : {"flops", "params", "size"}
+    metric : {"flops", "params", "size", "memory", "latency"}
         The cost that is limited.
-    target : float
-        The share to keep, ``0 < target <= 1``.
+    target : float or str
+        The share to keep, ``0 < target <= 1``, or an amount with its unit: "300M", "5MB", "8ms".
 
     Raises
     ------
     UsageError
-        If ``target`` is not a number in that range.
+        If ``target`` is neither.
     """
 
     metric: Metric
-    target: float
+    target: float | str
 
     def __post_init__(self) -> None:
         target: object = self.target  # callers of the Python API may pass anything
-        if isinstance(target, bool) or not isinstance(target, (int, float)) or not 0 < target <= 1:
-            raise UsageError(f"the budget for {self.metric} is {self.target!r}", hint=_FORM)
+        if isinstance(target, str):
+            parse_amount(self.metric, target)
+        elif isinstance(target, bool) or not isinstance(target, (int, float)) or not 0 < target <= 1:
+            raise UsageError(f"the budget for {self.metric} is {self.target!r}", hint=_form(self.metric))
 
     def limit(self, before: int) -> int:
         """Return the largest allowed cost of a model that costs ``before`` now.
 
-        The target is taken as the decimal number that was written, so 0.29 of 100 is 29
+        A share is taken as the decimal number that was written, so 0.29 of 100 is 29
         although the nearest binary number is a little smaller than 0.29.
         """
+        if isinstance(self.target, str):
+            return parse_amount(self.metric, self.target)
         return int(Fraction(repr(float(self.target))) * before)
 
 
-def parse_share(text: str, option: str) -> float:
-    """Return the share that ``text`` names.
+def parse_amount(metric: str, text: str) -> int:
+    """Return the amount that ``text`` names: counts, bytes or nanoseconds, rounded down.
 
     Raises
     ------
     UsageError
-        Unless ``text`` is a plain decimal number with ``0 < share <= 1``.
+        Unless ``text`` is a positive number with a unit of the metric.
+    """
+    match = _AMOUNT.fullmatch(text.strip())
+    _, units = _UNITS[metric]
+    factor = units.get(match["unit"]) if match else None
+    amount = int(Fraction(match["number"]) * factor) if match and factor else 0
+    if not amount:
+        known = ", ".join(units)
+        raise UsageError(f"the budget for {metric} is {quote(text)}", hint=f"{_form(metric)} (units: {known})")
+    return amount
+
+
+def parse_target(text: str, metric: Metric) -> float | str:
+    """Return the share or the amount that the option ``--METRIC`` names.
+
+    Raises
+    ------
+    UsageError
+        Unless ``text`` is a plain decimal number with ``0 < share <= 1``, or an amount with a unit.
     """
     text = text.strip()
+    if _AMOUNT.fullmatch(text) and not _NUMBER.fullmatch(text):
+        parse_amount(metric, text)
+        return text
     share = float(text) if _NUMBER.fullmatch(text) else float("nan")
     if not 0 < share <= 1:
-        raise UsageError(f"{option} cannot be {quote(text)}", hint=_FORM)
+        raise UsageError(f"--{metric} cannot be {quote(text)}", hint=_form(metric))
     return share
 
 
-def one_budget(**targets: float | None) -> BudgetRequest:
-    """Return the one budget that is set among ``targets``, by metric.
+def requests(targets: Mapping[Metric, str | None]) -> tuple[BudgetRequest, ...]:
+    """Return the budgets that are set among the texts of options, by metric; the first one leads.
 
     Raises
     ------
     UsageError
-        If none is set, or more than one.
+        If none is set, or a text means nothing.
     """
-    requests = [(metric, target) for metric, target in targets.items() if target is not None]
-    options = " or ".join(f"--{metric}" for metric in targets)
-    if not requests:
-        raise UsageError("no budget is given", hint=f"say how much may stay with {options}, e.g. --flops 0.5")
-    if len(requests) > 1:
-        given = " and ".join(f"{metric}={target:g}" for metric, target in requests)
-        raise UsageError(f"two budgets are given: {given}", hint=f"give one of {options}")
-    metric, target = requests[0]
-    return BudgetRequest(metric, target)  # type: ignore[arg-type]  # keyword names are metrics
+    found = tuple(
+        BudgetRequest(metric, parse_target(text, metric)) for metric, text in targets.items() if text is not None
+    )
+    if not found:
+        options = ", ".join(f"--{metric}" for metric in targets)
+        raise UsageError("no budget is given", hint=f"say how much may stay with one of {options}, e.g. --flops 0.5")
+    return found
+
+
+def _form(metric: str) -> str:
+    example, _ = _UNITS[metric]
+    return (
+        "give the share to keep, a number with 0 < share <= 1, e.g. 0.5 for half, "
+        f"or an amount with its unit, e.g. {example}"
+    )

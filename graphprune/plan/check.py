@@ -18,12 +18,12 @@ from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.schema import GroupPlan, MemberPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
     from graphprune.groups import Group, Member
-    from graphprune.plan.schema import LayerPlan, Plan
+    from graphprune.plan.schema import Budget, LayerPlan, Plan
 
     Facts = tuple[str, int, str, bool]
 
@@ -35,11 +35,15 @@ _EDIT_KEPT = "edit only `kept` of a group; everything else follows from it"
 
 @dataclass(frozen=True)
 class Costs:
-    """What a plan costs, counted on the model: the metric of its budget before and after, and every layer."""
+    """What a plan costs on its model: by metric before and after, as far as that can be counted, and by layer."""
 
-    before: int
-    after: int
+    totals: Mapping[str, tuple[int, int]]
     layers: tuple[LayerPlan, ...]
+
+    def on(self, budget: Budget) -> Budget:
+        """Return a budget with these costs; one that can only be measured stays as it is."""
+        before, after = self.totals.get(budget.metric, (budget.before, budget.after))
+        return replace(budget, before=before, after=after)
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,13 @@ def reconcile(plan: Plan, groups: Sequence[Group], count: Callable[[tuple[int, .
         _is_edited(stored, right, group) for stored, right, group in zip(plan.groups, derived, groups, strict=True)
     ]
     costs = count(tuple(len(group.kept) for group in derived))
-    budget = replace(plan.budget, before=costs.before, after=costs.after)
-    right = replace(plan, groups=derived, layers=costs.layers, budget=budget)
-    if plan.budget.before != costs.before:
-        raise PlanError(f"the plan says the model costs {plan.budget.before} {budget.metric}, but it is {costs.before}")
+    budget, *further = (costs.on(budget) for budget in plan.budgets)
+    right = replace(plan, groups=derived, layers=costs.layers, budget=budget, further=tuple(further))
+    for claimed, actual in zip(plan.budgets, right.budgets, strict=True):
+        if claimed.before != actual.before:
+            raise PlanError(
+                f"the plan says the model costs {claimed.before} {claimed.metric}, but it is {actual.before}"
+            )
     if not any(edited):
         _claims_hold(plan, right)
         return Reconciled(plan, _over_budget(plan))
@@ -107,10 +114,11 @@ def reconcile(plan: Plan, groups: Sequence[Group], count: Callable[[tuple[int, .
 
 def _over_budget(plan: Plan) -> tuple[str, ...]:
     """Say that a plan costs more than was asked for; only an edit makes one so, and that is its author's will."""
-    budget = plan.budget
-    if budget.after <= budget.limit:
-        return ()
-    return (f"the edited plan costs {budget.after} {budget.metric}, more than its budget of {budget.limit}",)
+    return tuple(
+        f"the edited plan costs {budget.after} {budget.metric}, more than its budget of {budget.limit}"
+        for budget in plan.budgets
+        if budget.after > budget.limit
+    )
 
 
 def _removed(member: Member, stays: npt.NDArray[np.bool_]) -> list[int]:
@@ -187,19 +195,23 @@ def _implied(mine: MemberPlan, member: Member, size: int) -> list[int]:
 
 def _claims_hold(plan: Plan, right: Plan) -> None:
     """Refuse figures that nothing explains."""
-    if plan.budget.after != right.budget.after:
-        raise PlanError(
-            f"the plan claims a cost of {plan.budget.after} {plan.budget.metric}, but it is {right.budget.after}",
-            hint=_EDIT_KEPT,
-        )
-    limit = BudgetRequest(plan.budget.metric, plan.budget.target).limit(plan.budget.before)
-    if plan.budget.after > plan.budget.limit != limit:  # with the right limit, it is what was made of a wider edit
-        raise PlanError(
-            f"the plan costs {plan.budget.after}, more than its limit of {plan.budget.limit}, which should be {limit}",
-            hint=_EDIT_KEPT,
-        )
+    for budget, actual_budget in zip(plan.budgets, right.budgets, strict=True):
+        _claim_holds(budget, actual_budget)
     for index, (claimed, actual) in enumerate(zip(plan.layers, right.layers, strict=False)):
         if claimed != actual:
             raise PlanError(f"layer {index} ({quote(claimed.node)}): the claimed widths or costs are wrong")
     if len(plan.layers) != len(right.layers):
         raise PlanError(f"the plan has {len(plan.layers)} layers, the model {len(right.layers)}")
+
+
+def _claim_holds(claimed: Budget, actual: Budget) -> None:
+    if claimed.after != actual.after:
+        raise PlanError(
+            f"the plan claims a cost of {claimed.after} {claimed.metric}, but it is {actual.after}", hint=_EDIT_KEPT
+        )
+    limit = BudgetRequest(claimed.metric, claimed.target).limit(claimed.before)
+    if claimed.after > claimed.limit != limit:  # with the right limit, it is what was made of a wider edit
+        raise PlanError(
+            f"the plan costs {claimed.after}, more than its limit of {claimed.limit}, which should be {limit}",
+            hint=_EDIT_KEPT,
+        )

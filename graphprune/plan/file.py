@@ -7,8 +7,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphprune.errors import PlanError, quote
+from graphprune.errors import PlanError, UsageError, quote
 from graphprune.plan import strict_json
+from graphprune.plan.budget import parse_amount
 from graphprune.plan.schema import (
     METRICS,
     ROLES,
@@ -62,13 +63,14 @@ def loads(text: str, source: str = "plan") -> Plan:
         if not isinstance(found, str):
             root.fail("no schema is named, so this is not a plan", hint=known)
         root.fail(f"the schema {quote(found)} is unknown", hint=known)
-    top = root.fields(["schema", "model", "budget", "solver", "groups", "layers"])
+    top = root.fields(["schema", "model", "budget", "solver", "groups", "layers"], ["further_budgets"])
     return Plan(
         model=_model(top["model"]),
         budget=_budget(top["budget"]),
         solver=_solver(top["solver"]),
         groups=_groups(top["groups"]),
         layers=tuple(_layer(value) for value in top["layers"].items()),
+        further=tuple(_budget(value) for value in top["further_budgets"].items()) if "further_budgets" in top else (),
     )
 
 
@@ -138,15 +140,24 @@ def _model(value: Value) -> PlanModel:
 
 
 def _budget(value: Value) -> Budget:
-    keys = value.fields(["metric", "target", "limit", "before", "after"])
+    keys = value.fields(["metric", "target", "limit", "before", "after"], ["measured"])
     metric = keys["metric"].text()
     if metric not in METRICS:
         keys["metric"].fail(f"unknown metric {quote(metric)}", hint=f"known metrics are {', '.join(METRICS)}")
-    target = float(keys["target"].number())
-    if not 0 < target <= 1:
-        keys["target"].fail(f"{target:g} is outside 0 < target <= 1")
-    counts = [keys[name].integer(0) for name in ("limit", "before", "after")]
-    return Budget(metric, target, *counts)
+    target: float | str
+    if isinstance(keys["target"].data, str):
+        target = keys["target"].text()
+        try:
+            parse_amount(metric, target)
+        except UsageError as error:
+            keys["target"].fail(error.message, hint=error.hint)
+    else:
+        target = float(keys["target"].number())
+        if not 0 < target <= 1:
+            keys["target"].fail(f"{target:g} is outside 0 < target <= 1")
+    limit, before, after = (keys[name].integer(0) for name in ("limit", "before", "after"))
+    measured = keys["measured"].integer(0) if "measured" in keys else None
+    return Budget(metric, target, limit, before, after, measured)
 
 
 def _solver(value: Value) -> SolverRecord:

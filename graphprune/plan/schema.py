@@ -37,7 +37,7 @@ __all__ = [
 
 SCHEMA = "graphprune.plan/1"
 
-Metric = Literal["flops", "params", "size"]
+Metric = Literal["flops", "params", "size", "memory", "latency"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 Role = Literal["out", "in", "per_channel"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -68,16 +68,27 @@ class PlanModel:
 
 @dataclass(frozen=True)
 class Budget:
-    """What was limited: ``limit`` is ``target`` times ``before``, rounded down.
+    """One limit: what was asked for, and what the model costs before and after.
 
     ``after <= limit``, unless somebody edited the plan to keep more.
+
+    Parameters
+    ----------
+    metric : {"flops", "params", "size", "memory", "latency"}
+    target : float or str
+        The share of ``before`` to keep, or an amount with its unit: "300M", "5MB", "8ms".
+    limit, before, after : int
+        FLOPs, parameters, bytes, or nanoseconds. The limit is the target times ``before``, rounded down, or the amount.
+    measured : int, optional
+        What was measured on the pruned model (latency), where ``after`` is a prediction. Not part of the digest.
     """
 
     metric: Metric
-    target: float
+    target: float | str
     limit: int
     before: int
     after: int
+    measured: int | None = None
 
 
 @dataclass(frozen=True)
@@ -144,13 +155,19 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A complete plan."""
+    """A complete plan; `budget` is the leading one of its budgets, `further` are the others."""
 
     model: PlanModel
     budget: Budget
     solver: SolverRecord
     groups: tuple[GroupPlan, ...]
     layers: tuple[LayerPlan, ...]
+    further: tuple[Budget, ...] = ()
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """All budgets, the leading one first."""
+        return (self.budget, *self.further)
 
     @property
     def is_identity(self) -> bool:
@@ -159,8 +176,14 @@ class Plan:
 
 
 def digest(plan: Plan) -> str:
-    """Return the SHA-256 of the plan's content: the same for every layout of the same plan."""
-    content = json.dumps(to_json(plan), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Return the SHA-256 of the plan's content: the same for every layout of the same plan.
+
+    What was measured afterwards does not count: a pruned model names the digest of its plan, and is measured later.
+    """
+    data = to_json(plan)
+    for budget in (data["budget"], *data.get("further_budgets", ())):
+        budget.pop("measured", None)
+    content = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(content.encode("ascii")).hexdigest()
 
 
@@ -170,11 +193,17 @@ def to_json(plan: Plan) -> dict[str, Any]:
     certificate = solver.pop("certificate")
     if certificate is not None:
         solver["certificate"] = vars(certificate)
+    further = {"further_budgets": [_without_none(budget) for budget in plan.further]} if plan.further else {}
     return {
         "schema": SCHEMA,
         "model": vars(plan.model),
-        "budget": vars(plan.budget),
+        "budget": _without_none(plan.budget),
+        **further,
         "solver": solver,
         "groups": [{**vars(group), "members": [vars(member) for member in group.members]} for group in plan.groups],
         "layers": [vars(layer) for layer in plan.layers],
     }
+
+
+def _without_none(record: Budget) -> dict[str, Any]:
+    return {key: value for key, value in vars(record).items() if value is not None}

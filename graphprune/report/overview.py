@@ -140,7 +140,7 @@ def _reachable(analysis: Analysis) -> float:
 
 def _sources(analysis: Analysis) -> dict[str, int]:
     """Return what the default criterion reads, and for how many groups."""
-    scores = criteria.get(_CRITERION)(analysis.groups, analysis.read, 0)
+    scores = criteria.get(_CRITERION)(criteria.Material(analysis.groups, analysis.read))
     return dict(sorted(Counter(scores.source).items()))
 
 

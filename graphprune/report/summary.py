@@ -146,6 +146,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 def _widths(plan: Plan) -> dict[str, Any]:
     return {
         "budget": asdict(plan.budget),
+        "further_budgets": [asdict(budget) for budget in plan.further],
         "solver": {"name": plan.solver.name, "criterion": plan.solver.criterion, "seed": plan.solver.seed},
         "layers": [asdict(layer) for layer in plan.layers],
         "groups": [

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from graphprune.plan.schema import GroupPlan, LayerPlan, Plan
+    from graphprune.plan.schema import Budget, GroupPlan, LayerPlan, Plan
     from graphprune.report.bench import Timing
     from graphprune.report.summary import Summary, Total
     from graphprune.verification.verify import Verification
 
-__all__ = ["cell", "grid", "plan_tables", "summary_tables", "table"]
+__all__ = ["amount", "cell", "grid", "plan_tables", "summary_tables", "table"]
 
 _UNITS = {"flops": "FLOPs", "params": "", "file size": "B"}
 _SECOND_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
@@ -93,18 +93,26 @@ def check_line(found: Verification) -> str:
 
 def plan_tables(plan: Plan) -> RenderableType:
     """Return what `inspect` shows of a plan: the budget, the width of each layer as a bar, the groups."""
-    budget, solver = plan.budget, plan.solver
-    unit = _UNITS.get(budget.metric, "")
-    before, after, limit = (text.count(value, unit) for value in (budget.before, budget.after, budget.limit))
+    solver = plan.solver
     inputs = ", ".join(f"{text.name(key)} {'x'.join(map(str, shape))}" for key, shape in plan.model.inputs.items())
     head = [
         ("model", f"{text.name(plan.model.name)} (sha256 {plan.model.sha256[:12]}…, opset {plan.model.opset})"),
         ("inputs", inputs or "none"),
-        ("budget", f"{budget.metric} {before} -> {after} ({text.percent(budget.after, budget.before)}), limit {limit}"),
+        *(("budget", _budget(budget)) for budget in plan.budgets),
         ("solver", f"{text.name(solver.name)}, criterion {text.name(solver.criterion)}, seed {solver.seed}"),
         ("digest", digest(plan)),
     ]
     return Stack(grid(head), _bars(plan.layers), _group_plans(plan.groups))
+
+
+def _budget(budget: Budget) -> str:
+    before, after, limit = (amount(budget.metric, value) for value in (budget.before, budget.after, budget.limit))
+    return f"{budget.metric} {before} -> {after} ({text.percent(budget.after, budget.before)}), limit {limit}"
+
+
+def amount(metric: str, value: int) -> str:
+    """Return a cost in the unit of its metric."""
+    return _duration(value * 1e-9) if metric == "latency" else text.count(value, _UNITS.get(metric, "B"))
 
 
 def _layers(layers: tuple[LayerPlan, ...]) -> Table:

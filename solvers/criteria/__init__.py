@@ -3,39 +3,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
 
 from graphprune.solvers.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from graphprune.groups import Group
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["Criterion", "Read", "criterion", "get", "names"]
+__all__ = ["Aggregate", "Criterion", "Material", "Read", "criterion", "get", "names"]
 
 Read = Callable[[str], npt.NDArray[Any]]  # gives the tensor that a member names, of any float type
+Aggregate = Literal["", "sum", "mean", "max", "first"]
 
 
-class Criterion(Protocol):
-    """A function that scores the atoms of all groups."""
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What a criterion may look at.
 
-    def __call__(self, groups: Sequence[Group], read: Read, seed: int, /) -> Scores:
-        """Return a saliency per atom of each group, and what was read for it.
+    Attributes
+    ----------
+    groups : tuple of Group, in graph order
+    read : callable
+        Gives the tensor that a member names.
+    seed : int
+        For criteria that draw.
+    aggregate : {"", "sum", "mean", "max", "first"}
+        How the scores of the members of a group become one; "" is what the criterion does by itself.
+    """
 
-        Parameters
-        ----------
-        groups : sequence of Group, in graph order
-        read : callable
-            Gives the tensor that a member names.
-        seed : int
-            For criteria that draw.
-        """
+    groups: Sequence[Group]
+    read: Read
+    seed: int = 0
+    aggregate: Aggregate = ""
 
+
+Criterion = Callable[..., "Scores"]
+"""A function ``(material, *, setting=default, ...)`` that gives a saliency per atom of each group, and what was read
+for it. Its keyword-only parameters are settings that a user may give."""
 
 _registry: Registry[Criterion] = Registry("criterion", __name__)
 criterion = _registry.register

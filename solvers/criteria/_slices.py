@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from graphprune.groups import Group, Member
-    from graphprune.solvers.criteria import Read
+    from graphprune.solvers.criteria import Aggregate, Read
 
-__all__ = ["SliceSums", "atom_mean", "atom_sum", "filters"]
+__all__ = ["SliceSums", "aggregated", "atom_mean", "atom_sum", "filters"]
 
 _DEPTHWISE = frozenset({("Conv", 1), ("ConvTranspose", 1), ("ConvInteger", 1), ("QLinearConv", 3)})
 """Operators with the input that is their weight."""
@@ -40,6 +42,23 @@ def atom_mean(member: Member, along_axis: npt.NDArray[np.float64], size: int) ->
     """Average values along the member's axis over each atom, shape (size,); 0 for atoms it has no slice of."""
     count = np.bincount(member.atoms, minlength=size)
     return atom_sum(member, along_axis, size) / np.maximum(count, 1)
+
+
+def aggregated(per_member: Sequence[npt.NDArray[np.float64]], how: Aggregate) -> npt.NDArray[np.float64]:
+    """Return one score per atom from those of the members of a group, each of shape (size,).
+
+    Parameters
+    ----------
+    per_member : sequence of ndarray, at least one
+    how : {"sum", "mean", "max", "first"}
+        "first" takes the first member in graph order alone.
+    """
+    if how == "first":
+        return per_member[0]
+    stacked = np.stack(per_member)
+    result: npt.NDArray[np.float64]
+    result = stacked.max(axis=0) if how == "max" else stacked.mean(axis=0) if how == "mean" else stacked.sum(axis=0)
+    return result
 
 
 class SliceSums:

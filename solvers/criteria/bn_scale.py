@@ -19,7 +19,7 @@ import numpy as np
 
 from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._norms import NOTHING_READ, average_of_the_rest
-from graphprune.solvers.criteria._slices import SliceSums, atom_mean, filters
+from graphprune.solvers.criteria._slices import SliceSums, aggregated, atom_mean, filters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from graphprune.groups import Group, Member
-    from graphprune.solvers.criteria import Read
+    from graphprune.solvers.criteria import Aggregate, Material, Read
     from graphprune.solvers.saliency import Scores
 
     Vector = npt.NDArray[np.float64]
@@ -39,8 +39,8 @@ _SCALE_SLOT, _BIAS_SLOT = 1, 2
 
 
 @criterion("bn-scale")
-def score(groups: Sequence[Group], read: Read, seed: int) -> Scores:
-    """Score atoms by the mean ``|gamma|`` of their BatchNormalizations, or its estimate; `seed` is not used.
+def score(material: Material) -> Scores:
+    """Score atoms by the mean ``|gamma|`` of their BatchNormalizations, or its estimate.
 
     A group with any BatchNormalization scale is scored by these alone.
 
@@ -49,9 +49,9 @@ def score(groups: Sequence[Group], read: Read, seed: int) -> Scores:
     Source: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017,
     arXiv:1708.06519, for the scale as a criterion. The estimate for folded filters is ours.
     """
-    estimate = _Estimate(groups, read)
-    results = [estimate.next(group) for group in groups]
-    return average_of_the_rest([scores for scores, _ in results], [source for _, source in results], groups)
+    estimate = _Estimate(material.groups, material.read, material.aggregate or "mean")
+    results = [estimate.next(group) for group in material.groups]
+    return average_of_the_rest([scores for scores, _ in results], [source for _, source in results], material.groups)
 
 
 def rectified_square(mean: Vector, deviation: Vector) -> Vector:
@@ -87,8 +87,9 @@ class _Inputs:
 class _Estimate:
     """Scores groups one by one in graph order, and remembers for their readers how large their channels are."""
 
-    def __init__(self, groups: Sequence[Group], read: Read) -> None:
+    def __init__(self, groups: Sequence[Group], read: Read, aggregate: Aggregate) -> None:
         self._read = read
+        self._aggregate = aggregate
         self._squares = SliceSums(read, np.square)
         self._magnitudes = SliceSums(read, np.abs)
         self._values = SliceSums(read, np.positive)
@@ -98,9 +99,9 @@ class _Estimate:
     def next(self, group: Group) -> tuple[Vector | None, str]:
         """Return the scores of the next group, None if nothing is known of it, and what they come from."""
         if scales := _scales(group):
-            deviation = self._mean(scales, self._magnitudes, group.size)
-            self._announce(group, rectified_square(self._bias(group, scales), deviation))
-            return deviation, "BatchNormalization scale"
+            deviations = [atom_mean(scale, self._magnitudes.of(scale), group.size) for scale in scales]
+            self._announce(group, rectified_square(self._bias(group, scales), np.mean(deviations, axis=0)))
+            return aggregated(deviations, self._aggregate), "BatchNormalization scale"
         if members := filters(group):
             return self._from_filters(group, members)
         return None, NOTHING_READ
@@ -119,7 +120,7 @@ class _Estimate:
         estimated = any(member.initializer in self._inputs for member in rows) or bool(rows and depthwise)
         self._announce(group, squares)
         source = "filter norm x estimated input RMS" if estimated else "filter norm (input RMS taken as 1)"
-        return np.mean(deviations, axis=0), source
+        return aggregated(deviations, self._aggregate), source
 
     def _row_sums(self, member: Member) -> Vector:
         """Return the sum of squares of each filter, inputs weighted by their mean squares where these are known."""

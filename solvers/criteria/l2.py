@@ -9,21 +9,18 @@ from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._norms import norm_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from graphprune.groups import Group
-    from graphprune.solvers.criteria import Read
+    from graphprune.solvers.criteria import Material
     from graphprune.solvers.saliency import Scores
 
 __all__ = ["score"]
 
 
 @criterion("l2")
-def score(groups: Sequence[Group], read: Read, seed: int) -> Scores:
-    """Score atoms by the L2 norm of the filters that make them; `seed` is not used.
+def score(material: Material) -> Scores:
+    """Score atoms by the L2 norm of the filters that make them.
 
     Notes
     -----
     Source: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710, with the L2 norm.
     """
-    return norm_scores(groups, read, order=2)
+    return norm_scores(material, order=2)

@@ -12,22 +12,21 @@ from graphprune.solvers.criteria import criterion
 from graphprune.solvers.saliency import Scores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from graphprune.groups import Group
-    from graphprune.solvers.criteria import Read
+    from graphprune.solvers.criteria import Material
 
 __all__ = ["score"]
 
 
 @criterion("random")
-def score(groups: Sequence[Group], read: Read, seed: int) -> Scores:
+def score(material: Material) -> Scores:
     """Score the atoms of each group in a drawn order; nothing is read.
 
     A group's order depends on the seed and its id alone, not on the other groups. All groups have the same mean
     score, so that chance ranks the atoms within a group but not the groups.
     """
-    return Scores(tuple(_drawn(group, seed) for group in groups), ("random order",) * len(groups))
+    drawn = tuple(_drawn(group, material.seed) for group in material.groups)
+    return Scores(drawn, ("random order",) * len(drawn))
 
 
 def _drawn(group: Group, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -3,26 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
-from graphprune.solvers.problem import Problem, Solution
+from graphprune.solvers.problem import Solution
 from graphprune.solvers.registry import Registry
 
 __all__ = ["WidthSolver", "get", "names", "solver"]
 
 
-class WidthSolver(Protocol):
-    """A function that chooses widths."""
-
-    def __call__(self, problem: Problem, /) -> Solution:
-        """Return widths within the budget, with no unused step left in it.
-
-        Raises
-        ------
-        BudgetUnreachableError
-            When the narrowest levels cost more than the limit.
-        """
-
+WidthSolver = Callable[..., Solution]
+"""A function ``(problem, *, setting=default, ...)`` that gives widths within all limits, with no step left that fits,
+and raises :class:`~graphprune.errors.BudgetUnreachableError` where the narrowest levels cost more. Its keyword-only
+parameters are settings that a user may give."""
 
 _registry: Registry[WidthSolver] = Registry("solver", __name__)
 solver = _registry.register

@@ -41,7 +41,8 @@ def test_a_budget_that_is_no_share_is_refused(
     ("arguments", "message"),
     [
         ([], "no budget is given"),
-        (["--flops", "0.5", "--params", "0.5"], "two budgets are given: flops=0.5 and params=0.5"),
+        (["--flops", "300MB"], "the budget for flops is '300MB'"),
+        (["--flops", "0.5", "--set", "exponent"], "--set cannot be 'exponent'"),
         (["--flops", "0.5", "--round-to", "0"], "--round-to cannot be '0'"),
         (["--flops", "0.5", "--round-to", "8.5"], "--round-to cannot be '8.5'"),
         (["--flops", "0.5", "--input-shape", "x"], "--input-shape cannot be 'x'"),

@@ -52,14 +52,14 @@ def count(widths: tuple[int, ...]) -> Costs:
         LayerPlan(f"conv{index}", "Conv", size, width, 10 * size, 10 * width, size, width)
         for index, (size, width) in enumerate(zip(SIZES, widths, strict=True))
     )
-    return Costs(10 * sum(SIZES), 10 * sum(widths), layers)
+    return Costs({"flops": (10 * sum(SIZES), 10 * sum(widths))}, layers)
 
 
 def make_plan(*kept: Sequence[int]) -> Plan:
     costs = count(tuple(len(atoms) for atoms in kept))
     return Plan(
         model=PlanModel("net", "0" * 64, 8, 17, {"x": (1, 3)}),
-        budget=Budget("flops", 0.8, 56, costs.before, costs.after),
+        budget=Budget("flops", 0.8, 56, costs.totals["flops"][0], costs.totals["flops"][1]),
         solver=SolverRecord("bisection", "l1", 0),
         groups=tuple(group_plan(group, atoms) for group, atoms in zip(GROUPS, kept, strict=True)),
         layers=costs.layers,

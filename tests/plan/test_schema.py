@@ -45,6 +45,12 @@ def groups(draw: st.DrawFn, index: int) -> GroupPlan:
     return GroupPlan(f"g{index:03d}", draw(names), size, tuple(sorted(kept)), draw(st.booleans()), members)
 
 
+targets = st.floats(1e-6, 1) | st.sampled_from(["300M", "0.5 G"])
+any_budget = st.builds(Budget, st.sampled_from(["flops", "params"]), targets, counts, counts, counts) | st.builds(
+    Budget, st.sampled_from(METRICS), st.floats(1e-6, 1), counts, counts, counts, st.none() | counts
+)
+
+
 @st.composite
 def any_plan(draw: st.DrawFn) -> Plan:
     shapes = st.dictionaries(names, st.lists(st.integers(0, 512), max_size=5).map(tuple), max_size=3)
@@ -54,7 +60,7 @@ def any_plan(draw: st.DrawFn) -> Plan:
     record = st.dictionaries(names, scalar, max_size=3)
     return Plan(
         model=PlanModel(draw(names), f"{draw(st.integers(0, 2**256 - 1)):064x}", 8, 17, draw(shapes)),
-        budget=draw(st.builds(Budget, st.sampled_from(METRICS), st.floats(1e-6, 1), counts, counts, counts)),
+        budget=draw(any_budget),
         solver=SolverRecord(
             *(draw(names), draw(names), draw(st.integers(0, 2**31)), draw(record)),
             trace=tuple(draw(st.lists(record, max_size=3))),
@@ -62,6 +68,7 @@ def any_plan(draw: st.DrawFn) -> Plan:
         ),
         groups=tuple(draw(groups(index)) for index in range(draw(st.integers(0, 3)))),
         layers=tuple(draw(st.lists(layer, max_size=3))),
+        further=tuple(draw(st.lists(any_budget, max_size=2))),
     )
 
 
@@ -159,7 +166,10 @@ def _drop(path: str) -> Callable[[dict[str, Any]], None]:
         (_set("model.inputs.x", [1, True]), r"expected an integer, got true"),
         (_set("model.opset", "17"), "expected an integer, got '17'"),
         (_set("model.ir_version", 0), "0 is outside"),
-        (_set("budget.metric", "latency"), "unknown metric 'latency'"),
+        (_set("budget.metric", "watts"), "unknown metric 'watts'"),
+        (_set("budget.target", "half"), "the budget for flops is 'half'"),
+        (_set("budget.target", "5 parsecs"), "the budget for flops is '5 parsecs'"),
+        (_set("budget.measured", -1), "-1 is outside"),
         (_set("budget.target", 0), "outside 0 < target <= 1"),
         (_set("budget.target", 1.5), "outside 0 < target <= 1"),
         (_set("budget.target", True), "expected a number, got true"),

@@ -10,6 +10,7 @@ import pytest
 from solver_cases import Group, member
 
 from graphprune.solvers import criteria
+from graphprune.solvers.criteria import Material
 from graphprune.solvers.criteria.bn_scale import rectified_square
 
 SCORE = criteria.get("bn-scale")
@@ -36,7 +37,7 @@ def test_scales_are_averaged_over_members_in_magnitude():
     tensors |= {f"{name}.{slot}": np.ones(4) for name in "ab" for slot in (2, 3, 4)}
     filters = member("c.w", 0, "out", "Conv", 1, 3)
     group = Group("g000", 3, (filters, *batch_norm("a", 3), *batch_norm("b", 3, start=1)))
-    scores = SCORE([group], tensors.__getitem__, 0)
+    scores = SCORE(Material([group], tensors.__getitem__, 0))
     assert scores.per_group[0].tolist() == [2.0, 3.0, 1.0]  # the filter norm does not enter
     assert scores.source == ("BatchNormalization scale",)
 
@@ -44,7 +45,7 @@ def test_scales_are_averaged_over_members_in_magnitude():
 def test_several_scales_of_one_atom_are_averaged():
     tensors = {f"a.{slot}": np.array([1.0, -3.0, 5.0, 7.0]) for slot in (1, 2, 3, 4)}
     group = Group("g000", 2, batch_norm("a", np.array([0, 0, 1, 1])))
-    assert SCORE([group], tensors.__getitem__, 0).per_group[0].tolist() == [2.0, 6.0]
+    assert SCORE(Material([group], tensors.__getitem__, 0)).per_group[0].tolist() == [2.0, 6.0]
 
 
 @pytest.mark.parametrize("mean", [-5.0, -1.0, 0.0, 0.3, 2.0, 40.0])
@@ -86,7 +87,7 @@ def folded_network(depth: int, width: int, samples: int, seed: int):
 
 def test_a_folded_filter_on_unit_inputs_has_the_scale_as_its_norm():
     groups, tensors, gammas = folded_network(depth=1, width=32, samples=20_000, seed=0)
-    scores = SCORE(groups, tensors.__getitem__, 0)
+    scores = SCORE(Material(groups, tensors.__getitem__, 0))
     np.testing.assert_allclose(scores.per_group[0], gammas[0], rtol=0.15)
     assert correlation(scores.per_group[0], gammas[0]) > 0.99
     assert scores.source == (UNIT,)
@@ -94,7 +95,7 @@ def test_a_folded_filter_on_unit_inputs_has_the_scale_as_its_norm():
 
 def test_deeper_folded_filters_still_rank_by_their_scale():
     groups, tensors, gammas = folded_network(depth=4, width=64, samples=5_000, seed=1)
-    scores = SCORE(groups, tensors.__getitem__, 0)
+    scores = SCORE(Material(groups, tensors.__getitem__, 0))
     assert scores.source == (UNIT, ESTIMATED, ESTIMATED, ESTIMATED)
     for found, gamma in zip(scores.per_group, gammas, strict=True):
         assert correlation(found, gamma) > 0.8
@@ -105,7 +106,7 @@ def test_input_channels_are_weighted_by_what_makes_them():
     tensors |= {"bn.1": np.array([1.0, 3.0]), "bn.2": np.array([0.0, 4.0]), "c.w": np.array([[1.0, 0.0], [0.0, 1.0]])}
     first = Group("g000", 2, (*batch_norm("bn", 2), member("c.w", 1, "in", "Conv", 1, 2)))
     second = Group("g001", 2, (member("c.w", 0, "out", "Conv", 1, 2),))
-    found = SCORE([first, second], tensors.__getitem__, 0)
+    found = SCORE(Material([first, second], tensors.__getitem__, 0))
     expected = np.sqrt(rectified_square(tensors["bn.2"], tensors["bn.1"]))
     np.testing.assert_allclose(found.per_group[1], expected)
     assert found.source == ("BatchNormalization scale", ESTIMATED)
@@ -115,7 +116,7 @@ def test_inputs_of_unknown_origin_have_unit_size():
     tensors = {f"bn.{slot}": np.full(1, 2.0) for slot in (1, 2, 3, 4)} | {"c.w": np.eye(3)}
     first = Group("g000", 1, (*batch_norm("bn", 1), member("c.w", 1, "in", "Gemm", 1, 1, start=1)))
     second = Group("g001", 3, (member("c.w", 0, "out", "Gemm", 1, 3),))
-    scores = SCORE([first, second], tensors.__getitem__, 0).per_group[1]
+    scores = SCORE(Material([first, second], tensors.__getitem__, 0)).per_group[1]
     assert scores.tolist() == [
         1.0,
         pytest.approx(math.sqrt(rectified_square(np.full(1, 2.0), np.full(1, 2.0))[0])),
@@ -126,7 +127,7 @@ def test_inputs_of_unknown_origin_have_unit_size():
 def test_a_depthwise_filter_reads_what_the_rows_before_it_make():
     tensors = {"a.w": np.array([[2.0], [6.0]]), "d.w": np.array([[3.0], [1.0]])}
     rows, depthwise = member("a.w", 0, "out", "Conv", 1, 2), member("d.w", 0, "per_channel", "Conv", 1, 2)
-    scores = SCORE([Group("g000", 2, (rows, depthwise))], tensors.__getitem__, 0)
+    scores = SCORE(Material([Group("g000", 2, (rows, depthwise))], tensors.__getitem__, 0))
     expected = [(2 + 3 * 2 * math.sqrt(0.5)) / 2, (6 + 1 * 6 * math.sqrt(0.5)) / 2]
     np.testing.assert_allclose(scores.per_group[0], expected, rtol=1e-6)
     assert scores.source == (ESTIMATED,)

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from solver_cases import Group, Member, member
 
 from graphprune.solvers import criteria
+from graphprune.solvers.criteria import Material
 from graphprune.solvers.criteria._slices import sum_slices
 from graphprune.solvers.saliency import importance
 
@@ -69,7 +70,7 @@ def coupled(kind: type = np.float32) -> tuple[Group, dict[str, np.ndarray], list
 @pytest.mark.parametrize("order", [1, 2])
 def test_norms_agree_with_a_loop(order, kind):
     group, tensors, filters = coupled(kind)
-    scores = criteria.get(f"l{order}")([group], reading(tensors), 0)
+    scores = criteria.get(f"l{order}")(Material([group], reading(tensors), 0))
     np.testing.assert_allclose(scores.per_group[0], naive_norm(group, tensors, filters, order), rtol=1e-12)
     assert scores.per_group[0].dtype == np.float64
     assert scores.source == (f"L{order} norm of the filters",)
@@ -115,8 +116,8 @@ def test_flattening_does_not_change_the_scale(order):
     apart = weight.reshape(4, 2, 3).transpose(1, 0, 2).reshape(2, 12).copy()
     rows = Group("g000", 2, (member("w.w", 0, "out", "Gemm", 1, 2),))
     score = criteria.get(f"l{order}")
-    flat = score([whole], reading({"w.w": weight}), 0).per_group[0]
-    np.testing.assert_allclose(flat, score([rows], reading({"w.w": apart}), 0).per_group[0])
+    flat = score(Material([whole], reading({"w.w": weight}), 0)).per_group[0]
+    np.testing.assert_allclose(flat, score(Material([rows], reading({"w.w": apart}), 0)).per_group[0])
 
 
 @pytest.mark.parametrize("name", ["l1", "l2", "bn-scale"])
@@ -124,7 +125,7 @@ def test_a_filter_twice_as_large_scores_twice_as_high(name):
     weight = RNG.standard_normal((4, 3, 3, 3))
     weight[2] = 2 * weight[1]
     group = Group("g000", 4, (member("c.w", 0, "out", "Conv", 1, 4),))
-    scores = criteria.get(name)([group], reading({"c.w": weight}), 0).per_group[0]
+    scores = criteria.get(name)(Material([group], reading({"c.w": weight}), 0)).per_group[0]
     assert scores[2] == pytest.approx(2 * scores[1])
 
 
@@ -133,14 +134,14 @@ def test_groups_without_filters_fall_back_to_readers_then_to_the_average():
     read = Group("g001", 3, (member("b.w", 1, "in", "Conv", 1, 3),))
     bare = Group("g002", 2, (member("c.slope", 0, "per_channel", "PRelu", 1, 2),))
     tensors = {"a.w": np.array([[1.0], [3.0]]), "b.w": np.array([[2.0, -4.0, 6.0]]), "c.slope": np.ones(2)}
-    scores = criteria.get("l1")([made, read, bare], reading(tensors), 0)
+    scores = criteria.get("l1")(Material([made, read, bare], reading(tensors), 0))
     assert [values.tolist() for values in scores.per_group] == [[1, 3], [2, 4, 6], [3, 3]]
     assert scores.source[1:] == (
         "L1 norm of the weights that read it (no filters)",
         "average of the other groups (no weights to read)",
     )
-    assert criteria.get("l2")([bare], reading(tensors), 0).per_group[0].tolist() == [1, 1]
-    assert criteria.get("bn-scale")([bare], reading(tensors), 0).per_group[0].tolist() == [1, 1]
+    assert criteria.get("l2")(Material([bare], reading(tensors), 0)).per_group[0].tolist() == [1, 1]
+    assert criteria.get("bn-scale")(Material([bare], reading(tensors), 0)).per_group[0].tolist() == [1, 1]
 
 
 def test_weights_are_read_once_for_all_groups_that_share_them():
@@ -152,7 +153,7 @@ def test_weights_are_read_once_for_all_groups_that_share_them():
         return weight
 
     groups = [Group(f"g{i:03}", 2, (member("qkv.w", 0, "out", "Gemm", 1, 2, start=2 * i),)) for i in range(3)]
-    scores = criteria.get("l1")(groups, read, 0)
+    scores = criteria.get("l1")(Material(groups, read, 0))
     assert reads == ["qkv.w"]
     np.testing.assert_allclose(np.concatenate(scores.per_group), np.abs(weight).sum(axis=1))
 
@@ -160,7 +161,7 @@ def test_weights_are_read_once_for_all_groups_that_share_them():
 @pytest.mark.parametrize("name", ["l1", "l2", "bn-scale", "random"])
 def test_scores_have_one_value_per_atom(name):
     group, tensors, _ = coupled()
-    scores = criteria.get(name)([group, group], reading(tensors), 3)
+    scores = criteria.get(name)(Material([group, group], reading(tensors), 3))
     assert [values.shape for values in scores.per_group] == [(6,), (6,)]
     assert all(values.dtype == np.float64 and np.isfinite(values).all() for values in scores.per_group)
     assert len(scores.source) == 2
@@ -169,22 +170,23 @@ def test_scores_have_one_value_per_atom(name):
 def test_random_depends_on_the_seed_and_the_group_alone():
     groups = [Group(f"g{i:03}", 40, ()) for i in range(3)]
     score = criteria.get("random")
-    scores = score(groups, reading({}), 7).per_group
-    assert score(groups[2:], reading({}), 7).per_group[0].tolist() == scores[2].tolist()
-    assert score(groups, reading({}), 8).per_group[0].tolist() != scores[0].tolist()
+    scores = score(Material(groups, reading({}), 7)).per_group
+    assert score(Material(groups[2:], reading({}), 7)).per_group[0].tolist() == scores[2].tolist()
+    assert score(Material(groups, reading({}), 8)).per_group[0].tolist() != scores[0].tolist()
     assert scores[0].tolist() != scores[1].tolist()
     assert sorted(scores[0]) == sorted(scores[1])
 
 
 def test_random_ranks_atoms_but_not_groups():
     groups = [Group(f"g{i:03}", size, ()) for i, size in enumerate([1, 7, 64, 999])]
-    np.testing.assert_allclose(importance(criteria.get("random")(groups, reading({}), 1)), 0.5, rtol=1e-12)
+    np.testing.assert_allclose(importance(criteria.get("random")(Material(groups, reading({}), 1))), 0.5, rtol=1e-12)
 
 
 def test_random_does_not_depend_on_the_hash_seed():
     code = (
         "from types import SimpleNamespace as N; from graphprune.solvers import criteria;"
-        "print(criteria.get('random')([N(id='g003', size=9, members=())], None, 4).per_group[0].tolist())"
+        "one = criteria.Material([N(id='g003', size=9, members=())], None, 4);"
+        "print(criteria.get('random')(one).per_group[0].tolist())"
     )
     outputs = {
         subprocess.run(

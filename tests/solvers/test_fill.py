@@ -13,6 +13,7 @@ from solver_cases import Multilinear, problem, problems
 
 from graphprune.errors import InternalError
 from graphprune.solvers.fill import fill
+from graphprune.solvers.problem import Limit
 
 
 def separate(prices: list[int], size: int, scores: list[np.ndarray], limit: int):
@@ -22,24 +23,24 @@ def separate(prices: list[int], size: int, scores: list[np.ndarray], limit: int)
     slopes[np.arange(count), 0, np.arange(count)] = 1
     offsets = np.tile([0, 1], (count, 1))
     case = problem([size] * count, scores=scores, importance=np.ones(count))
-    return dataclasses.replace(case, cost=Multilinear(np.array(prices), offsets, slopes), limit=limit)
+    return dataclasses.replace(case, limits=(Limit("flops", Multilinear(np.array(prices), offsets, slopes), limit),))
 
 
 @given(problems())
 def test_afterwards_no_single_step_fits(case):
-    filled = fill(case, case.smallest)
-    assert (filled >= case.smallest).all()
-    assert case.cost(filled) <= case.limit
+    filled = fill(case, case.narrowest)
+    assert (filled >= case.narrowest).all()
+    assert case.cost(filled) <= case.limits[0].limit
     for group, levels in enumerate(case.levels):
         for level in levels[levels > filled[group]][:1]:
-            assert case.cost(filled) + case.cost.change(filled, group, int(level)) > case.limit
+            assert case.cost(filled) + case.limits[0].cost.change(filled, group, int(level)) > case.limits[0].limit
 
 
 @given(problems(largest=120))
 def test_few_steps_are_evaluated_again(case):
-    filled = fill(case, case.smallest)
+    filled = fill(case, case.narrowest)
     steps = sum(int(np.searchsorted(levels, width)) for levels, width in zip(case.levels, filled, strict=True))
-    assert case.cost.changes <= 3 * (steps + len(case.levels))
+    assert case.limits[0].cost.changes <= 3 * (steps + len(case.levels))
 
 
 def test_the_most_salient_step_per_cost_comes_first():
@@ -70,9 +71,18 @@ def test_scores_that_are_not_finite_count_nothing():
     assert fill(case, np.array([1, 1])).tolist() == [4, 2]
 
 
+def test_of_several_limits_all_hold_and_none_is_left_unused():
+    case = separate([1, 1], 6, [np.ones(6), np.ones(6)], limit=9)
+    (flops,) = case.limits
+    (other,) = separate([3, 0], 6, [np.ones(6), np.ones(6)], limit=9).limits
+    both = dataclasses.replace(case, limits=(flops, other))
+    assert fill(both, np.array([1, 1])).tolist() == [3, 6]
+    assert fill(dataclasses.replace(both, limits=(other, flops)), np.array([1, 1])).tolist() == [3, 6]
+
+
 def test_the_widths_given_are_left_alone():
     case = problem([8, 8])
-    start = case.smallest
+    start = case.narrowest
     fill(case, start)
     assert start.tolist() == [1, 1]
 
@@ -88,13 +98,13 @@ def test_it_starts_from_levels_within_the_limit():
 def test_few_steps_are_evaluated_again_where_all_groups_share_all_layers():
     shared = Multilinear(np.ones(5, dtype=np.int64), np.zeros((5, 2), np.int64), np.ones((5, 2, 60), np.int64))
     case = problem([64] * 60, scores=[np.ones(64)] * 60, round_to=4)
-    case = dataclasses.replace(case, cost=shared, limit=shared(case.sizes) // 2)
-    steps = (fill(case, case.smallest) // 4 - 1).sum()
+    case = dataclasses.replace(case, limits=(Limit("flops", shared, shared(case.sizes) // 2),))
+    steps = (fill(case, case.narrowest) // 4 - 1).sum()
     assert shared.changes <= 20 * (steps + 60)
 
 
 def test_two_hundred_groups_are_filled_quickly():
     case = problem([256] * 200, share=0.5, round_to=4)
     begin = time.perf_counter()
-    fill(case, case.smallest)
+    fill(case, case.narrowest)
     assert time.perf_counter() - begin < 5.0

@@ -7,10 +7,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from solver_cases import problem
+from solver_cases import Multilinear, limited, problem
 
 from graphprune.errors import BudgetUnreachableError, InternalError
-from graphprune.solvers.problem import ensure_reachable
+from graphprune.solvers.problem import Limit, ensure_reachable
 
 
 @pytest.mark.parametrize(
@@ -21,9 +21,10 @@ from graphprune.solvers.problem import ensure_reachable
         ({"scores": (np.ones(4), np.ones(5))}, "'g001' has 6 atoms"),
         ({"importance": np.array([1.0, np.nan])}, "not a finite number"),
         ({"importance": np.array([1.0, np.inf])}, "not a finite number"),
-        ({"levels": (np.array([1, 4]), np.array([1, 5]))}, "'g001' must ascend"),
+        ({"levels": (np.array([1, 4]), np.array([1, 7]))}, "'g001' must ascend"),
         ({"levels": (np.array([4, 1]), np.array([6]))}, "'g000' must ascend"),
-        ({"levels": (np.array([0, 4]), np.array([6]))}, "'g000' must ascend"),
+        ({"levels": (np.array([-1, 4]), np.array([6]))}, "'g000' must ascend"),
+        ({"limits": ()}, "nothing is limited"),
         ({"levels": (np.array([1, 1, 4]), np.array([6]))}, "'g000' must ascend"),
         ({"levels": (np.array([], dtype=np.int64), np.array([6]))}, "'g000' must ascend"),
         ({"levels": (np.array([1.0, 4.0]), np.array([6]))}, "'g000' must ascend"),
@@ -36,17 +37,31 @@ def test_contradictions_are_refused(change, message):
 
 def test_the_smallest_cost_is_that_of_the_narrowest_levels():
     case = problem([8, 12], round_to=4)
-    assert case.smallest.tolist() == [4, 4]
+    assert case.narrowest.tolist() == [4, 4]
     assert ensure_reachable(case) == case.cost(np.array([4, 4]))
 
 
 def test_a_budget_out_of_reach_says_what_is_in_reach():
     case = problem([8, 12], round_to=4)
-    full, least = case.cost(case.sizes), case.cost(case.smallest)
+    full, least = case.cost(case.sizes), case.cost(case.narrowest)
     with pytest.raises(BudgetUnreachableError) as raised:
-        ensure_reachable(dataclasses.replace(case, limit=least - 1))
+        ensure_reachable(limited(case, least - 1))
     assert f"{least - 1:,}" in raised.value.message
     assert f"of {full:,}" in raised.value.message
     assert f"the smallest reachable is {least:,} ({100 * least / full:.3g} %)" in raised.value.message
     assert "--round-to 1" in str(raised.value.hint)
     assert raised.value.exit_code == 1
+
+
+def test_several_limits_hold_together_and_a_change_weighs_more_where_less_is_allowed():
+    case = problem([8, 12])
+    (flops,) = case.limits
+    tight = Limit("params", Multilinear(np.array([1]), np.array([[0, 1]]), np.array([[[1, 1], [0, 0]]])), 10)
+    both = dataclasses.replace(case, limits=(flops, tight))
+    wide, narrow = np.array([4, 7]), np.array([4, 6])
+    assert case.fits(wide)
+    assert not both.fits(wide)
+    assert both.fits(narrow)
+    assert both.costs(narrow) == (case.cost(narrow), 10)
+    assert both.price((flops.limit, 10)) == 2 * flops.limit
+    assert case.price((3,)) == 3

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from solver_cases import problem, problems
+from solver_cases import limited, problem, problems
 
 from graphprune.errors import BudgetUnreachableError
 from graphprune.solvers import widths
@@ -42,14 +42,16 @@ def brute_force(case, importance, floor):
         shares = np.clip(t * importance / mean, floor, 1)
         found = np.array([rounded(*each) for each in zip(shares, case.sizes.tolist(), case.levels, strict=True)])
         cost = case.cost(found)
-        if cost <= case.limit and (best is None or cost > best):
+        if cost <= case.limits[0].limit and (best is None or cost > best):
             best = cost
     return best
 
 
 def best_on_path(case, solution):
     return max(
-        record["cost"] for record in solution.trace if record["stage"] == "path" and record["cost"] <= case.limit
+        record["cost"]
+        for record in solution.trace
+        if record["stage"] == "path" and record["cost"] <= case.limits[0].limit
     )
 
 
@@ -66,20 +68,20 @@ def test_bisection_finds_the_best_point_of_the_path(case):
             for found in [
                 np.array([rounded(share + 1e-9, *each) for each in zip(case.sizes.tolist(), case.levels, strict=True)])
             ]
-            if (cost := case.cost(found)) <= case.limit
+            if (cost := case.cost(found)) <= case.limits[0].limit
         )
     assert best_on_path(case, bisection(case)) == expected
 
 
 @given(problems(largest=200))
 def test_bisection_evaluates_the_cost_a_logarithmic_number_of_times(case):
-    case.cost.evaluations = 0
+    case.limits[0].cost.evaluations = 0
     solution = bisection(case)
     knots = len(width_path(case, case.importance).knots)
     assert (
         len([record for record in solution.trace if record["stage"] == "path"]) <= math.ceil(math.log2(knots + 1)) + 1
     )
-    assert case.cost.evaluations <= math.ceil(math.log2(knots + 1)) + 3
+    assert case.limits[0].cost.evaluations <= math.ceil(math.log2(knots + 1)) + 3
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -87,14 +89,14 @@ def test_bisection_evaluates_the_cost_a_logarithmic_number_of_times(case):
 def test_no_budget_is_exceeded_and_no_step_is_left(name, case):
     solution = widths.get(name)(case)
     cost = case.cost(solution.widths)
-    assert cost <= case.limit
+    assert cost <= case.limits[0].limit
     for group, (width, levels) in enumerate(zip(solution.widths, case.levels, strict=True)):
         assert width in levels
         above = levels[levels > width]
         if len(above):
             wider = solution.widths.copy()
             wider[group] = above[0]
-            assert case.cost(wider) > case.limit
+            assert case.cost(wider) > case.limits[0].limit
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -114,7 +116,7 @@ def test_the_whole_budget_keeps_everything(name):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_smallest_reachable_budget_is_met(name):
     case = problem([70, 200, 33])
-    case = dataclasses.replace(case, limit=case.cost(case.smallest))
+    case = limited(case, case.cost(case.narrowest))
     assert widths.get(name)(case).widths.tolist() == [1, 1, 1]
 
 
@@ -122,7 +124,7 @@ def test_the_smallest_reachable_budget_is_met(name):
 def test_a_budget_below_that_is_refused(name):
     case = problem([70, 200, 33])
     with pytest.raises(BudgetUnreachableError, match="the smallest reachable is"):
-        widths.get(name)(dataclasses.replace(case, limit=case.cost(case.smallest) - 1))
+        widths.get(name)(limited(case, case.cost(case.narrowest) - 1))
 
 
 @given(problems(), st.floats(1e-6, 1e6))
@@ -152,7 +154,7 @@ def test_the_path_only_climbs(case):
     points = np.array([path.widths(point) for point in range(len(path.knots) + 1)])
     assert (np.diff(points, axis=0) >= 0).all()
     assert (np.diff(points, axis=0).max(axis=1, initial=0) > 0).all()
-    assert points[0].tolist() == case.smallest.tolist()
+    assert points[0].tolist() == case.narrowest.tolist()
     assert points[-1].tolist() == case.sizes.tolist()
 
 
@@ -188,10 +190,10 @@ def test_a_point_that_costs_exactly_the_budget_is_taken():
     case = problem([9, 20, 31])
     path = width_path(case, case.importance)
     for point in range(len(path.knots) + 1):
-        tight = dataclasses.replace(case, limit=case.cost(path.widths(point)))
+        tight = limited(case, case.cost(path.widths(point)))
         solution = bisection(tight)
         assert solution.widths.tolist() == path.widths(point).tolist()
-        assert best_on_path(tight, solution) == tight.limit
+        assert best_on_path(tight, solution) == tight.limits[0].limit
 
 
 def test_an_exponent_spreads_widths():
@@ -207,4 +209,4 @@ def test_solutions_do_not_depend_on_chance():
 
 def test_no_groups_at_all():
     case = problem([])
-    assert bisection(dataclasses.replace(case, limit=10**9)).widths.tolist() == []
+    assert bisection(limited(case, 10**9)).widths.tolist() == []

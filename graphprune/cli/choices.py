@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands that choose widths share: budgets, how to choose, and how the model is analysed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from graphprune.cli import options as opt
+from graphprune.errors import UsageError, quote
+
+if TYPE_CHECKING:
+    from graphprune.api import AnalyzeOptions, SolveOptions
+    from graphprune.plan.budget import BudgetRequest
+
+__all__ = ["Aggregation", "Budgets", "Choosing", "Reading", "parse_settings"]
+
+
+class Aggregation(StrEnum):
+    """How the scores of the members of a group become one."""
+
+    default = ""
+    sum = "sum"
+    mean = "mean"
+    max = "max"
+    first = "first"
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """What is limited."""
+
+    flops: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUDGET", help="FLOPs to keep, as a share or an amount: 0.5, 300M. 1 keeps all.", show_default=False
+        ),
+    ] = None
+    params: Annotated[
+        str | None, typer.Option(metavar="BUDGET", help="Parameters to keep: 0.5, 2M.", show_default=False)
+    ] = None
+    size: Annotated[
+        str | None, typer.Option(metavar="BUDGET", help="Bytes of weights to keep: 0.5, 5MB.", show_default=False)
+    ] = None
+
+    def requests(self) -> tuple[BudgetRequest, ...]:
+        """Return the budgets that are given; the first one leads."""
+        from graphprune.plan.budget import requests
+
+        return requests({"flops": self.flops, "params": self.params, "size": self.size})
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How channels and widths are chosen."""
+
+    solver: Annotated[str, typer.Option(metavar="NAME", help="How widths are chosen. An unknown name lists all.")] = (
+        "bisection"
+    )
+    criterion: Annotated[
+        str, typer.Option(metavar="NAME", help="How important a channel is. An unknown name lists all.")
+    ] = "bn-scale"
+    round_to: Annotated[
+        str, typer.Option(metavar="auto|INT", help="Widths are multiples of this; 1 switches alignment off.")
+    ] = "auto"
+    min_keep: Annotated[int, typer.Option(metavar="INT", min=1, help="Fewest channels a group keeps.")] = 1
+    aggregate: Annotated[
+        Aggregation, typer.Option(help="How the scores of a group's members become one.", show_default=False)
+    ] = Aggregation.default
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting of the solver or criterion. Repeatable.", show_default=False
+        ),
+    ] = None
+    seed: Annotated[int, typer.Option(metavar="INT", min=0, help="For criteria that draw.")] = 0
+
+    def options(self) -> SolveOptions:
+        """Return the same for the Python API."""
+        from graphprune import api
+
+        return api.SolveOptions(
+            solver=self.solver,
+            criterion=self.criterion,
+            round_to=opt.parse_rounding(self.round_to),
+            min_keep=self.min_keep,
+            seed=self.seed,
+            aggregate=self.aggregate.value,
+            settings=parse_settings(self.settings),
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model is analysed."""
+
+    input_shape: opt.InputShapes = None
+    attention: opt.AttentionAxis = opt.Attention.heads
+    allow_approximate: opt.Approximate = False
+
+    def options(self) -> AnalyzeOptions:
+        """Return the same for the Python API."""
+        from graphprune import api
+
+        return api.AnalyzeOptions(opt.parse_shapes(self.input_shape), self.attention.value, self.allow_approximate)
+
+
+def parse_settings(texts: list[str] | None) -> dict[str, bool | int | float | str]:
+    """Return the values of ``--set`` by name, as text.
+
+    Raises
+    ------
+    UsageError
+        If a text does not have the form ``NAME=VALUE``, or a name is given twice.
+    """
+    found: dict[str, bool | int | float | str] = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name:
+            raise UsageError(f"--set cannot be {quote(text)}", hint="give a name and a value, e.g. --set exponent=2")
+        if name in found:
+            raise UsageError(f"--set gives {quote(name)} twice")
+        found[name] = value.strip()
+    return found
