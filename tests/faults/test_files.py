@@ -103,7 +103,7 @@ def test_lookalike_is_named(name: str, tmp_path: Path) -> None:
     assert hint in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\xfd\xfc" * 9, b"\0" * 64, os.urandom(16) + b"\xff" * 64])
+@pytest.mark.parametrize("content", [b"\xff\xfe\xfd\xfc" * 9, b"\0" * 64, bytes(range(200, 216)) + b"\xff" * 64])
 def test_unknown_bytes(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "encrypted.onnx").write_bytes(content)
     with pytest.raises(ModelFileError):

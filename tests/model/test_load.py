@@ -8,7 +8,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -190,7 +189,7 @@ def test_extreme_but_finite_weights_pass() -> None:
 
 @pytest.fixture(scope="module")
 def large_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a model of 40 MB: what loading adds to parsing must not grow with the weights."""
+    """Make a model of 40 MB."""
     model = small_model()
     for index in range(10):
         values = np.full((1024, 1024), index, np.float32)
@@ -200,17 +199,14 @@ def large_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_loading_costs_little_more_than_parsing(large_file: Path) -> None:
-    def best(call: object) -> float:
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            call(large_file)  # type: ignore[operator]
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    # Measured: 1.2 times. Room is left for a busy machine; a copy of all weights through the checker takes 4 times.
-    assert best(load) < 3 * best(onnx.load) + 0.02
+def test_the_checker_never_sees_the_weights(large_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What it is given is copied: with 40 MB of weights in it, loading would take four times as long as parsing.
+    sizes = []
+    check = checker.check_model
+    monkeypatch.setattr(checker, "check_model", lambda proto: (sizes.append(proto.ByteSize()), check(proto)))
+    load(large_file)
+    assert len(sizes) == 1
+    assert sizes[0] < 100_000
 
 
 def test_import_is_light() -> None:
