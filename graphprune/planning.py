@@ -22,6 +22,7 @@ from graphprune.plan.schema import Budget, LayerPlan, Plan, PlanModel, SolverRec
 from graphprune.plan.structure import structure_digest
 from graphprune.solvers import criteria, widths
 from graphprune.solvers.criteria import Aggregate
+from graphprune.solvers.filters import coupled_filters
 from graphprune.solvers.levels import levels
 from graphprune.solvers.problem import Limit, Problem
 from graphprune.solvers.registry import Setting, chosen
@@ -175,6 +176,8 @@ def _problem(
             limits=limits,
             levels=tuple(_levels(group, options, relaxed=relaxed) for group in analysis.groups),
             seed=options.seed,
+            filters=lambda index: coupled_filters(analysis.groups[index], analysis.read),
+            comparable=scores.comparable,
         )
         if problem.fits(problem.narrowest):
             break

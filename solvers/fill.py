@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from graphprune.errors import InternalError, quote
+from graphprune.solvers.saliency import comparable
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,10 +26,10 @@ def fill(problem: Problem, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
     """Return widths of at least `widths` within the budget, from which no group can take its next level.
 
     Each step goes to the group that gains most saliency per unit of cost (of all limited costs, `Problem.price`).
-    Saliency is divided by the mean of its group, so that groups on different scales compete fairly; of equal steps the
-    group that comes first wins. A step that was best before others were taken is still taken if it has become worse
-    than the next by less than 1 %: where all groups share all layers, each step makes all others dearer, and exactness
-    would cost 16 times the evaluations.
+    Saliency is brought to one scale first (:func:`~graphprune.solvers.saliency.comparable`), so that groups compete
+    fairly; of equal steps the group that comes first wins. A step that was best before others were taken is still taken
+    if it has become worse than the next by less than 1 %: where all groups share all layers, each step makes all others
+    dearer, and exactness would cost 16 times the evaluations.
 
     Costs never fall when groups grow, so a group whose step does not fit is done for good: what is returned has no
     step left that fits. Where the cost of a step does not fall either when other groups grow, which is true of sums of
@@ -88,7 +89,8 @@ class _Filling:
         self.widths = widths.astype(np.int64, copy=True)
         self.age = 0
         self._height = _heights(problem, widths)
-        self._gains = [_gains(scores, levels) for scores, levels in zip(problem.scores, problem.levels, strict=True)]
+        scores = comparable(problem).scores
+        self._gains = [_gains(values, levels) for values, levels in zip(scores, problem.levels, strict=True)]
         self._rooms = [limit.limit - limit.cost(self.widths) for limit in problem.limits]
         for room, limit in zip(self._rooms, problem.limits, strict=True):
             if room < 0:
@@ -128,11 +130,8 @@ def _heights(problem: Problem, widths: npt.NDArray[np.int64]) -> list[int]:
 
 
 def _gains(scores: npt.NDArray[np.float64], levels: npt.NDArray[np.int64]) -> list[float]:
-    """Return the saliency gained by each step from a level to the next, in units of the group's mean saliency."""
-    known = np.where(np.isfinite(scores), scores, 0.0)
-    mean = known.mean()
-    descending = -np.sort(-known) / (mean if mean > 0 else 1.0)
-    total = np.concatenate([[0.0], np.cumsum(descending)])
+    """Return the saliency gained by each step from a level to the next."""
+    total = np.concatenate([[0.0], np.cumsum(-np.sort(-scores))])
     gained: list[float] = np.diff(total[levels]).tolist()
     return gained
 

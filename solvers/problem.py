@@ -74,7 +74,10 @@ class Problem:
     seed : int
         For solvers that draw.
     filters : callable, optional
-        Gives the filters that make the atoms of a group, one row each, for solvers that compare atoms.
+        Gives the filters that make the atoms of a group, one row each, for solvers that compare atoms. Nothing is
+        read before it is called.
+    comparable : bool
+        Whether scores of different groups may be compared as they are.
 
     Raises
     ------
@@ -90,6 +93,7 @@ class Problem:
     levels: tuple[npt.NDArray[np.int64], ...]
     seed: int = 0
     filters: Filters | None = None
+    comparable: bool = False
 
     def __post_init__(self) -> None:
         """Check that the parts agree."""

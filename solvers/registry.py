@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from graphprune.errors import InternalError, UsageError, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Registry", "Setting", "chosen", "settings"]
+__all__ = ["Registry", "Setting", "chosen", "one_of", "settings"]
 
 Setting = bool | int | float | str
 
@@ -115,6 +115,18 @@ def chosen(given: Mapping[str, Setting], *methods: Callable[..., object]) -> lis
             there = f"there are {', '.join(names)}" if names else "there are none"
             raise UsageError(f"unknown setting {quote(name)}: {there}", hint="settings belong to a solver or criterion")
     return [{name: _cast(name, given[name], own[name]) for name in own if name in given} for own in known]
+
+
+def one_of(name: str, value: str, known: Sequence[str]) -> None:
+    """Check the value of a setting that is one of a few words.
+
+    Raises
+    ------
+    UsageError
+        When it is none of them.
+    """
+    if value not in known:
+        raise UsageError(f"the setting {quote(name)} cannot be {quote(value)}: there are {', '.join(known)}")
 
 
 def _cast(name: str, value: Setting, default: Setting) -> Setting:

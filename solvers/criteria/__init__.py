@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
 
+from graphprune.errors import UsageError, quote
 from graphprune.solvers.registry import Registry
 
 if TYPE_CHECKING:
@@ -40,6 +41,17 @@ class Material:
     read: Read
     seed: int = 0
     aggregate: Aggregate = ""
+
+    def refuse_aggregate(self, because: str, hint: str, allowed: Sequence[Aggregate] = ()) -> None:
+        """Refuse a way of aggregating that a criterion cannot follow.
+
+        Raises
+        ------
+        UsageError
+            When `aggregate` is given and not among those `allowed`.
+        """
+        if self.aggregate and self.aggregate not in allowed:
+            raise UsageError(f"scores of members cannot be aggregated by {quote(self.aggregate)}: {because}", hint=hint)
 
 
 Criterion = Callable[..., "Scores"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +24,8 @@ __all__ = ["NOTHING_READ", "average_of_the_rest", "norm_scores"]
 NOTHING_READ = "average of the other groups (no weights to read)"
 
 
-def norm_scores(material: Material, order: int) -> Scores:
-    """Score atoms by the L1 or L2 norm of their slices.
+def norm_scores(material: Material, order: int, *, squared: bool = False) -> Scores:
+    """Score atoms by the L1 or L2 norm of their slices, or its square.
 
     The slices of an atom within one member are one vector, so that flattening a feature map does not change the
     scale; the norms of the members are added, or aggregated as the material says. A group whose channels no weight
@@ -35,9 +36,12 @@ def norm_scores(material: Material, order: int) -> Scores:
     material : Material
     order : int
         1 or 2.
+    squared : bool
+        Aggregate the squares of L2 norms.
     """
     sums = SliceSums(material.read, np.abs if order == 1 else np.square)
-    results = [_score(group, sums, order, material.aggregate or "sum") for group in material.groups]
+    norm = _Norm(sums, f"{'squared ' if squared else ''}L{order} norm", root=order == 2 and not squared)
+    results = [norm.of(group, material.aggregate or "sum") for group in material.groups]
     return average_of_the_rest([scores for scores, _ in results], [source for _, source in results], material.groups)
 
 
@@ -53,19 +57,20 @@ def average_of_the_rest(
     return Scores(tuple(filled), tuple(sources))
 
 
-def _score(
-    group: Group, sums: SliceSums, order: int, aggregate: Aggregate
-) -> tuple[npt.NDArray[np.float64] | None, str]:
-    if members := filters(group):
-        return _together(group, members, sums, order, aggregate), f"L{order} norm of the filters"
-    if members := [member for member in group.members if member.role == "in"]:
-        source = f"L{order} norm of the weights that read it (no filters)"
-        return _together(group, members, sums, order, aggregate), source
-    return None, NOTHING_READ
+@dataclass(frozen=True, eq=False)
+class _Norm:
+    sums: SliceSums
+    name: str
+    root: bool
 
+    def of(self, group: Group, aggregate: Aggregate) -> tuple[npt.NDArray[np.float64] | None, str]:
+        """Return the scores of a group, None if nothing is known of it, and what they come from."""
+        if members := filters(group):
+            return self._together(group, members, aggregate), f"{self.name} of the filters"
+        if members := [member for member in group.members if member.role == "in"]:
+            return self._together(group, members, aggregate), f"{self.name} of the weights that read it (no filters)"
+        return None, NOTHING_READ
 
-def _together(
-    group: Group, members: list[Member], sums: SliceSums, order: int, aggregate: Aggregate
-) -> npt.NDArray[np.float64]:
-    masses = [atom_sum(member, sums.of(member), group.size) for member in members]
-    return aggregated([mass if order == 1 else np.sqrt(mass) for mass in masses], aggregate)
+    def _together(self, group: Group, members: list[Member], aggregate: Aggregate) -> npt.NDArray[np.float64]:
+        masses = [atom_sum(member, self.sums.of(member), group.size) for member in members]
+        return aggregated([np.sqrt(mass) for mass in masses] if self.root else masses, aggregate)

@@ -24,7 +24,13 @@ def score(material: Material) -> Scores:
 
     A group's order depends on the seed and its id alone, not on the other groups. All groups have the same mean
     score, so that chance ranks the atoms within a group but not the groups.
+
+    Raises
+    ------
+    UsageError
+        When an aggregation is asked for: there is nothing to aggregate.
     """
+    material.refuse_aggregate("drawn scores belong to no member", hint="leave --aggregate out")
     drawn = tuple(_drawn(group, material.seed) for group in material.groups)
     return Scores(drawn, ("random order",) * len(drawn))
 

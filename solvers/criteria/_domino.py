@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Domino saliency: an atom is worth what its removal drags along, wherever that lies.
+
+For an atom, P are the filter rows and depthwise filters that make it, K the columns of the convolutions that read it,
+and the saliency of a slice is the sum of its absolute or squared weights. Domino-o adds up P, Domino-io P and K. Other
+readers, such as a linear layer, are not in the sum, but count as weights removed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphprune.solvers.criteria._norms import NOTHING_READ, average_of_the_rest
+from graphprune.solvers.criteria._slices import SliceSums, atom_sum, filters
+from graphprune.solvers.registry import one_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from graphprune.groups import Group, Member
+    from graphprune.solvers.criteria import Material, Read
+    from graphprune.solvers.saliency import Scores
+
+    Vector = npt.NDArray[np.float64]
+
+__all__ = ["Domino", "domino_scores"]
+
+_BASES = {"l1": np.abs, "l2": np.square}
+_SCALES = ("none", "count", "weights-removed")
+_CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "ConvInteger", "DeformConv", "QLinearConv"})
+
+
+@dataclass(frozen=True)
+class Domino:
+    """Which saliency is meant.
+
+    Attributes
+    ----------
+    base : {"l1", "l2"}
+        Weights count by their absolute value, or by their square.
+    scale : {"none", "count", "weights-removed"}
+        What the sum is divided by: 1, the weights in the sum, or all weights of layers that go with the atom.
+    inputs : bool
+        Whether the convolutions that read the atom are in the sum.
+
+    Raises
+    ------
+    UsageError
+        For any other base or scale.
+    """
+
+    base: str
+    scale: str
+    inputs: bool
+
+    def __post_init__(self) -> None:
+        one_of("base", self.base, tuple(_BASES))
+        one_of("scale", self.scale, _SCALES)
+
+
+def domino_scores(material: Material, what: Domino) -> Scores:
+    """Score atoms by what their removal drags along.
+
+    Slices of one tensor that are both made and read by the group are counted once. A group whose channels no weight
+    makes is scored by the weights that read it, and a group without either counts as average.
+
+    Raises
+    ------
+    UsageError
+        When an aggregation other than the sum is asked for.
+    """
+    material.refuse_aggregate(
+        "Domino adds up everything that goes with a channel",
+        hint="--set scale=count divides the sum by the weights in it",
+        allowed=("sum",),
+    )
+    masses = _Masses(material.read, _BASES[what.base])
+    results = [_score(group, masses, what) for group in material.groups]
+    return average_of_the_rest([scores for scores, _ in results], [source for _, source in results], material.groups)
+
+
+def _score(group: Group, masses: _Masses, what: Domino) -> tuple[Vector | None, str]:
+    made = filters(group)
+    readers = [member for member in group.members if member.role == "in"]
+    counted = [member for member in readers if what.inputs and member.op in _CONVOLUTIONS]
+    source = f"{what.base.upper()} of the filters"
+    if counted:
+        source += " and the convolutions that read them"
+    if not made and not counted:
+        counted, source = readers, f"{what.base.upper()} of the weights that read it (no filters)"
+    if not made and not counted:
+        return None, NOTHING_READ
+    sums = masses.sums(group, made, counted)
+    if what.scale == "none":
+        return sums, source
+    counts = masses.counts(group, made, counted if what.scale == "count" else readers)
+    return sums / np.maximum(counts, 1.0), source
+
+
+class _Masses:
+    """Adds up the weights, or their number, that go with each atom of a group."""
+
+    def __init__(self, read: Read, measure: np.ufunc) -> None:
+        self._read = read
+        self._measure = measure
+        self._slices = SliceSums(read, measure)
+
+    def sums(self, group: Group, made: Sequence[Member], readers: Sequence[Member]) -> Vector:
+        """Return the measured weights that go with each atom, shape (size,)."""
+        parts = [atom_sum(member, self._slices.of(member), group.size) for member in (*made, *readers)]
+        twice = [
+            _overlap(self._measure(_block(self._read(maker.initializer), maker, reader)), maker, reader, group.size)
+            for maker, reader in _pairs(made, readers)
+        ]
+        return np.sum(parts, axis=0) - np.sum([np.zeros(group.size), *twice], axis=0)
+
+    def counts(self, group: Group, made: Sequence[Member], readers: Sequence[Member]) -> Vector:
+        """Return the number of weights that go with each atom, shape (size,)."""
+        parts = []
+        for member in (*made, *readers):
+            shape = self._read(member.initializer).shape
+            length = shape[member.axis]
+            parts.append(atom_sum(member, np.full(length, np.prod(shape) / length), group.size))
+        twice = [
+            _overlap(np.ones_like(_block(self._read(maker.initializer), maker, reader)), maker, reader, group.size)
+            for maker, reader in _pairs(made, readers)
+        ]
+        return np.sum(parts, axis=0) - np.sum([np.zeros(group.size), *twice], axis=0)
+
+
+def _pairs(made: Sequence[Member], readers: Sequence[Member]) -> list[tuple[Member, Member]]:
+    """Return the members of one tensor that makes the channels which it reads."""
+    return [(maker, reader) for maker in made for reader in readers if maker.initializer == reader.initializer]
+
+
+def _block(array: npt.NDArray[np.generic], maker: Member, reader: Member) -> Vector:
+    """Return the weights between the places that two members name, shape (made, read, others)."""
+    block = np.moveaxis(array, (maker.axis, reader.axis), (0, 1))[np.ix_(maker.positions, reader.positions)]
+    return block.reshape(*block.shape[:2], -1).astype(np.float64)
+
+
+def _overlap(block: Vector, maker: Member, reader: Member, size: int) -> Vector:
+    """Add up what is both made and read by the same atom, shape (size,)."""
+    same = maker.atoms[:, None] == reader.atoms
+    atoms = np.broadcast_to(maker.atoms[:, None], same.shape)
+    return np.bincount(atoms[same], weights=block.sum(axis=2)[same], minlength=size)
