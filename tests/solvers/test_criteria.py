@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from solver_cases import Group, Member, member
 
+from graphprune.errors import UsageError
 from graphprune.solvers import criteria
 from graphprune.solvers.criteria import Material
 from graphprune.solvers.criteria._slices import sum_slices
@@ -158,7 +160,7 @@ def test_weights_are_read_once_for_all_groups_that_share_them():
     np.testing.assert_allclose(np.concatenate(scores.per_group), np.abs(weight).sum(axis=1))
 
 
-@pytest.mark.parametrize("name", ["l1", "l2", "bn-scale", "random"])
+@pytest.mark.parametrize("name", criteria.names())
 def test_scores_have_one_value_per_atom(name):
     group, tensors, _ = coupled()
     scores = criteria.get(name)(Material([group, group], reading(tensors), 3))
@@ -175,6 +177,25 @@ def test_random_depends_on_the_seed_and_the_group_alone():
     assert score(Material(groups, reading({}), 8)).per_group[0].tolist() != scores[0].tolist()
     assert scores[0].tolist() != scores[1].tolist()
     assert sorted(scores[0]) == sorted(scores[1])
+
+
+def test_random_has_nothing_to_aggregate():
+    with pytest.raises(UsageError, match="aggregated by 'mean': drawn scores belong to no member"):
+        criteria.get("random")(Material([], reading({}), 0, "mean"))
+
+
+@pytest.mark.parametrize("how", ["sum", "mean", "max", "first"])
+@pytest.mark.parametrize("name", ["l1", "l2", "lamp", "fpgm", "bn-scale"])
+def test_members_are_aggregated_as_asked(name, how):
+    group, tensors, filters = coupled()
+    score = criteria.get(name)
+    found = score(Material([group], reading(tensors), 0, how)).per_group[0]
+    if how == "first":
+        alone = dataclasses.replace(group, members=tuple(filters[:1]))
+        np.testing.assert_allclose(found, score(Material([alone], reading(tensors), 0, how)).per_group[0])
+    else:
+        (default,) = score(Material([group], reading(tensors), 0)).per_group
+        assert found.shape == default.shape
 
 
 def test_random_ranks_atoms_but_not_groups():
