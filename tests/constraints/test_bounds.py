@@ -126,7 +126,7 @@ def test_constraints_that_hold_only_together_are_named_together() -> None:
 def test_given_widths_of_all_groups_are_the_plan() -> None:
     found = plan(0.6, widths={"stem": 10, "one": 7, "three": 32})
     assert widths(found).tolist() == [10, 7, 8]
-    with pytest.raises(BudgetUnreachableError, match="cannot reach flops 0.2") as raised:
+    with pytest.raises(BudgetUnreachableError, match=r"cannot reach flops 0\.2") as raised:
         plan(0.2, widths={"stem": 10, "one": 7, "three": 32})
     assert "given widths (--widths)" in (raised.value.hint or "")
     assert np.all(widths(plan(1.0)) == SIZES)
