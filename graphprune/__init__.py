@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.api import AnalyzeOptions, analyze, apply, load, normalize, reconcile, save, solve, verify
+    from graphprune.constraints import Constraints
     from graphprune.errors import GraphPruneError
     from graphprune.explanation.explain import Explanation, explain
     from graphprune.explanation.network import group_graph
@@ -37,6 +38,7 @@ __all__ = [
     "Analysis",
     "AnalyzeOptions",
     "BudgetRequest",
+    "Constraints",
     "Explanation",
     "GraphPruneError",
     "Model",
@@ -64,6 +66,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Analysis": "graphprune.analysis",
     "BudgetRequest": "graphprune.plan.budget",
+    "Constraints": "graphprune.constraints",
     "Explanation": "graphprune.explanation.explain",
     "GraphPruneError": "graphprune.errors",
     "Model": "graphprune.model.load",

@@ -7,15 +7,19 @@ with the highest scores stay. Nothing is removed here.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from graphprune.errors import BudgetUnreachableError, NothingToPruneError, UsageError, quote
+from graphprune.constraints import Constraints
+from graphprune.constraints.bounds import Bounds, WidthRules
+from graphprune.constraints.reach import held_by, unreachable
+from graphprune.constraints.start import kept_by, ranked, solve_from
+from graphprune.errors import NothingToPruneError, UsageError, quote
 from graphprune.model.finite import check_finite
 from graphprune.plan.check import Costs, group_plan
 from graphprune.plan.schema import Budget, LayerPlan, Plan, PlanModel, SolverRecord
@@ -23,27 +27,21 @@ from graphprune.plan.structure import structure_digest
 from graphprune.solvers import criteria, widths
 from graphprune.solvers.criteria import Aggregate
 from graphprune.solvers.filters import coupled_filters
-from graphprune.solvers.levels import levels
 from graphprune.solvers.problem import Limit, Problem
 from graphprune.solvers.registry import Setting, chosen
 from graphprune.solvers.saliency import importance, select
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
     from graphprune.analysis import Analysis
-    from graphprune.groups import Group
     from graphprune.plan.budget import BudgetRequest
     from graphprune.solvers.problem import Solution
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["SolveOptions", "count_costs", "describe_model", "make_plan"]
-
-
-_REASONS = 3
-_WORTH_NAMING = 0.005  # share of the FLOPs
+__all__ = ["SolveOptions", "count_costs", "describe_model", "make_plan", "make_problem"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,8 @@ class SolveOptions:
         How the scores of a group's members become one; "" leaves it to the criterion.
     settings : mapping of str to bool, int, float or str
         Settings that a solver or criterion has of its own, by name.
+    constraints : Constraints
+        What may become of single groups.
     """
 
     solver: str = "bisection"
@@ -75,6 +75,7 @@ class SolveOptions:
     seed: int = 0
     aggregate: Aggregate = ""
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    constraints: Constraints = field(default_factory=Constraints)
 
     def __post_init__(self) -> None:
         if self.min_keep < 1:
@@ -84,6 +85,11 @@ class SolveOptions:
         if self.aggregate not in get_args(Aggregate):
             known = ", ".join(name for name in get_args(Aggregate) if name)
             raise UsageError(f"scores of members cannot be aggregated by {quote(self.aggregate)}: there are {known}")
+
+    @property
+    def rules(self) -> WidthRules:
+        """What is said about widths."""
+        return WidthRules(self.round_to, self.min_keep, self.constraints)
 
 
 def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> Plan:
@@ -109,10 +115,10 @@ def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: So
     check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
     material = criteria.Material(analysis.groups, analysis.read, options.seed, options.aggregate)
     scores = score(material, **for_criterion)
-    problem, relaxed = _problem(analysis, scores, limits, options)
+    problem, relaxed = make_problem(analysis, scores, limits, options)
     if not problem.fits(problem.narrowest):
-        raise _unreachable(analysis, problem, requests, options)
-    solution = solve(problem, **for_solver)
+        raise unreachable(analysis, problem, requests, options.rules)
+    solution = _solution(analysis, problem, partial(solve, **for_solver), options)
     counted = count_costs(analysis, solution.widths)
     budget, *further = (
         counted.on(Budget(request.metric, request.target, limit.limit, before=0, after=0))
@@ -130,7 +136,7 @@ def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: So
         ),
         groups=tuple(
             group_plan(group, atoms.tolist())
-            for group, atoms in zip(analysis.groups, _kept(scores, solution), strict=True)
+            for group, atoms in zip(analysis.groups, _kept(problem, solution), strict=True)
         ),
         layers=counted.layers,
         further=tuple(further),
@@ -158,23 +164,24 @@ def _limits(analysis: Analysis, requests: Sequence[BudgetRequest]) -> tuple[Limi
         if request.target != 1 and not (analysis.groups and before):
             nothing = f"the model has no {request.metric} to save"
             what = nothing if analysis.groups else "no channel of this model may be removed"
-            raise NothingToPruneError(what, hint=_held_by(analysis))
+            raise NothingToPruneError(what, hint=held_by(analysis))
         limits.append(Limit(request.metric, cost, limit))
     return tuple(limits)
 
 
-def _problem(
+def make_problem(
     analysis: Analysis, scores: Scores, limits: tuple[Limit, ...], options: SolveOptions
 ) -> tuple[Problem, bool]:
     """Return the problem to solve, and whether its levels were relaxed to reach the budgets."""
+    bounds, start = Bounds(analysis, options.rules), options.constraints.start
     for relaxed in (False, True):
         problem = Problem(
             groups=tuple(group.id for group in analysis.groups),
             sizes=analysis.cost.sizes,
-            scores=scores.per_group,
+            scores=scores.per_group if start is None else ranked(scores.per_group, kept_by(analysis, start)),
             importance=importance(scores),
             limits=limits,
-            levels=tuple(_levels(group, options, relaxed=relaxed) for group in analysis.groups),
+            levels=bounds.levels(relaxed=relaxed),
             seed=options.seed,
             filters=lambda index: coupled_filters(analysis.groups[index], analysis.read),
             comparable=scores.comparable,
@@ -184,54 +191,19 @@ def _problem(
     return problem, relaxed
 
 
-def _kept(scores: Scores, solution: Solution) -> tuple[npt.NDArray[np.int64], ...]:
+def _solution(
+    analysis: Analysis, problem: Problem, solve: Callable[[Problem], Solution], options: SolveOptions
+) -> Solution:
+    """Solve a problem, from a given plan if there is one."""
+    start = options.constraints.start
+    return solve(problem) if start is None else solve_from(problem, kept_by(analysis, start), solve)
+
+
+def _kept(problem: Problem, solution: Solution) -> tuple[npt.NDArray[np.int64], ...]:
     """Return which atoms stay: those that the solver chose, or the most salient ones."""
     if solution.kept is not None:
         return solution.kept
-    return tuple(select(values, int(width)) for values, width in zip(scores.per_group, solution.widths, strict=True))
-
-
-def _levels(group: Group, options: SolveOptions, *, relaxed: bool) -> npt.NDArray[np.int64]:
-    fewest = min(group.size, math.ceil(options.min_keep / group.channels))
-    return levels(group.size, group.channels, options.round_to, minimum=fewest, relaxed=relaxed)
-
-
-def _unreachable(
-    analysis: Analysis, problem: Problem, requests: Sequence[BudgetRequest], options: SolveOptions
-) -> BudgetUnreachableError:
-    """Say what the narrowest widths cost, for the first limit that they do not meet."""
-    costs = zip(problem.costs(problem.narrowest), problem.costs(problem.sizes), strict=True)
-    pairs = zip(requests, problem.limits, costs, strict=True)
-    request, missed, (smallest, before) = next(found for found in pairs if found[2][0] > found[1].limit)
-    asked = request.target if isinstance(request.target, str) else f"{request.target:g}"
-    return BudgetUnreachableError(
-        f"cannot reach {missed.metric} {asked} ({missed.limit:,} of {before:,}): "
-        f"the smallest reachable is {_rounded_up(smallest / before):g} ({smallest:,})",
-        hint=_held_by(analysis, options),
-    )
-
-
-def _rounded_up(share: float) -> float:
-    """Return a share to three digits or more, rounded up, so that it is itself reachable."""
-    digits = max(3, 2 - math.floor(math.log10(share))) if share else 3
-    return float(math.ceil(share * 10**digits) / 10**digits)
-
-
-def _held_by(analysis: Analysis, options: SolveOptions | None = None) -> str:
-    """Name what keeps the cost up: the options, and the largest reasons for freezing by the FLOPs of their layers."""
-    total = max(1, analysis.cost.flops(analysis.cost.sizes))
-    held = []
-    if options and options.round_to not in ("auto", 1):
-        held.append(f"widths in multiples of {options.round_to} (--round-to)")
-    if options and options.min_keep > 1:
-        held.append(f"at least {options.min_keep} channels a group (--min-keep)")
-    held += [
-        f"{entry.kind} ({100 * entry.flops / total:.0f} % of the FLOPs)"
-        for entry in analysis.frozen[:_REASONS]
-        if entry.flops >= total * _WORTH_NAMING
-    ]
-    shown = f"held by {', '.join(held)}; " if held else ""
-    return f"{shown}`graphprune inspect` shows what is frozen and why"
+    return tuple(select(values, int(width)) for values, width in zip(problem.scores, solution.widths, strict=True))
 
 
 def _choices(analysis: Analysis) -> list[dict[str, str | None]]:
@@ -275,6 +247,7 @@ def _record(analysis: Analysis, options: SolveOptions, scores: Scores, *, relaxe
         "min_keep": options.min_keep,
         **({"aggregate": options.aggregate} if options.aggregate else {}),
         **({"settings": dict(sorted(options.settings.items()))} if options.settings else {}),
+        **({"constraints": constraints} if (constraints := options.constraints.record()) else {}),
         "relaxed": relaxed,
         "attention": analysis.attention,
         "approximate": analysis.approximate,

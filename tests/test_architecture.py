@@ -21,6 +21,7 @@ LAYERS = (
     ("graphprune.api",),
     ("graphprune.training", "graphprune.recover", "graphprune.report", "graphprune.export"),
     ("graphprune.planning",),
+    ("graphprune.constraints",),
     ("graphprune.verification",),
     ("graphprune.surgery", "graphprune.fidelity", "graphprune.calibrate"),
     ("graphprune.explanation",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,9 +15,10 @@ from graphprune.errors import UsageError, quote
 
 if TYPE_CHECKING:
     from graphprune.api import AnalyzeOptions, SolveOptions
+    from graphprune.constraints import Constraints
     from graphprune.plan.budget import BudgetRequest
 
-__all__ = ["Aggregation", "Budgets", "Choosing", "Reading", "parse_settings"]
+__all__ = ["Aggregation", "Budgets", "Choosing", "Constraining", "Reading", "parse_settings"]
 
 
 class Aggregation(StrEnum):
@@ -90,6 +92,54 @@ class Choosing:
             seed=self.seed,
             aggregate=self.aggregate.value,
             settings=parse_settings(self.settings),
+        )
+
+
+@dataclass(frozen=True)
+class Constraining:
+    """What may become of single groups."""
+
+    max_prune: Annotated[
+        float, typer.Option(metavar="SHARE", help="The largest share of its channels that a group may lose.")
+    ] = 1.0
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Prune only channels that come out of these nodes, weights or groups; a glob, or a regular "
+            "expression after re:. Repeatable.",
+            show_default=False,
+        ),
+    ] = None
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Leave such channels whole. Repeatable.", show_default=False),
+    ] = None
+    widths: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="YAML or JSON with widths in channels, by group or node.", show_default=False
+        ),
+    ] = None
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="PLAN", help="A plan to start from: what it removes goes first.", show_default=False
+        ),
+    ] = None
+
+    def constraints(self) -> Constraints:
+        """Return the same for the Python API; reads the files."""
+        from graphprune.constraints import Constraints
+        from graphprune.constraints.widths_file import read_widths
+        from graphprune.plan.file import read_plan
+
+        return Constraints(
+            max_prune=self.max_prune,
+            only=tuple(self.only or ()),
+            skip=tuple(self.skip or ()),
+            widths=read_widths(self.widths) if self.widths else {},
+            start=read_plan(self.start) if self.start else None,
         )
 
 

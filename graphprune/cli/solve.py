@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from graphprune.cli import options as opt
 from graphprune.cli.carry_out import Job, carry_out, show
-from graphprune.cli.choices import Budgets, Choosing, Reading
+from graphprune.cli.choices import Budgets, Choosing, Constraining, Reading
 from graphprune.cli.console import Talk
 from graphprune.cli.groups import spread
 from graphprune.cli.targets import Targets, beside
@@ -23,6 +24,7 @@ def solve(
     model: opt.ModelFile,
     budgets: Budgets,
     choosing: Choosing,
+    constraining: Constraining,
     reading: Reading,
     output: opt.Output = None,
     plan: Annotated[
@@ -43,9 +45,9 @@ def solve(
     onnxruntime that the result equals the original with the removed channels masked out.
     """
     requests = budgets.requests()
-    options, analysed = choosing.options(), reading.options()
+    options, analysed = replace(choosing.options(), constraints=constraining.constraints()), reading.options()
     targets = Targets(output or beside(model, ".pruned.onnx"), plan or beside(model, ".plan.json"), force, dry_run)
-    targets.check([model])
+    targets.check([path for path in (model, constraining.widths, constraining.start) if path is not None])
 
     from graphprune import api
     from graphprune.report.summary import plan_notes, uncounted_notes

@@ -124,6 +124,33 @@ def test_the_same_request_gives_the_same_bytes(graphprune: Command, model: Path,
         assert (tmp_path / f"0.{suffix}").read_bytes() == (tmp_path / f"1.{suffix}").read_bytes()
 
 
+def test_constraints_on_single_groups(quick: Command, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "widths.yaml").write_text("first: 12\n")
+    constraints = ("--skip", "stem", "--widths", "widths.yaml")
+    done = quick("solve", model, "--flops", "0.3", *constraints)
+    assert done.code == 1, done.out
+    assert "groups that --skip names" in done.err and "given widths (--widths)" in done.err
+    done = quick("solve", model, "--flops", "0.5", *constraints)
+    assert done.code == 0, done.err
+    plan = read_plan(tmp_path / "net.plan.json")
+    assert [len(group.kept) for group in plan.groups] == [16, 12]
+    assert plan.solver.options["constraints"] == {"skip": ["stem"], "widths": {"first": 12}}
+
+
+def test_a_plan_to_start_from(quick: Command, model: Path, tmp_path: Path) -> None:
+    assert quick("solve", model, "--flops", "0.5", "--criterion", "random", "--seed", "3").code == 0
+    done = quick("solve", model, "--flops", "0.3", "--from", "net.plan.json", "-o", "narrow.onnx", "--force")
+    assert done.code == 2 and "is the input" in done.err  # the default place of the plan
+    done = quick(
+        *("solve", model, "--flops", "0.3", "--from", "net.plan.json", "-o", "narrow.onnx", "--plan", "narrow.json")
+    )
+    assert done.code == 0, done.err
+    plans = [read_plan(tmp_path / name) for name in ("net.plan.json", "narrow.json")]
+    for wide, narrow in zip(*(plan.groups for plan in plans), strict=True):
+        assert set(narrow.kept) <= set(wide.kept) or set(narrow.kept) >= set(wide.kept)
+    assert plans[1].budget.after <= plans[1].budget.limit < plans[0].budget.after
+
+
 def test_input_shapes_are_what_costs_are_counted_for(quick: Command, model: Path) -> None:
     flops = {}
     for batch in (1, 3):
@@ -138,6 +165,12 @@ def test_input_shapes_are_what_costs_are_counted_for(quick: Command, model: Path
         (["--flops", "0.0001"], 1, ["cannot reach flops 0.0001", "the smallest reachable is 0.0", "inspect"]),
         (["--flops", "0.3", "--min-keep", "16"], 1, ["cannot reach", "--min-keep"]),
         (["--flops", "0.3", "--round-to", "16"], 1, ["cannot reach", "--round-to"]),
+        (["--flops", "0.3", "--max-prune", "0.2"], 1, ["cannot reach", "at most 20 % off a group (--max-prune)"]),
+        (["--flops", "0.5", "--max-prune", "nan"], 2, ["at most nan"]),
+        (["--flops", "0.5", "--skip", "firts"], 2, ["--skip: 'firts' names no group", "'first'"]),
+        (["--flops", "0.5", "--only", "re:("], 2, ["is not a regular expression"]),
+        (["--flops", "0.5", "--widths", "none.yaml"], 2, ["cannot read the widths file 'none.yaml'"]),
+        (["--flops", "0.5", "--from", "none.json"], 2, ["no plan file at 'none.json'"]),
         (["--flops", "0.5", "--solver", "bisect"], 2, ["unknown solver 'bisect'", "did you mean bisection?"]),
         (["--flops", "0.5", "--criterion", "L1"], 2, ["unknown criterion 'L1'", "did you mean l1?"]),
         (["--flops", "0.5", "--input-shape", "imag=1x3x12x12"], 2, ["'imag'"]),
