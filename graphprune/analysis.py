@@ -88,7 +88,7 @@ class Analysis:
     Attributes
     ----------
     graph : Graph
-        The analysed graph: the file's, with local functions inlined and branches of `If` laid out.
+        The analysed graph: the file's, with local functions inlined and bodies laid out.
     input_shapes : dict of str to tuple of int
     scope, resolution, grouping
         Labels, how they were resolved, and which atom each belongs to.
@@ -127,8 +127,8 @@ class Analysis:
         """Infer shapes; those that static inference cannot tell are taken from one run, and what follows from them."""
         read = self.model.tensors.array
         shapes = infer(self.graph, read, inputs)
-        unknown = unknown_values(self.graph, shapes)
-        if unknown and observe(self.model, self.graph, shapes, unknown):
+        unknown = unknown_values(self.graph, shapes, self.flat.home)
+        if unknown and observe(self.model.replaced(self.flat.restore(self.flat.proto)), self.graph, shapes, unknown):
             return infer(self.graph, read, inputs, shapes)
         return shapes
 
