@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from onnx.reference import ReferenceEvaluator
 
 from graphprune.model.bodies import DOMAIN, ENTRIES
 from graphprune.model.graph import Graph, Node, subgraphs
+from graphprune.model.known import Shapes
 from graphprune.model.turns import LoopNode, loops, unsettled
 
 __all__ = ["LARGEST_VALUE", "Shapes", "evaluate", "fixed_sizes", "infer", "shape_value"]
@@ -41,31 +41,6 @@ _RANDOM = frozenset(
 _BOUNDED = frozenset({"ConstantOfShape", "Expand", "Range", "Tile"})
 _GROWING = frozenset({"CenterCropPad", "Col2Im", "MaxUnpool", "OneHot", "Pad", "Resize", "Upsample"})
 """Operators whose output may be larger than their inputs together because an input says so."""
-
-
-@dataclass
-class Shapes:
-    """What is known of every value for one set of input shapes.
-
-    Attributes
-    ----------
-    dims : dict of str to tuple of int
-        Static shape by value name; values without an entry are unknown.
-    dtypes : dict of str to int
-        `TensorProto` data type by value name.
-    values : dict of str to ndarray
-        Small values that depend on initializers and shapes only.
-    constant : set of str
-        All values that depend on initializers and shapes only, evaluated or not.
-    derived : set of str
-        The part of `constant` that depends on the shape of some value.
-    """
-
-    dims: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    dtypes: dict[str, int] = field(default_factory=dict)
-    values: dict[str, Array] = field(default_factory=dict)
-    constant: set[str] = field(default_factory=set)
-    derived: set[str] = field(default_factory=set)
 
 
 def evaluate(node: Node, inputs: Sequence[Array | None], opsets: Mapping[str, int]) -> list[Array]:

@@ -9,16 +9,13 @@ in this shape; a state that changes its shape from turn to turn is not known.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto
 
 from graphprune.model.bodies import DOMAIN, ENTRIES, LOOPS
 from graphprune.model.graph import Graph, Node
-
-if TYPE_CHECKING:
-    from graphprune.model.shapes import Shapes
+from graphprune.model.known import Shapes
 
 __all__ = ["LoopNode", "loops", "turns_of_nodes", "unsettled"]
 
