@@ -25,6 +25,7 @@ from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.model.observation import observe, unknown_values
 from graphprune.model.scaling import real_values
+from graphprune.model.sequences import spell_out
 from graphprune.model.shapes import Shapes, infer
 
 __all__ = ["Analysis", "Frozen", "Held", "Layer"]
@@ -109,7 +110,7 @@ class Analysis:
         self.model = model
         self.attention = attention
         self.approximate = approximate
-        self.flat = flatten(inline_functions(model.proto))
+        self.flat = flatten(spell_out(inline_functions(model.proto)))
         self.graph = Graph(self.flat.proto)
         self._given = dict(given_shapes or {})
         self.input_shapes = input_shapes(self.graph, self._given)

@@ -308,13 +308,16 @@ class _Forward:
             loop.set_exit(self.graph, self.result)
 
     def _join(self, node: Node) -> None:
-        """Record the shapes of an `If` where its branches do not disagree."""
+        """Record the shapes of an `If` where its condition is known, or its branches do not disagree."""
         count = len(node.outputs)
         dims = self.result.dims
+        condition = self.result.values.get(node.inputs[0])
         for at, name in enumerate(node.outputs):
-            first, second = node.inputs[1 + at], node.inputs[1 + count + at]
+            branches = [node.inputs[1 + at], node.inputs[1 + count + at]]
+            if condition is not None and condition.size == 1:
+                branches = branches[:1] if condition.any() else branches[1:]
             # One branch may be impossible for inputs of this size; what the other gives holds then.
-            known = [branch for branch in (first, second) if branch in dims]
+            known = [branch for branch in branches if branch in dims]
             if known and all(dims[branch] == dims[known[0]] for branch in known):
                 dims[name] = dims[known[0]]
                 self.result.dtypes[name] = self.result.dtypes[known[0]]

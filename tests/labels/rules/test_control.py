@@ -325,6 +325,24 @@ def test_a_loop_that_would_take_no_turn_is_made_to_take_one(given: str, tmp_path
     assert found.effect > 1e-3
 
 
+def test_a_branch_that_is_always_taken_decides_the_shape() -> None:
+    text = """(float[2,1,4] x) => (float[2,4] y) {
+        sizes = Shape (x)
+        middle = Gather <axis = 0> (sizes, one)
+        single = Equal (middle, one)
+        m = If (single) <
+            then_branch = yes () => (float[n,k] a) { a = Squeeze (x, one) },
+            else_branch = no () => (float[n,m,k] b) { b = Identity (x) }
+        >
+        h = MatMul (m, up)
+        r = Relu (h)
+        y = MatMul (r, down)
+    }"""
+    proto = model(text, {"up": (4, 8), "down": (8, 4)}, one=[1])
+    assert groups(analyze(proto)) == {"h": (8, frozenset({"up.1 out", "down.0 in"}))}
+    assert check(proto).effect > 1e-3
+
+
 def test_a_loop_without_end_is_not_waited_for() -> None:
     text = _loop(MLP.format("s", "t"), "many, , x")
     analysis = analyze(model(text, WEIGHTS, many=np.int64(2**62)))
