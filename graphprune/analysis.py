@@ -25,6 +25,7 @@ from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.model.observation import observe, unknown_values
 from graphprune.model.scaling import real_values
+from graphprune.model.sequences import spell_out
 from graphprune.model.shapes import Shapes, infer
 
 __all__ = ["Analysis", "Frozen", "Held", "Layer"]
@@ -88,7 +89,7 @@ class Analysis:
     Attributes
     ----------
     graph : Graph
-        The analysed graph: the file's, with local functions inlined and branches of `If` laid out.
+        The analysed graph: the file's, with local functions inlined and bodies laid out.
     input_shapes : dict of str to tuple of int
     scope, resolution, grouping
         Labels, how they were resolved, and which atom each belongs to.
@@ -109,7 +110,7 @@ class Analysis:
         self.model = model
         self.attention = attention
         self.approximate = approximate
-        self.flat = flatten(inline_functions(model.proto))
+        self.flat = flatten(spell_out(inline_functions(model.proto)))
         self.graph = Graph(self.flat.proto)
         self._given = dict(given_shapes or {})
         self.input_shapes = input_shapes(self.graph, self._given)
@@ -127,8 +128,8 @@ class Analysis:
         """Infer shapes; those that static inference cannot tell are taken from one run, and what follows from them."""
         read = self.model.tensors.array
         shapes = infer(self.graph, read, inputs)
-        unknown = unknown_values(self.graph, shapes)
-        if unknown and observe(self.model, self.graph, shapes, unknown):
+        unknown = unknown_values(self.graph, shapes, self.flat.home)
+        if unknown and observe(self.model.replaced(self.flat.restore(self.flat.proto)), self.graph, shapes, unknown):
             return infer(self.graph, read, inputs, shapes)
         return shapes
 

@@ -75,15 +75,15 @@ def check(model: ModelProto | Analysis, keep: Mask | None = None, *, seed: int =
     """Prune a model (to random halves, if not told) and assert that the result is right in every respect."""
     analysis = analyze(model) if isinstance(model, ModelProto) else model
     keep = halves(analysis, seed) if keep is None else keep
-    pruned = prune(analysis, keep)
-    _assert_valid(pruned, analysis.graph.proto)
+    pruned, whole = prune(analysis, keep), analysis.flat.restore(analysis.flat.proto)
+    _assert_valid(pruned, whole)
     names = _common(analysis, pruned)
     kept = Kept(analysis, keep)
     oracle = build_oracle(analysis, kept.mask)
     feeds = _inputs(analysis, seed)
     expected = run(oracle.model, {**feeds, **oracle.masks}, names)
     found = run(pruned, feeds, names)
-    original = run(analysis.graph.proto, feeds, names)
+    original = run(whole, feeds, names)
     for name in names:
         cut = expected[name]
         for axis, mask in enumerate(kept.masks(analysis.scope.values[name])):

@@ -163,8 +163,10 @@ class Operator:
     def cost(self, rest: Iterable[Labels], inner: Labels, outer: Labels, scale: int = 1) -> None:
         """Count ``scale * len(inner) * len(outer) * prod(len(axis) for axis in rest)`` multiply-adds.
 
-        A second product of the same node is added; its channel axes remain those of the first.
+        A second product of the same node is added; its channel axes remain those of the first. In the body of
+        a loop that is known to take n turns everything counts n times.
         """
+        scale *= int(self.scope.turns[self.node.index])
         live: list[Labels] = []
         for vector in (*rest, inner, outer):
             if vector.live:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from graphprune.labels.operator import Scope
 from graphprune.labels.resolve import Resolution
 from graphprune.labels.space import Reason
+from graphprune.model.bodies import DOMAIN, ENTRIES
 from graphprune.model.graph import Node
 
 __all__ = ["Origin", "Origins"]
@@ -96,6 +97,8 @@ class Origins:
 
     def _made_whole(self, node: Node, size: int) -> Origin | None:
         """Return the reason that a node itself gave for an axis of this length that it reads."""
+        if node.domain == DOMAIN and node.op_type in ENTRIES:
+            return Origin(Reason("control flow", node, "is handed on from turn to turn"), (node,))
         freezes = self._freezes.get(node.index, ())
         if not freezes:
             return None

@@ -8,6 +8,7 @@ from graphprune.labels.operator import Operator, Scope
 from graphprune.labels.registry import is_blind, lookup
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import stay
+from graphprune.model.bodies import DOMAIN
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph, Node
 from graphprune.model.shapes import Shapes
@@ -84,11 +85,12 @@ def _freeze_captured(scope: Scope, node: Node) -> None:
 
 
 def _freeze_boundaries(scope: Scope) -> None:
-    """Keep graph outputs, and constants that a control-flow body reads or that are graph outputs."""
+    """Keep graph outputs, and constants that a control-flow body reads or gives or that are graph outputs."""
     for name in scope.graph.outputs:
         for vector in scope.values.get(name, ()):
             scope.space.freeze(vector, Reason("graph output", None, f"reaches the graph output {name!r}"))
-    for name in (*scope.graph.captured, *scope.graph.outputs):
+    given = [name for node in scope.graph.nodes if node.domain == DOMAIN for name in node.inputs]
+    for name in (*scope.graph.captured, *given, *scope.graph.outputs):
         if name in scope.shapes.constant and name in scope.shapes.dims:
             for vector in scope.weights.get(scope.constants.trace(name).tensor, ()):
                 scope.space.freeze(vector, Reason("captured", None, f"the tensor {name!r} is read as it is"))

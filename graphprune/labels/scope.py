@@ -9,6 +9,7 @@ from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph
 from graphprune.model.scaling import Quantised
 from graphprune.model.shapes import Shapes
+from graphprune.model.turns import turns_of_nodes
 
 __all__ = ["Scope"]
 
@@ -25,6 +26,7 @@ class Scope:
         self.values: dict[str, Axes] = {}
         self.weights: dict[str, Axes] = {}
         self.quantised: dict[str, Quantised] = {}
+        self.turns = turns_of_nodes(graph, shapes)
 
     def weight(self, name: str) -> Axes:
         """Labels of a weight: they belong to the stored tensor, so sharing it couples its users."""

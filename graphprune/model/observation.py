@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto, helper
 
+from graphprune.model.bodies import DOMAIN
 from graphprune.model.graph import Graph, Node, subgraphs
 from graphprune.model.load import Model
 from graphprune.model.sandbox import RESULT, ChildError, limit_memory, run_child
@@ -29,15 +31,22 @@ DATA_DEPENDENT = frozenset({"Compress", "NonMaxSuppression", "NonZero", "StringS
 _TIMEOUT = 300.0
 
 
-def unknown_values(graph: Graph, shapes: Shapes) -> list[str]:
-    """Return values whose shape is not known although it does not depend on data or control flow."""
+def unknown_values(graph: Graph, shapes: Shapes, inside: Container[str] = ()) -> list[str]:
+    """Return values whose shape is not known although it does not depend on data or control flow.
+
+    Parameters
+    ----------
+    inside : container of str
+        Values in bodies of control-flow nodes, which cannot be looked at from outside.
+    """
     unknown: list[str] = []
     opaque: set[str] = set()
     for node in graph.nodes:
-        if _hides(node) or any(name in opaque for name in node.inputs):
+        missing = [name for name in node.outputs if name and name not in shapes.dims]
+        if _hides(node) or (node.domain == DOMAIN and missing) or any(name in opaque for name in node.inputs):
             opaque.update(name for name in node.outputs if name)
         else:
-            unknown.extend(name for name in node.outputs if name and name not in shapes.dims)
+            unknown.extend(name for name in missing if name not in inside)
     # A missing output that nobody reads (the mask of an old Dropout) is not worth a run.
     return unknown if any(name in graph.consumers for name in unknown) else []
 
@@ -49,13 +58,19 @@ def _hides(node: Node) -> bool:
 def observe(model: Model, graph: Graph, shapes: Shapes, names: list[str]) -> bool:
     """Run the model once and add the shapes of these values to `shapes`.
 
+    Parameters
+    ----------
+    model : Model
+        What runs: `graph` with the bodies of control-flow nodes where they belong.
+    graph : Graph
+
     Returns
     -------
     bool
         Whether the run succeeded; where it did not, the values stay unknown and freeze what meets them.
     """
     exposed = ModelProto()
-    exposed.CopyFrom(graph.proto)
+    exposed.CopyFrom(model.proto)
     present = {value.name for value in exposed.graph.output}
     exposed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in present)
     with tempfile.TemporaryDirectory(prefix="graphprune-observe-") as folder:

@@ -9,8 +9,8 @@ onnx; where the whole-graph pass stopped, the pass here continues one node at a 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,10 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from graphprune.model.bodies import DOMAIN
+from graphprune.model.bodies import DOMAIN, ENTRIES
 from graphprune.model.graph import Graph, Node, subgraphs
+from graphprune.model.known import Shapes
+from graphprune.model.turns import LoopNode, loops, unsettled
 
 __all__ = ["LARGEST_VALUE", "Shapes", "evaluate", "fixed_sizes", "infer", "shape_value"]
 
@@ -29,6 +31,9 @@ Read = Callable[[TensorProto], Array]
 LARGEST_VALUE = 1 << 16
 """Values with more elements are never evaluated here: they are weights or masks, not sizes."""
 
+_ROUNDS = 4
+"""Passes in which states of loops are doubted one by one."""
+
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
@@ -36,31 +41,6 @@ _RANDOM = frozenset(
 _BOUNDED = frozenset({"ConstantOfShape", "Expand", "Range", "Tile"})
 _GROWING = frozenset({"CenterCropPad", "Col2Im", "MaxUnpool", "OneHot", "Pad", "Resize", "Upsample"})
 """Operators whose output may be larger than their inputs together because an input says so."""
-
-
-@dataclass
-class Shapes:
-    """What is known of every value for one set of input shapes.
-
-    Attributes
-    ----------
-    dims : dict of str to tuple of int
-        Static shape by value name; values without an entry are unknown.
-    dtypes : dict of str to int
-        `TensorProto` data type by value name.
-    values : dict of str to ndarray
-        Small values that depend on initializers and shapes only.
-    constant : set of str
-        All values that depend on initializers and shapes only, evaluated or not.
-    derived : set of str
-        The part of `constant` that depends on the shape of some value.
-    """
-
-    dims: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    dtypes: dict[str, int] = field(default_factory=dict)
-    values: dict[str, Array] = field(default_factory=dict)
-    constant: set[str] = field(default_factory=set)
-    derived: set[str] = field(default_factory=set)
 
 
 def evaluate(node: Node, inputs: Sequence[Array | None], opsets: Mapping[str, int]) -> list[Array]:
@@ -94,11 +74,25 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
     observed : Shapes, optional
         Shapes and types that are known from a run; they are believed where inference stops.
 
-    Complexity: O(nodes); weights are not touched.
+    Complexity: O(nodes); weights are not touched. Loops whose states change their shape take some more passes.
     """
-    result = Shapes()
     whole = _infer_whole(graph, read, inputs)
     types = {value.name: value.type for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)}
+    believed, found = _believed(graph, inputs, observed), loops(graph)
+    doubtful: set[str] = set()
+    for rounds in itertools.count():
+        result = _start(graph, read, types)
+        _Forward(graph, result, types, believed, _Loops(found, doubtful)).run()
+        more = unsettled(found, result, doubtful, rounds=_ROUNDS - rounds)
+        if not more:
+            break
+        doubtful |= more
+    return result
+
+
+def _start(graph: Graph, read: Read, types: Mapping[str, TypeProto]) -> Shapes:
+    """Return what is known of initializers and inputs."""
+    result = Shapes()
     for name, tensor in graph.initializers.items():
         result.dims[name] = tuple(tensor.dims)
         result.dtypes[name] = tensor.data_type
@@ -107,7 +101,6 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
             result.values[name] = read(tensor)
     for name in graph.inputs:
         _record(result, name, types.get(name))
-    _Forward(graph, result, types, _believed(graph, inputs, observed)).run()
     return result
 
 
@@ -200,11 +193,22 @@ def _copy_light(node: Node, bare: ModelProto) -> None:
     bare.graph.node.append(node.proto)
 
 
+class _Loops:
+    """The loops of a graph by their pseudo-operators, and the states whose shape is in doubt."""
+
+    def __init__(self, found: Sequence[LoopNode], doubtful: set[str]) -> None:
+        self.of = {index: loop for loop in found for index in (loop.entry.index, loop.exit.index)}
+        self.doubtful = doubtful
+
+
 class _Forward:
     """One pass over the nodes: evaluate what is constant, infer what is still unknown."""
 
-    def __init__(self, graph: Graph, result: Shapes, types: dict[str, TypeProto], observed: Shapes) -> None:
+    def __init__(
+        self, graph: Graph, result: Shapes, types: dict[str, TypeProto], observed: Shapes, loops: _Loops
+    ) -> None:
         self.observed = observed
+        self.loops = loops
         self.graph = graph
         self.result = result
         self.types = types
@@ -285,7 +289,7 @@ class _Forward:
             result.dims[node.outputs[0]] = tuple(node.attribute("value").dims)
             result.dtypes[node.outputs[0]] = node.attribute("value").data_type
         if node.domain == DOMAIN:
-            self._join(node)
+            self._control(node)
         elif any(name and name not in result.dims for name in node.outputs):
             self._infer_alone(node)
         for name in node.outputs:
@@ -293,14 +297,27 @@ class _Forward:
                 result.dims[name] = self.observed.dims[name]
                 result.dtypes[name] = self.observed.dtypes.get(name, 0)
 
+    def _control(self, node: Node) -> None:
+        """Record the shapes of what a pseudo-operator makes."""
+        loop = self.loops.of.get(node.index)
+        if loop is None:
+            self._join(node)
+        elif node.op_type in ENTRIES:
+            loop.set_entry(self.result, self.observed, self.loops.doubtful)
+        else:
+            loop.set_exit(self.graph, self.result)
+
     def _join(self, node: Node) -> None:
-        """Record the shapes of an `If` where its branches do not disagree."""
+        """Record the shapes of an `If` where its condition is known, or its branches do not disagree."""
         count = len(node.outputs)
         dims = self.result.dims
+        condition = self.result.values.get(node.inputs[0])
         for at, name in enumerate(node.outputs):
-            first, second = node.inputs[1 + at], node.inputs[1 + count + at]
+            branches = [node.inputs[1 + at], node.inputs[1 + count + at]]
+            if condition is not None and condition.size == 1:
+                branches = branches[:1] if condition.any() else branches[1:]
             # One branch may be impossible for inputs of this size; what the other gives holds then.
-            known = [branch for branch in (first, second) if branch in dims]
+            known = [branch for branch in branches if branch in dims]
             if known and all(dims[branch] == dims[known[0]] for branch in known):
                 dims[name] = dims[known[0]]
                 self.result.dtypes[name] = self.result.dtypes[known[0]]

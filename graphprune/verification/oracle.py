@@ -19,9 +19,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from graphprune.analysis import Analysis
 from graphprune.labels.space import Contraction, Renormalisation
 from graphprune.labels.vector import Labels
-from graphprune.model.bodies import DOMAIN, flatten
+from graphprune.model.bodies import DOMAIN, flatten, owner_name
+from graphprune.model.turns import loops
 
 __all__ = ["DISCRETE", "Oracle", "build_oracle", "discrete_names", "force_branches", "force_inputs", "pruned_branches"]
+
+_ONE = "graphprune.one"
 
 Mask = npt.NDArray[np.bool_]
 BranchPath = dict[str, bool]
@@ -223,7 +226,8 @@ class _Parts:
 def force_branches(model: ModelProto, paths: list[BranchPath]) -> ModelProto:
     """Let extra boolean inputs (`force_inputs`) decide which branch of some `If`s runs, so that each can be compared.
 
-    Without them the condition of the model decides, as before.
+    The first of the two inputs of a `Loop` makes it take at least one turn. Without them the conditions of the
+    model decide, as before.
     """
     owners = {owner for path in paths for owner in path}
     if not owners:
@@ -231,42 +235,80 @@ def force_branches(model: ModelProto, paths: list[BranchPath]) -> ModelProto:
     flat = flatten(model)
     nodes: list[NodeProto] = []
     for node in flat.proto.graph.node:
-        if node.domain == DOMAIN and node.output[0] in owners:
-            to_then, to_else = force_inputs(node.output[0])
-            free, steered = f"{to_then}.free", f"{to_then}.steered"
-            nodes.append(helper.make_node("Not", [to_else], [f"{to_else}.not"]))
-            nodes.append(helper.make_node("And", [node.input[0], f"{to_else}.not"], [free]))
-            nodes.append(helper.make_node("Or", [free, to_then], [steered]))
-            node.input[0] = steered
+        owner = owner_name(node.output) if node.domain == DOMAIN else ""
+        if owner in owners:
+            nodes.extend(_steer_loop(node, owner) if node.op_type == "Loop" else _steer_if(node, owner))
         nodes.append(NodeProto.FromString(node.SerializeToString()))
     flat.proto.graph.ClearField("node")
     flat.proto.graph.node.extend(nodes)
+    flat.proto.graph.initializer.append(numpy_helper.from_array(np.asarray(1, dtype=np.int64), _ONE))
     result = flat.restore(flat.proto)
     for name in sorted(name for owner in owners for name in force_inputs(owner)):
         result.graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, []))
     return result
 
 
+def _steer_if(node: NodeProto, owner: str) -> list[NodeProto]:
+    """Let the forcing inputs decide for one branch; returns the nodes that are needed in front."""
+    to_then, to_else = force_inputs(owner)
+    free, steered = f"{to_then}.free", f"{to_then}.steered"
+    condition, node.input[0] = node.input[0], steered
+    return [
+        helper.make_node("Not", [to_else], [f"{to_else}.not"]),
+        helper.make_node("And", [condition, f"{to_else}.not"], [free]),
+        helper.make_node("Or", [free, to_then], [steered]),
+    ]
+
+
+def _steer_loop(node: NodeProto, owner: str) -> list[NodeProto]:
+    """Let the first forcing input make a loop take a turn; returns the nodes that are needed in front."""
+    forced, _ = force_inputs(owner)
+    given = next(attribute.i for attribute in node.attribute if attribute.name == "given")
+    nodes: list[NodeProto] = []
+    if given > 0 and node.input[0]:
+        nodes.append(helper.make_node("Less", [node.input[0], _ONE], [f"{forced}.none"]))
+        nodes.append(helper.make_node("And", [f"{forced}.none", forced], [f"{forced}.one"]))
+        nodes.append(helper.make_node("Where", [f"{forced}.one", _ONE, node.input[0]], [f"{forced}.limit"]))
+        node.input[0] = f"{forced}.limit"
+    if given > 1 and node.input[1]:
+        nodes.append(helper.make_node("Or", [node.input[1], forced], [f"{forced}.begins"]))
+        node.input[1] = f"{forced}.begins"
+    return nodes
+
+
 def force_inputs(owner: str) -> tuple[str, str]:
-    """Return the names of the inputs that force the `If` with this first output to its then or else branch."""
+    """Return the names of the inputs that force the `If` with this first output to its then or else branch.
+
+    The first one forces a `Loop` into its first turn.
+    """
     return f"graphprune.then.{owner}", f"graphprune.else.{owner}"
 
 
 def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[BranchPath]:
-    """Return the ways into all branches in which something is removed: the branch to take at each `If` on the way."""
+    """Return the ways into all bodies in which something is removed.
+
+    A way says which branch to take at each `If`, and that a `Loop` takes a turn where that is not certain.
+    """
     touched: set[int] = set()
     for name, axes in analysis.scope.values.items():
         if name in analysis.flat.home and not all(mask(labels).all() for labels in axes):
             touched.add(analysis.flat.home[name])
+    certain = {
+        owner_name(loop.exit.outputs)
+        for loop in loops(analysis.graph)
+        if loop.exit.op_type == "Scan" or loop.turns(analysis.graph, analysis.shapes)
+    }
     paths: list[BranchPath] = []
     for number in sorted(touched):
         path: BranchPath = {}
         place = number
         while place:
             body = analysis.flat.bodies[place - 1]
-            path[body.owner] = body.attribute.name == "then_branch"
-            place = analysis.flat.home.get(body.owner, 0)
-        paths.append(path)
+            if body.owner not in certain:
+                path[body.owner] = body.attribute.name in ("then_branch", "body")
+            place = analysis.flat.around(place)
+        if path not in paths:
+            paths.append(path)
     return [path for path in paths if not any(path.items() < other.items() for other in paths)]
 
 

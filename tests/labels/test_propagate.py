@@ -69,9 +69,9 @@ def test_loops_freeze_what_goes_in(inner: str) -> None:
     assert verify_pruned(analysis, analysis.model.replaced(prune(analysis, keep)), keep).status == "verified"
 
 
-def test_a_weight_that_a_loop_reads_stays_whole() -> None:
+def test_a_weight_that_a_loop_computes_with_is_computed_beforehand_where_it_changes() -> None:
     proto = model(
-        """(float[2,3] x) => (float[] y) {
+        """(float[2,3] x) => (float[2,2] y) {
             h = MatMul (x, first)
             r = Relu (h)
             m = MatMul (r, last)
@@ -84,6 +84,21 @@ def test_a_weight_that_a_loop_reads_stays_whole() -> None:
         {"first": (3, 8), "last": (8, 2)},
         three=np.int64(3),
     )
+    assert groups(analyze(proto)) == {"h": (8, frozenset({"first.1 out", "last.0 in"}))}
+    assert check(proto).effect > 1e-3
+
+
+def test_a_weight_that_a_body_reads_which_is_not_followed_stays_whole() -> None:
+    """Bodies of `SequenceMap` are not laid out."""
+    text = """(float[2,3] x) => (float[2,2] y, float[2,8] z) {
+        h = MatMul (x, first)
+        r = Relu (h)
+        y = MatMul (r, last)
+        s = SequenceConstruct (x)
+        q = SequenceMap (s) <body = step (float[2,3] e) => (float[2,8] t) { t = MatMul (e, first) }>
+        z = SequenceAt (q, zero)
+    }"""
+    proto = model(text, {"first": (3, 8), "last": (8, 2)}, zero=np.int64(0))
     assert analyze(proto).groups == ()
 
 
