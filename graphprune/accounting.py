@@ -71,6 +71,8 @@ class Accounts:
         Counted nodes, in graph order.
     shared : frozenset of str
         Stored tensors whose readers keep different slices.
+    stored : frozenset of str
+        Stored tensors that are counted as such: all but those that fall when a computed constant is stored.
     """
 
     def __init__(self, scope: Scope, grouping: Grouping) -> None:
@@ -83,6 +85,7 @@ class Accounts:
             self._uses.setdefault(use.node.index, []).append(use)
         self._tensors = self._collect()
         self.shared = frozenset(name for name, stored in self._tensors.items() if len(stored.ways) > 1)
+        self.stored = frozenset(name for name, _ in self._stored()) - self._absorbed
         self.layers = tuple(self._layer(cost) for cost in scope.space.costs)
 
     def model(self) -> CostModel:
@@ -148,9 +151,9 @@ class Accounts:
             tensors[name] = _Stored(prod(tensor.dims), count_bits(tensor), counted)
         roots = {use.tensor: scope.constants.trace(use.tensor) for use in scope.space.uses}
         folded = [name for name in dict.fromkeys(root.tensor for root in roots.values()) if name not in tensors]
-        for source in scope.constants.absorbed(folded):
-            if source in tensors:
-                tensors[source] = _Stored(0, 0, tensors[source].is_float)
+        self._absorbed = frozenset(scope.constants.absorbed(folded)) & tensors.keys()
+        for source in self._absorbed:
+            tensors[source] = _Stored(0, 0, tensors[source].is_float)
         tensors.update((name, self._folded(name)) for name in folded)
         for use in scope.space.uses:
             root = roots[use.tensor]

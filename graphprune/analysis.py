@@ -97,6 +97,8 @@ class Analysis:
     cost : CostModel
     layers : tuple of Layer
         Counted nodes, in graph order.
+    shared, stored : frozenset of str
+        Stored tensors whose readers keep different slices, and all whose bytes are counted.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class Analysis:
         self.resolution = resolve(self.scope.space, attention)
         self.grouping: Grouping = form_groups(self.scope, self.resolution)
         accounts = Accounts(self.scope, self.grouping)
+        self.shared, self.stored = accounts.shared, accounts.stored
         self.groups: tuple[Group, ...] = describe(self.scope, self.grouping, accounts.shared)
         self.cost = accounts.model()
         self.layers = accounts.layers

@@ -19,7 +19,7 @@ from scipy.sparse import csc_array, csr_array
 
 from graphprune.errors import InternalError
 
-__all__ = ["CostModel", "Length", "Polynomial", "Sum", "Term"]
+__all__ = ["CostModel", "Length", "Polynomial", "Products", "Sum", "Term", "coefficients"]
 
 Widths = npt.NDArray[np.int64]
 
@@ -85,7 +85,7 @@ class Polynomial:
         self._scale: npt.NDArray[Any] = np.array([term.scale for term in live], dtype=dtype)
         self._parts: npt.NDArray[Any] = np.array([term.parts for term in live], dtype=dtype)
         self._base = np.array([length.constant for length in lengths], dtype=np.int64)
-        self._matrix = _matrix(lengths, len(sizes))
+        self._matrix = coefficients(lengths, len(sizes))
         self._columns = csc_array(self._matrix)
 
     def lengths(self, widths: Widths) -> npt.NDArray[np.int64]:
@@ -114,6 +114,33 @@ class Polynomial:
         return int((scale * old.prod(axis=1) // parts - scale * new.prod(axis=1) // parts).sum())
 
 
+class Products:
+    """The values of several terms, one each.
+
+    Parameters
+    ----------
+    terms : sequence of Term
+        Whose values fit into 64 bits.
+    groups : int
+        Number of widths.
+    """
+
+    def __init__(self, terms: Sequence[Term], groups: int) -> None:
+        factors = max((len(term.lengths) for term in terms), default=0)
+        lengths = [length for term in terms for length in (*term.lengths, *[_ONE] * (factors - len(term.lengths)))]
+        self._shape = (len(terms), factors)
+        self._scale = np.array([term.scale for term in terms], dtype=np.int64)
+        self._parts = np.array([term.parts for term in terms], dtype=np.int64)
+        self._base = np.array([length.constant for length in lengths], dtype=np.int64)
+        self._matrix = coefficients(lengths, groups)
+
+    def __call__(self, widths: Widths) -> Widths:
+        """Return the values at these widths, shape (terms,)."""
+        lengths = np.asarray(self._base + self._matrix @ widths, dtype=np.int64).reshape(self._shape)
+        values: Widths = -(-self._scale * lengths.prod(axis=1) // self._parts)
+        return values
+
+
 class Sum:
     """The same as `Polynomial` for a term or two, without its preparation."""
 
@@ -132,8 +159,8 @@ def _fixed(term: Term) -> bool:
 _ONE = Length.fixed(1)
 
 
-def _matrix(lengths: Sequence[Length], groups: int) -> Any:
-    """Coefficients of the widths in each length, shape (lengths, groups)."""
+def coefficients(lengths: Sequence[Length], groups: int) -> Any:
+    """Return the coefficients of the widths in each length, a sparse matrix of shape (lengths, groups)."""
     counts = [len(length.groups) for length in lengths]
     rows = np.repeat(np.arange(len(lengths)), counts)
     empty = [np.zeros(0, dtype=np.int64)]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from graphprune.cli.targets import Targets
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
-    from graphprune.report.bench import Timing
+    from graphprune.latency.bench import Timing
     from graphprune.report.summary import Summary
 
 __all__ = ["Job", "carry_out", "show"]
@@ -111,7 +111,7 @@ def _files(job: Job) -> dict[str, str | None]:
 def _timing(job: Job, pruned: Model, talk: Talk) -> Timing | None:
     """Time both models; where that is impossible say so, since the work itself is done."""
     from graphprune.errors import UnsupportedModelError
-    from graphprune.report.bench import paired_timing
+    from graphprune.latency.bench import paired_timing
 
     original = job.analysis.model
     try:

@@ -25,7 +25,7 @@ from graphprune.model.load import Model
 from graphprune.model.survey import survey
 from graphprune.model.tensors import TensorStore, count_bytes, is_external
 
-__all__ = ["INLINE_LIMIT", "KEPT_OUTSIDE", "save", "write_bytes_atomically"]
+__all__ = ["ALIGNMENT", "INLINE_LIMIT", "KEPT_OUTSIDE", "file_bytes", "save", "write_bytes_atomically"]
 
 INLINE_LIMIT: Final = 1_900_000_000
 """Bytes of weights up to which a model is written as one file; protobuf ends at 2 GiB."""
@@ -34,8 +34,8 @@ KEPT_OUTSIDE: Final = 1 << 28
 """The same for weights that come from a data file: more would fill the memory for no gain."""
 
 _SMALLEST_OUTSIDE: Final = 1024
-# Tensors start on a memory page, so that runtimes can map them.
-_ALIGNMENT: Final = 4096
+ALIGNMENT: Final = 4096
+"""Bytes at a multiple of which tensors start in a data file: a memory page, so that runtimes can map them."""
 
 
 def write_bytes_atomically(data: bytes, path: Path, *, force: bool) -> None:
@@ -94,6 +94,14 @@ def save(model: Model, path: str | Path, *, force: bool = False, inline_limit: i
                 pending.fill([data])
                 pending.commit()
     return path
+
+
+def file_bytes(model: Model) -> int:
+    """Return the bytes of a model's files, data files included; of one in memory, what its parts take."""
+    if model.path is not None:
+        return model.path.stat().st_size + sum(file.size for file in model.tensors.files.values())
+    outside = [entry.tensor for entry in survey(model.proto).tensors if is_external(entry.tensor)]
+    return int(model.proto.ByteSize()) + sum(map(count_bytes, outside))
 
 
 def _inputs(model: Model) -> list[Path]:
@@ -176,7 +184,7 @@ def _lay_out(model: Model, proto: onnx.ModelProto) -> tuple[list[onnx.TensorProt
         tensor, size = entry.tensor, count_bytes(entry.tensor)
         stored = is_external(tensor) or tensor.HasField("raw_data")
         if stored and entry.node is None and size >= _SMALLEST_OUTSIDE:
-            offset = -(-end // _ALIGNMENT) * _ALIGNMENT
+            offset = -(-end // ALIGNMENT) * ALIGNMENT
             content.sources.append(source.tensor)
             content.offsets.append(offset)
             outside.append(tensor)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
-    from graphprune.report.bench import Timing
+    from graphprune.latency.bench import Timing
     from graphprune.verification.verify import Verification
 
 __all__ = ["Summary", "Total", "count_totals", "plan_json", "plan_notes", "summary_json", "uncounted_notes"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from graphprune.plan.schema import Budget, GroupPlan, LayerPlan, Plan
-    from graphprune.report.bench import Timing
+    from graphprune.latency.bench import Timing
     from graphprune.report.summary import Summary, Total
     from graphprune.verification.verify import Verification
 

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graphprune.errors import UnsupportedModelError
-from graphprune.report import bench
-from graphprune.report.bench import paired_timing
+from graphprune.latency import bench
+from graphprune.latency.bench import paired_timing
 
 if TYPE_CHECKING:
     from pathlib import Path
