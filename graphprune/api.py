@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from graphprune.analysis import Analysis
-from graphprune.errors import PlanError, VerificationError, quote
+from graphprune.errors import InternalError, PlanError, VerificationError, quote
 from graphprune.fidelity.check import check_fidelity
 from graphprune.labels.resolve import Attention
 from graphprune.model import write
@@ -138,9 +138,16 @@ def solve(
         If an option has no meaning.
     BudgetUnreachableError, NothingToPruneError
         If the model cannot be made as small.
+    UnsupportedModelError
+        If a latency is limited and onnxruntime cannot run the model.
     """
     requests = (budget,) if isinstance(budget, BudgetRequest) else tuple(budget)
-    return make_plan(_analysis(model), requests, options or SolveOptions())
+    analysis, options = _analysis(model), options or SolveOptions()
+    if any(request.metric == "latency" for request in requests):
+        from graphprune.tuning import make_measured_plan  # with onnxruntime, which nothing else here needs
+
+        return make_measured_plan(analysis, requests, options)
+    return make_plan(analysis, requests, options)
 
 
 def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Reconciled:
@@ -166,11 +173,24 @@ def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> R
     if plan.model.sha256 != found.sha256:
         _check_model(plan, analysis.model, rebind=rebind)
         notes = (f"the plan was made for another file of the same structure, {quote(plan.model.name)}",)
-        plan = replace(plan, model=found)
+        plan = _rebased(replace(plan, model=found), analysis)
     elif replace(plan.model, name=found.name) != found:
         raise PlanError("the plan's facts about its model are not those of the model", hint="edit only `kept`")
-    result = _reconcile(plan, analysis.groups, lambda widths: count_costs(analysis, widths))
+    metrics = [budget.metric for budget in plan.budgets]
+    result = _reconcile(plan, analysis.groups, lambda widths: count_costs(analysis, widths, metrics))
     return Reconciled(result.plan, notes + result.notes)
+
+
+def _rebased(plan: Plan, analysis: Analysis) -> Plan:
+    """Return a plan with the file size of another model: names and what else is in a file differ between exports."""
+    costs = count_costs(analysis, [len(group.kept) for group in plan.groups], ("size",))
+    first, *further = (
+        replace(on := costs.on(budget), limit=BudgetRequest(on.metric, on.target).limit(on.before))
+        if budget.metric == "size"
+        else budget
+        for budget in plan.budgets
+    )
+    return replace(plan, budget=first, further=tuple(further))
 
 
 def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model:
@@ -207,7 +227,18 @@ def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model
     proto = prune(analysis, keep_mask(analysis, plan))
     put_marks(proto, marks(analysis, plan))
     check_fidelity(analysis, proto, plan)
-    return analysis.model.replaced(proto)
+    pruned = analysis.model.replaced(proto)
+    _check_size(pruned, plan)
+    return pruned
+
+
+def _check_size(pruned: Model, plan: Plan) -> None:
+    """Hold what the plan says of the written size against what is going to be written."""
+    for budget in plan.budgets:
+        if budget.metric == "size" and write.file_bytes(pruned) > budget.after:
+            raise InternalError(
+                f"the pruned model takes {write.file_bytes(pruned)} bytes, more than the {budget.after} of the plan"
+            )
 
 
 def normalize(model: Model | Analysis) -> Model:

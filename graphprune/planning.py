@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from graphprune.constraints import Constraints
 from graphprune.constraints.bounds import Bounds, WidthRules
 from graphprune.constraints.reach import held_by, unreachable
 from graphprune.constraints.start import kept_by, ranked, solve_from
-from graphprune.errors import NothingToPruneError, UsageError, quote
+from graphprune.costs.metrics import COUNTED, cost_of, growing
+from graphprune.errors import InternalError, NothingToPruneError, UsageError, quote
+from graphprune.latency.efficiency import efficiency
 from graphprune.model.finite import check_finite
 from graphprune.plan.check import Costs, group_plan
 from graphprune.plan.schema import Budget, LayerPlan, Plan, PlanModel, SolverRecord
@@ -27,18 +29,20 @@ from graphprune.plan.structure import structure_digest
 from graphprune.solvers import criteria, widths
 from graphprune.solvers.criteria import Aggregate
 from graphprune.solvers.filters import coupled_filters
+from graphprune.solvers.levels import rule_for
 from graphprune.solvers.problem import Limit, Problem
 from graphprune.solvers.registry import Setting, chosen
 from graphprune.solvers.saliency import importance, select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
 
     from graphprune.analysis import Analysis
+    from graphprune.latency.cost import LatencyCost
     from graphprune.plan.budget import BudgetRequest
-    from graphprune.solvers.problem import Solution
+    from graphprune.solvers.problem import Cost, Solution
     from graphprune.solvers.saliency import Scores
 
 __all__ = ["SolveOptions", "count_costs", "describe_model", "make_plan", "make_problem"]
@@ -54,8 +58,9 @@ class SolveOptions:
         How widths are chosen: a name in :mod:`graphprune.solvers.widths`.
     criterion : str
         How important a channel is: a name in :mod:`graphprune.solvers.criteria`.
-    round_to : int or "auto"
-        Widths are multiples of this number of channels; 1 switches alignment off.
+    round_to : int or str
+        Widths are multiples of this number of channels, 1 switches alignment off; or what a kind of machine likes: a
+        rule of :mod:`graphprune.solvers.levels`, "auto" for that of this machine.
     min_keep : int
         The fewest channels that a group keeps; a narrower group stays whole.
     seed : int
@@ -66,22 +71,27 @@ class SolveOptions:
         Settings that a solver or criterion has of its own, by name.
     constraints : Constraints
         What may become of single groups.
+    threads : int
+        With how many threads of onnxruntime a latency is measured.
     """
 
     solver: str = "bisection"
     criterion: str = "bn-scale"
-    round_to: int | Literal["auto"] = "auto"
+    round_to: int | str = "auto"
     min_keep: int = 1
     seed: int = 0
     aggregate: Aggregate = ""
     settings: Mapping[str, Setting] = field(default_factory=dict)
     constraints: Constraints = field(default_factory=Constraints)
+    threads: int = 1
 
     def __post_init__(self) -> None:
         if self.min_keep < 1:
             raise UsageError(f"a group keeps at least one channel, min_keep is {self.min_keep}")
         if self.seed < 0:
             raise UsageError(f"the seed is {self.seed}, but must not be negative")
+        if self.threads < 1:
+            raise UsageError(f"a latency is measured with at least one thread, threads is {self.threads}")
         if self.aggregate not in get_args(Aggregate):
             known = ", ".join(name for name in get_args(Aggregate) if name)
             raise UsageError(f"scores of members cannot be aggregated by {quote(self.aggregate)}: there are {known}")
@@ -92,8 +102,22 @@ class SolveOptions:
         return WidthRules(self.round_to, self.min_keep, self.constraints)
 
 
-def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> Plan:
+def make_plan(
+    analysis: Analysis,
+    requests: Sequence[BudgetRequest],
+    options: SolveOptions,
+    latency: LatencyCost | None = None,
+) -> Plan:
     """Choose what to remove so that all budgets hold and no further step of any group fits into them.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    requests : sequence of BudgetRequest
+        The first one leads.
+    options : SolveOptions
+    latency : LatencyCost, optional
+        What was measured, where a request limits the latency.
 
     Raises
     ------
@@ -110,7 +134,9 @@ def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: So
     """
     score, solve = criteria.get(options.criterion), widths.get(options.solver)
     for_solver, for_criterion = chosen(options.settings, solve, score)
-    limits = _limits(analysis, requests)
+    options = replace(options, round_to=rule_for(options.round_to))
+    limited = _limits(analysis, requests, latency)
+    limits = tuple(limit for limit, _ in limited)
     # A channel with NaN in it would look like the most important or the least important one, by chance.
     check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
     material = criteria.Material(analysis.groups, analysis.read, options.seed, options.aggregate)
@@ -119,10 +145,11 @@ def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: So
     if not problem.fits(problem.narrowest):
         raise unreachable(analysis, problem, requests, options.rules)
     solution = _solution(analysis, problem, partial(solve, **for_solver), options)
-    counted = count_costs(analysis, solution.widths)
     budget, *further = (
-        counted.on(Budget(request.metric, request.target, limit.limit, before=0, after=0))
-        for request, limit in zip(requests, limits, strict=True)
+        Budget(
+            request.metric, request.target, limit.limit, before, _cost(analysis, limit.metric, latency)(solution.widths)
+        )
+        for request, (limit, before) in zip(requests, limited, strict=True)
     )
     return Plan(
         model=describe_model(analysis),
@@ -138,35 +165,50 @@ def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: So
             group_plan(group, atoms.tolist())
             for group, atoms in zip(analysis.groups, _kept(problem, solution), strict=True)
         ),
-        layers=counted.layers,
+        layers=_layers(analysis, solution.widths),
         further=tuple(further),
     )
 
 
-def count_costs(analysis: Analysis, atoms: Sequence[int] | npt.NDArray[np.int64]) -> Costs:
-    """Return what the model costs before and after, in all and by layer, with so many atoms kept per group."""
-    cost, after = analysis.cost, np.asarray(atoms, dtype=np.int64)
-    totals = {name: (cost.metric(name)(cost.sizes), cost.metric(name)(after)) for name in ("flops", "params", "size")}
-    return Costs(totals, _layers(analysis, after))
+def count_costs(
+    analysis: Analysis, atoms: Sequence[int] | npt.NDArray[np.int64], metrics: Iterable[str] = ("flops", "params")
+) -> Costs:
+    """Return what the model costs before and after, in all and by layer, with so many atoms kept per group.
+
+    Metrics that cannot be counted are left out.
+    """
+    sizes, after = analysis.cost.sizes, np.asarray(atoms, dtype=np.int64)
+    costs = {metric: cost_of(analysis, metric) for metric in metrics if metric in COUNTED}
+    return Costs({name: (cost(sizes), cost(after)) for name, cost in costs.items()}, _layers(analysis, after))
 
 
-def _limits(analysis: Analysis, requests: Sequence[BudgetRequest]) -> tuple[Limit, ...]:
-    """Return what the requests limit."""
+def _limits(
+    analysis: Analysis, requests: Sequence[BudgetRequest], latency: LatencyCost | None
+) -> tuple[tuple[Limit, int], ...]:
+    """Return what the requests limit, and what the model costs now."""
     metrics = [request.metric for request in requests]
     for metric in metrics:
         if metrics.count(metric) > 1:
             raise UsageError(f"two budgets are given for {metric}", hint="give one for each metric")
     limits = []
     for request in requests:
-        cost = analysis.cost.metric(request.metric)
+        cost = _cost(analysis, request.metric, latency)
         before = cost(analysis.cost.sizes)
         limit = request.limit(before)
         if request.target != 1 and not (analysis.groups and before):
             nothing = f"the model has no {request.metric} to save"
             what = nothing if analysis.groups else "no channel of this model may be removed"
             raise NothingToPruneError(what, hint=held_by(analysis))
-        limits.append(Limit(request.metric, cost, limit))
+        limits.append((Limit(request.metric, growing(cost), limit), before))
     return tuple(limits)
+
+
+def _cost(analysis: Analysis, metric: str, latency: LatencyCost | None) -> Cost:
+    if metric != "latency":
+        return cost_of(analysis, metric)
+    if latency is None:
+        raise InternalError("a latency has to be measured before it can be limited")
+    return latency
 
 
 def make_problem(
@@ -174,6 +216,7 @@ def make_problem(
 ) -> tuple[Problem, bool]:
     """Return the problem to solve, and whether its levels were relaxed to reach the budgets."""
     bounds, start = Bounds(analysis, options.rules), options.constraints.start
+    limits = _exact_at_full_width(limits, analysis, bounds.levels())
     for relaxed in (False, True):
         problem = Problem(
             groups=tuple(group.id for group in analysis.groups),
@@ -185,10 +228,24 @@ def make_problem(
             seed=options.seed,
             filters=lambda index: coupled_filters(analysis.groups[index], analysis.read),
             comparable=scores.comparable,
+            efficiency=efficiency(analysis) if isinstance(options.round_to, str) else None,
         )
         if problem.fits(problem.narrowest):
             break
     return problem, relaxed
+
+
+def _exact_at_full_width(
+    limits: tuple[Limit, ...], analysis: Analysis, levels: tuple[npt.NDArray[np.int64], ...]
+) -> tuple[Limit, ...]:
+    """Let every cost be that of the original at full width, if all limits allow that.
+
+    The written size of a pruned model is bounded from above, which would not let the model stay as it is.
+    """
+    sizes = analysis.cost.sizes
+    allowed = all(own[-1] == size for own, size in zip(levels, sizes, strict=True))
+    exact = [replace(limit, cost=growing(limit.cost, whole=True)) for limit in limits]
+    return tuple(exact) if allowed and all(limit.cost(sizes) <= limit.limit for limit in exact) else limits
 
 
 def _solution(

@@ -10,37 +10,100 @@ Fewer FLOPs are not less time. Measured in onnxruntime 1.31 on an AVX-512 CPU wi
 - A grouped convolution stays blocked only where each of its groups has a multiple of 16 channels, so whole groups
   go; a depthwise convolution wants a multiple of 4.
 
-Other processors and runtimes have other steps (8 on AVX2, 8 or 32 on tensor cores). So alignment is part of the
-problem that a solver is given, never a rounding of its answer.
+Other processors and runtimes have other steps, so there is a rule for each of them (`RULES`). "auto" is the rule of
+this machine's processor (`machine_rule`); a plan records its name, with which the same plan comes out elsewhere.
+Alignment is part of the problem that a solver is given, never a rounding of its answer.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
-from typing import TYPE_CHECKING, Literal
+import platform
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 
-from graphprune.errors import InternalError, UsageError
+from graphprune.errors import InternalError, UsageError, quote
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
+__all__ = ["AUTO", "RULES", "Rule", "levels", "machine_rule", "rule_for"]
 
-__all__ = ["levels"]
-
-_WIDE, _MIDDLE = 128, 32  # channels from which a coarse step of 16, of 8, still leaves enough choice
+AUTO = "auto"
 _FINE_STEPS = (8, 4)
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What widths the kernels of a kind of machine like.
+
+    Attributes
+    ----------
+    block : int
+        Channels that a kernel works on at once: a block that is begun takes as long as a whole one.
+    fine : int
+        Channels of which a width must be a multiple to be run by such kernels at all.
+    """
+
+    block: int
+    fine: int
+
+    def step(self, channels: int) -> int:
+        """Return the step of a group with so many channels: whole blocks if there are at least four of them."""
+        return self.block if channels >= 4 * self.block else max(8 if channels >= 32 else 4, self.fine)
+
+
+RULES = {
+    "avx512": Rule(block=16, fine=4),  # onnxruntime on x86 with AVX-512F
+    "avx2": Rule(block=8, fine=4),  # onnxruntime on other x86
+    "neon": Rule(block=16, fine=4),  # onnxruntime on 64-bit ARM
+    "cuda": Rule(block=8, fine=8),  # tensor cores at 16 bits
+}
+"""By name; "auto" chooses among those for processors."""
+
+
+@cache
+def machine_rule() -> str:
+    """Return the name of the rule for this machine's processor; of an unknown one that with the largest blocks."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return "neon"
+    for module in ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath"):
+        try:
+            features = importlib.import_module(module).__cpu_features__
+        except (ImportError, AttributeError):
+            continue
+        return "avx512" if features.get("AVX512F", True) else "avx2"
+    return "avx512"
+
+
+def rule_for(round_to: int | str) -> int | str:
+    """Return a number or the name of a rule for what ``--round-to`` may be.
+
+    Raises
+    ------
+    UsageError
+        If it is no positive number, "auto" or the name of a rule.
+    """
+    if round_to == AUTO:
+        return machine_rule()
+    if isinstance(round_to, str) and round_to not in RULES:
+        known = ", ".join((AUTO, *RULES))
+        raise UsageError(f"widths cannot be rounded to {quote(round_to)}: give a positive number, or one of {known}")
+    if not isinstance(round_to, str) and round_to < 1:
+        raise UsageError(f"widths can be rounded to a positive number or 'auto', got {round_to}")
+    return round_to
+
+
 def levels(
-    size: int, channels: int, round_to: int | Literal["auto"], minimum: int = 1, relaxed: bool = False
+    size: int, channels: int, round_to: int | str, minimum: int = 1, relaxed: bool = False
 ) -> npt.NDArray[np.int64]:
     """Return the widths that a group may take, in atoms; a width of ``n`` atoms is ``n * channels`` channels.
 
-    With a number, channels come in multiples of it. With "auto" they come in multiples of 16 in a group of 128
-    channels or more, of 8 from 32 on, of 4 below that, and one by one in a group of fewer than 4; below the first
-    multiple of a step the finer steps 8 and 4 go on, so that narrow widths stay reachable. The full size is always
-    allowed.
+    With a number, channels come in multiples of it. With a rule they come in whole blocks in a group of four blocks or
+    more, in multiples of 8 from 32 channels on, of 4 below that (or of the least that the rule knows), and one by one
+    in a group of fewer than 4; below the first multiple of a step the finer steps 8 and 4 go on, so that narrow widths
+    stay reachable. The full size is always allowed.
 
     Parameters
     ----------
@@ -48,11 +111,12 @@ def levels(
         Full width in atoms.
     channels : int
         Channels per atom.
-    round_to : int or "auto"
+    round_to : int or str
+        A number, the name of a rule, or "auto".
     minimum : int
         The fewest atoms to keep, at most `size`.
     relaxed : bool
-        With "auto", also allow every width below the narrowest aligned one, for budgets that aligned widths cannot
+        With a rule, also allow every width below the narrowest aligned one, for budgets that aligned widths cannot
         reach. A number is the user's word and never relaxed.
 
     Returns
@@ -62,7 +126,7 @@ def levels(
     Raises
     ------
     UsageError
-        When `round_to` is neither a positive number nor "auto".
+        When `round_to` is neither a positive number nor a rule.
     InternalError
         When `size`, `channels` or `minimum` is not positive, or `minimum` exceeds `size`.
 
@@ -70,21 +134,20 @@ def levels(
     --------
     >>> levels(64, 1, 16).tolist()
     [16, 32, 48, 64]
-    >>> levels(36, 1, "auto").tolist()
+    >>> levels(36, 1, "avx512").tolist()
     [4, 8, 16, 24, 32, 36]
-    >>> levels(4, 1, "auto", relaxed=True).tolist()
+    >>> levels(4, 1, "avx512", relaxed=True).tolist()
     [1, 2, 3, 4]
     """
     if not 1 <= minimum <= size or channels < 1:
         raise InternalError(f"no widths for {size} atoms of {channels} channels with a minimum of {minimum}")
-    if round_to == "auto":
-        aligned = _automatic(size, channels)
-    elif round_to >= 1:
-        aligned = _multiples(size, channels, round_to)
+    rule = rule_for(round_to)
+    if not isinstance(rule, str):
+        aligned = _multiples(size, channels, rule)
     else:
-        raise UsageError(f"widths can be rounded to a positive number or 'auto', got {round_to}")
-    if relaxed and round_to == "auto":
-        aligned = np.union1d(np.arange(1, aligned[0], dtype=np.int64), aligned)
+        aligned = _ruled(size, channels, RULES[rule])
+        if relaxed:
+            aligned = np.union1d(np.arange(1, aligned[0], dtype=np.int64), aligned)
     return aligned[aligned >= minimum]
 
 
@@ -94,11 +157,11 @@ def _multiples(size: int, channels: int, step: int) -> npt.NDArray[np.int64]:
     return np.union1d(np.arange(atoms, size + 1, atoms, dtype=np.int64), np.array([size], dtype=np.int64))
 
 
-def _automatic(size: int, channels: int) -> npt.NDArray[np.int64]:
+def _ruled(size: int, channels: int, rule: Rule) -> npt.NDArray[np.int64]:
     total = size * channels
     if total < _FINE_STEPS[-1]:
         return np.arange(1, size + 1, dtype=np.int64)
-    coarse = 16 if total >= _WIDE else 8 if total >= _MIDDLE else 4
+    coarse = rule.step(total)
     allowed = _multiples(size, channels, coarse)
     for step in _FINE_STEPS:
         if step < coarse:

@@ -78,6 +78,9 @@ class Problem:
         read before it is called.
     comparable : bool
         Whether scores of different groups may be compared as they are.
+    efficiency : ndarray of float64, shape (groups,), optional
+        FLOPs that the channels of each group cost for the time that they take, relative to the other groups; given
+        where widths are to be what runtimes like.
 
     Raises
     ------
@@ -94,6 +97,7 @@ class Problem:
     seed: int = 0
     filters: Filters | None = None
     comparable: bool = False
+    efficiency: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts agree."""

@@ -81,7 +81,7 @@ def _not_faster(job: Job, timing: Timing | None) -> tuple[str, ...]:
     """Say that a smaller network is not a faster one, and what would make it so."""
     if timing is None or timing.ratio < 1.0 or job.plan.budget.after == job.plan.budget.before:
         return ()
-    aligned = job.plan.solver.options.get("round_to") == "auto"
+    aligned = isinstance(job.plan.solver.options.get("round_to"), str)
     advice = "a smaller budget" if aligned else "widths that runtimes like (--round-to auto)"
     return (f"the pruned model is not faster here; {advice} may make it so",)
 

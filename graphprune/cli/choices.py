@@ -45,14 +45,39 @@ class Budgets:
         str | None, typer.Option(metavar="BUDGET", help="Parameters to keep: 0.5, 2M.", show_default=False)
     ] = None
     size: Annotated[
-        str | None, typer.Option(metavar="BUDGET", help="Bytes of weights to keep: 0.5, 5MB.", show_default=False)
+        str | None,
+        typer.Option(metavar="BUDGET", help="Bytes of the written file to keep: 0.5, 5MB.", show_default=False),
+    ] = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUDGET",
+            help="Bytes of activations that are alive at once to keep: 0.5, 2MB.",
+            show_default=False,
+        ),
+    ] = None
+    latency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUDGET",
+            help="Time to keep, measured in onnxruntime on this machine: 0.5, 8ms.",
+            show_default=False,
+        ),
     ] = None
 
     def requests(self) -> tuple[BudgetRequest, ...]:
         """Return the budgets that are given; the first one leads."""
         from graphprune.plan.budget import requests
 
-        return requests({"flops": self.flops, "params": self.params, "size": self.size})
+        return requests(
+            {
+                "flops": self.flops,
+                "params": self.params,
+                "size": self.size,
+                "memory": self.memory,
+                "latency": self.latency,
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -66,7 +91,12 @@ class Choosing:
         str, typer.Option(metavar="NAME", help="How important a channel is. An unknown name lists all.")
     ] = "bn-scale"
     round_to: Annotated[
-        str, typer.Option(metavar="auto|INT", help="Widths are multiples of this; 1 switches alignment off.")
+        str,
+        typer.Option(
+            metavar="auto|INT|KIND",
+            help="Widths are multiples of this; 1 switches alignment off. auto: what this machine likes; or name a "
+            "kind: avx512, avx2, neon, cuda.",
+        ),
     ] = "auto"
     min_keep: Annotated[int, typer.Option(metavar="INT", min=1, help="Fewest channels a group keeps.")] = 1
     aggregate: Annotated[
@@ -79,6 +109,7 @@ class Choosing:
         ),
     ] = None
     seed: Annotated[int, typer.Option(metavar="INT", min=0, help="For criteria that draw.")] = 0
+    threads: Annotated[int, typer.Option(metavar="INT", min=1, help="Threads with which a latency is measured.")] = 1
 
     def options(self) -> SolveOptions:
         """Return the same for the Python API."""
@@ -90,6 +121,7 @@ class Choosing:
             round_to=opt.parse_rounding(self.round_to),
             min_keep=self.min_keep,
             seed=self.seed,
+            threads=self.threads,
             aggregate=self.aggregate.value,
             settings=parse_settings(self.settings),
         )

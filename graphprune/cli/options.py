@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -98,18 +98,23 @@ def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def parse_rounding(text: str) -> int | Literal["auto"]:
+def parse_rounding(text: str) -> int | str:
     """Return what ``--round-to`` means.
 
     Raises
     ------
     UsageError
-        If it is neither ``auto`` nor a positive integer.
+        If it is neither ``auto``, the name of a rule, nor a positive integer.
     """
+    from graphprune.solvers.levels import AUTO, RULES
+
     text = text.strip()
-    if text == "auto":
-        return "auto"
+    if text in (AUTO, *RULES):
+        return text
     if re.fullmatch(r"0*[1-9]\d{0,5}", text, re.ASCII):
         return int(text)
-    hint = "give auto, or the number that every width shall be a multiple of; 1 switches alignment off"
+    hint = (
+        f"give auto, a kind of machine ({', '.join(RULES)}), "
+        "or the number that every width shall be a multiple of; 1 switches alignment off"
+    )
     raise UsageError(f"--round-to cannot be {quote(text)}", hint=hint)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,22 +31,22 @@ class WidthRules:
 
     Parameters
     ----------
-    round_to : int or "auto"
-        Widths are multiples of this number of channels.
+    round_to : int or str
+        Widths are multiples of this number of channels, or what a rule of :mod:`graphprune.solvers.levels` allows.
     min_keep : int
         The fewest channels that a group keeps; a narrower group stays whole.
     constraints : Constraints
         What is said of single groups.
     """
 
-    round_to: int | Literal["auto"] = "auto"
+    round_to: int | str = "auto"
     min_keep: int = 1
     constraints: Constraints = field(default_factory=Constraints)
 
     def loosened(self) -> Iterator[tuple[str, WidthRules]]:
         """Yield, for each rule that may keep widths up, its name and the rules without it."""
         limits = self.constraints
-        if self.round_to not in ("auto", 1):
+        if not isinstance(self.round_to, str) and self.round_to > 1:
             yield f"widths in multiples of {self.round_to} (--round-to)", replace(self, round_to=1)
         if self.min_keep > 1:
             yield f"at least {self.min_keep} channels a group (--min-keep)", replace(self, min_keep=1)

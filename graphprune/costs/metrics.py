@@ -3,32 +3,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from graphprune.costs.memory import PeakMemory
-from graphprune.costs.size import WrittenSize
+from graphprune.costs.size import Bound, WrittenSize
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from graphprune.analysis import Analysis
+    from graphprune.solvers.problem import Cost
 
-__all__ = ["COUNTED", "Cost", "cost_of", "growing_cost_of"]
+__all__ = ["COUNTED", "cost_of", "growing"]
 
 COUNTED = ("flops", "params", "size", "memory")
 """Metrics that can be counted on a file."""
-
-
-class Cost(Protocol):
-    """A cost as a function of the widths, int64 of shape (groups,)."""
-
-    def __call__(self, widths: npt.NDArray[np.int64], /) -> int:
-        """Return the cost at `widths`."""
-
-    def change(self, widths: npt.NDArray[np.int64], group: int, width: int, /) -> int:
-        """Return by how much it changes when `group` moves from ``widths[group]`` to `width`."""
 
 
 _made: WeakKeyDictionary[Analysis, dict[str, Cost]] = WeakKeyDictionary()
@@ -51,15 +39,14 @@ def cost_of(analysis: Analysis, metric: str) -> Cost:
     return made[metric]
 
 
-def growing_cost_of(analysis: Analysis, metric: str, *, whole: bool = False) -> Cost:
-    """Return the same as a cost that never falls when a group grows.
+def growing(cost: Cost, *, whole: bool = False) -> Cost:
+    """Return a cost that never falls when a group grows, for one that does.
 
-    They differ for the size alone: a model from which nothing is removed is not written anew.
+    Only the size of the written file does: a model from which nothing is removed is not written anew.
 
     Parameters
     ----------
     whole : bool
-        Nothing is going to be removed.
+        Let it be exact at full width; where something is removed, it is then no bound.
     """
-    cost = cost_of(analysis, metric)
-    return cost.growing(whole=whole) if isinstance(cost, WrittenSize) else cost
+    return cost.growing(whole=whole) if isinstance(cost, WrittenSize | Bound) else cost

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.groups import Group
 
-__all__ = ["WrittenSize"]
+__all__ = ["Bound", "WrittenSize"]
 
 _HEADER = 24  # tags and lengths around one small message and all that hold it: each at most 1 + 5 bytes
 _VARINT = 11  # a tag and a number of 64 bits
@@ -78,29 +78,25 @@ class WrittenSize:
         """Return the bound at `widths`; what the original has where nothing is removed."""
         return self.before if np.array_equal(widths, self._sizes) else self.bound(widths)
 
-    def growing(self, *, whole: bool) -> _Bound:
-        """Return the size as a cost that never falls when a group grows.
-
-        Parameters
-        ----------
-        whole : bool
-            Nothing is going to be removed: shift the bound so that it is exact at full width.
-        """
-        return _Bound(self, self.before - self.bound(self._sizes) if whole else 0)
+    def growing(self, *, whole: bool) -> Bound:
+        """Return the size as a cost that never falls when a group grows; exact at full width if `whole`."""
+        return Bound(self, self.before - self.bound(self._sizes) if whole else 0)
 
     def change(self, widths: npt.NDArray[np.int64], group: int, width: int) -> int:
         """Return by how much the bound changes when `group` moves from ``widths[group]`` to `width`."""
         return self._tensors.change(widths, group, width) + self._positions.change(widths, group, width)
 
 
-class _Bound:
-    """The bound, shifted by a constant."""
+class Bound:
+    """The bound of a written size, shifted by a constant."""
 
     def __init__(self, size: WrittenSize, shift: int) -> None:
         self._size, self._shift = size, shift
+        self.growing = size.growing
         self.change = size.change
 
     def __call__(self, widths: npt.NDArray[np.int64]) -> int:
+        """Return the bound at `widths`, int64 of shape (groups,)."""
         return self._size.bound(widths) + self._shift
 
 

@@ -124,7 +124,12 @@ class _Finder:
         """Whether a node takes no time: it is computed beforehand, only gives another shape, or stands for an `If`."""
         constant = self._analysis.shapes.constant
         known = all(name in self._analysis.shapes.dims for name in node.outputs if name)
-        return node.op_type in _VIEWS or node.domain == DOMAIN or all(name in constant for name in node.outputs if name) or not known
+        return (
+            node.op_type in _VIEWS
+            or node.domain == DOMAIN
+            or all(name in constant for name in node.outputs if name)
+            or not known
+        )
 
     def _fused(self, node: Node, taken: set[int]) -> tuple[Node, ...]:
         """Return a node with those behind it that its kernel takes in."""

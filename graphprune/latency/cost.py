@@ -75,7 +75,9 @@ class LatencyCost:
         self._base = np.array([length.constant for length in lengths], dtype=np.int64)
         self._matrix = coefficients(lengths, len(sizes))
         self._work = [Products(chunk.work, len(sizes)) for chunk in scaled]
-        self._rate = [chunk.time / max(1, int(work(sizes).sum())) for chunk, work in zip(scaled, self._work, strict=True)]
+        self._rate = [
+            chunk.time / max(1, int(work(sizes).sum())) for chunk, work in zip(scaled, self._work, strict=True)
+        ]
         columns = self._matrix.tocsc()
         self._tables_of = [
             np.unique(columns.indices[columns.indptr[group] : columns.indptr[group + 1]] // 2)

@@ -100,9 +100,7 @@ def _plan(analysis: Analysis, chunk: Chunk, block: int) -> _Plan:
     return _Plan(chunk, full, (axes[0], axes[1] if len(axes) > 1 else _NOTHING), samples)
 
 
-def _cost(
-    analysis: Analysis, plans: list[_Plan], times: dict[str, int], scale: tuple[float, int]
-) -> LatencyCost:
+def _cost(analysis: Analysis, plans: list[_Plan], times: dict[str, int], scale: tuple[float, int]) -> LatencyCost:
     """Put the cost together; `scale` are the factor of all times, and the block."""
     factor, block = scale
     tabled: list[Tabled] = []

@@ -106,10 +106,19 @@ def reconcile(plan: Plan, groups: Sequence[Group], count: Callable[[tuple[int, .
     if not any(edited):
         _claims_hold(plan, right)
         return Reconciled(plan, _over_budget(plan))
+    right = _not_measured(right)
     names = [group.id for group, changed in zip(derived, edited, strict=True) if changed]
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     note = f"kept was edited in {len(names)} group(s) ({shown}); the figures that follow from it are computed anew"
-    return Reconciled(right, (note, *_over_budget(right)))
+    stale = "the latency is that of the plan before it was edited; `graphprune solve` or --bench measure again"
+    measured = any(budget.metric == "latency" for budget in plan.budgets)
+    return Reconciled(right, (note, *((stale,) if measured else ()), *_over_budget(right)))
+
+
+def _not_measured(plan: Plan) -> Plan:
+    """Return a plan that does not claim what was measured of another one."""
+    first, *further = (replace(budget, measured=None) for budget in plan.budgets)
+    return replace(plan, budget=first, further=tuple(further))
 
 
 def _over_budget(plan: Plan) -> tuple[str, ...]:

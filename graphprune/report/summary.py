@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphprune.model.write import file_bytes
 from graphprune.plan.schema import digest
 from graphprune.report import text
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from graphprune.analysis import Analysis
     from graphprune.model.load import Model
-    from graphprune.plan.schema import Plan
+    from graphprune.plan.schema import Budget, Plan
     from graphprune.latency.bench import Timing
     from graphprune.verification.verify import Verification
 
@@ -24,6 +25,7 @@ __all__ = ["Summary", "Total", "count_totals", "plan_json", "plan_notes", "summa
 
 _BN_SCALE = "bn-scale"
 _SCALES = "BatchNormalization scale"
+_TOLERANCE = 0.05  # share by which a measured latency may exceed its budget without a word
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Summary:
     plan : Plan
         The plan that was carried out.
     totals : mapping of str to Total
-        "flops", "params" and "file size" (bytes).
+        "flops", "params", "memory" where it is limited, and "file size" (bytes).
     verification : Verification
         The comparison with the masked original.
     files : mapping of str to str or None
@@ -88,17 +90,13 @@ def count_totals(analysis: Analysis, plan: Plan, pruned: Model) -> dict[str, Tot
     """
     cost, sizes = analysis.cost, analysis.cost.sizes
     kept = np.array([len(group.kept) for group in plan.groups], dtype=np.int64)
+    memory = [Total(budget.before, budget.after) for budget in plan.budgets if budget.metric == "memory"]
     return {
         "flops": Total(cost.flops(sizes), cost.flops(kept)),
         "params": Total(cost.params(sizes), cost.params(kept)),
-        "file size": Total(_bytes(analysis.model), _bytes(pruned)),
+        **({"memory": memory[0]} if memory else {}),
+        "file size": Total(file_bytes(analysis.model), file_bytes(pruned)),
     }
-
-
-def _bytes(model: Model) -> int:
-    """Return the bytes of a model's files, external data included; of one in memory, as it would be written."""
-    outside = sum(file.size for file in model.tensors.files.values())
-    return outside + (model.path.stat().st_size if model.path else int(model.proto.ByteSize()))
 
 
 def summary_json(summary: Summary) -> dict[str, Any]:
@@ -126,7 +124,22 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
     if len(sources) > 1 or (plan.solver.criterion == _BN_SCALE and sources.keys() != {_SCALES}):
         shown = ", ".join(f"{source} ({groups} groups)" for source, groups in sources.items())
         notes.append(f"{plan.solver.criterion} reads {shown}")
+    notes += [_missed(plan, budget) for budget in plan.budgets if _is_missed(budget)]
     return tuple(notes)
+
+
+def _is_missed(budget: Budget) -> bool:
+    return budget.metric == "latency" and (budget.measured or 0) > (1 + _TOLERANCE) * budget.limit
+
+
+def _missed(plan: Plan, budget: Budget) -> str:
+    """Say that a latency budget is not met, and what that means."""
+    measured, limit = text.duration(budget.measured or 0), text.duration(budget.limit)
+    rounds = dict(plan.solver.options.get("latency", {})).get("rounds", 1)
+    return (
+        f"the latency budget of {limit} is not met: the pruned model takes {measured} here, and of {rounds} plans none "
+        "came nearer; the tables of single layers do not tell what this network takes as a whole, so ask for less"
+    )
 
 
 def uncounted_notes(analysis: Analysis) -> tuple[str, ...]:

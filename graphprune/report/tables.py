@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["amount", "cell", "grid", "plan_tables", "summary_tables", "table"]
 
-_UNITS = {"flops": "FLOPs", "params": "", "file size": "B"}
-_SECOND_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+_UNITS = {"flops": "FLOPs", "params": "", "file size": "B", "memory": "B"}
 
 
 def table(*columns: str, right: Iterable[str] = (), names: Iterable[str] = ()) -> Table:
@@ -69,6 +68,7 @@ def grid(rows: Iterable[tuple[str, ...]]) -> Table:
 def summary_tables(summary: Summary) -> RenderableType:
     """Return the report of `solve` and `apply`: layers, totals, verification, timing, files, notes."""
     rows = [_total(name, total) for name, total in summary.totals.items()]
+    rows += [("latency", _latency(budget)) for budget in summary.plan.budgets if budget.metric == "latency"]
     proven = summary.verification.status in ("verified", "identity")
     rows.append(("verified" if proven else "not proven", check_line(summary.verification)))
     if summary.timing:
@@ -107,12 +107,22 @@ def plan_tables(plan: Plan) -> RenderableType:
 
 def _budget(budget: Budget) -> str:
     before, after, limit = (amount(budget.metric, value) for value in (budget.before, budget.after, budget.limit))
-    return f"{budget.metric} {before} -> {after} ({text.percent(budget.after, budget.before)}), limit {limit}"
+    line = f"{budget.metric} {before} -> {after} ({text.percent(budget.after, budget.before)}), limit {limit}"
+    return line if budget.measured is None else f"{line}, measured {amount(budget.metric, budget.measured)}"
+
+
+def _latency(budget: Budget) -> str:
+    before, after = (amount("latency", value) for value in (budget.before, budget.after))
+    line = f"{before} -> {after} predicted ({text.percent(budget.after, budget.before)})"
+    if budget.measured is None:
+        return line
+    found = amount("latency", budget.measured)
+    return f"{line}, {found} measured in pairs ({text.percent(budget.measured, budget.before)})"
 
 
 def amount(metric: str, value: int) -> str:
     """Return a cost in the unit of its metric."""
-    return _duration(value * 1e-9) if metric == "latency" else text.count(value, _UNITS.get(metric, "B"))
+    return text.duration(value) if metric == "latency" else text.count(value, _UNITS.get(metric, "B"))
 
 
 def _layers(layers: tuple[LayerPlan, ...]) -> Table:
@@ -141,14 +151,9 @@ def _total(name: str, total: Total) -> tuple[str, str]:
 
 def _timing(timing: Timing) -> str:
     return (
-        f"{_duration(timing.before)} -> {_duration(timing.after)} ({100 * timing.ratio:.1f} %) "
+        f"{text.duration(timing.before * 1e9)} -> {text.duration(timing.after * 1e9)} ({100 * timing.ratio:.1f} %) "
         f"in onnxruntime on one thread, median of {timing.pairs} pairs"
     )
-
-
-def _duration(seconds: float) -> str:
-    factor, unit = next((pair for pair in _SECOND_UNITS if seconds >= pair[0]), _SECOND_UNITS[-1])
-    return f"{seconds / factor:.3g} {unit}"
 
 
 def _bars(layers: tuple[LayerPlan, ...]) -> Table:

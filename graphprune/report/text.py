@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-__all__ = ["bar", "count", "file_size", "name", "percent"]
+__all__ = ["bar", "count", "duration", "file_size", "name", "percent"]
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 _THOUSAND = 1000
+_TIMES = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"))
 
 
 def count(value: float, unit: str = "") -> str:
@@ -38,6 +39,18 @@ def file_size(size: int) -> str:
     '482 kB'
     """
     return count(size, "B")
+
+
+def duration(nanoseconds: float) -> str:
+    """Return a time in the unit that suits it.
+
+    Examples
+    --------
+    >>> duration(8_190_000)
+    '8.19 ms'
+    """
+    factor, unit = next((pair for pair in _TIMES if nanoseconds >= pair[0]), _TIMES[-1])
+    return f"{nanoseconds / factor:.3g} {unit}"
 
 
 def percent(after: float, before: float) -> str:

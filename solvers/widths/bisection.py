@@ -17,7 +17,7 @@ __all__ = ["solve"]
 
 
 @solver("bisection")
-def solve(problem: Problem, *, exponent: float = 1.0) -> Solution:
+def solve(problem: Problem, *, exponent: float = 1.0, speed: float = 0.75) -> Solution:
     """Return widths in proportion to ``importance ** exponent`` within the budget, then filled up.
 
     Networks that were trained without sparsity have nearly equal importances, so their widths come out nearly
@@ -27,6 +27,10 @@ def solve(problem: Problem, *, exponent: float = 1.0) -> Solution:
     ----------
     problem : Problem
     exponent : float, at least 0
+    speed : float, at least 0
+        Where widths are to be what runtimes like (`Problem.efficiency`), importance is multiplied by
+        ``efficiency ** speed``: of two equally important groups the one whose FLOPs take more time gets narrower. 0
+        looks at importance alone.
 
     Raises
     ------
@@ -42,4 +46,7 @@ def solve(problem: Problem, *, exponent: float = 1.0) -> Solution:
     importance = np.maximum(problem.importance, 0.0)
     largest = importance.max(initial=0.0)
     relative = importance / largest if largest > 0 else np.ones_like(importance)
-    return solve_on_path(problem, relative**exponent)
+    relative = relative**exponent
+    if problem.efficiency is not None:
+        relative = relative * problem.efficiency**speed
+    return solve_on_path(problem, relative)
