@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["Cost", "Filters", "Limit", "Problem", "Solution", "TraceRecord", "ensure_reachable"]
+    from graphprune.cost import Length
+
+__all__ = ["Cost", "Factor", "Factored", "Filters", "Limit", "Problem", "Solution", "TraceRecord", "ensure_reachable"]
 
 TraceRecord = dict[str, int | float | str]
 Filters = Callable[[int], "npt.NDArray[np.float64]"]  # the filters of a group's atoms, shape (size, features)
@@ -34,6 +36,25 @@ class Cost(Protocol):
 
     def change(self, widths: npt.NDArray[np.int64], group: int, width: int, /) -> int:
         """Return by how much the cost changes when `group` moves from ``widths[group]`` to `width`."""
+
+
+class Factor(Protocol):
+    """A summand of a cost: a non-decreasing function of the lengths of a few axes."""
+
+    @property
+    def lengths(self) -> tuple[Length, ...]:
+        """The lengths it depends on, each an affine function of the widths."""
+
+    def values(self, *lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return its values for many lengths at once, one array for each of `lengths`; they broadcast."""
+
+
+@runtime_checkable
+class Factored(Protocol):
+    """A cost that says what it is made of, so that bounds can be found: the largest of sums of factors."""
+
+    def alternatives(self) -> Sequence[Sequence[Factor]]:
+        """Return the sums; the cost is the largest of them at any widths, and at least each of them."""
 
 
 @dataclass(frozen=True, eq=False)
