@@ -180,11 +180,14 @@ class Solution:
         How the solver came there, one JSON-able record per step.
     kept : tuple of ndarray of int64, ascending, optional
         Which atoms each group keeps, as many as its width; the most salient ones if the solver does not say.
+    bound : float, optional
+        If the solver proved one: no widths within the limits keep more saliency, on the scale that it compares on.
     """
 
     widths: npt.NDArray[np.int64]
     trace: list[TraceRecord]
     kept: tuple[npt.NDArray[np.int64], ...] | None = None
+    bound: float | None = None
 
 
 def ensure_reachable(problem: Problem) -> int:

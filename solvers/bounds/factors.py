@@ -107,6 +107,10 @@ class Network:
         found = {scope for restriction in self.restrictions for scope in restriction.tables}
         return found | {tuple(sorted({entry.result, entry.left, entry.right})) for entry in self.sums}
 
+    def shape(self, scope: Scope) -> tuple[int, ...]:
+        """Return the shape of a table over some variables."""
+        return tuple(len(self.domains[variable]) for variable in scope)
+
     def value(self, states: npt.NDArray[np.int64]) -> float:
         """Return what states of all variables are worth."""
         return float(sum(values[state] for values, state in zip(self.values, states, strict=False)))
@@ -194,13 +198,13 @@ class _Builder:
         for length, (variable, factor_of) in zip(factor.lengths, variables, strict=True):
             at = 0 if variable is None else factor_of * self._axis(variable, scope)
             lengths.append(np.asarray(length.constant + at, dtype=np.int64))
-        shape = tuple(len(self._network.domains[variable]) for variable in scope)
-        restriction.add(scope, np.array(np.broadcast_to(factor.values(*lengths), shape), dtype=np.float64))
+        values = np.broadcast_to(factor.values(*lengths), self._network.shape(scope))
+        restriction.add(scope, np.array(values, dtype=np.float64))
 
     def _scope(self, variables: Iterable[int | None]) -> Scope:
         """Return the scope of a table over some variables."""
         scope = tuple(sorted({variable for variable in variables if variable is not None}))
-        if prod(len(self._network.domains[variable]) for variable in scope) > _LARGEST_TABLE:
+        if prod(self._network.shape(scope)) > _LARGEST_TABLE:
             raise TooLargeError
         return scope
 

@@ -9,6 +9,7 @@ proportional to the rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from graphprune.solvers.bounds.decomposition import Bag, Tree
-    from graphprune.solvers.bounds.factors import Scope
+    from graphprune.solvers.bounds.factors import Network, Scope
 
     Array = npt.NDArray[np.float64]
 
-__all__ = ["Best", "Propagation"]
+__all__ = ["Best", "Propagation", "flat_places"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Propagation:
         for number, bag in enumerate(tree.bags):
             if bag.parent >= 0:
                 self._below[bag.parent].append(number)
-        self._places = [[(scope, _flat(self._shape(scope), bag, scope)) for scope in bag.scopes] for bag in tree.bags]
+        self._places = [[(scope, flat_places(self._network, bag, scope)) for scope in bag.scopes] for bag in tree.bags]
         self._beliefs: list[Array] = []
         self._messages: list[Array] = []
 
@@ -128,14 +129,11 @@ class Propagation:
                 elif price:
                     tables[scope] = -price * table.ravel()
         for scope in network.scopes - tables.keys():
-            tables[scope] = np.zeros(int(np.prod(self._shape(scope))))
+            tables[scope] = np.zeros(prod(network.shape(scope)))
         return tables
 
-    def _shape(self, scope: Scope) -> tuple[int, ...]:
-        return tuple(len(self._network.domains[variable]) for variable in scope)
 
-
-def _flat(shape: tuple[int, ...], bag: Bag, scope: Scope) -> npt.NDArray[np.int64]:
-    """Return the place of each row of a bag in the flat table over `scope`."""
+def flat_places(network: Network, bag: Bag, scope: Scope) -> npt.NDArray[np.int64]:
+    """Return the place of each row of a bag in a flat table over `scope`."""
     columns = tuple(bag.columns[bag.scope.index(variable)] for variable in scope)
-    return np.ravel_multi_index(columns, shape)
+    return np.asarray(np.ravel_multi_index(columns, network.shape(scope)), dtype=np.int64)
