@@ -22,9 +22,10 @@ from graphprune.constraints.start import kept_by, ranked, solve_from
 from graphprune.errors import NothingToPruneError, UsageError, quote
 from graphprune.model.finite import check_finite
 from graphprune.plan.check import Costs, group_plan
-from graphprune.plan.schema import Budget, LayerPlan, Plan, PlanModel, SolverRecord
+from graphprune.plan.schema import Budget, Certificate, LayerPlan, Plan, PlanModel, SolverRecord
 from graphprune.plan.structure import structure_digest
 from graphprune.solvers import criteria, widths
+from graphprune.solvers.bounds.certify import certify
 from graphprune.solvers.criteria import Aggregate
 from graphprune.solvers.filters import coupled_filters
 from graphprune.solvers.problem import Limit, Problem
@@ -66,6 +67,8 @@ class SolveOptions:
         Settings that a solver or criterion has of its own, by name.
     constraints : Constraints
         What may become of single groups.
+    certify : bool
+        Say how much more saliency any widths within the budgets could keep at most.
     """
 
     solver: str = "bisection"
@@ -76,6 +79,7 @@ class SolveOptions:
     aggregate: Aggregate = ""
     settings: Mapping[str, Setting] = field(default_factory=dict)
     constraints: Constraints = field(default_factory=Constraints)
+    certify: bool = False
 
     def __post_init__(self) -> None:
         if self.min_keep < 1:
@@ -133,6 +137,7 @@ def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: So
             seed=options.seed,
             options=_record(analysis, options, scores, relaxed=relaxed),
             trace=tuple(solution.trace),
+            certificate=_certificate(problem, solution, options, for_solver),
         ),
         groups=tuple(
             group_plan(group, atoms.tolist())
@@ -197,6 +202,16 @@ def _solution(
     """Solve a problem, from a given plan if there is one."""
     start = options.constraints.start
     return solve(problem) if start is None else solve_from(problem, kept_by(analysis, start), solve)
+
+
+def _certificate(
+    problem: Problem, solution: Solution, options: SolveOptions, settings: Mapping[str, Setting]
+) -> Certificate | None:
+    """Return how good a solution is, if that is asked for or the solver knows it."""
+    if not options.certify and solution.bound is None:
+        return None
+    proof = certify(problem, solution, str(settings.get("normalize", "auto")))
+    return Certificate(proof.objective, proof.bound, proof.gap)
 
 
 def _kept(problem: Problem, solution: Solution) -> tuple[npt.NDArray[np.int64], ...]:

@@ -79,6 +79,9 @@ class Choosing:
         ),
     ] = None
     seed: Annotated[int, typer.Option(metavar="INT", min=0, help="For criteria that draw.")] = 0
+    certify: Annotated[
+        bool, typer.Option("--certify", help="Say how much more saliency any other widths could keep at most.")
+    ] = False
 
     def options(self) -> SolveOptions:
         """Return the same for the Python API."""
@@ -92,6 +95,7 @@ class Choosing:
             seed=self.seed,
             aggregate=self.aggregate.value,
             settings=parse_settings(self.settings),
+            certify=self.certify,
         )
 
 

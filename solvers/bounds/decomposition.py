@@ -2,9 +2,9 @@
 """Tree decompositions: the variables of a network in bags along a tree, so that dynamic programming is exact.
 
 Each table fits into one bag, and the bags that hold a variable are connected. Networks of layers are nearly trees: a
-chain of layers needs bags of two groups, a residual stage with bottlenecks three, whatever the depth. A bag is stored as
-its *rows*, the combinations of states that can occur; sums leave few of them, and rows that are known not to belong to
-any better solution are dropped for good.
+chain of layers needs bags of two groups, a residual stage with bottlenecks three, whatever the depth. A bag is stored
+as its *rows*, the combinations of states that can occur; sums leave few of them, and rows that are known not to belong
+to any better solution are dropped for good.
 """
 
 from __future__ import annotations
@@ -149,9 +149,7 @@ def _log_rows(network: Network, scope: Scope) -> float:
 
 def _tree(network: Network, scopes: list[Scope], parents: list[int]) -> Tree:
     """Return the bags with their rows and tables."""
-    bags = [
-        Bag(scope, _combinations(network, scope), parent) for scope, parent in zip(scopes, parents, strict=True)
-    ]
+    bags = [Bag(scope, _combinations(network, scope), parent) for scope, parent in zip(scopes, parents, strict=True)]
     homes = {*network.scopes, *((group,) for group in range(len(network.values)))}
     for scope in sorted(homes):
         fitting = [bag for bag in bags if set(scope) <= set(bag.scope)]

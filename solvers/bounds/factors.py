@@ -181,7 +181,9 @@ class _Builder:
         parts = []
         for length in term.lengths:
             steps = zip(length.groups.tolist(), length.per_atom.tolist(), strict=True)
-            parts.append([(length.constant, None)] * (length.constant != 0) + [(slope, group) for group, slope in steps])
+            parts.append(
+                [(length.constant, None)] * (length.constant != 0) + [(slope, group) for group, slope in steps]
+            )
         for chosen in product(*parts):
             scope = self._scope(group for _, group in chosen)
             table = np.full((1,) * len(scope), float(term.scale // term.parts))

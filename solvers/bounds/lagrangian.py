@@ -112,17 +112,31 @@ def _line(tree: Tree, states: States) -> tuple[float, Array]:
 
 def _lowest(lines: list[tuple[float, Array]], scales: Array, highest: Array) -> tuple[float, Array]:
     """Return the lowest point on or above all lines, its height and its prices."""
-    from scipy.optimize import linprog
-
     count = len(scales)
-    if not count:
-        return lines[0][0], np.zeros(0)
     slopes = np.array([room / scales for _, room in lines])
     heights = np.array([value for value, _ in lines])
+    if not count:
+        return float(heights.max()), np.zeros(0)
+    if count == 1:
+        height, price = _lowest_of_one(heights, slopes[:, 0], float(highest[0] * scales[0]))
+        return height, np.array([price]) / scales
     # Minimise h subject to h >= value + room . prices, with prices in units of whole limits.
     matrix = np.hstack([slopes, -np.ones((len(lines), 1))])
+    from scipy.optimize import linprog
+
     limits = [*((0.0, float(top)) for top in highest * scales), (None, None)]
     found = linprog(np.append(np.zeros(count), 1.0), A_ub=matrix, b_ub=-heights, bounds=limits, method="highs")
     if not found.success:
         return -np.inf, np.zeros(count)
     return float(found.x[-1]), np.asarray(np.maximum(found.x[:-1], 0.0) / scales, dtype=np.float64)
+
+
+def _lowest_of_one(heights: Array, slopes: Array, highest: float) -> tuple[float, float]:
+    """Return the lowest point on or above lines over one price: it is at an end, or where two lines cross."""
+    apart = slopes[:, None] - slopes
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossings = (heights - heights[:, None]) / apart
+    prices = np.unique([0.0, highest, *crossings[(apart > 0) & (crossings > 0) & (crossings < highest)]])
+    envelope = (heights + prices[:, None] * slopes).max(axis=1)
+    at = int(np.argmin(envelope))
+    return float(envelope[at]), float(prices[at])

@@ -76,16 +76,15 @@ class Propagation:
             self._messages[number] = np.append(message, -np.inf)[bag.above]
             self._beliefs[bag.parent] += self._messages[number]
         constant = sum(
-            price * restriction.constant
-            for price, restriction in zip(prices, self._network.restrictions, strict=True)
+            price * restriction.constant for price, restriction in zip(prices, self._network.restrictions, strict=True)
         )
         states = self._states() if np.isfinite(worth) else np.zeros(0, dtype=np.int64)
         return Best(worth - constant, states)
 
     def margins(self) -> list[Array]:
-        """Return, for each row of each bag, how much less than the maximum of the last prices its best states are worth.
+        """Return for each row of each bag what the best states with it are worth less than the best of all.
 
-        Values are 0 or less; -inf for a row that cannot occur.
+        At the last prices; 0 or less, -inf for a row that cannot occur.
         """
         bags = self._tree.bags
         margins: list[Array] = []

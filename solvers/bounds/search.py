@@ -51,7 +51,8 @@ class Search:
         self._problem = problem
         self._seen: set[bytes] = set()
         self.trace: list[TraceRecord] = []
-        self.bound = kept_saliency(problem, problem.widest) * (1 + ROUNDING)
+        most = float(sum(values.max() for values in self._values()))
+        self.bound = most + ROUNDING * abs(most)
         self.widths = problem.narrowest
         self.objective = -np.inf
 

@@ -17,9 +17,7 @@ __all__ = ["solve"]
 
 
 @solver("milp")
-def solve(
-    problem: Problem, *, normalize: str = "auto", time_limit: float = 60.0, node_limit: int = 2_000
-) -> Solution:
+def solve(problem: Problem, *, normalize: str = "auto", time_limit: float = 60.0, node_limit: int = 2_000) -> Solution:
     """Return the widths with the largest kept saliency within all limits, and a bound that says how good they are.
 
     A Lagrangian dual over a tree decomposition of the groups (:mod:`graphprune.solvers.bounds`) gives a bound and good
