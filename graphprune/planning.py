@@ -28,7 +28,7 @@ from graphprune.solvers import criteria, widths
 from graphprune.solvers.bounds.certify import certify
 from graphprune.solvers.criteria import Aggregate
 from graphprune.solvers.filters import coupled_filters
-from graphprune.solvers.problem import Limit, Problem
+from graphprune.solvers.problem import Limit, Problem, ensure_sound
 from graphprune.solvers.registry import Setting, chosen
 from graphprune.solvers.saliency import importance, select
 
@@ -123,6 +123,7 @@ def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: So
     if not problem.fits(problem.narrowest):
         raise unreachable(analysis, problem, requests, options.rules)
     solution = _solution(analysis, problem, partial(solve, **for_solver), options)
+    ensure_sound(problem, solution, options.solver)
     counted = count_costs(analysis, solution.widths)
     budget, *further = (
         counted.on(Budget(request.metric, request.target, limit.limit, before=0, after=0))

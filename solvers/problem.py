@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
     from graphprune.cost import Length
 
-__all__ = ["Cost", "Factor", "Factored", "Filters", "Limit", "Problem", "Solution", "TraceRecord", "ensure_reachable"]
+__all__ = [
+    "Cost",
+    "Factor",
+    "Factored",
+    "Filters",
+    "Limit",
+    "Problem",
+    "Solution",
+    "TraceRecord",
+    "ensure_reachable",
+    "ensure_sound",
+]
 
 TraceRecord = dict[str, int | float | str]
 Filters = Callable[[int], "npt.NDArray[np.float64]"]  # the filters of a group's atoms, shape (size, features)
@@ -208,6 +219,30 @@ def ensure_reachable(problem: Problem) -> int:
                 hint="allow narrower widths with --round-to 1, freeze fewer groups, or raise the budget",
             )
     return costs[0]
+
+
+def ensure_sound(problem: Problem, solution: Solution, solver: str) -> None:
+    """Check what a solver promises: widths that are levels and within all limits, and as many atoms as that.
+
+    Raises
+    ------
+    InternalError
+        When it breaks its promise; names it as `solver`.
+    """
+    what = f"the solver {quote(solver)}"
+    widths = np.asarray(solution.widths)
+    if widths.shape != problem.sizes.shape or widths.dtype != np.int64:
+        raise InternalError(f"{what} gave widths of shape {widths.shape} and type {widths.dtype}")
+    for name, levels, width in zip(problem.groups, problem.levels, widths.tolist(), strict=True):
+        if width not in levels:
+            raise InternalError(f"{what} gave group {quote(name)} {width} atoms, which is not a level")
+    for cost, limit in zip(problem.costs(widths), problem.limits, strict=True):
+        if cost > limit.limit:
+            raise InternalError(f"{what} gave widths that cost {cost} {limit.metric}, more than {limit.limit}")
+    kept = solution.kept if solution.kept is not None else ()
+    for name, width, atoms in zip(problem.groups, widths.tolist(), kept, strict=bool(kept)):
+        if len(atoms) != width or (np.diff(atoms) <= 0).any():
+            raise InternalError(f"{what} gave group {quote(name)} {width} atoms, but not which")
 
 
 def _share(part: int, full: int) -> str:
