@@ -29,7 +29,7 @@ from graphprune.solvers.bounds.certify import certify
 from graphprune.solvers.criteria import Aggregate
 from graphprune.solvers.filters import coupled_filters
 from graphprune.solvers.problem import Limit, Problem, ensure_sound
-from graphprune.solvers.registry import Setting, chosen
+from graphprune.solvers.registry import Setting, chosen, settings
 from graphprune.solvers.saliency import importance, select
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from graphprune.solvers.problem import Solution
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["SolveOptions", "count_costs", "describe_model", "make_plan", "make_problem"]
+__all__ = ["SolveOptions", "count_costs", "describe_model", "make_plan", "make_problem", "score_groups"]
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,12 @@ class SolveOptions:
         return WidthRules(self.round_to, self.min_keep, self.constraints)
 
 
-def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> Plan:
+def make_plan(
+    analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions, scores: Scores | None = None
+) -> Plan:
     """Choose what to remove so that all budgets hold and no further step of any group fits into them.
+
+    Scores that are there already, from :func:`score_groups` with the same options, need not be computed again.
 
     Raises
     ------
@@ -113,12 +117,10 @@ def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: So
     Complexity: that of the criterion (each weight is read once) and of the solver.
     """
     score, solve = criteria.get(options.criterion), widths.get(options.solver)
-    for_solver, for_criterion = chosen(options.settings, solve, score)
+    for_solver, _ = chosen(options.settings, solve, score)
     limits = _limits(analysis, requests)
-    # A channel with NaN in it would look like the most important or the least important one, by chance.
-    check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
-    material = criteria.Material(analysis.groups, analysis.read, options.seed, options.aggregate)
-    scores = score(material, **for_criterion)
+    if scores is None:
+        scores = score_groups(analysis, options)
     problem, relaxed = make_problem(analysis, scores, limits, options)
     if not problem.fits(problem.narrowest):
         raise unreachable(analysis, problem, requests, options.rules)
@@ -147,6 +149,23 @@ def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: So
         layers=counted.layers,
         further=tuple(further),
     )
+
+
+def score_groups(analysis: Analysis, options: SolveOptions) -> Scores:
+    """Return what the criterion says of the atoms of each group.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If a weight that may lose channels holds NaN or infinity.
+    UsageError
+        If there is no such criterion, or one of its settings is no value for it.
+    """
+    score = criteria.get(options.criterion)
+    (own,) = chosen({name: value for name, value in options.settings.items() if name in settings(score)}, score)
+    # A channel with NaN in it would look like the most important or the least important one, by chance.
+    check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
+    return score(criteria.Material(analysis.groups, analysis.read, options.seed, options.aggregate), **own)
 
 
 def count_costs(analysis: Analysis, atoms: Sequence[int] | npt.NDArray[np.int64]) -> Costs:
