@@ -14,9 +14,9 @@ from zoo_table import machine, versions
 _INTRODUCTION = """# Solvers
 
 Every registered solver with every criterion under every kind of budget. Made by `tools/solvers_table.py`, which checks
-for each plan that every budget holds, that no group could take its next level within all of them, that what is counted on
-the pruned model is what the plan predicts, and that the pruned model equals the masked original in onnxruntime. A budget
-counts as out of reach only where the narrowest allowed widths cost more.
+for each plan that every budget holds, that no group could take its next level within all of them, that what is counted
+on the pruned model is what the plan predicts, and that the pruned model equals the masked original in onnxruntime. A
+budget counts as out of reach only where the narrowest allowed widths cost more.
 
 *Kept* is the saliency that stays, as a share of the most that any solver here keeps for the same model, criterion and
 budget: 100 % is the best of the row. *Used* is how much of the tightest budget is used. *CPU s* is for solving alone.
