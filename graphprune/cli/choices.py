@@ -133,6 +133,8 @@ class Comparing(Choosing):
         str, typer.Option(metavar="NAME,...", help="How important a channel is. An unknown name lists all.")
     ] = "bn-scale"
 
+    certify: Annotated[bool, typer.Option(help="Say how much more saliency any widths could keep at most.")] = True
+
     def solvers(self) -> tuple[str, ...]:
         """Return the names of the solvers."""
         return tuple(name.strip() for name in self.solver.split(","))

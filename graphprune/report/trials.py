@@ -42,8 +42,8 @@ class Trial:
     kept : float
         Saliency that stays, as a share of all, each group on the scale on which groups compete. Comparable between
         solvers, not between criteria.
-    gap : float, optional
-        By how much at most the best widths keep more, as certified.
+    bound : float, optional
+        What any widths within the budgets can keep at most, on the scale of `kept`, if that was proved.
     seconds : float
         For scoring and solving.
     latency : tuple of float, optional
@@ -61,10 +61,17 @@ class Trial:
     params: tuple[int, int] = (0, 0)
     widths: tuple[tuple[int, int], ...] = ()
     kept: float = 0.0
-    gap: float | None = None
+    bound: float | None = None
     seconds: float = 0.0
     latency: tuple[float, float, float] | None = None
     note: str = ""
+
+    @property
+    def gap(self) -> float | None:
+        """How much more any widths could keep at most, as a share of the bound."""
+        if self.bound is None:
+            return None
+        return max(0.0, (self.bound - self.kept) / self.bound) if self.bound > 0 else 0.0
 
 
 def sparkline(widths: Sequence[tuple[int, int]], longest: int = _LONGEST) -> str:
@@ -122,7 +129,7 @@ def trial_json(trial: Trial) -> dict[str, Any]:
     figures = {"flops": trial.flops, "params": trial.params, trial.metric: trial.cost}
     found |= {name: {"before": before, "after": after} for name, (before, after) in figures.items()}
     found |= {"widths": [kept for kept, _ in trial.widths], "sizes": [size for _, size in trial.widths]}
-    found |= {"kept_saliency": trial.kept, "gap": trial.gap}
+    found |= {"kept_saliency": trial.kept, "bound": trial.bound, "gap": trial.gap}
     if trial.latency:
         found["latency"] = dict(zip(("before", "after", "ratio"), trial.latency, strict=True))
     return {**found, "seconds": trial.seconds}

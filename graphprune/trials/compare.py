@@ -73,6 +73,14 @@ class Contest:
         """The names of the criteria."""
         return _names(self.criteria, criteria.names)
 
+    @property
+    def one_scale(self) -> bool:
+        """Whether what one trial keeps can be held against the bound of another of the same criterion.
+
+        A plan to start from and the setting `normalize` change the scale of what is kept.
+        """
+        return self.options.constraints.start is None and "normalize" not in self.options.settings
+
     def choice(self, solver: str, criterion: str) -> SolveOptions:
         """Return the options of one trial."""
         known = {**settings(widths.get(solver)), **settings(criteria.get(criterion))}
@@ -112,16 +120,34 @@ def compare(
         started = time.perf_counter()
         scores = score_groups(analysis, contest.choice(contest.all_solvers[0], criterion))
         scoring = time.perf_counter() - started
+        own: list[Trial] = []
         for solver in contest.all_solvers:
+            options = contest.choice(solver, criterion)
+            options = replace(options, certify=options.certify and not contest.one_scale)
             try:
-                trial = attempt(analysis, requests, contest.choice(solver, criterion), scores, bench=contest.bench)
-                trials.append(replace(trial, seconds=trial.seconds + scoring))
+                trial = attempt(analysis, requests, options, scores, bench=contest.bench)
+                own.append(replace(trial, seconds=trial.seconds + scoring))
             except RequestError as error:
                 refused.append(error)
-                trials.append(Trial(solver, criterion, described(requests), requests[0].metric, note=error.message))
+                own.append(Trial(solver, criterion, described(requests), requests[0].metric, note=error.message))
+        trials += _certified(analysis, requests, contest, own, scores)
     if len(refused) == len(trials):
         raise refused[0]
     return tuple(trials)
+
+
+def _certified(
+    analysis: Analysis, requests: Sequence[BudgetRequest], contest: Contest, trials: list[Trial], scores: Scores
+) -> list[Trial]:
+    """Hold the trials of one criterion against one bound: they solve the same problem."""
+    done = [trial for trial in trials if not trial.note]
+    if not (contest.one_scale and contest.options.certify and done):
+        return trials
+    if all(trial.bound is None for trial in done):
+        first = replace(contest.choice(done[0].solver, done[0].criterion), certify=True)
+        done.append(attempt(analysis, requests, first, scores))
+    bound = min(trial.bound for trial in done if trial.bound is not None)
+    return [trial if trial.note else replace(trial, bound=bound) for trial in trials]
 
 
 def attempt(
@@ -137,6 +163,7 @@ def attempt(
     started = time.perf_counter()
     plan = make_plan(analysis, requests, options, scores)
     seconds = time.perf_counter() - started
+    certificate, kept = plan.solver.certificate, kept_share(plan, scores)
     cost, after = analysis.cost, np.array([len(group.kept) for group in plan.groups], dtype=np.int64)
     return Trial(
         solver=options.solver,
@@ -147,8 +174,8 @@ def attempt(
         flops=(cost.flops(cost.sizes), cost.flops(after)),
         params=(cost.params(cost.sizes), cost.params(after)),
         widths=tuple((len(group.kept), group.size) for group in plan.groups),
-        kept=kept_share(plan, scores),
-        gap=plan.solver.certificate.gap if plan.solver.certificate else None,
+        kept=kept,
+        bound=None if certificate is None or certificate.gap >= 1 else kept / (1 - certificate.gap),
         seconds=seconds,
         latency=_latency(analysis, plan) if bench else None,
     )

@@ -29,6 +29,7 @@ COLUMNS = (
     "params",
     "full_params",
     "kept_saliency",
+    "bound",
     "gap",
     "latency",
     "full_latency",
@@ -119,8 +120,8 @@ def _record(trial: Trial) -> dict[str, object]:
         known |= {name: str(after), f"full_{name}": str(before)}
     if trial.latency:
         known |= dict(zip(("full_latency", "latency", "latency_ratio"), map(repr, trial.latency), strict=True))
-    if trial.gap is not None:
-        known["gap"] = repr(trial.gap)
+    if trial.bound is not None:
+        known |= {"bound": repr(trial.bound), "gap": repr(trial.gap)}
     widths = " ".join(f"{kept}/{size}" for kept, size in trial.widths)
     return {**known, "kept_saliency": repr(trial.kept), "widths": widths}
 
@@ -138,7 +139,7 @@ def _trial(row: Mapping[str, str]) -> Trial:
         params=(int(row["full_params"]), int(row["params"])),
         widths=tuple(_pair(text) for text in row["widths"].split()),
         kept=float(row["kept_saliency"]),
-        gap=float(row["gap"]) if row["gap"] else None,
+        bound=float(row["bound"]) if row["bound"] else None,
         latency=(float(latency[0]), float(latency[1]), float(latency[2])) if latency[0] else None,
     )
 

@@ -23,7 +23,7 @@ def test_compare_prints_a_table_and_writes_nothing(graphprune: Command, model: P
     )
     assert done.code == 0, done.err
     assert [path.name for path in model.parent.iterdir()] == ["net.onnx"]
-    for word in ("bisection", "uniform", "l1", "random", "kept saliency", "latency", "seconds", "flops 0.5"):
+    for word in ("bisection", "uniform", "l1", "random", "kept saliency", "gap", "latency", "seconds", "flops 0.5"):
         assert word in done.out
 
 

@@ -91,6 +91,34 @@ def test_who_cannot_says_why_and_if_nobody_can_it_is_an_error(monkeypatch: pytes
         compare(analysis(), BudgetRequest("flops", 0.001), contest)
 
 
+@pytest.mark.parametrize("solvers", [("bisection", "uniform"), ("bisection", "milp", "uniform")])
+def test_all_trials_of_a_criterion_are_held_against_one_bound(solvers: tuple[str, ...]) -> None:
+    model, options = analysis(), SolveOptions(round_to=1, certify=True)
+    contest = Contest(solvers, ("l1", "lamp"), options)
+    trials = compare(model, HALF, contest)
+    for criterion in contest.criteria:
+        own = [trial for trial in trials if trial.criterion == criterion]
+        (bound,) = {trial.bound for trial in own}
+        assert bound is not None and bound >= max(trial.kept for trial in own) - 1e-9
+        for trial in own:
+            certificate = solve(model, HALF, contest.choice(trial.solver, criterion)).solver.certificate
+            assert certificate is not None and trial.gap is not None
+            assert trial.gap == pytest.approx((bound - trial.kept) / bound, abs=1e-9)
+            assert trial.gap == pytest.approx(certificate.gap, abs=0.01)
+
+
+def test_from_a_plan_each_trial_has_a_bound_of_its_own() -> None:
+    start = solve(analysis(), HALF, SolveOptions(criterion="random", round_to=1))
+    options = SolveOptions(round_to=1, certify=True, constraints=Constraints(start=start))
+    contest = Contest(("bisection", "uniform"), ("l1",), options)
+    assert not contest.one_scale
+    for trial in compare(analysis(), BudgetRequest("flops", 0.3), contest):
+        certificate = solve(
+            analysis(), BudgetRequest("flops", 0.3), contest.choice(trial.solver, "l1")
+        ).solver.certificate
+        assert certificate is not None and trial.gap == pytest.approx(certificate.gap)
+
+
 def test_latency_is_measured_if_asked_for() -> None:
     (trial,) = compare(analysis(), HALF, Contest(("uniform",), ("l1",), bench=True))
     assert trial.latency is not None and all(value > 0 for value in trial.latency)

@@ -125,7 +125,7 @@ def trial(cost: int, kept: float, solver: str = "a", **rest: object) -> Trial:
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     rows = [
-        trial(50, 0.1 + 0.2, gap=1e-9, latency=(0.1, 0.05, 1 / 3)),
+        trial(50, 0.1 + 0.2, bound=0.1 + 0.7, latency=(0.1, 0.05, 1 / 3)),
         trial(40, 0.25, "b"),
         Trial("a", "l1", "flops 1", "flops", note='no, "never",\nnot even so'),
     ]
