@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
     from graphprune.planning import SolveOptions
     from graphprune.report.picture import save_drawing
+    from graphprune.trials.compare import Contest, compare
+    from graphprune.trials.sweep import Sweep, sweep
     from graphprune.verification.verify import Verification
 
 __all__ = [
@@ -39,15 +41,18 @@ __all__ = [
     "AnalyzeOptions",
     "BudgetRequest",
     "Constraints",
+    "Contest",
     "Explanation",
     "GraphPruneError",
     "Model",
     "Plan",
     "SolveOptions",
+    "Sweep",
     "Verification",
     "__version__",
     "analyze",
     "apply",
+    "compare",
     "explain",
     "group_graph",
     "load",
@@ -57,6 +62,7 @@ __all__ = [
     "save",
     "save_drawing",
     "solve",
+    "sweep",
     "verify",
     "write_plan",
 ]
@@ -67,16 +73,20 @@ _HOMES = {
     "Analysis": "graphprune.analysis",
     "BudgetRequest": "graphprune.plan.budget",
     "Constraints": "graphprune.constraints",
+    "Contest": "graphprune.trials.compare",
     "Explanation": "graphprune.explanation.explain",
     "GraphPruneError": "graphprune.errors",
     "Model": "graphprune.model.load",
     "Plan": "graphprune.plan.schema",
     "SolveOptions": "graphprune.planning",
+    "Sweep": "graphprune.trials.sweep",
     "Verification": "graphprune.verification.verify",
+    "compare": "graphprune.trials.compare",
     "explain": "graphprune.explanation.explain",
     "group_graph": "graphprune.explanation.network",
     "read_plan": "graphprune.plan.file",
     "save_drawing": "graphprune.report.picture",
+    "sweep": "graphprune.trials.sweep",
     "write_plan": "graphprune.plan.file",
 }
 

@@ -60,6 +60,13 @@ class Term:
         """Return the value for lengths of its axes."""
         return -(-self.scale * prod(lengths) // self.parts)
 
+    def values(self, *lengths: Widths) -> npt.NDArray[np.float64]:
+        """Return the values for many lengths of its axes at once, arrays that broadcast; exact up to 2**53."""
+        product = np.asarray(float(self.scale), dtype=np.float64)
+        for length in lengths:
+            product = product * length
+        return product if self.parts == 1 else np.ceil(product / self.parts)
+
 
 class Polynomial:
     """A sum of terms, evaluated exactly.
@@ -77,6 +84,7 @@ class Polynomial:
         self.sizes = sizes
         self.constant = sum(term.of(length.constant for length in term.lengths) for term in terms if _fixed(term))
         live = [term for term in terms if not _fixed(term)]
+        self._terms = (*live, Term(self.constant, ()))
         factors = max((len(term.lengths) for term in live), default=1)
         self._shape = (len(live), factors)
         lengths = [length for term in live for length in (*term.lengths, *[_ONE] * (factors - len(term.lengths)))]
@@ -87,6 +95,10 @@ class Polynomial:
         self._base = np.array([length.constant for length in lengths], dtype=np.int64)
         self._matrix = _matrix(lengths, len(sizes))
         self._columns = csc_array(self._matrix)
+
+    def alternatives(self) -> tuple[tuple[Term, ...], ...]:
+        """Return the sums of which this cost is the largest: here it is a single one."""
+        return (self._terms,)
 
     def lengths(self, widths: Widths) -> npt.NDArray[np.int64]:
         """Return all axis lengths, shape (terms, factors)."""

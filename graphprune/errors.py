@@ -12,6 +12,7 @@
     │   ├── UnsafeModelError                 reaches outside its folder, or exceeds a limit
     │   ├── UnsupportedModelError            valid, but beyond what graphprune reads
     │   ├── PlanError                        a plan file that is malformed or made for another model
+    │   ├── PluginError                      a method of another installed package that cannot be used
     │   └── UsageError                       an option or argument with an unusable value
     ├── OutputError                exit 2    the result could not be written; nothing was changed
     ├── VerificationError          exit 101  the pruned model differs from the masked original
@@ -32,6 +33,7 @@ __all__ = [
     "NothingToPruneError",
     "OutputError",
     "PlanError",
+    "PluginError",
     "RequestError",
     "UnsafeModelError",
     "UnsupportedModelError",
@@ -102,6 +104,10 @@ class UnsupportedModelError(InputError):
 
 class PlanError(InputError):
     """The plan file is malformed, inconsistent, or was made for another model."""
+
+
+class PluginError(InputError):
+    """A criterion or solver of another installed package cannot be loaded, or failed."""
 
 
 class UsageError(InputError):

@@ -22,13 +22,14 @@ from graphprune.constraints.start import kept_by, ranked, solve_from
 from graphprune.errors import NothingToPruneError, UsageError, quote
 from graphprune.model.finite import check_finite
 from graphprune.plan.check import Costs, group_plan
-from graphprune.plan.schema import Budget, LayerPlan, Plan, PlanModel, SolverRecord
+from graphprune.plan.schema import Budget, Certificate, LayerPlan, Plan, PlanModel, SolverRecord
 from graphprune.plan.structure import structure_digest
 from graphprune.solvers import criteria, widths
+from graphprune.solvers.bounds.certify import certify
 from graphprune.solvers.criteria import Aggregate
 from graphprune.solvers.filters import coupled_filters
-from graphprune.solvers.problem import Limit, Problem
-from graphprune.solvers.registry import Setting, chosen
+from graphprune.solvers.problem import Limit, Problem, ensure_sound
+from graphprune.solvers.registry import Setting, chosen, settings
 from graphprune.solvers.saliency import importance, select
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from graphprune.solvers.problem import Solution
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["SolveOptions", "count_costs", "describe_model", "make_plan", "make_problem"]
+__all__ = ["SolveOptions", "count_costs", "describe_model", "make_plan", "make_problem", "score_groups"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class SolveOptions:
         Settings that a solver or criterion has of its own, by name.
     constraints : Constraints
         What may become of single groups.
+    certify : bool
+        Say how much more saliency any widths within the budgets could keep at most.
     """
 
     solver: str = "bisection"
@@ -76,6 +79,7 @@ class SolveOptions:
     aggregate: Aggregate = ""
     settings: Mapping[str, Setting] = field(default_factory=dict)
     constraints: Constraints = field(default_factory=Constraints)
+    certify: bool = False
 
     def __post_init__(self) -> None:
         if self.min_keep < 1:
@@ -92,8 +96,12 @@ class SolveOptions:
         return WidthRules(self.round_to, self.min_keep, self.constraints)
 
 
-def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> Plan:
+def make_plan(
+    analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions, scores: Scores | None = None
+) -> Plan:
     """Choose what to remove so that all budgets hold and no further step of any group fits into them.
+
+    Scores that are there already, from :func:`score_groups` with the same options, need not be computed again.
 
     Raises
     ------
@@ -109,16 +117,15 @@ def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: So
     Complexity: that of the criterion (each weight is read once) and of the solver.
     """
     score, solve = criteria.get(options.criterion), widths.get(options.solver)
-    for_solver, for_criterion = chosen(options.settings, solve, score)
+    for_solver, _ = chosen(options.settings, solve, score)
     limits = _limits(analysis, requests)
-    # A channel with NaN in it would look like the most important or the least important one, by chance.
-    check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
-    material = criteria.Material(analysis.groups, analysis.read, options.seed, options.aggregate)
-    scores = score(material, **for_criterion)
+    if scores is None:
+        scores = score_groups(analysis, options)
     problem, relaxed = make_problem(analysis, scores, limits, options)
     if not problem.fits(problem.narrowest):
         raise unreachable(analysis, problem, requests, options.rules)
     solution = _solution(analysis, problem, partial(solve, **for_solver), options)
+    ensure_sound(problem, solution, options.solver)
     counted = count_costs(analysis, solution.widths)
     budget, *further = (
         counted.on(Budget(request.metric, request.target, limit.limit, before=0, after=0))
@@ -133,6 +140,7 @@ def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: So
             seed=options.seed,
             options=_record(analysis, options, scores, relaxed=relaxed),
             trace=tuple(solution.trace),
+            certificate=_certificate(problem, solution, options, for_solver),
         ),
         groups=tuple(
             group_plan(group, atoms.tolist())
@@ -141,6 +149,23 @@ def make_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: So
         layers=counted.layers,
         further=tuple(further),
     )
+
+
+def score_groups(analysis: Analysis, options: SolveOptions) -> Scores:
+    """Return what the criterion says of the atoms of each group.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If a weight that may lose channels holds NaN or infinity.
+    UsageError
+        If there is no such criterion, or one of its settings is no value for it.
+    """
+    score = criteria.get(options.criterion)
+    (own,) = chosen({name: value for name, value in options.settings.items() if name in settings(score)}, score)
+    # A channel with NaN in it would look like the most important or the least important one, by chance.
+    check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
+    return score(criteria.Material(analysis.groups, analysis.read, options.seed, options.aggregate), **own)
 
 
 def count_costs(analysis: Analysis, atoms: Sequence[int] | npt.NDArray[np.int64]) -> Costs:
@@ -197,6 +222,16 @@ def _solution(
     """Solve a problem, from a given plan if there is one."""
     start = options.constraints.start
     return solve(problem) if start is None else solve_from(problem, kept_by(analysis, start), solve)
+
+
+def _certificate(
+    problem: Problem, solution: Solution, options: SolveOptions, settings: Mapping[str, Setting]
+) -> Certificate | None:
+    """Return how good a solution is, if that is asked for or the solver knows it."""
+    if not options.certify and solution.bound is None:
+        return None
+    proof = certify(problem, solution, str(settings.get("normalize", "auto")))
+    return Certificate(proof.objective, proof.bound, proof.gap)
 
 
 def _kept(problem: Problem, solution: Solution) -> tuple[npt.NDArray[np.int64], ...]:

@@ -18,6 +18,7 @@ LAYERS = (
     ("graphprune.__main__",),
     ("graphprune.cli",),
     ("graphprune",),
+    ("graphprune.trials",),
     ("graphprune.api",),
     ("graphprune.training", "graphprune.recover", "graphprune.report", "graphprune.export"),
     ("graphprune.planning",),
@@ -45,6 +46,9 @@ TOP_LEVEL_HOMES = {
     "onnx2fx": ("graphprune.training",),
     "onnxruntime": ("graphprune.calibrate", "graphprune.verification.comparison"),
     "sklearn": (),
+    "joblib": (),
+    "matplotlib": (),
+    "yaml": (),
 }
 
 # A solver sees groups, scores and a cost function, never a node of a model.

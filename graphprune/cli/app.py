@@ -9,9 +9,11 @@ import typer
 
 from graphprune import __version__
 from graphprune.cli.apply import apply
+from graphprune.cli.compare import compare
 from graphprune.cli.inspect import inspect
 from graphprune.cli.normalize import normalize
 from graphprune.cli.solve import solve
+from graphprune.cli.sweep import sweep
 from graphprune.cli.verify import verify
 
 __all__ = ["app"]
@@ -23,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (solve, inspect, apply, verify, normalize):
+for command in (solve, compare, sweep, inspect, apply, verify, normalize):
     app.command()(command)
 
 
