@@ -62,21 +62,17 @@ class Batch:
 
 
 class Reader(Protocol):
-    """What stands behind a source: any samples, by position.
-
-    Attributes
-    ----------
-    labelled : bool
-        Whether batches have labels.
-    classes : tuple of str
-        Names of the classes, where they are known.
-    """
+    """What stands behind a source: any samples, by position."""
 
     @property
-    def labelled(self) -> bool: ...
+    def labelled(self) -> bool:
+        """Whether batches have labels."""
+        ...
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, where they are known."""
+        ...
 
     def __len__(self) -> int: ...
 
