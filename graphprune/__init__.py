@@ -20,8 +20,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graphprune.accuracy import evaluate, open_data, recover
     from graphprune.analysis import Analysis
-    from graphprune.api import AnalyzeOptions, analyze, apply, load, normalize, reconcile, save, solve, verify
+    from graphprune.api import (
+        AnalyzeOptions,
+        analyze,
+        apply,
+        load,
+        normalize,
+        reconcile,
+        save,
+        solve,
+        verify,
+    )
+    from graphprune.calibrate.arrays import from_arrays
+    from graphprune.calibrate.evaluation import Evaluation
+    from graphprune.calibrate.preprocessing import Preprocessing
+    from graphprune.calibrate.source import Batch, Source
     from graphprune.constraints import Constraints
     from graphprune.errors import GraphPruneError
     from graphprune.explanation.explain import Explanation, explain
@@ -31,29 +46,40 @@ if TYPE_CHECKING:
     from graphprune.plan.file import read_plan, write_plan
     from graphprune.plan.schema import Plan
     from graphprune.planning import SolveOptions
+    from graphprune.recovery.options import RecoverOptions, Recovery
     from graphprune.report.picture import save_drawing
     from graphprune.verification.verify import Verification
 
 __all__ = [
     "Analysis",
     "AnalyzeOptions",
+    "Batch",
     "BudgetRequest",
     "Constraints",
+    "Evaluation",
     "Explanation",
     "GraphPruneError",
     "Model",
     "Plan",
+    "Preprocessing",
+    "RecoverOptions",
+    "Recovery",
     "SolveOptions",
+    "Source",
     "Verification",
     "__version__",
     "analyze",
     "apply",
+    "evaluate",
     "explain",
+    "from_arrays",
     "group_graph",
     "load",
     "normalize",
+    "open_data",
     "read_plan",
     "reconcile",
+    "recover",
     "save",
     "save_drawing",
     "solve",
@@ -65,17 +91,27 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Analysis": "graphprune.analysis",
+    "Batch": "graphprune.calibrate.source",
     "BudgetRequest": "graphprune.plan.budget",
     "Constraints": "graphprune.constraints",
+    "Evaluation": "graphprune.calibrate.evaluation",
     "Explanation": "graphprune.explanation.explain",
     "GraphPruneError": "graphprune.errors",
     "Model": "graphprune.model.load",
     "Plan": "graphprune.plan.schema",
+    "Preprocessing": "graphprune.calibrate.preprocessing",
+    "RecoverOptions": "graphprune.recovery.options",
+    "Recovery": "graphprune.recovery.options",
     "SolveOptions": "graphprune.planning",
+    "Source": "graphprune.calibrate.source",
     "Verification": "graphprune.verification.verify",
+    "from_arrays": "graphprune.calibrate.arrays",
+    "evaluate": "graphprune.accuracy",
     "explain": "graphprune.explanation.explain",
     "group_graph": "graphprune.explanation.network",
+    "open_data": "graphprune.accuracy",
     "read_plan": "graphprune.plan.file",
+    "recover": "graphprune.accuracy",
     "save_drawing": "graphprune.report.picture",
     "write_plan": "graphprune.plan.file",
 }

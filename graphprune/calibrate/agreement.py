@@ -99,7 +99,9 @@ class Agreement:
     @property
     def relative_error(self) -> float:
         """Mean over the outputs of the squared error relative to the variance of the teacher's output."""
-        shares = [error / power if power else float(error > 0) for error, power in zip(self.error, self.power, strict=True)]
+        shares = [
+            error / power if power else float(error > 0) for error, power in zip(self.error, self.power, strict=True)
+        ]
         return float(np.mean(shares)) if shares else 0.0
 
     @property

@@ -123,7 +123,7 @@ def from_arrays(
         raise DataError(f"{name}: the arrays hold different numbers of samples: {shown}")
     if not min(counted.values()):
         raise DataError(f"{name}: the arrays hold no samples")
-    return Source(name, ArrayReader(specs, arrays, labels, images, frozenset(shared), name))
+    return Source.whole(name, ArrayReader(specs, arrays, labels, images, frozenset(shared), name))
 
 
 def _named(name: str, specs: Sequence[InputSpec], arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,21 +42,7 @@ def open_function(text: str, specs: Sequence[InputSpec], preprocessing: Preproce
     DataError
         If the function fails, or yields something else than input dicts.
     """
-    module, _, attribute = text.partition(":")
-    function = _find(module, attribute)
-    feeds: list[Mapping[str, Any]] = []
-    targets: list[Any] = []
-    try:
-        for entry in function():
-            inputs, target = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
-            if not isinstance(inputs, Mapping):
-                raise DataError(f"{text} yields {quote(type(inputs).__name__)}", hint=_FORM)
-            feeds.append({str(name): np.asarray(value) for name, value in inputs.items()})
-            targets.append(None if target is None else np.asarray(target))
-    except DataError:
-        raise
-    except Exception as error:  # whatever the user's own code raises
-        raise DataError(f"{text} failed: {type(error).__name__}: {quote(str(error))}", hint=_FORM) from error
+    feeds, targets = _collected(text)
     if not feeds:
         raise DataError(f"{text} yields nothing", hint=_FORM)
     if any(set(entry) != set(feeds[0]) for entry in feeds):
@@ -70,10 +57,30 @@ def open_function(text: str, specs: Sequence[InputSpec], preprocessing: Preproce
     return from_arrays(text, specs, arrays, labels, preprocessing)
 
 
+def _collected(text: str) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Return all inputs and targets that the user's function yields."""
+    module, _, attribute = text.partition(":")
+    function = _find(module, attribute)
+    feeds: list[dict[str, Any]] = []
+    targets: list[Any] = []
+    try:
+        entries = list(function())
+    except Exception as error:  # whatever the user's own code raises
+        raise DataError(f"{text} failed: {type(error).__name__}: {quote(str(error))}", hint=_FORM) from error
+    for entry in entries:
+        inputs, target = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
+        if not isinstance(inputs, Mapping):
+            raise DataError(f"{text} yields {quote(type(inputs).__name__)}", hint=_FORM)
+        feeds.append({str(name): np.asarray(value) for name, value in inputs.items()})
+        targets.append(None if target is None else np.asarray(target))
+    return feeds, targets
+
+
 def _find(module: str, attribute: str) -> Any:
     """Import the user's own function."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -150,4 +157,4 @@ def open_torchvision(text: str, image: ImageInput) -> Source:
     else:
         raise UsageError(f"{text} cannot be opened: {quote(str(problem))}")
     classes = tuple(map(str, getattr(found, "classes", ())))
-    return Source(text, _DatasetReader(found, image, classes, text))
+    return Source.whole(text, _DatasetReader(found, image, classes, text))

@@ -88,7 +88,7 @@ def open_folder(folder: Path, image: ImageInput) -> Source:
     name = str(folder)
     flat = _images(folder)
     if flat:
-        return Source(name, FolderReader(tuple(flat), image))
+        return Source.whole(name, FolderReader(tuple(flat), image))
     inner = {path.name: _images(path) for path in sorted(folder.iterdir()) if path.is_dir()}
     inner = {label: files for label, files in inner.items() if files}
     if not inner:
@@ -97,7 +97,7 @@ def open_folder(folder: Path, image: ImageInput) -> Source:
         )
     files = tuple(path for found in inner.values() for path in found)
     targets = np.repeat(np.arange(len(inner), dtype=np.int64), [len(found) for found in inner.values()])
-    return Source(name, FolderReader(files, image, targets, tuple(inner)))
+    return Source.whole(name, FolderReader(files, image, targets, tuple(inner)))
 
 
 def _images(folder: Path) -> list[Path]:

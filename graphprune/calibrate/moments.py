@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import blas
 
+from graphprune.errors import InternalError
+
 __all__ = ["Moments", "Summary"]
 
 Floats = npt.NDArray[np.float64]
@@ -46,7 +48,8 @@ class Summary:
     def errors(self, weight: Floats) -> Floats:
         """Return the mean squared error of ``y - x weight`` with the best intercept, shape (groups, targets)."""
         explained = 2 * np.einsum("gdo,gdo->go", self.xy, weight)
-        return self.yy - explained + np.einsum("gdo,gdo->go", self.xx @ weight, weight)
+        result: Floats = self.yy - explained + np.einsum("gdo,gdo->go", self.xx @ weight, weight)
+        return result
 
 
 class Moments:
@@ -85,7 +88,8 @@ class Moments:
 
     def summary(self) -> Summary:
         """Return the centred moments of all rows so far; at least one must have been added."""
-        assert self._shift is not None
+        if self._shift is None:
+            raise InternalError("moments of no rows at all")
         x_sum, y_sum, xx, xy, yy = (total / self._count for total in self._sums)
         return Summary(
             count=self._count,

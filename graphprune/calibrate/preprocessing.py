@@ -180,9 +180,10 @@ def _from_table(table: dict[str, Any]) -> Preprocessing:
     if unknown:
         raise UsageError(f"[data] has the unknown entry {quote(min(unknown))}")
     result = Preprocessing(layout=table.get("layout"))
-    for name in ("mean", "std"):
-        if name in table:
-            result = replace(result, **{name: _numbers(table[name])})
+    if "mean" in table:
+        result = replace(result, mean=_numbers(table["mean"]))
+    if "std" in table:
+        result = replace(result, std=_numbers(table["std"]))
     if "size" in table:
         size = table["size"] if isinstance(table["size"], list) else [table["size"]] * 2
         result = replace(result, size=parse_size("x".join(map(str, size))))

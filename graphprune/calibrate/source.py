@@ -18,7 +18,7 @@ A source is random access, so a training loop shuffles by passing its own order:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -97,17 +97,18 @@ class Source:
         What the user named, for messages.
     reader : Reader
         Where the samples come from.
-    positions : ndarray of int64, shape (n,), optional
-        Which samples of the reader these are; all of them by default.
+    positions : ndarray of int64, shape (n,)
+        Which samples of the reader these are.
     """
 
     name: str
     reader: Reader
-    positions: Ints = field(default=None)  # type: ignore[assignment]  # replaced below
+    positions: Ints
 
-    def __post_init__(self) -> None:
-        if self.positions is None:
-            object.__setattr__(self, "positions", np.arange(len(self.reader), dtype=np.int64))
+    @classmethod
+    def whole(cls, name: str, reader: Reader) -> Source:
+        """Return all samples of a reader."""
+        return cls(name, reader, np.arange(len(reader), dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -210,7 +210,8 @@ class _Store:
         path = Path(self._folder.name) / f"{self._files}.npy"
         self._files += 1
         np.save(path, value)
-        return np.load(path, mmap_mode="r")
+        mapped: Array = np.load(path, mmap_mode="r")
+        return mapped
 
     def _forget(self, value: Array) -> None:
         if isinstance(value, np.memmap):

@@ -93,7 +93,7 @@ class Window:
         index = (positions[:, None] * self.strides[axis] + taps).ravel()
         size = x.shape[2 + axis]
         outside = (index < 0) | (index >= size)
-        taken = np.take(x, np.clip(index, 0, size - 1), axis=2 + axis)
+        taken: Array = np.take(x, np.clip(index, 0, size - 1), axis=2 + axis)
         if outside.any():
             taken[(slice(None),) * (2 + axis) + (outside,)] = 0
         return taken

@@ -13,7 +13,7 @@ from graphprune.calibrate.windows import Dense, Window
 
 if TYPE_CHECKING:
     from graphprune.model.graph import Node
-    from graphprune.recover.draft import Draft
+    from graphprune.recovery.draft import Draft
 
 __all__ = ["Kernel", "find_kernel"]
 

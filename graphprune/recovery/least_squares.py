@@ -73,7 +73,8 @@ def _solved(gram: Floats, right: Floats, ridge: float) -> Floats:
 
 def intercept(moments: Summary, weight: Floats) -> Floats:
     """Return the best intercept for given weights, shape (groups, targets)."""
-    return moments.y_mean - np.einsum("gd,gdo->go", moments.x_mean, weight)
+    result: Floats = moments.y_mean - np.einsum("gd,gdo->go", moments.x_mean, weight)
+    return result
 
 
 def rescaled(moments: Summary, weight: Floats) -> Floats:

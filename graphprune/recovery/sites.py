@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.fidelity.expectation import Expectation, Masks
-from graphprune.recover.kernels import Kernel, find_kernel
+from graphprune.recovery.kernels import Kernel, find_kernel
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.model.graph import Node
     from graphprune.plan.schema import Plan
-    from graphprune.recover.draft import Draft
+    from graphprune.recovery.draft import Draft
 
 __all__ = ["Affine", "Norm", "Site", "cut", "find_norms", "find_sites"]
 
@@ -175,7 +175,9 @@ def _affine(draft: Draft, node: Node) -> Affine | None:
     if reader is None or reader.domain:
         return None
     if reader.op_type == "BatchNormalization" and reader.inputs[0] == node.outputs[0]:
-        if not all(draft.stored(name) is not None for name in reader.inputs[1:5]) or reader.attribute("training_mode", 0):
+        if not all(draft.stored(name) is not None for name in reader.inputs[1:5]) or reader.attribute(
+            "training_mode", 0
+        ):
             return None
         return Affine(reader.outputs[0], reader.inputs[3] if draft.own(reader.inputs[3]) else "", reader)
     if reader.op_type == "Add" and node.op_type == "MatMul":

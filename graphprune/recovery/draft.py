@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto, numpy_helper
 
+from graphprune.errors import InternalError, quote
 from graphprune.model.graph import Graph, Node
 from graphprune.model.normalize import inline_functions
 
@@ -58,6 +59,12 @@ class Draft:
                     return attribute.t
         return None
 
+    def _tensor(self, name: str) -> TensorProto:
+        tensor = self.stored(name)
+        if tensor is None:
+            raise InternalError(f"{quote(name)} is not stored in the model")
+        return tensor
+
     def own(self, name: str) -> bool:
         """Whether a value is a stored tensor of floats that a single node reads, and may be replaced for that one."""
         tensor = self.stored(name)
@@ -68,14 +75,11 @@ class Draft:
 
     def read(self, name: str) -> Array:
         """Return the present value of a stored tensor."""
-        tensor = self.stored(name)
-        assert tensor is not None
-        return self.model.tensors.array(tensor)
+        return self.model.tensors.array(self._tensor(name))
 
     def write(self, name: str, value: Array) -> None:
         """Replace the values of a stored tensor, in its own type and shape."""
-        tensor = self.stored(name)
-        assert tensor is not None
+        tensor = self._tensor(name)
         before = self.read(name)
         new = numpy_helper.from_array(np.ascontiguousarray(value.reshape(before.shape).astype(before.dtype)), name)
         for field in ("float_data", "int32_data", "double_data", "external_data", "data_location"):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.recover.least_squares import intercept, refit, rescaled
+from graphprune.recovery.least_squares import intercept, refit, rescaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from graphprune.calibrate.moments import Summary
-    from graphprune.recover.draft import Draft
-    from graphprune.recover.sites import Norm, Site
+    from graphprune.recovery.draft import Draft
+    from graphprune.recovery.sites import Norm, Site
 
 __all__ = ["Update", "refit_site", "rescale_site", "shift_site", "update_norm"]
 

@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.calibrate.agreement import Agreement
-from graphprune.calibrate.feeding import filled, whole_batches
+from graphprune.calibrate.evaluation import compare
+from graphprune.calibrate.feeding import whole_batches
 from graphprune.calibrate.moments import Moments
-from graphprune.calibrate.session import Session
 from graphprune.calibrate.signature import input_specs
 from graphprune.calibrate.walk import Walk
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
-from graphprune.recover.draft import Draft
-from graphprune.recover.fidelity import check_recovered
-from graphprune.recover.options import Recovery
-from graphprune.recover.sites import Norm, Site, cut, find_norms, find_sites
-from graphprune.recover.updates import Update, refit_site, rescale_site, shift_site, update_norm
+from graphprune.recovery.draft import Draft
+from graphprune.recovery.fidelity import check_recovered
+from graphprune.recovery.options import Recovery
+from graphprune.recovery.sites import Norm, Site, cut, find_norms, find_sites
+from graphprune.recovery.updates import Update, refit_site, rescale_site, shift_site, update_norm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
     from graphprune.calibrate.source import Source
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
-    from graphprune.recover.options import Progress, RecoverOptions
+    from graphprune.recovery.options import Progress, RecoverOptions
 
-__all__ = ["compare", "recover"]
+__all__ = ["recover"]
 
 Array = npt.NDArray[Any]
 
@@ -80,7 +79,7 @@ def recover(
     VerificationError
         If anything but weights changed.
 
-    Source: RECOVERY of the asymmetric kind, see :mod:`graphprune.recover.least_squares`.
+    Source: RECOVERY of the asymmetric kind, see :mod:`graphprune.recovery.least_squares`.
     """
     used = source.limited(options.samples)
     fitted, held = used.split(max(1, round(options.held_out * len(used))))
@@ -104,21 +103,6 @@ def recover(
         nodes=tuple(changed),
         left=tuple(pass_.left),
     )
-
-
-def compare(teacher: Model, student: Model, source: Source) -> Agreement:
-    """Run two models on the same samples and compare all their outputs."""
-    sessions = Session(teacher), Session(student)
-    found = Agreement(sessions[0].outputs)
-    for batch, real in filled(source, input_specs(teacher)):
-        wanted, own = (session.run(batch.feeds, found.names) for session in sessions)
-        whole = len(batch)
-        cropped = [
-            tuple(value[:real] if value.ndim and len(value) == whole else value for value in pair)
-            for pair in zip(own, wanted, strict=True)
-        ]
-        found.add([pair[0] for pair in cropped], [pair[1] for pair in cropped], samples=real)
-    return found
 
 
 @dataclass

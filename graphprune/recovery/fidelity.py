@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
     from graphprune.model.load import Model
-    from graphprune.recover.draft import Draft
+    from graphprune.recovery.draft import Draft
 
 __all__ = ["check_recovered"]
 
