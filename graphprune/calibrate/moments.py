@@ -7,7 +7,7 @@ a ReLU have large means, and their raw second moments would lose what matters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,17 @@ class Summary:
     xx: Floats
     xy: Floats
     yy: Floats
+
+    def of(self, columns: npt.NDArray[np.bool_]) -> Summary:
+        """Return the moments with some of the inputs only.
+
+        Parameters
+        ----------
+        columns : ndarray of bool, shape (columns,)
+        """
+        return replace(
+            self, x_mean=self.x_mean[:, columns], xx=self.xx[:, columns][:, :, columns], xy=self.xy[:, columns]
+        )
 
     def errors(self, weight: Floats) -> Floats:
         """Return the mean squared error of ``y - x weight`` with the best intercept, shape (groups, targets)."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from graphprune.model.load import Model
 
-__all__ = ["Walk", "cut_piece"]
+__all__ = ["Walk", "constant_nodes", "cut_piece"]
 
 Array = npt.NDArray[Any]
 
@@ -63,7 +63,7 @@ class Walk:
         self._feeds = feeds
         self._count = count
         self._stops = stops
-        self._constant = _constant_nodes(graph)
+        self._constant = constant_nodes(graph)
         self._pieces = self._assign()
         self._last_use = self._uses()
         self._kept = _Store()
@@ -123,7 +123,7 @@ class Walk:
             self._kept.put(batch, live)
 
 
-def _constant_nodes(graph: Graph) -> frozenset[int]:
+def constant_nodes(graph: Graph) -> frozenset[int]:
     """Return the nodes whose results depend on nothing that is fed."""
     found: set[int] = set()
     fixed = set(graph.initializers)

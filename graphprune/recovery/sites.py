@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
     from graphprune.recovery.draft import Draft
 
-__all__ = ["Affine", "Norm", "Site", "cut", "find_norms", "find_sites"]
+__all__ = ["Affine", "Norm", "Site", "cut", "find_affine", "find_norms", "find_sites"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -144,7 +144,7 @@ def _site(draft: Draft, expectation: Expectation, node: Node, kernel: Kernel, la
 
     With `later`, the sites behind it, the target may be a sum that the output goes into.
     """
-    affine = _affine(draft, node)
+    affine = find_affine(draft, node)
     target, other = node.outputs[0], ""
     if later is not None:
         end = affine.value if affine else node.outputs[0]
@@ -169,7 +169,7 @@ def _only_reader(draft: Draft, value: str) -> Node | None:
     return readers[0][0]
 
 
-def _affine(draft: Draft, node: Node) -> Affine | None:
+def find_affine(draft: Draft, node: Node) -> Affine | None:
     """Return what follows a node, if that is a fixed map per channel."""
     reader = _only_reader(draft, node.outputs[0])
     if reader is None or reader.domain:
