@@ -23,7 +23,7 @@ from graphprune.recovery.draft import Draft
 from graphprune.recovery.elimination import Elimination, Reading, backward_elimination
 from graphprune.recovery.grams import consumer_moments
 from graphprune.recovery.least_squares import refit
-from graphprune.recovery.sites import find_affine
+from graphprune.recovery.sites import find_affine, norm_map
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -156,12 +156,20 @@ def _eliminate(
     readings = [
         Reading(
             moments[consumer.node.outputs[0]].xx[0],
-            consumer.kernel.matrix(draft.read(consumer.kernel.tensor))[0],
+            consumer.kernel.matrix(draft.read(consumer.kernel.tensor))[0] * _output_scale(draft, consumer),
             consumer.columns,
         )
         for consumer in consumers
     ]
     return backward_elimination(readings, options.ridge)
+
+
+def _output_scale(draft: Draft, consumer: Consumer) -> Floats:
+    """Return what a following `BatchNormalization` multiplies each output with: errors count behind it."""
+    affine = find_affine(draft, consumer.node)
+    if affine is None or affine.norm is None:
+        return np.ones(consumer.kernel.outputs)
+    return norm_map(draft, affine.norm)[0]
 
 
 class _Tails:

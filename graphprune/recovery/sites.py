@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
     from graphprune.recovery.draft import Draft
 
-__all__ = ["Affine", "Norm", "Site", "cut", "find_affine", "find_norms", "find_sites"]
+__all__ = ["Affine", "Norm", "Site", "cut", "find_affine", "find_norms", "find_sites", "norm_map"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -186,6 +186,13 @@ def find_affine(draft: Draft, node: Node) -> Affine | None:
         if tensor is not None and tuple(tensor.dims)[-1:] == (int(np.prod(tensor.dims)),) and draft.own(constant):
             return Affine(reader.outputs[0], constant, None)
     return None
+
+
+def norm_map(draft: Draft, norm: Node) -> tuple[Floats, Floats]:
+    """Return scale and shift of a `BatchNormalization` that uses its stored statistics, each of shape (channels,)."""
+    gamma, beta, mean, variance = (draft.read(name).astype(np.float64) for name in norm.inputs[1:5])
+    scale: Floats = gamma / np.sqrt(variance + norm.attribute("epsilon", 1e-5))
+    return scale, beta - scale * mean
 
 
 def _added(draft: Draft, value: str, later: list[int]) -> tuple[str, str] | None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.recovery.least_squares import intercept, refit, rescaled
+from graphprune.recovery.sites import norm_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,9 +54,7 @@ class Update:
             return np.ones(outputs), np.zeros(outputs)
         if affine.norm is None:
             return np.ones(outputs), self._draft.read(affine.shift_at).astype(np.float64).ravel()
-        gamma, beta, mean, variance = (self._draft.read(name).astype(np.float64) for name in affine.norm.inputs[1:5])
-        scale = gamma / np.sqrt(variance + affine.norm.attribute("epsilon", 1e-5))
-        return scale, beta - scale * mean
+        return norm_map(self._draft, affine.norm)
 
     def target(self, dense: Array, other: Array | None) -> Array:
         """Return what the node itself should give.
