@@ -25,6 +25,7 @@ from graphprune.recovery.fidelity import check_recovered
 from graphprune.recovery.options import Recovery
 from graphprune.recovery.sites import Norm, Site, cut, find_norms, find_sites
 from graphprune.recovery.updates import Update, refit_site, rescale_site, shift_site, update_norm
+from graphprune.surgery.marks import VERIFIED, put_marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["recover"]
 
 Array = npt.NDArray[Any]
+
+RECOVERED = "graphprune.recovered"
+"""Metadata of a recovered model: by which method."""
 
 MOST_COLUMNS = 8192
 """Layers with longer rows get a new bias only: their second moments would fill the memory."""
@@ -89,6 +93,7 @@ def recover(
     changed = pass_.run(sites, progress)
     result = draft.finished()
     check_recovered(pruned, result, draft)
+    put_marks(result.proto, {RECOVERED: options.method, VERIFIED: f"no (weights recovered by {options.method})"})
     before = compare(analysis.model, pruned, held).relative_error
     after = compare(analysis.model, result, held).relative_error
     improved = bool(np.isfinite(after) and after < before)
