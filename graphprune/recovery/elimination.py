@@ -98,10 +98,9 @@ class _State:
 
 def _inverse(matrix: Floats) -> Floats:
     try:
-        result: Floats = cho_solve(cho_factor(matrix, lower=True), np.eye(len(matrix)))
+        return np.asarray(cho_solve(cho_factor(matrix, lower=True), np.eye(len(matrix))), dtype=np.float64)
     except LinAlgError:
-        result = np.linalg.pinv(matrix, hermitian=True)
-    return result
+        return np.asarray(np.linalg.pinv(matrix, hermitian=True), dtype=np.float64)
 
 
 def backward_elimination(readings: Sequence[Reading], ridge: float = 1e-3) -> Elimination:

@@ -18,7 +18,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 if TYPE_CHECKING:
     from graphprune.calibrate.moments import Summary
 
-__all__ = ["intercept", "refit", "rescaled"]
+__all__ = ["Solver", "intercept", "refit", "rescaled"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,32 +43,49 @@ def refit(moments: Summary, weight: Floats, ridge: float) -> Floats:
 
     Complexity: O(columns^3) per group.
     """
-    residual = moments.xy - moments.xx @ weight
-    scale = np.trace(moments.xx, axis1=1, axis2=2) / moments.xx.shape[1]
-    result = weight.copy()
-    if len(weight) > 1:  # many small systems, as of a depthwise convolution
-        live = scale > 0
-        ridges = ridge * scale[live, None, None] * np.eye(moments.xx.shape[1])
-        result[live] += np.linalg.solve(moments.xx[live] + ridges, residual[live])
+    return Solver(moments, ridge).solve(moments.xy, weight)
+
+
+class Solver:
+    """The factored matrix ``G + lambda I`` of each group, for several right-hand sides.
+
+    Parameters
+    ----------
+    moments : Summary
+    ridge : float
+        Relative to the mean variance of the inputs.
+    """
+
+    def __init__(self, moments: Summary, ridge: float) -> None:
+        self._gram = moments.xx
+        self._scale = np.trace(self._gram, axis1=1, axis2=2) / self._gram.shape[1]
+        self._live = self._scale > 0
+        self._ridges = ridge * self._scale
+        self._factor = _factored(self._gram[0], float(self._ridges[0])) if len(self._gram) == 1 else None
+
+    def solve(self, xy: Floats, weight: Floats) -> Floats:
+        """Return ``W + (G + lambda I)^-1 (C - G W)`` for covariances C, shape (groups, columns, targets)."""
+        residual = xy - self._gram @ weight
+        result = weight.copy()
+        if len(weight) > 1:  # many small systems, as of a depthwise convolution
+            ridges = self._ridges[self._live, None, None] * np.eye(self._gram.shape[1])
+            result[self._live] += np.linalg.solve(self._gram[self._live] + ridges, residual[self._live])
+        elif self._factor is not None:
+            result[0] += cho_solve(self._factor, residual[0], check_finite=False)
         return result
-    if scale[0] > 0:
-        result[0] += _solved(moments.xx[0], residual[0], ridge * float(scale[0]))
-    return result
 
 
-def _solved(gram: Floats, right: Floats, ridge: float) -> Floats:
-    """Solve a symmetric system; where rounding leaves it indefinite, with a larger ridge."""
-    size, largest = len(gram), ridge * _LARGEST_RIDGE
-    while True:
+def _factored(gram: Floats, ridge: float) -> tuple[Floats, bool] | None:
+    """Factor a symmetric matrix; where rounding leaves it indefinite, with a larger ridge. None where it is zero."""
+    largest = ridge * _LARGEST_RIDGE
+    while 0 < ridge <= largest:
         try:
-            factor = cho_factor(gram + ridge * np.eye(size), lower=True, check_finite=False)
+            factor, lower = cho_factor(gram + ridge * np.eye(len(gram)), lower=True, check_finite=False)
         except LinAlgError:
-            if ridge >= largest:
-                return np.zeros_like(right)
             ridge *= 10
-            continue
-        solution: Floats = cho_solve(factor, right, check_finite=False)
-        return solution
+        else:
+            return factor, bool(lower)
+    return None
 
 
 def intercept(moments: Summary, weight: Floats) -> Floats:

@@ -34,6 +34,8 @@ class RecoverOptions:
         The most calibration samples used, those held out included.
     held_out : float
         Share of them that only judges the result.
+    rounds : int
+        How often targets in front of a ReLU are adapted to it; 0 refits without looking at it.
     rescale : bool
         After least squares, give every output the variance of its target, as CaP does.
     seed : int
@@ -44,6 +46,7 @@ class RecoverOptions:
     ridge: float = 1e-3
     samples: int = 1024
     held_out: float = 0.125
+    rounds: int = 4
     rescale: bool = False
     seed: int = 0
 

@@ -22,9 +22,10 @@ from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
 from graphprune.recovery.draft import Draft
 from graphprune.recovery.fidelity import check_recovered
+from graphprune.recovery.gated import GatedRows
 from graphprune.recovery.options import Recovery
 from graphprune.recovery.sites import Norm, Site, cut, find_norms, find_sites
-from graphprune.recovery.updates import Update, refit_site, rescale_site, shift_site, update_norm
+from graphprune.recovery.updates import Update, refit_gated_site, refit_site, rescale_site, shift_site, update_norm
 from graphprune.surgery.marks import VERIFIED, put_marks
 
 if TYPE_CHECKING:
@@ -185,6 +186,7 @@ class _Pass:
         if large and self._options.method == "least-squares":
             self.left.append(item.name)
         moments = Moments()
+        rows = self._gated_rows(item, update) if not large else None
         weight = update.weight.astype(np.float32)
         for own, dense in values:
             wanted = update.target(cut(dense[item.target], item.masks), own.get(item.other))
@@ -193,9 +195,21 @@ class _Pass:
             if large or self._options.method != "least-squares":
                 x = x @ weight  # what the node gives now: nothing else is needed
             moments.add(x, y)
+            if rows is not None:
+                threshold = update.threshold(own.get(item.other), wanted)
+                rows.add(x, y, item.kernel.view.outputs(threshold, grid))
         found = moments.summary()
+        if rows is not None and rows.complete:
+            return refit_gated_site(update, found, self._options.ridge, rows, self._options.rounds)
         if self._options.method == "bn":
             return rescale_site(update, found)
         if large or self._options.method == "bias":
             return shift_site(update, found)
         return refit_site(update, found, self._options.ridge, rescale=self._options.rescale)
+
+    def _gated_rows(self, site: Site, update: Update) -> GatedRows | None:
+        """Return where rows are kept, if the refit looks at the ReLU behind a site."""
+        options = self._options
+        if options.method != "least-squares" or not options.rounds or not site.gated or not update.has_intercept:
+            return None
+        return GatedRows(update.sign)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.calibrate.agreement import Agreement
 from graphprune.calibrate.feeding import whole_batches
 from graphprune.calibrate.session import Session
 from graphprune.calibrate.signature import input_specs
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from graphprune.calibrate.moments import Summary
     from graphprune.calibrate.source import Source
     from graphprune.model.graph import Graph, Node
+    from graphprune.model.load import Model
     from graphprune.recovery.options import Progress
 
 __all__ = ["SensitivityOptions", "Table", "measure_sensitivity"]
@@ -99,6 +101,7 @@ def measure_sensitivity(
     options: SensitivityOptions | None = None,
     levels: Sequence[Ints] | None = None,
     progress: Progress | None = None,
+    teacher: Model | None = None,
 ) -> tuple[Table, ...]:
     """Measure every group of a network.
 
@@ -112,6 +115,9 @@ def measure_sensitivity(
         Widths to measure, per group; evenly spaced ones by default.
     progress : callable, optional
         Told how many groups are done.
+    teacher : Model, optional
+        Whose outputs errors are measured against; by default those of the network itself. The error that a network
+        has from the start is taken off.
 
     Returns
     -------
@@ -135,12 +141,13 @@ def measure_sensitivity(
     wanted = [
         _levels(group.size, options.steps) if levels is None else levels[at] for at, group in enumerate(analysis.groups)
     ]
-    errors = _Tails(draft, found, orders, moments, options).measure(wanted, used.limited(options.measured), progress)
+    tails = _Tails(draft, found, orders, moments, options)
+    errors = tails.measure(wanted, used.limited(options.measured), progress, teacher)
     tables = []
     for at, group in enumerate(analysis.groups):
         widths = np.unique(np.append(wanted[at], group.size)) if at in errors else np.array([group.size])
         values = np.array([errors[at].get(int(width), 0.0) for width in widths]) if at in errors else np.zeros(1)
-        monotone = np.maximum.accumulate(values[::-1])[::-1]
+        monotone = np.maximum.accumulate(np.maximum(values, 0.0)[::-1])[::-1]
         tables.append(Table(group.id, orders[at], widths.astype(np.int64), monotone))
     return tuple(tables)
 
@@ -190,8 +197,10 @@ class _Tails:
         self._options = options
         self._constant = constant_nodes(draft.graph)
 
-    def measure(self, levels: Sequence[Ints], source: Source, progress: Progress | None) -> dict[int, dict[int, float]]:
-        """Return the error of every level of every group that has consumers."""
+    def measure(
+        self, levels: Sequence[Ints], source: Source, progress: Progress | None, teacher: Model | None
+    ) -> dict[int, dict[int, float]]:
+        """Return the error that every level of every group that has consumers adds."""
         graph = self._draft.graph
         batches = whole_batches(source, input_specs(self._draft.model))
         tails = {
@@ -207,35 +216,43 @@ class _Tails:
             for consumers in self._consumers
             for consumer in consumers or ()
         }
-        dense = [Session(self._draft.model, graph.proto).run(source.read(index).feeds) for index in batches]
+        own, base = _outputs(self._draft.model, source, batches), 0.0
+        dense = own
+        if teacher is not None:
+            dense = _outputs(teacher, source, batches)
+            base = _error(own, dense)
         with Walk(
             self._draft.model, graph, stops, lambda number: source.read(batches[number]).feeds, len(batches)
         ) as walk:
             for number, at in enumerate(order):
-                found[at] = self._group(at, tails[at], levels[at], list(walk.step()), dense)
+                found[at] = self._group(at, tails[at], levels[at], list(walk.step()), (own, dense))
+                for width in found[at]:
+                    found[at][width] -= base
                 if progress is not None:
                     progress(number + 1, len(order))
         return found
 
     def _group(
-        self, at: int, tail: Tail, levels: Ints, values: list[dict[str, Array]], dense: list[list[Array]]
+        self,
+        at: int,
+        tail: Tail,
+        levels: Ints,
+        values: list[dict[str, Array]],
+        outputs: tuple[list[dict[str, Array]], list[dict[str, Array]]],
     ) -> dict[int, float]:
-        """Return the error of every level of one group."""
-        graph, errors = self._draft.graph, {}
+        """Return the error of every level of one group, given the outputs of the network itself and the wanted ones."""
+        errors: dict[int, float] = {}
         session: Session | None = None
         for width in levels.tolist():
             fed = self._fed(at, width)
             if session is None:
-                piece = cut_piece(graph, self._constant, tail.nodes, {**values[0], **fed}, tail.outputs)
+                piece = cut_piece(self._draft.graph, self._constant, tail.nodes, {**values[0], **fed}, tail.outputs)
                 session = Session(self._draft.model, piece)
-            error, power = 0.0, 0.0
-            for batch, wanted in zip(values, dense, strict=True):
-                own = dict(zip(session.outputs, session.run({**batch, **fed}), strict=True))
-                for name, other in zip(graph.outputs, wanted, strict=True):
-                    power += _square(other - other.mean())
-                    if name in own:
-                        error += _square(own[name] - other)
-            errors[width] = error / power if power else 0.0
+            given = [
+                {**own, **dict(zip(session.outputs, session.run({**batch, **fed}), strict=True))}
+                for batch, own in zip(values, outputs[0], strict=True)
+            ]
+            errors[width] = _error(given, outputs[1])
         return errors
 
     def _fed(self, at: int, width: int) -> dict[str, Array]:
@@ -279,8 +296,18 @@ def shift_of(draft: Draft, consumer: Consumer) -> tuple[str, float]:
     return inputs[2], 1.0 / consumer.kernel.bias_scale
 
 
-def _square(value: Array) -> float:
-    return float(np.square(value.astype(np.float64)).sum())
+def _outputs(model: Model, source: Source, batches: Sequence[Ints]) -> list[dict[str, Array]]:
+    """Return the outputs of a model for every batch, by name."""
+    session = Session(model)
+    return [dict(zip(session.outputs, session.run(source.read(index).feeds), strict=True)) for index in batches]
+
+
+def _error(given: Sequence[Mapping[str, Array]], wanted: Sequence[Mapping[str, Array]]) -> float:
+    """Return the squared error relative to the variance, as the mean over all outputs."""
+    found = Agreement(list(wanted[0]))
+    for own, other in zip(given, wanted, strict=True):
+        found.add([own[name] for name in found.names], list(other.values()), samples=1)
+    return found.relative_error
 
 
 def masked_refit(moments: Summary, weight: Floats, columns: Ints, kept: Ints, ridge: float) -> Floats:

@@ -66,6 +66,8 @@ class Site:
         What the pruned graph adds to the output; empty where the target is the node's own output.
     masks : tuple of ndarray of bool
         What is left of the target, by axis.
+    gated : bool
+        Whether nothing but a ReLU reads what becomes of the output.
     """
 
     node: Node
@@ -75,6 +77,7 @@ class Site:
     target: str
     other: str
     masks: Masks
+    gated: bool = False
 
     @property
     def name(self) -> str:
@@ -157,7 +160,20 @@ def _site(draft: Draft, expectation: Expectation, node: Node, kernel: Kernel, la
     channel = masks[1] if node.op_type == "Conv" else masks[-1]
     if int(channel.sum()) != kernel.outputs:
         return None
-    return Site(node, kernel, node.inputs[0], affine, target, other, masks)
+    end = target if other or affine is None else affine.value
+    return Site(node, kernel, node.inputs[0], affine, target, other, masks, _gated(draft, end))
+
+
+def _gated(draft: Draft, value: str) -> bool:
+    """Whether only a ReLU, or a `Clip` at 0, reads a value."""
+    reader = _only_reader(draft, value)
+    if reader is None or reader.domain or reader.op_type not in ("Relu", "Clip"):
+        return False
+    if reader.op_type == "Relu":
+        return True
+    if len(reader.inputs) < 2 or draft.stored(reader.inputs[1]) is None:
+        return False
+    return float(draft.read(reader.inputs[1])) == 0.0
 
 
 def _only_reader(draft: Draft, value: str) -> Node | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.recovery.gated import GatedRows, refit_gated
 from graphprune.recovery.least_squares import intercept, refit, rescaled
 from graphprune.recovery.sites import norm_map
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from graphprune.recovery.draft import Draft
     from graphprune.recovery.sites import Norm, Site
 
-__all__ = ["Update", "refit_site", "rescale_site", "shift_site", "update_norm"]
+__all__ = ["Update", "refit_gated_site", "refit_site", "rescale_site", "shift_site", "update_norm"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -43,18 +44,37 @@ class Update:
         self._draft = draft
         self._site = site
         self.weight: Floats = site.kernel.matrix(draft.read(site.kernel.tensor))
-        self._scale, self._shift = self._affine()
+        self._scale, self._shift = self._affine() if site.other else self._identity()
         largest = float(np.abs(self._scale).max(initial=0.0))
         self._live = np.abs(self._scale) > _DEAD * largest
 
     def _affine(self) -> tuple[Floats, Floats]:
-        """Return scale and shift between the node's output and its target; 1 and 0 where they are the same."""
-        outputs, affine = self._site.kernel.outputs, self._site.affine
-        if affine is None or not self._site.other:
-            return np.ones(outputs), np.zeros(outputs)
+        """Return scale and shift of what follows the node's output."""
+        affine = self._site.affine
+        if affine is None:
+            return self._identity()
         if affine.norm is None:
-            return np.ones(outputs), self._draft.read(affine.shift_at).astype(np.float64).ravel()
+            return np.ones(self._site.kernel.outputs), self._draft.read(affine.shift_at).astype(np.float64).ravel()
         return norm_map(self._draft, affine.norm)
+
+    def _identity(self) -> tuple[Floats, Floats]:
+        outputs = self._site.kernel.outputs
+        return np.ones(outputs), np.zeros(outputs)
+
+    @property
+    def sign(self) -> npt.NDArray[np.float32]:
+        """Whether what follows keeps the sign of an output, shape (groups, 1, outputs / groups)."""
+        scale = self._affine()[0]
+        return np.where(scale < 0, -1, 1).astype(np.float32).reshape(len(self.weight), 1, -1)
+
+    def threshold(self, other: Array | None, like: Array) -> Array:
+        """Return the value of each output of the node at which what follows becomes zero, in the shape of `like`."""
+        scale, shift = self._affine()
+        shape = [1] * like.ndim
+        shape[1 if self._site.node.op_type == "Conv" else -1] = -1
+        divisor = np.where(np.abs(scale) > 0, scale, 1.0).astype(np.float32).reshape(shape)
+        added = shift.astype(np.float32).reshape(shape) + (0 if other is None else other)
+        return np.broadcast_to(-added / divisor, like.shape)
 
     def target(self, dense: Array, other: Array | None) -> Array:
         """Return what the node itself should give.
@@ -119,6 +139,11 @@ class Update:
             self._draft.write(self._shift_at, self._draft.read(self._shift_at).astype(np.float64) - bias)
         else:
             self._draft.set_bias(node, bias / kernel.bias_scale, stored.dtype)
+
+
+def refit_gated_site(update: Update, moments: Summary, ridge: float, rows: GatedRows, rounds: int) -> bool:
+    """Write the weights that are best behind the ReLU; return whether that could be done."""
+    return _write(update, *refit_gated(moments, update.weight, ridge, rows, rounds))
 
 
 def refit_site(update: Update, moments: Summary, ridge: float, *, rescale: bool) -> bool:
