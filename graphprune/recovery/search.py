@@ -230,10 +230,7 @@ def _realise(analysis: Analysis, plan: Plan, kept: tuple[Ints, ...], source: Sou
 
 def with_kept(analysis: Analysis, plan: Plan, kept: Sequence[Ints]) -> Plan:
     """Return a plan that keeps these atoms, with the costs that follow."""
-    counted = count_costs(analysis, plan.budget.metric, [len(atoms) for atoms in kept])
-    return replace(
-        plan,
-        budget=replace(plan.budget, after=counted.after),
-        groups=tuple(group_plan(group, atoms.tolist()) for group, atoms in zip(analysis.groups, kept, strict=True)),
-        layers=counted.layers,
-    )
+    counted = count_costs(analysis, [len(atoms) for atoms in kept])
+    budget, *further = (counted.on(budget) for budget in plan.budgets)
+    groups = tuple(group_plan(group, atoms.tolist()) for group, atoms in zip(analysis.groups, kept, strict=True))
+    return replace(plan, budget=budget, further=tuple(further), groups=groups, layers=counted.layers)
