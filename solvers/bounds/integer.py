@@ -9,7 +9,6 @@ proves less and is larger. Rows that cannot belong to a better solution are gone
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +104,6 @@ def _silenced() -> Iterator[None]:
         yield
         return
     try:
-        sys.stdout.flush()
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), 1)
         yield
