@@ -20,8 +20,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graphprune.accuracy import evaluate, open_data, recover
     from graphprune.analysis import Analysis
-    from graphprune.api import AnalyzeOptions, analyze, apply, load, normalize, reconcile, save, solve, verify
+    from graphprune.api import (
+        AnalyzeOptions,
+        analyze,
+        apply,
+        load,
+        normalize,
+        reconcile,
+        save,
+        solve,
+        verify,
+    )
+    from graphprune.calibrate.arrays import from_arrays
+    from graphprune.calibrate.evaluation import Evaluation
+    from graphprune.calibrate.preprocessing import Preprocessing
+    from graphprune.calibrate.source import Batch, Source
     from graphprune.constraints import Constraints
     from graphprune.errors import GraphPruneError
     from graphprune.explanation.explain import Explanation, explain
@@ -31,32 +46,49 @@ if TYPE_CHECKING:
     from graphprune.plan.file import read_plan, write_plan
     from graphprune.plan.schema import Plan
     from graphprune.planning import SolveOptions
+    from graphprune.recovery.options import RecoverOptions, Recovery
     from graphprune.report.picture import save_drawing
+    from graphprune.trials.compare import Contest, compare
+    from graphprune.trials.sweep import Sweep, sweep
     from graphprune.verification.verify import Verification
 
 __all__ = [
     "Analysis",
     "AnalyzeOptions",
+    "Batch",
     "BudgetRequest",
     "Constraints",
+    "Contest",
+    "Evaluation",
     "Explanation",
     "GraphPruneError",
     "Model",
     "Plan",
+    "Preprocessing",
+    "RecoverOptions",
+    "Recovery",
     "SolveOptions",
+    "Source",
+    "Sweep",
     "Verification",
     "__version__",
     "analyze",
     "apply",
+    "compare",
+    "evaluate",
     "explain",
+    "from_arrays",
     "group_graph",
     "load",
     "normalize",
+    "open_data",
     "read_plan",
     "reconcile",
+    "recover",
     "save",
     "save_drawing",
     "solve",
+    "sweep",
     "verify",
     "write_plan",
 ]
@@ -65,18 +97,32 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Analysis": "graphprune.analysis",
+    "Batch": "graphprune.calibrate.source",
     "BudgetRequest": "graphprune.plan.budget",
     "Constraints": "graphprune.constraints",
+    "Contest": "graphprune.trials.compare",
+    "Evaluation": "graphprune.calibrate.evaluation",
     "Explanation": "graphprune.explanation.explain",
     "GraphPruneError": "graphprune.errors",
     "Model": "graphprune.model.load",
     "Plan": "graphprune.plan.schema",
+    "Preprocessing": "graphprune.calibrate.preprocessing",
+    "RecoverOptions": "graphprune.recovery.options",
+    "Recovery": "graphprune.recovery.options",
     "SolveOptions": "graphprune.planning",
+    "Source": "graphprune.calibrate.source",
+    "Sweep": "graphprune.trials.sweep",
     "Verification": "graphprune.verification.verify",
+    "compare": "graphprune.trials.compare",
+    "evaluate": "graphprune.accuracy",
     "explain": "graphprune.explanation.explain",
+    "from_arrays": "graphprune.calibrate.arrays",
     "group_graph": "graphprune.explanation.network",
+    "open_data": "graphprune.accuracy",
     "read_plan": "graphprune.plan.file",
+    "recover": "graphprune.accuracy",
     "save_drawing": "graphprune.report.picture",
+    "sweep": "graphprune.trials.sweep",
     "write_plan": "graphprune.plan.file",
 }
 

@@ -9,7 +9,8 @@
     graphprune.verify(model, pruned, plan)
     graphprune.save(pruned, "model.pruned.onnx")
 
-Wherever a model is taken, its analysis does as well, and is then not made again.
+Wherever a model is taken, its analysis does as well, and is then not made again. What needs data
+is in :mod:`graphprune.accuracy`.
 """
 
 from __future__ import annotations

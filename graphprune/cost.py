@@ -60,6 +60,13 @@ class Term:
         """Return the value for lengths of its axes."""
         return -(-self.scale * prod(lengths) // self.parts)
 
+    def values(self, *lengths: Widths) -> npt.NDArray[np.float64]:
+        """Return the values for many lengths of its axes at once, arrays that broadcast; exact up to 2**53."""
+        product = np.asarray(float(self.scale), dtype=np.float64)
+        for length in lengths:
+            product = product * length
+        return product if self.parts == 1 else np.ceil(product / self.parts)
+
 
 class Polynomial:
     """A sum of terms, evaluated exactly.
@@ -77,6 +84,7 @@ class Polynomial:
         self.sizes = sizes
         self.constant = sum(term.of(length.constant for length in term.lengths) for term in terms if _fixed(term))
         live = [term for term in terms if not _fixed(term)]
+        self._terms = (*live, Term(self.constant, ()))
         factors = max((len(term.lengths) for term in live), default=1)
         self._shape = (len(live), factors)
         lengths = [length for term in live for length in (*term.lengths, *[_ONE] * (factors - len(term.lengths)))]
@@ -87,6 +95,11 @@ class Polynomial:
         self._base = np.array([length.constant for length in lengths], dtype=np.int64)
         self._matrix = coefficients(lengths, len(sizes))
         self._columns = csc_array(self._matrix)
+        self._kept: dict[int, _Touched] = {}
+
+    def alternatives(self) -> tuple[tuple[Term, ...], ...]:
+        """Return the sums of which this cost is the largest: here it is a single one."""
+        return (self._terms,)
 
     def lengths(self, widths: Widths) -> npt.NDArray[np.int64]:
         """Return all axis lengths, shape (terms, factors)."""
@@ -99,19 +112,43 @@ class Polynomial:
 
     def change(self, widths: Widths, group: int, width: int) -> int:
         """Return by how much the value changes if `group` moves from ``widths[group]`` to `width`."""
-        column = slice(int(self._columns.indptr[group]), int(self._columns.indptr[group + 1]))
-        rows = self._columns.indices[column]
-        if not len(rows):
-            return 0
-        terms = np.unique(rows // self._shape[1])
-        at = (terms[:, None] * self._shape[1] + np.arange(self._shape[1])).ravel()
-        before = self._base[at] + self._matrix[at] @ widths
-        step = np.zeros(len(self._base), dtype=np.int64)
-        step[rows] = self._columns.data[column] * (width - int(widths[group]))
-        old = before.reshape(len(terms), -1).astype(self._scale.dtype, copy=False)
-        new = (before + step[at]).reshape(len(terms), -1).astype(self._scale.dtype, copy=False)
-        scale, parts = -self._scale[terms], self._parts[terms]
+        touched = self._touched(group)
+        before = touched.base + touched.matrix @ widths
+        after = before + touched.slope * (width - int(widths[group]))
+        old = before.reshape(-1, self._shape[1]).astype(self._scale.dtype, copy=False)
+        new = after.reshape(-1, self._shape[1]).astype(self._scale.dtype, copy=False)
+        scale, parts = -self._scale[touched.terms], self._parts[touched.terms]
         return int((scale * old.prod(axis=1) // parts - scale * new.prod(axis=1) // parts).sum())
+
+    def _touched(self, group: int) -> _Touched:
+        """Return the terms in which the width of a group occurs; kept, since solvers ask for thousands of changes."""
+        if group not in self._kept:
+            column = slice(int(self._columns.indptr[group]), int(self._columns.indptr[group + 1]))
+            rows, factors = self._columns.indices[column], self._shape[1]
+            terms = np.unique(rows // factors)
+            at = (terms[:, None] * factors + np.arange(factors)).ravel()
+            slope = np.zeros(len(at), dtype=np.int64)
+            slope[np.searchsorted(at, rows)] = self._columns.data[column]
+            self._kept[group] = _Touched(terms, self._base[at], self._matrix[at], slope)
+        return self._kept[group]
+
+
+@dataclass(frozen=True, eq=False)
+class _Touched:
+    """Terms with one group's width in them, and the axis lengths of their factors as functions of all widths.
+
+    Attributes
+    ----------
+    terms : ndarray of int64, shape (t,), increasing
+    base, slope : ndarray of int64, shape (t * factors,)
+        Constant lengths, and slices per atom of the group.
+    matrix : sparse array of int64, shape (t * factors, groups)
+    """
+
+    terms: Widths
+    base: Widths
+    matrix: Any
+    slope: Widths
 
 
 class Products:

@@ -12,6 +12,8 @@
     │   ├── UnsafeModelError                 reaches outside its folder, or exceeds a limit
     │   ├── UnsupportedModelError            valid, but beyond what graphprune reads
     │   ├── PlanError                        a plan file that is malformed or made for another model
+    │   ├── PluginError                      a method of another installed package that cannot be used
+    │   ├── DataError                        samples that are missing, unreadable or do not fit the model
     │   └── UsageError                       an option or argument with an unusable value
     ├── OutputError                exit 2    the result could not be written; nothing was changed
     ├── VerificationError          exit 101  the pruned model differs from the masked original
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 __all__ = [
     "BudgetUnreachableError",
+    "DataError",
     "GraphPruneError",
     "InputError",
     "InternalError",
@@ -32,6 +35,7 @@ __all__ = [
     "NothingToPruneError",
     "OutputError",
     "PlanError",
+    "PluginError",
     "RequestError",
     "UnsafeModelError",
     "UnsupportedModelError",
@@ -102,6 +106,14 @@ class UnsupportedModelError(InputError):
 
 class PlanError(InputError):
     """The plan file is malformed, inconsistent, or was made for another model."""
+
+
+class PluginError(InputError):
+    """A criterion or solver of another installed package cannot be loaded, or failed."""
+
+
+class DataError(InputError):
+    """Samples are missing or unreadable, or do not fit the model."""
 
 
 class UsageError(InputError):

@@ -24,14 +24,15 @@ from graphprune.errors import InternalError, NothingToPruneError, UsageError, qu
 from graphprune.latency.efficiency import efficiency
 from graphprune.model.finite import check_finite
 from graphprune.plan.check import Costs, group_plan
-from graphprune.plan.schema import Budget, LayerPlan, Plan, PlanModel, SolverRecord
+from graphprune.plan.schema import Budget, Certificate, LayerPlan, Plan, PlanModel, SolverRecord
 from graphprune.plan.structure import structure_digest
 from graphprune.solvers import criteria, widths
+from graphprune.solvers.bounds.certify import certify
 from graphprune.solvers.criteria import Aggregate
 from graphprune.solvers.filters import coupled_filters
 from graphprune.solvers.levels import rule_for
-from graphprune.solvers.problem import Limit, Problem
-from graphprune.solvers.registry import Setting, chosen
+from graphprune.solvers.problem import Limit, Problem, ensure_sound
+from graphprune.solvers.registry import Setting, chosen, settings
 from graphprune.solvers.saliency import importance, select
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from graphprune.solvers.problem import Cost, Solution
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["SolveOptions", "count_costs", "describe_model", "make_plan", "make_problem"]
+__all__ = ["SolveOptions", "count_costs", "describe_model", "make_plan", "make_problem", "score_groups"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class SolveOptions:
         What may become of single groups.
     threads : int
         With how many threads of onnxruntime a latency is measured.
+    certify : bool
+        Say how much more saliency any widths within the budgets could keep at most.
     """
 
     solver: str = "bisection"
@@ -84,6 +87,7 @@ class SolveOptions:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     constraints: Constraints = field(default_factory=Constraints)
     threads: int = 1
+    certify: bool = False
 
     def __post_init__(self) -> None:
         if self.min_keep < 1:
@@ -107,6 +111,7 @@ def make_plan(
     requests: Sequence[BudgetRequest],
     options: SolveOptions,
     latency: LatencyCost | None = None,
+    scores: Scores | None = None,
 ) -> Plan:
     """Choose what to remove so that all budgets hold and no further step of any group fits into them.
 
@@ -118,6 +123,8 @@ def make_plan(
     options : SolveOptions
     latency : LatencyCost, optional
         What was measured, where a request limits the latency.
+    scores : Scores, optional
+        From :func:`score_groups` with the same options, if they are there already.
 
     Raises
     ------
@@ -133,18 +140,17 @@ def make_plan(
     Complexity: that of the criterion (each weight is read once) and of the solver.
     """
     score, solve = criteria.get(options.criterion), widths.get(options.solver)
-    for_solver, for_criterion = chosen(options.settings, solve, score)
+    for_solver, _ = chosen(options.settings, solve, score)
     options = replace(options, round_to=rule_for(options.round_to))
     limited = _limits(analysis, requests, latency)
     limits = tuple(limit for limit, _ in limited)
-    # A channel with NaN in it would look like the most important or the least important one, by chance.
-    check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
-    material = criteria.Material(analysis.groups, analysis.read, options.seed, options.aggregate)
-    scores = score(material, **for_criterion)
+    if scores is None:
+        scores = score_groups(analysis, options)
     problem, relaxed = make_problem(analysis, scores, limits, options)
     if not problem.fits(problem.narrowest):
         raise unreachable(analysis, problem, requests, options.rules)
     solution = _solution(analysis, problem, partial(solve, **for_solver), options)
+    ensure_sound(problem, solution, options.solver)
     budget, *further = (
         Budget(
             request.metric, request.target, limit.limit, before, _cost(analysis, limit.metric, latency)(solution.widths)
@@ -160,6 +166,7 @@ def make_plan(
             seed=options.seed,
             options=_record(analysis, options, scores, relaxed=relaxed),
             trace=tuple(solution.trace),
+            certificate=_certificate(problem, solution, options, for_solver),
         ),
         groups=tuple(
             group_plan(group, atoms.tolist())
@@ -168,6 +175,23 @@ def make_plan(
         layers=_layers(analysis, solution.widths),
         further=tuple(further),
     )
+
+
+def score_groups(analysis: Analysis, options: SolveOptions) -> Scores:
+    """Return what the criterion says of the atoms of each group.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If a weight that may lose channels holds NaN or infinity.
+    UsageError
+        If there is no such criterion, or one of its settings is no value for it.
+    """
+    score = criteria.get(options.criterion)
+    (own,) = chosen({name: value for name, value in options.settings.items() if name in settings(score)}, score)
+    # A channel with NaN in it would look like the most important or the least important one, by chance.
+    check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
+    return score(criteria.Material(analysis.groups, analysis.read, options.seed, options.aggregate), **own)
 
 
 def count_costs(
@@ -254,6 +278,16 @@ def _solution(
     """Solve a problem, from a given plan if there is one."""
     start = options.constraints.start
     return solve(problem) if start is None else solve_from(problem, kept_by(analysis, start), solve)
+
+
+def _certificate(
+    problem: Problem, solution: Solution, options: SolveOptions, settings: Mapping[str, Setting]
+) -> Certificate | None:
+    """Return how good a solution is, if that is asked for or the solver knows it."""
+    if not options.certify and solution.bound is None:
+        return None
+    proof = certify(problem, solution, str(settings.get("normalize", "auto")))
+    return Certificate(proof.objective, proof.bound, proof.gap)
 
 
 def _kept(problem: Problem, solution: Solution) -> tuple[npt.NDArray[np.int64], ...]:

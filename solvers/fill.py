@@ -7,22 +7,25 @@ import heapq
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from graphprune.errors import InternalError, quote
-from graphprune.solvers.saliency import comparable
+from graphprune.errors import InternalError
+from graphprune.solvers.problem import Solution
+from graphprune.solvers.stairs import INDIFFERENCE, Stairs
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
-    from graphprune.solvers.problem import Problem
+    from graphprune.solvers.problem import Problem, TraceRecord
 
-__all__ = ["fill"]
-
-_INDIFFERENCE = 0.01
+__all__ = ["fill", "finish"]
 
 
-def fill(problem: Problem, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def fill(
+    problem: Problem,
+    widths: npt.NDArray[np.int64],
+    stairs: Stairs | None = None,
+    widest: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.int64]:
     """Return widths of at least `widths` within the budget, from which no group can take its next level.
 
     Each step goes to the group that gains most saliency per unit of cost (of all limited costs, `Problem.price`).
@@ -42,6 +45,10 @@ def fill(problem: Problem, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
     problem : Problem
     widths : ndarray of int64, shape (groups,)
         Each one of its group's levels, together within the limits; not changed.
+    stairs : Stairs, optional
+        Those of the problem, for callers that fill it many times.
+    widest : ndarray of int64, shape (groups,), optional
+        The level at which each group stops; by default its widest.
 
     Returns
     -------
@@ -52,7 +59,7 @@ def fill(problem: Problem, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
     InternalError
         When a width is not a level of its group, or `widths` exceed a limit.
     """
-    filling = _Filling(problem, widths)
+    filling = _Filling(problem, widths, stairs or Stairs(problem), problem.widest if widest is None else widest)
     queue = [step for group in range(len(widths)) if (step := filling.next_step(group))]
     heapq.heapify(queue)
     while queue:
@@ -61,7 +68,7 @@ def fill(problem: Problem, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
             fresh = filling.next_step(step.group)
             if fresh is None:
                 continue
-            if queue and fresh.priority * (1 + _INDIFFERENCE) > queue[0].priority:
+            if queue and fresh.priority * (1 + INDIFFERENCE) > queue[0].priority:
                 heapq.heappush(queue, fresh)
                 continue
             step = fresh
@@ -69,6 +76,21 @@ def fill(problem: Problem, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
         if following := filling.next_step(step.group):
             heapq.heappush(queue, following)
     return filling.widths
+
+
+def finish(problem: Problem, widths: npt.NDArray[np.int64], trace: list[TraceRecord]) -> Solution:
+    """Return the solution that filling makes of `widths`, and end its trace.
+
+    Raises
+    ------
+    InternalError
+        When a limit does not hold.
+    """
+    widths = fill(problem, widths)
+    costs = problem.costs(widths)
+    if not problem.allows(costs):
+        raise InternalError(f"the widths found cost {costs}, more than a limit allows")
+    return Solution(widths, [*trace, {"stage": "fill", "cost": costs[0]}])
 
 
 class _Step(NamedTuple):
@@ -84,13 +106,15 @@ class _Step(NamedTuple):
 class _Filling:
     """The widths as they grow; `age` counts the steps taken."""
 
-    def __init__(self, problem: Problem, widths: npt.NDArray[np.int64]) -> None:
+    def __init__(
+        self, problem: Problem, widths: npt.NDArray[np.int64], stairs: Stairs, widest: npt.NDArray[np.int64]
+    ) -> None:
         self._problem = problem
-        self.widths = widths.astype(np.int64, copy=True)
+        self.widths = widths.copy()
         self.age = 0
-        self._height = _heights(problem, widths)
-        scores = comparable(problem).scores
-        self._gains = [_gains(values, levels) for values, levels in zip(scores, problem.levels, strict=True)]
+        self._height = stairs.heights(widths)
+        self._top = stairs.heights(widest)
+        self._gains = stairs.gains
         self._rooms = [limit.limit - limit.cost(self.widths) for limit in problem.limits]
         for room, limit in zip(self._rooms, problem.limits, strict=True):
             if room < 0:
@@ -101,7 +125,7 @@ class _Filling:
     def next_step(self, group: int) -> _Step | None:
         """Return the next step of a group at its present cost, or None if it has none or it does not fit."""
         height = self._height[group]
-        if height == len(self._gains[group]):
+        if height >= self._top[group]:
             return None
         width = int(self._problem.levels[group][height + 1])
         costs = tuple(limit.cost.change(self.widths, group, width) for limit in self._problem.limits)
@@ -116,24 +140,6 @@ class _Filling:
         self._height[step.group] += 1
         self._rooms = [room - cost for room, cost in zip(self._rooms, step.costs, strict=True)]
         self.age += 1
-
-
-def _heights(problem: Problem, widths: npt.NDArray[np.int64]) -> list[int]:
-    """Return the index of each width among the levels of its group."""
-    heights = []
-    for name, levels, width in zip(problem.groups, problem.levels, widths, strict=True):
-        height = int(np.searchsorted(levels, width))
-        if height == len(levels) or levels[height] != width:
-            raise InternalError(f"{width} is not an allowed width of group {quote(name)}")
-        heights.append(height)
-    return heights
-
-
-def _gains(scores: npt.NDArray[np.float64], levels: npt.NDArray[np.int64]) -> list[float]:
-    """Return the saliency gained by each step from a level to the next."""
-    total = np.concatenate([[0.0], np.cumsum(-np.sort(-scores))])
-    gained: list[float] = np.diff(total[levels]).tolist()
-    return gained
 
 
 def _priority(gain: float, price: float) -> float:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graphprune.groups import Group, Member
     from graphprune.solvers.criteria import Read
 
-__all__ = ["coupled_filters", "mean_distances", "member_filters", "squared_distances"]
+__all__ = ["coupled_filters", "distances_to", "mean_distances", "member_filters", "squared_distances"]
 
 _EXACT_BITS = 51  # float64 holds integers of 53 bits; two are spent on |a|^2 + |b|^2 - 2 ab
 _ROWS = 1024  # rows of the distance matrix at a time
@@ -89,6 +89,12 @@ def squared_distances(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """
     whole, unit = _whole(rows)
     return _between(whole, whole) * unit**2
+
+
+def distances_to(rows: npt.NDArray[np.float64], one: int) -> npt.NDArray[np.float64]:
+    """Return the squared distances of all rows to one of them, shape (n,), as exactly as :func:`squared_distances`."""
+    whole, unit = _whole(rows)
+    return _between(whole, whole[one : one + 1])[:, 0] * unit**2
 
 
 def mean_distances(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.errors import InternalError
-from graphprune.solvers.fill import fill
+from graphprune.solvers.fill import finish
 from graphprune.solvers.problem import Problem, Solution, TraceRecord, ensure_reachable
 
 if TYPE_CHECKING:
@@ -104,12 +103,7 @@ def solve_on_path(problem: Problem, importance: npt.NDArray[np.float64]) -> Solu
     path = width_path(problem, importance)
     trace = [path.record(0, smallest)]
     point = _last_affordable(problem, path, trace)
-    widths = fill(problem, path.widths(point))
-    costs = problem.costs(widths)
-    if not problem.allows(costs):
-        raise InternalError(f"the widths found cost {costs}, more than a limit allows")
-    trace.append({"stage": "fill", "cost": costs[0]})
-    return Solution(widths, trace)
+    return finish(problem, path.widths(point), trace)
 
 
 def _relative(sizes: npt.NDArray[np.int64], importance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,7 +16,20 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["Cost", "Filters", "Limit", "Problem", "Solution", "TraceRecord", "ensure_reachable"]
+    from graphprune.cost import Length
+
+__all__ = [
+    "Cost",
+    "Factor",
+    "Factored",
+    "Filters",
+    "Limit",
+    "Problem",
+    "Solution",
+    "TraceRecord",
+    "ensure_reachable",
+    "ensure_sound",
+]
 
 TraceRecord = dict[str, int | float | str]
 Filters = Callable[[int], "npt.NDArray[np.float64]"]  # the filters of a group's atoms, shape (size, features)
@@ -34,6 +47,25 @@ class Cost(Protocol):
 
     def change(self, widths: npt.NDArray[np.int64], group: int, width: int, /) -> int:
         """Return by how much the cost changes when `group` moves from ``widths[group]`` to `width`."""
+
+
+class Factor(Protocol):
+    """A summand of a cost: a non-decreasing function of the lengths of a few axes."""
+
+    @property
+    def lengths(self) -> tuple[Length, ...]:
+        """The lengths it depends on, each an affine function of the widths."""
+
+    def values(self, *lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return its values for many lengths at once, one array for each of `lengths`; they broadcast."""
+
+
+@runtime_checkable
+class Factored(Protocol):
+    """A cost that says what it is made of, so that bounds can be found: the largest of sums of factors."""
+
+    def alternatives(self) -> Sequence[Sequence[Factor]]:
+        """Return the sums; the cost is the largest of them at any widths, and at least each of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,11 +195,14 @@ class Solution:
         How the solver came there, one JSON-able record per step.
     kept : tuple of ndarray of int64, ascending, optional
         Which atoms each group keeps, as many as its width; the most salient ones if the solver does not say.
+    bound : float, optional
+        If the solver proved one: no widths within the limits keep more saliency, on the scale that it compares on.
     """
 
     widths: npt.NDArray[np.int64]
     trace: list[TraceRecord]
     kept: tuple[npt.NDArray[np.int64], ...] | None = None
+    bound: float | None = None
 
 
 def ensure_reachable(problem: Problem) -> int:
@@ -188,6 +223,30 @@ def ensure_reachable(problem: Problem) -> int:
                 hint="allow narrower widths with --round-to 1, freeze fewer groups, or raise the budget",
             )
     return costs[0]
+
+
+def ensure_sound(problem: Problem, solution: Solution, solver: str) -> None:
+    """Check what a solver promises: widths that are levels and within all limits, and as many atoms as that.
+
+    Raises
+    ------
+    InternalError
+        When it breaks its promise; names it as `solver`.
+    """
+    what = f"the solver {quote(solver)}"
+    widths = np.asarray(solution.widths)
+    if widths.shape != problem.sizes.shape or widths.dtype != np.int64:
+        raise InternalError(f"{what} gave widths of shape {widths.shape} and type {widths.dtype}")
+    for name, levels, width in zip(problem.groups, problem.levels, widths.tolist(), strict=True):
+        if width not in levels:
+            raise InternalError(f"{what} gave group {quote(name)} {width} atoms, which is not a level")
+    for cost, limit in zip(problem.costs(widths), problem.limits, strict=True):
+        if cost > limit.limit:
+            raise InternalError(f"{what} gave widths that cost {cost} {limit.metric}, more than {limit.limit}")
+    kept = solution.kept if solution.kept is not None else ()
+    for name, width, atoms in zip(problem.groups, widths.tolist(), kept, strict=bool(kept)):
+        if len(atoms) != width or (np.diff(atoms) <= 0).any():
+            raise InternalError(f"{what} gave group {quote(name)} {width} atoms, but not which")
 
 
 def _share(part: int, full: int) -> str:

@@ -2,7 +2,8 @@
 """A registry: the methods of one kind, by name, each registered by a decorator in a file of its own.
 
 Every module in the folder of the registry's package is imported at the first look-up, so a new method is one
-new file and nothing else has to change.
+new file and nothing else has to change. Other installed packages offer methods through entry points; what graphprune
+has itself comes first, and is found without looking at them.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import importlib
 import inspect
 import pkgutil
 import re
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from graphprune.errors import InternalError, UsageError, quote
+from graphprune.solvers.plugins import Plugins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,11 +37,14 @@ class Registry(Generic[Method]):
         What the methods are, for messages: "criterion".
     package : str
         The package whose modules register methods; a module whose name starts with ``_`` is not imported.
+    plugins : str
+        The group of entry points through which other packages offer methods.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, plugins: str = "") -> None:
         self._kind = kind
         self._package = package
+        self._plugins = Plugins(kind, plugins) if plugins else None
         self._methods: dict[str, Method] = {}
         self._discovered = False
 
@@ -60,9 +65,9 @@ class Registry(Generic[Method]):
         return add
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of all methods, sorted."""
+        """Return the names of all methods, sorted; other packages are not imported for it."""
         self._discover()
-        return tuple(sorted(self._methods))
+        return tuple(sorted({*self._methods, *(self._plugins.names() if self._plugins else ())}))
 
     def get(self, name: str) -> Method:
         """Return the method called `name`.
@@ -71,10 +76,14 @@ class Registry(Generic[Method]):
         ------
         UsageError
             When there is none: the message lists the names, the hint gives the nearest one.
+        PluginError
+            When another package offers it, but it cannot be loaded.
         """
         self._discover()
         if name in self._methods:
             return self._methods[name]
+        if self._plugins and (offered := self._plugins.load(name)) is not None:
+            return self._methods.setdefault(name, cast(Method, offered))
         near = difflib.get_close_matches(name.lower().replace("_", "-"), self.names(), n=1, cutoff=0.5)
         raise UsageError(
             f"unknown {self._kind} {quote(name)}: there are {', '.join(self.names())}",

@@ -23,7 +23,7 @@ from graphprune.model.load import load
 from graphprune.surgery.prune import Kept, prune
 from graphprune.verification.oracle import build_oracle, discrete_names
 
-__all__ = ["Outcome", "analyze", "check", "halves", "run"]
+__all__ = ["Outcome", "analyze", "assert_costs", "check", "halves", "run"]
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -93,7 +93,7 @@ def check(model: ModelProto | Analysis, keep: Mask | None = None, *, seed: int =
         (_distance(original[name], expected[name]) for name in analysis.graph.outputs if name in names), default=0.0
     )
     after = Analysis(load(pruned), analysis.input_shapes)
-    _assert_costs(analysis, keep, after)
+    assert_costs(analysis, keep, after)
     return Outcome(analysis, keep, pruned, after, found, effect)
 
 
@@ -163,7 +163,7 @@ def _assert_close(name: str, expected: Array, found: Array) -> None:
     assert error <= _TOLERANCE, f"{name}: relative error {error:.1e}"
 
 
-def _assert_costs(analysis: Analysis, keep: Mask, after: Analysis) -> None:
+def assert_costs(analysis: Analysis, keep: Mask, after: Analysis) -> None:
     """Assert that what the polynomials say is what the pruned model has."""
     grouping = analysis.grouping
     widths = np.bincount(grouping.group_of[keep], minlength=len(grouping.sizes)).astype(np.int64)

@@ -9,14 +9,14 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, OperatorSetIdProto, TensorProto, helper
 from random_drafts import Draft, Draw, Value
 from random_layers import LARGEST, LAYERS, conv, head
 from random_shapes import SHAPES
 
 from graphprune.analysis import Analysis
 
-__all__ = ["Case", "Choice", "choices", "models"]
+__all__ = ["Case", "Choice", "choices", "finish", "models"]
 
 OPSETS = (13, 17, 18, 21, 24, 12, 11, 10, 9, 8, 7)
 
@@ -61,7 +61,7 @@ def models(draw: Draw) -> Case:
         step = draft.choose((*LAYERS, *SHAPES))
         found = step(draft, draft.choose(draft.pool[-5:][::-1]))
         draft.pool.extend(value for value in found or () if value.size <= LARGEST)
-    return Case(_finish(draft, _ends(draft)), dynamic)
+    return Case(finish(draft, _ends(draft)), dynamic)
 
 
 def _ends(draft: Draft) -> list[Value]:
@@ -75,7 +75,7 @@ def _ends(draft: Draft) -> list[Value]:
     return list({value.name: value for value in ends}.values())
 
 
-def _finish(draft: Draft, ends: list[Value]) -> ModelProto:
+def finish(draft: Draft, ends: list[Value]) -> ModelProto:
     """Put the model together; now and then in the old form in which initializers are also graph inputs."""
     outputs = [
         helper.make_tensor_value_info(
@@ -90,9 +90,15 @@ def _finish(draft: Draft, ends: list[Value]) -> ModelProto:
     if old:
         inputs += [helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in draft.initializers]
     graph = helper.make_graph(draft.nodes, "random", inputs, outputs, draft.initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", draft.opset)], producer_name="tests")
+    model = helper.make_model(graph, opset_imports=_operator_sets(draft), producer_name="tests")
     model.ir_version = 3 if old else 10
     return model
+
+
+def _operator_sets(draft: Draft) -> list[OperatorSetIdProto]:
+    """Return the operator sets that the nodes need."""
+    others = sorted({node.domain for node in draft.nodes if node.domain})
+    return [helper.make_opsetid("", draft.opset), *(helper.make_opsetid(domain, 1) for domain in others)]
 
 
 @dataclass(frozen=True)

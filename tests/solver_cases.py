@@ -74,6 +74,7 @@ def problem(
         importance=np.array([values.mean() for values in per_group]) if importance is None else importance,
         limits=(Limit("flops", cost, int(share * cost(full))),),
         levels=tuple(levels(size, 1, round_to) for size in sizes),
+        filters=lambda group: np.random.default_rng([seed, group]).standard_normal((sizes[group], 5)),
     )
 
 
@@ -97,6 +98,23 @@ def problems(draw: st.DrawFn, largest: int = 40) -> Problem:
     least, most = full.cost(drawn.narrowest), full.limit
     limit = least + round(draw(st.floats(0, 1.1)) * (most - least))
     return limited(drawn, limit)
+
+
+@st.composite
+def odd_problems(draw: st.DrawFn, largest: int = 16) -> Problem:
+    """Draw problems with any levels, some from 0 on and some not up to the size, and up to three limits."""
+    sizes = draw(st.lists(st.integers(1, largest), min_size=1, max_size=5))
+    seed = draw(st.integers(0, 10_000))
+    rng = np.random.default_rng(seed)
+    case = problem(sizes, share=1.0, seed=seed)
+    allowed = [np.sort(rng.choice(size + 1, rng.integers(1, size + 2), replace=False)) for size in sizes]
+    case = replace(case, levels=tuple(allowed), comparable=draw(st.booleans()))
+    limits = []
+    for number in range(draw(st.integers(1, 3))):
+        cost = chain(sizes, seed + 100 * number)
+        least, most = cost(case.narrowest), cost(case.widest)
+        limits.append(Limit(f"metric{number}", cost, least + round(draw(st.floats(0, 1.1)) * (most - least))))
+    return replace(case, limits=tuple(limits))
 
 
 @dataclass(frozen=True, eq=False)

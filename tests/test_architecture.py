@@ -18,8 +18,10 @@ LAYERS = (
     ("graphprune.__main__",),
     ("graphprune.cli",),
     ("graphprune",),
+    ("graphprune.trials",),
+    ("graphprune.accuracy",),
     ("graphprune.api",),
-    ("graphprune.training", "graphprune.recover", "graphprune.report", "graphprune.export"),
+    ("graphprune.training", "graphprune.recovery", "graphprune.report", "graphprune.export"),
     ("graphprune.tuning",),
     ("graphprune.planning",),
     ("graphprune.constraints",),
@@ -47,6 +49,9 @@ TOP_LEVEL_HOMES = {
     "onnx2fx": ("graphprune.training",),
     "onnxruntime": ("graphprune.calibrate", "graphprune.verification.comparison"),
     "sklearn": (),
+    "joblib": (),
+    "matplotlib": (),
+    "yaml": (),
 }
 
 # A solver sees groups, scores and a cost function, never a node of a model.

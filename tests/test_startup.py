@@ -20,6 +20,9 @@ HEAVY = {
     "scipy",
     "sklearn",
     "networkx",
+    "matplotlib",
+    "joblib",
+    "yaml",
 }
 
 HELP = """

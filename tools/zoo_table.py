@@ -90,7 +90,7 @@ def _section(rows: Rows, budgets: Sequence[float], remark: str) -> Iterable[str]
     """Lines of a section: what was run where, a summary, the table, notes."""
     arguments = f"--budgets {','.join(f'{budget:g}' for budget in budgets)}"
     yield f"`python tools/zoo.py FOLDER {arguments}`, {datetime.datetime.now(tz=datetime.UTC).date()}, seed 0,"
-    yield f"{_machine()}; {_versions()}. {remark}".rstrip()
+    yield f"{machine()}; {versions()}. {remark}".rstrip()
     yield ""
     yield f"{summary(rows)}."
     yield ""
@@ -111,7 +111,8 @@ def _section(rows: Rows, budgets: Sequence[float], remark: str) -> Iterable[str]
         yield from notes
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Return the processor and the version of Python."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text("utf-8").splitlines() if info.exists() else []
     names = [entry.partition(":")[2].strip() for entry in lines if entry.startswith("model name")]
@@ -119,7 +120,8 @@ def _machine() -> str:
     return f"{os.cpu_count()} cores of an {model}, Python {platform.python_version()}"
 
 
-def _versions() -> str:
+def versions() -> str:
+    """Return the versions of the packages that matter."""
     found = []
     for name in _PACKAGES:
         try:

@@ -9,9 +9,13 @@ import typer
 
 from graphprune import __version__
 from graphprune.cli.apply import apply
+from graphprune.cli.compare import compare
+from graphprune.cli.evaluate import evaluate
 from graphprune.cli.inspect import inspect
 from graphprune.cli.normalize import normalize
+from graphprune.cli.recover import recover
 from graphprune.cli.solve import solve
+from graphprune.cli.sweep import sweep
 from graphprune.cli.verify import verify
 
 __all__ = ["app"]
@@ -23,8 +27,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (solve, inspect, apply, verify, normalize):
+for command in (solve, compare, sweep, inspect, apply, verify, recover):
     app.command()(command)
+app.command("eval")(evaluate)
+app.command()(normalize)
 
 
 def _print_version(wanted: bool) -> None:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from graphprune.api import AnalyzeOptions, SolveOptions
     from graphprune.constraints import Constraints
     from graphprune.plan.budget import BudgetRequest
+    from graphprune.plan.schema import Metric
 
-__all__ = ["Aggregation", "Budgets", "Choosing", "Constraining", "Reading", "parse_settings"]
+__all__ = ["Aggregation", "Budgets", "Choosing", "Comparing", "Constraining", "Reading", "parse_settings"]
 
 
 class Aggregation(StrEnum):
@@ -79,6 +80,28 @@ class Budgets:
             }
         )
 
+    def targets(self) -> tuple[Metric, tuple[float | str, ...]] | None:
+        """Return the one cost that is limited and the budgets for it, which commas separate; None if there is none.
+
+        Raises
+        ------
+        UsageError
+            If several costs are limited, or a text means nothing.
+        """
+        from graphprune.plan.budget import parse_target
+        from graphprune.plan.schema import METRICS
+
+        given = {metric: text for metric in METRICS if (text := getattr(self, metric, None)) is not None}
+        if not given:
+            return None
+        if len(given) > 1:
+            raise UsageError(
+                f"budgets are given for {' and '.join(given)}",
+                hint="give several for one cost, e.g. --flops 0.7,0.5,0.3",
+            )
+        ((metric, text),) = given.items()
+        return metric, tuple(parse_target(part, metric) for part in text.split(","))
+
 
 @dataclass(frozen=True)
 class Choosing:
@@ -110,6 +133,9 @@ class Choosing:
     ] = None
     seed: Annotated[int, typer.Option(metavar="INT", min=0, help="For criteria that draw.")] = 0
     threads: Annotated[int, typer.Option(metavar="INT", min=1, help="Threads with which a latency is measured.")] = 1
+    certify: Annotated[
+        bool, typer.Option("--certify", help="Say how much more saliency any other widths could keep at most.")
+    ] = False
 
     def options(self) -> SolveOptions:
         """Return the same for the Python API."""
@@ -124,7 +150,30 @@ class Choosing:
             threads=self.threads,
             aggregate=self.aggregate.value,
             settings=parse_settings(self.settings),
+            certify=self.certify,
         )
+
+
+@dataclass(frozen=True)
+class Comparing(Choosing):
+    """The same for several solvers and criteria side by side."""
+
+    solver: Annotated[
+        str, typer.Option(metavar="NAME,...", help="How widths are chosen. An unknown name lists all.")
+    ] = "all"
+    criterion: Annotated[
+        str, typer.Option(metavar="NAME,...", help="How important a channel is. An unknown name lists all.")
+    ] = "bn-scale"
+
+    certify: Annotated[bool, typer.Option(help="Say how much more saliency any widths could keep at most.")] = True
+
+    def solvers(self) -> tuple[str, ...]:
+        """Return the names of the solvers."""
+        return tuple(name.strip() for name in self.solver.split(","))
+
+    def criteria(self) -> tuple[str, ...]:
+        """Return the names of the criteria."""
+        return tuple(name.strip() for name in self.criterion.split(","))
 
 
 @dataclass(frozen=True)

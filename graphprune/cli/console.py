@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.console import RenderableType
 
@@ -46,6 +46,24 @@ class Talk:
         start = time.perf_counter()
         yield
         self.detail(f"{name}: {time.perf_counter() - start:.2f} s")
+
+    @contextmanager
+    def progress(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """Show how far a long stage is: a bar on a terminal, nothing in a file or pipe.
+
+        Yields what is to be called with the part that is done and the whole.
+        """
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        console = Console(file=sys.stderr, highlight=False, emoji=False, markup=False)
+        with (
+            self.stage(name),
+            Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+        ):
+            task = bar.add_task(name, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def print_json(data: dict[str, Any]) -> None:

@@ -106,7 +106,8 @@ def solve_from(problem: Problem, stays: Stays, solve: Callable[[Problem], Soluti
         start = replace(found, trace=[*start.trace, *found.trace])
     filled = fill(problem, start.widths)
     trace: list[TraceRecord] = [*start.trace, {"stage": "fill", "cost": problem.cost(filled)}]
-    return replace(start, widths=filled, trace=trace, kept=_kept(problem, stays, start, filled))
+    # A bound on the levels up to the plan's says nothing of all levels.
+    return replace(start, widths=filled, trace=trace, kept=_kept(problem, stays, start, filled), bound=None)
 
 
 def _kept(

@@ -127,9 +127,11 @@ class Operator:
         if not self.is_constant(slot):
             for own, other in zip(self.labels(slot), axes, strict=True):
                 self.unite(own, other)
-        elif any(axis.live for axis in axes):
+            return
+        # What a stored integer stands for is noted even where nothing can go.
+        maskable = follow_chain(self.scope, self.inputs[slot], axes) and maskable
+        if any(axis.live for axis in axes):
             roles: tuple[Role, ...] = tuple("per_channel" if axis.live else "" for axis in axes)
-            maskable = follow_chain(self.scope, self.inputs[slot], axes) and maskable
             self.space.uses.append(Use(self.node, self.real_slot(slot), self.inputs[slot], axes, roles, maskable))
 
     def contract(self, slot: int, axis: int, *, mean: Mean = "") -> None:

@@ -160,7 +160,12 @@ def _widths(plan: Plan) -> dict[str, Any]:
     return {
         "budget": asdict(plan.budget),
         "further_budgets": [asdict(budget) for budget in plan.further],
-        "solver": {"name": plan.solver.name, "criterion": plan.solver.criterion, "seed": plan.solver.seed},
+        "solver": {
+            "name": plan.solver.name,
+            "criterion": plan.solver.criterion,
+            "seed": plan.solver.seed,
+            "certificate": asdict(plan.solver.certificate) if plan.solver.certificate else None,
+        },
         "layers": [asdict(layer) for layer in plan.layers],
         "groups": [
             {

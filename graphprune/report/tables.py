@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from graphprune.plan.schema import Budget, GroupPlan, LayerPlan, Plan
     from graphprune.latency.bench import Timing
+    from graphprune.plan.schema import Budget, Certificate, GroupPlan, LayerPlan, Plan
     from graphprune.report.summary import Summary, Total
     from graphprune.verification.verify import Verification
 
-__all__ = ["amount", "cell", "grid", "plan_tables", "summary_tables", "table"]
+__all__ = ["amount", "cell", "certificate_line", "grid", "plan_tables", "summary_tables", "table"]
 
 _UNITS = {"flops": "FLOPs", "params": "", "file size": "B", "memory": "B"}
 
@@ -69,6 +69,8 @@ def summary_tables(summary: Summary) -> RenderableType:
     """Return the report of `solve` and `apply`: layers, totals, verification, timing, files, notes."""
     rows = [_total(name, total) for name, total in summary.totals.items()]
     rows += [("latency", _latency(budget)) for budget in summary.plan.budgets if budget.metric == "latency"]
+    if summary.plan.solver.certificate:
+        rows.append(("certificate", certificate_line(summary.plan.solver.certificate)))
     proven = summary.verification.status in ("verified", "identity")
     rows.append(("verified" if proven else "not proven", check_line(summary.verification)))
     if summary.timing:
@@ -91,6 +93,18 @@ def check_line(found: Verification) -> str:
     return "; ".join(part for part in (equal, effect, found.note) if part)
 
 
+def certificate_line(certificate: Certificate) -> str:
+    """Return how good the chosen widths are as one line."""
+    kept, most = f"{certificate.objective:,.6g}", f"{certificate.bound:,.6g}"
+    return (
+        f"keeps a saliency of {kept}; no widths within the budget keep more than {most} (gap {_small(certificate.gap)})"
+    )
+
+
+def _small(share: float) -> str:
+    return "below 0.001 %" if share < 1e-5 else f"{100 * share:.3g} %"
+
+
 def plan_tables(plan: Plan) -> RenderableType:
     """Return what `inspect` shows of a plan: the budget, the width of each layer as a bar, the groups."""
     solver = plan.solver
@@ -100,6 +114,7 @@ def plan_tables(plan: Plan) -> RenderableType:
         ("inputs", inputs or "none"),
         *(("budget", _budget(budget)) for budget in plan.budgets),
         ("solver", f"{text.name(solver.name)}, criterion {text.name(solver.criterion)}, seed {solver.seed}"),
+        *([("certificate", certificate_line(solver.certificate))] if solver.certificate else []),
         ("digest", digest(plan)),
     ]
     return Stack(grid(head), _bars(plan.layers), _group_plans(plan.groups))

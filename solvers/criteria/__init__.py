@@ -58,7 +58,7 @@ Criterion = Callable[..., "Scores"]
 """A function ``(material, *, setting=default, ...)`` that gives a saliency per atom of each group, and what was read
 for it. Its keyword-only parameters are settings that a user may give."""
 
-_registry: Registry[Criterion] = Registry("criterion", __name__)
+_registry: Registry[Criterion] = Registry("criterion", __name__, "graphprune.criteria")
 criterion = _registry.register
 get = _registry.get
 names = _registry.names

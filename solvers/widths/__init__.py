@@ -16,7 +16,7 @@ WidthSolver = Callable[..., Solution]
 and raises :class:`~graphprune.errors.BudgetUnreachableError` where the narrowest levels cost more. Its keyword-only
 parameters are settings that a user may give."""
 
-_registry: Registry[WidthSolver] = Registry("solver", __name__)
+_registry: Registry[WidthSolver] = Registry("solver", __name__, "graphprune.solvers")
 solver = _registry.register
 get = _registry.get
 names = _registry.names

@@ -14,6 +14,7 @@ from graphprune import BudgetRequest, Constraints, SolveOptions, solve
 from graphprune.constraints.bounds import Bounds
 from graphprune.errors import BudgetUnreachableError, UsageError
 from graphprune.planning import SolveOptions as Options
+from graphprune.solvers.widths import names
 
 SIZES = [16, 24, 8]
 
@@ -80,7 +81,7 @@ def test_values_without_a_meaning_are_refused(constraints: dict[str, object], me
     assert message in raised.value.message
 
 
-@pytest.mark.parametrize("solver", ["bisection", "uniform"])
+@pytest.mark.parametrize("solver", names())
 @pytest.mark.parametrize(
     "constraints", [{"max_prune": 0.4}, {"skip": ("one",)}, {"widths": {"one": 12}}, {"only": ("one", "three")}]
 )

@@ -10,7 +10,7 @@ import pytest
 from solver_cases import Multilinear, limited, problem
 
 from graphprune.errors import BudgetUnreachableError, InternalError
-from graphprune.solvers.problem import Limit, ensure_reachable
+from graphprune.solvers.problem import Limit, Solution, ensure_reachable, ensure_sound
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,21 @@ def test_several_limits_hold_together_and_a_change_weighs_more_where_less_is_all
     assert both.costs(narrow) == (case.cost(narrow), 10)
     assert both.price((flops.limit, 10)) == 2 * flops.limit
     assert case.price((3,)) == 3
+
+
+@pytest.mark.parametrize(
+    ("solution", "message"),
+    [
+        (Solution(np.array([4]), []), r"widths of shape \(1,\)"),
+        (Solution(np.array([4.0, 4.0]), []), "type float64"),
+        (Solution(np.array([4, 3]), []), "'g001' 3 atoms, which is not a level"),
+        (Solution(np.array([8, 8]), []), "cost .* flops, more than"),
+        (Solution(np.array([4, 4]), [], (np.arange(4), np.arange(3))), "'g001' 4 atoms, but not which"),
+        (Solution(np.array([4, 4]), [], (np.arange(4), np.array([0, 2, 1, 3]))), "'g001' 4 atoms, but not which"),
+    ],
+)
+def test_a_solver_that_breaks_its_promise_is_named(solution: Solution, message: str) -> None:
+    case = problem([8, 8], share=0.5, round_to=4)
+    ensure_sound(case, Solution(np.array([4, 4]), [], (np.arange(4), np.arange(4))), "fine")
+    with pytest.raises(InternalError, match=f"the solver 'cheat' gave .*{message}"):
+        ensure_sound(case, solution, "cheat")

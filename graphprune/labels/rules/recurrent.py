@@ -56,13 +56,13 @@ def recurrent(op: Operator) -> None:
 
 
 def _follow(op: Operator, hidden: Labels, batch: Labels, directions: Labels) -> None:
-    """Biases, sequence lengths, initial states and peepholes follow; an initial state of zeros is left out instead."""
+    """Biases, sequence lengths, initial states and peepholes follow; a computed state of zeros is left out instead."""
     if op.has(3):
         op.tie(3, (directions, _tiled(hidden, 2 * _GATES[op.node.op_type])))
     if op.has(4):
         op.tie(4, (batch,))
     for slot in _STATES:
-        if op.has(slot) and not _is_zero(op.array(slot)):
+        if op.has(slot) and (_is_stored(op, slot) or not _is_zero(op.array(slot))):
             op.tie(slot, _state(op, hidden, batch, directions))
     if op.has(7):
         op.tie(7, (directions, _tiled(hidden, _PEEPHOLES)))
@@ -78,18 +78,25 @@ def _tiled(hidden: Labels, times: int) -> Labels:
     return Labels(hidden.base, hidden.repeat, hidden.tile * times)
 
 
+def _is_stored(op: Operator, slot: int) -> bool:
+    constants = op.scope.constants
+    return op.is_constant(slot) and constants.stored(constants.trace(op.inputs[slot]).tensor) is not None
+
+
 def _is_zero(value: npt.NDArray[np.generic] | None) -> bool:
     return value is not None and not value.any()
 
 
 @adapter("GRU", "LSTM", "RNN", slots=_STATES, attributes=("hidden_size",))
 def adapt_recurrent(op: Pruned) -> Edits:
-    """Fewer hidden units; initial states of zeros, which exporters write at full size, are the default and go."""
+    """Fewer hidden units; initial states of zeros that exporters compute at full size are the default and go."""
     kept = op.kept(2)[2]
     edits = Edits()
     if kept.all():
         return edits
     if op.node.attribute("hidden_size") is not None:
         edits.attributes["hidden_size"] = int(kept.sum())
-    edits.inputs.update((slot, None) for slot in _STATES if _is_zero(op.original(slot)))
+    edits.inputs.update(
+        (slot, None) for slot in _STATES if _is_zero(op.original(slot)) and bool(op.kept(slot)[-1].all())
+    )
     return edits

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public functions that need data: open_data, evaluate, recover.
+
+::
+
+    data = graphprune.open_data("images/", model)
+    found = graphprune.recover(model, pruned, plan, data)
+    print(found.before, found.after)
+    graphprune.save(found.model, "model.recovered.onnx")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graphprune.analysis import Analysis
+from graphprune.api import analyze_for, reconcile
+from graphprune.calibrate.evaluation import evaluate as run_evaluation
+from graphprune.calibrate.open import open_source
+from graphprune.calibrate.preprocessing import read_settings
+from graphprune.calibrate.signature import input_specs
+from graphprune.recovery.options import RecoverOptions
+from graphprune.recovery.run import recover as run_recovery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from graphprune.calibrate.evaluation import Evaluation
+    from graphprune.calibrate.preprocessing import Preprocessing
+    from graphprune.calibrate.source import Source
+    from graphprune.model.load import Model
+    from graphprune.plan.schema import Plan
+    from graphprune.recovery.options import Recovery
+
+__all__ = ["evaluate", "open_data", "recover"]
+
+
+def open_data(text: str, model: Model, preprocessing: Preprocessing | None = None) -> Source:
+    """Open samples for a model: what the command line takes as ``--data`` and ``--calib``.
+
+    Parameters
+    ----------
+    text : str
+        A folder of images, an .npz or .npy file, ``package.module:function`` or ``torchvision:NAME``;
+        see :mod:`graphprune.calibrate.open`.
+    model : Model
+        What the samples are fed to.
+    preprocessing : Preprocessing, optional
+        Of 8-bit images; by default what ``graphprune.toml`` beside the model says.
+
+    Raises
+    ------
+    DataError, UsageError
+        If there is nothing to read, or it does not fit the model.
+    """
+    return open_source(text, input_specs(model), preprocessing or read_settings(model.path))
+
+
+def recover(
+    model: Model | Analysis,
+    pruned: Model,
+    plan: Plan,
+    data: Source,
+    options: RecoverOptions | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Recovery:
+    """Bring accuracy back without training: refit what reads pruned channels, from unlabelled samples.
+
+    Parameters
+    ----------
+    model : Model or Analysis
+        The original.
+    pruned : Model
+        What :func:`apply` made of it.
+    plan : Plan
+        What was removed.
+    data : Source
+        Samples as the network meets them in use, from :func:`open_data`.
+    options : RecoverOptions, optional
+        The method; least squares by default.
+    progress : callable, optional
+        Called with the number of layers that are done, and of all.
+
+    Returns
+    -------
+    Recovery
+        With the recovered model; the pruned one where the error on held-out samples did not fall.
+
+    Raises
+    ------
+    PlanError
+        If the plan does not fit the model.
+    DataError, UsageError
+        If samples do not fit the model, or are too few.
+    """
+    analysis = model if isinstance(model, Analysis) else analyze_for(model, plan)
+    plan = reconcile(analysis, plan).plan
+    return run_recovery(analysis, plan, pruned, data, options or RecoverOptions(), progress)
+
+
+def evaluate(
+    model: Model,
+    data: Source,
+    teacher: Model | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Run a model on data: accuracies against labels, agreement and output error against a teacher.
+
+    Raises
+    ------
+    UsageError
+        If there are neither labels nor a teacher.
+    DataError
+        If data or labels do not fit the model.
+    """
+    return run_evaluation(model, data, teacher, progress)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options that say which data is fed to a model and how, common to all commands that need some."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from graphprune.calibrate.source import Source
+    from graphprune.model.load import Model
+
+__all__ = ["SOURCE_HELP", "Layout", "LayoutOption", "Limit", "Mean", "Size", "Std", "open_data"]
+
+SOURCE_HELP = "a folder of images, .npz, .npy, package.module:function, or torchvision:NAME"
+
+Mean = Annotated[
+    str | None,
+    typer.Option(metavar="R,G,B", help="Mean of 8-bit images, in units of full scale.", show_default=False),
+]
+Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Their deviation, likewise.", show_default=False)]
+Size = Annotated[
+    str | None, typer.Option(metavar="HxW", help="Size to which image files are brought.", show_default=False)
+]
+Limit = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Use this many samples, evenly spaced.", show_default=False)
+]
+
+
+class Layout(StrEnum):
+    """Where a model has its channels."""
+
+    nchw = "NCHW"
+    nhwc = "NHWC"
+
+
+LayoutOption = Annotated[
+    Layout | None,
+    typer.Option(
+        "--layout",
+        help="Where the model has its channels, if its input does not tell.",
+        show_default=False,
+        case_sensitive=False,
+    ),
+]
+
+
+def open_data(
+    text: str, model: Model, mean: str | None, std: str | None, shape: tuple[str | None, Layout | None]
+) -> Source:
+    """Open what ``--data`` or ``--calib`` names; options win over ``graphprune.toml`` beside the model.
+
+    Parameters
+    ----------
+    shape : tuple
+        ``--size`` and ``--layout``.
+
+    Raises
+    ------
+    DataError, UsageError
+        If an option has no meaning, or the data does not fit the model.
+    """
+    from graphprune import accuracy
+    from graphprune.calibrate.preprocessing import parse_numbers, parse_size, read_settings
+
+    size, layout = shape
+    settings = read_settings(model.path)
+    if mean is not None:
+        settings = replace(settings, mean=parse_numbers(mean, "--mean"))
+    if std is not None:
+        settings = replace(settings, std=parse_numbers(std, "--std"))
+    if size is not None:
+        settings = replace(settings, size=parse_size(size))
+    if layout is not None:
+        settings = replace(settings, layout=layout.value)
+    return accuracy.open_data(text, model, settings)

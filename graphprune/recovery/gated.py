@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gated refit: where a ReLU follows, an output that must be zero may be as negative as it likes.
+
+The target of such a row is what the present weights give, if that is below the threshold, and the threshold otherwise;
+targets and weights are found in turn. Each round is a least squares problem with the same matrix, and lowers the error
+that does not count how far below the threshold an output lies that must be below it (majorise and minimise).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.recovery.least_squares import Solver, intercept
+
+if TYPE_CHECKING:
+    from graphprune.calibrate.moments import Summary
+
+__all__ = ["GatedRows", "refit_gated"]
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.float32]
+
+MOST_BYTES = 1 << 30
+"""Rows are kept in memory up to here; a larger layer is refitted without looking at its ReLU."""
+
+
+@dataclass
+class GatedRows:
+    """The rows of one site, kept because targets change from round to round.
+
+    Attributes
+    ----------
+    sign : ndarray, shape (groups, 1, targets)
+        Whether the output is let through above its threshold (1) or below it (-1).
+    """
+
+    sign: Rows
+    x: list[Rows] = field(default_factory=list)
+    target: list[Rows] = field(default_factory=list)
+    threshold: list[Rows] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, x: Rows, target: Rows, threshold: Rows) -> None:
+        """Keep a batch: arrays of shape (groups, rows, columns or targets)."""
+        self.size += x.nbytes + target.nbytes + threshold.nbytes
+        if self.size > MOST_BYTES:
+            self.x, self.target, self.threshold = [], [], []
+        else:
+            self.x.append(x)
+            self.target.append(target)
+            self.threshold.append(threshold)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows are there."""
+        return 0 < self.size <= MOST_BYTES
+
+    def relaxed(self, weight: Rows, shift: Rows) -> tuple[Floats, Floats, int]:
+        """Return ``sum x^T t``, ``sum t`` and the number of rows, t being the targets for the present weights."""
+        cross, total, count = np.zeros(weight.shape), np.zeros(shift[:, 0].shape), 0
+        for x, target, threshold in zip(self.x, self.target, self.threshold, strict=True):
+            given = (x @ weight + shift) * self.sign
+            wanted, bound = target * self.sign, threshold * self.sign
+            relaxed = np.where(wanted > bound, wanted, np.minimum(given, bound)) * self.sign
+            cross += x.transpose(0, 2, 1) @ relaxed
+            total += relaxed.sum(axis=1, dtype=np.float64)
+            count += x.shape[1]
+        return cross, total, count
+
+
+def refit_gated(moments: Summary, weight: Floats, ridge: float, rows: GatedRows, rounds: int) -> tuple[Floats, Floats]:
+    """Return weights and intercept after some rounds, starting from the plain refit.
+
+    Parameters
+    ----------
+    moments : Summary
+        Of inputs and plain targets.
+    weight : ndarray, shape (groups, columns, targets)
+        The present weights, towards which the ridge pulls.
+    rounds : int
+        How often targets are adapted.
+
+    Complexity: O(rows * columns * targets) a round.
+    """
+    solver = Solver(moments, ridge)
+    new = solver.solve(moments.xy, weight)
+    shift = intercept(moments, new)
+    for _ in range(rounds):
+        cross, total, count = rows.relaxed(new.astype(np.float32), shift[:, None, :].astype(np.float32))
+        mean = total / count
+        xy = cross / count - moments.x_mean[:, :, None] * mean[:, None, :]
+        new = solver.solve(xy, weight)
+        shift = mean - np.einsum("gd,gdo->go", moments.x_mean, new)
+    return new, shift

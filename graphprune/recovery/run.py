@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recovery: walk the dense and the pruned network side by side, and set each site right before going on.
+
+What a site reads has then been recovered already, and its target is what the dense network computes there: errors
+do not add up along the way. No labels, no gradients; memory is bounded by the largest layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.calibrate.evaluation import compare
+from graphprune.calibrate.feeding import whole_batches
+from graphprune.calibrate.moments import Moments
+from graphprune.calibrate.signature import input_specs
+from graphprune.calibrate.walk import Walk
+from graphprune.model.graph import Graph
+from graphprune.model.normalize import inline_functions
+from graphprune.recovery.draft import Draft
+from graphprune.recovery.fidelity import check_recovered
+from graphprune.recovery.gated import GatedRows
+from graphprune.recovery.options import Recovery
+from graphprune.recovery.sites import Norm, Site, cut, find_norms, find_sites
+from graphprune.recovery.updates import Update, refit_gated_site, refit_site, rescale_site, shift_site, update_norm
+from graphprune.surgery.marks import VERIFIED, put_marks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from graphprune.analysis import Analysis
+    from graphprune.calibrate.source import Source
+    from graphprune.model.load import Model
+    from graphprune.plan.schema import Plan
+    from graphprune.recovery.options import Progress, RecoverOptions
+
+__all__ = ["recover"]
+
+Array = npt.NDArray[Any]
+
+RECOVERED = "graphprune.recovered"
+"""Metadata of a recovered model: by which method."""
+
+MOST_COLUMNS = 8192
+"""Layers with longer rows get a new bias only: their second moments would fill the memory."""
+
+
+def recover(
+    analysis: Analysis,
+    plan: Plan,
+    pruned: Model,
+    source: Source,
+    options: RecoverOptions,
+    progress: Progress | None = None,
+) -> Recovery:
+    """Change the weights of a pruned model so that its outputs come back to those of the original.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of the original.
+    plan : Plan
+        What was removed from it.
+    pruned : Model
+        What is left. It is not changed.
+    source : Source
+        Samples as the network meets them in use; labels are not looked at.
+    options : RecoverOptions
+    progress : callable, optional
+        Told how many sites are done.
+
+    Returns
+    -------
+    Recovery
+        With the recovered model, or the pruned one where the error on held-out samples did not fall.
+
+    Raises
+    ------
+    DataError, UsageError
+        If the samples do not fit, or are too few.
+    VerificationError
+        If anything but weights changed.
+
+    Source: RECOVERY of the asymmetric kind, see :mod:`graphprune.recovery.least_squares`.
+    """
+    used = source.limited(options.samples)
+    fitted, held = used.split(max(1, round(options.held_out * len(used))))
+    draft = Draft(pruned)
+    sites = find_sites(draft, analysis, plan, residual=options.method != "bn")
+    pass_ = _Pass(analysis.model, draft, fitted, options)
+    changed = pass_.run(sites, progress)
+    result = draft.finished()
+    check_recovered(pruned, result, draft)
+    put_marks(result.proto, {RECOVERED: options.method, VERIFIED: f"no (weights recovered by {options.method})"})
+    before = compare(analysis.model, pruned, held).relative_error
+    after = compare(analysis.model, result, held).relative_error
+    improved = bool(np.isfinite(after) and after < before)
+    return Recovery(
+        model=result if improved else pruned,
+        method=options.method,
+        improved=improved,
+        before=before,
+        after=after,
+        samples=len(fitted),
+        held_out=len(held),
+        nodes=tuple(changed),
+        left=tuple(pass_.left),
+    )
+
+
+@dataclass
+class _Step:
+    """One stop of both walks: what the pruned network is asked for, and what the dense one."""
+
+    item: Site | Norm
+    pruned: tuple[str, ...]
+    dense: tuple[str, ...]
+
+
+class _Pass:
+    """One pass over all sites."""
+
+    def __init__(self, model: Model, draft: Draft, source: Source, options: RecoverOptions) -> None:
+        self._model = model
+        self._draft = draft
+        self._source = source
+        self._options = options
+        self._batches = whole_batches(source, input_specs(model))
+        self._random = np.random.default_rng(options.seed)
+        self.left: list[str] = []
+
+    def run(self, sites: list[Site], progress: Progress | None) -> list[str]:
+        """Recover every site; return the names of those that were changed."""
+        steps = self._steps(sites)
+        dense = Walk(
+            self._model,
+            Graph(inline_functions(self._model.proto)),
+            [step.dense for step in steps],
+            self._feeds,
+            len(self._batches),
+        )
+        own = Walk(
+            self._draft.model, self._draft.graph, [step.pruned for step in steps], self._feeds, len(self._batches)
+        )
+        changed = []
+        with dense, own:
+            for number, step in enumerate(steps):
+                if progress is not None:
+                    progress(number, len(steps))
+                values = zip(own.step(), dense.step(), strict=True)
+                if self._recover(step.item, values):
+                    changed.append(step.item.node.label)
+        if progress is not None:
+            progress(len(steps), len(steps))
+        return changed
+
+    def _steps(self, sites: list[Site]) -> list[_Step]:
+        """Return the stops: for `bn` at normalisations and at nodes that have none behind them."""
+        items: list[Site | Norm] = list(sites)
+        if self._options.method == "bn":
+            norms = find_norms(self._draft, sites)
+            with_norm = {norm.x for norm in norms}
+            items = sorted(
+                [*norms, *(site for site in sites if site.node.outputs[0] not in with_norm)],
+                key=lambda item: item.node.index,
+            )
+        steps = []
+        for item in items:
+            if isinstance(item, Norm):
+                steps.append(_Step(item, (item.x,), ()))
+            else:
+                steps.append(_Step(item, tuple(filter(None, (item.x, item.other))), (item.target,)))
+        return steps
+
+    def _feeds(self, number: int) -> Mapping[str, Array]:
+        return self._source.read(self._batches[number]).feeds
+
+    def _recover(self, item: Site | Norm, values: Iterator[tuple[dict[str, Array], dict[str, Array]]]) -> bool:
+        if isinstance(item, Norm):
+            return update_norm(self._draft, item, (own[item.x] for own, _ in values))
+        update = Update(self._draft, item)
+        large = item.kernel.columns > MOST_COLUMNS
+        if large and self._options.method == "least-squares":
+            self.left.append(item.name)
+        moments = Moments()
+        rows = self._gated_rows(item, update) if not large else None
+        weight = update.weight.astype(np.float32)
+        for own, dense in values:
+            wanted = update.target(cut(dense[item.target], item.masks), own.get(item.other))
+            grid = item.kernel.view.grid(wanted, self._random)
+            x, y = item.kernel.view.inputs(own[item.x], grid), item.kernel.view.outputs(wanted, grid)
+            if large or self._options.method != "least-squares":
+                x = x @ weight  # what the node gives now: nothing else is needed
+            moments.add(x, y)
+            if rows is not None:
+                threshold = update.threshold(own.get(item.other), wanted)
+                rows.add(x, y, item.kernel.view.outputs(threshold, grid))
+        found = moments.summary()
+        if rows is not None and rows.complete:
+            return refit_gated_site(update, found, self._options.ridge, rows, self._options.rounds)
+        if self._options.method == "bn":
+            return rescale_site(update, found)
+        if large or self._options.method == "bias":
+            return shift_site(update, found)
+        return refit_site(update, found, self._options.ridge, rescale=self._options.rescale)
+
+    def _gated_rows(self, site: Site, update: Update) -> GatedRows | None:
+        """Return where rows are kept, if the refit looks at the ReLU behind a site."""
+        options = self._options
+        if options.method != "least-squares" or not options.rounds or not site.gated or not update.has_intercept:
+            return None
+        return GatedRows(update.sign)

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sites: the nodes of a pruned network whose weights can be refitted, and what they should give.
+
+A site's target is a value of the dense network. That is the node's own output; or, where the output goes
+through an addition with another branch, the sum, of which the other branch as the *pruned* network computes
+it is taken off: so the node also repairs the error that has come along the other branch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.fidelity.expectation import Expectation, Masks
+from graphprune.recovery.kernels import Kernel, find_kernel
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
+    from graphprune.model.graph import Node
+    from graphprune.plan.schema import Plan
+    from graphprune.recovery.draft import Draft
+
+__all__ = ["Affine", "Norm", "Site", "cut", "find_affine", "find_norms", "find_sites", "norm_map"]
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """What a `BatchNormalization`, or the addition of a constant, makes of a node's output.
+
+    Attributes
+    ----------
+    value : str
+        Its output.
+    shift_at : str
+        The stored vector through which an intercept can be given to the node; empty where there is none.
+    norm : Node or None
+        The `BatchNormalization`; None for an addition.
+    """
+
+    value: str
+    shift_at: str
+    norm: Node | None
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One node whose weights are refitted.
+
+    Attributes
+    ----------
+    node : Node
+        Of the pruned graph.
+    x : str
+        Its input, a value of the pruned graph.
+    affine : Affine or None
+        What follows it.
+    target : str
+        A value of the dense graph.
+    other : str
+        What the pruned graph adds to the output; empty where the target is the node's own output.
+    masks : tuple of ndarray of bool
+        What is left of the target, by axis.
+    gated : bool
+        Whether nothing but a ReLU reads what becomes of the output.
+    """
+
+    node: Node
+    kernel: Kernel
+    x: str
+    affine: Affine | None
+    target: str
+    other: str
+    masks: Masks
+    gated: bool = False
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.node.label
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A `BatchNormalization` whose statistics are estimated anew.
+
+    Attributes
+    ----------
+    x : str
+        Its input, a value of the pruned graph.
+    mean, variance : str
+        Where its statistics are stored.
+    """
+
+    node: Node
+    x: str
+    mean: str
+    variance: str
+
+
+def find_sites(draft: Draft, analysis: Analysis, plan: Plan, *, residual: bool = True) -> list[Site]:
+    """Return the sites of a pruned network, in the order in which the network runs them.
+
+    Only nodes that pruning has reached are there: what they read has changed, or lost channels. Without `residual`,
+    every target is the node's own output.
+    """
+    expectation = Expectation(analysis, plan)
+    reached = _reached(draft, analysis, expectation)
+    dense = {name: node for node in analysis.graph.nodes for name in node.outputs if name}
+    kernels: dict[int, Kernel] = {}
+    for node in draft.graph.nodes:
+        twin = dense.get(node.outputs[0]) if node.outputs else None
+        if node.index not in reached or twin is None or twin.op_type != node.op_type:
+            continue
+        kernel = find_kernel(draft, node)
+        if kernel is not None and node.inputs[0] in draft.graph.producer:
+            kernels[node.index] = kernel
+    found = []
+    for index, kernel in kernels.items():
+        later = [other for other in kernels if other > index] if residual else None
+        site = _site(draft, expectation, draft.graph.nodes[index], kernel, later)
+        if site is not None:
+            found.append(site)
+    return found
+
+
+def _reached(draft: Draft, analysis: Analysis, expectation: Expectation) -> set[int]:
+    """Return nodes of the pruned graph with something that the plan touched among their ancestors or in themselves."""
+    touched = {name for node in analysis.graph.nodes if expectation.touches(node) for name in node.outputs}
+    changed: set[str] = set()
+    found: set[int] = set()
+    for node in draft.graph.nodes:
+        names = (*node.inputs, *node.captured)
+        if any(name in changed for name in names) or any(name in touched for name in node.outputs):
+            found.add(node.index)
+            changed.update(node.outputs)
+    return found
+
+
+def _site(draft: Draft, expectation: Expectation, node: Node, kernel: Kernel, later: list[int] | None) -> Site | None:
+    """Return how one node is refitted; None where its output is not comparable with the dense one.
+
+    With `later`, the sites behind it, the target may be a sum that the output goes into.
+    """
+    affine = find_affine(draft, node)
+    target, other = node.outputs[0], ""
+    if later is not None:
+        end = affine.value if affine else node.outputs[0]
+        added = _added(draft, end, later)
+        if added is not None:
+            target, other = added
+    masks = expectation.activation(target)
+    if masks is None:
+        return None
+    channel = masks[1] if node.op_type == "Conv" else masks[-1]
+    if int(channel.sum()) != kernel.outputs:
+        return None
+    end = target if other or affine is None else affine.value
+    return Site(node, kernel, node.inputs[0], affine, target, other, masks, _gated(draft, end))
+
+
+def _gated(draft: Draft, value: str) -> bool:
+    """Whether only a ReLU, or a `Clip` at 0, reads a value."""
+    reader = _only_reader(draft, value)
+    if reader is None or reader.domain or reader.op_type not in ("Relu", "Clip"):
+        return False
+    if reader.op_type == "Relu":
+        return True
+    if len(reader.inputs) < 2 or draft.stored(reader.inputs[1]) is None:
+        return False
+    return float(draft.read(reader.inputs[1])) == 0.0
+
+
+def _only_reader(draft: Draft, value: str) -> Node | None:
+    """Return the one node that reads a value; None where others do, or the graph's user."""
+    graph = draft.graph
+    readers = graph.consumers.get(value, [])
+    if len(readers) != 1 or value in graph.outputs or value in graph.captured:
+        return None
+    return readers[0][0]
+
+
+def find_affine(draft: Draft, node: Node) -> Affine | None:
+    """Return what follows a node, if that is a fixed map per channel."""
+    reader = _only_reader(draft, node.outputs[0])
+    if reader is None or reader.domain:
+        return None
+    if reader.op_type == "BatchNormalization" and reader.inputs[0] == node.outputs[0]:
+        if not all(draft.stored(name) is not None for name in reader.inputs[1:5]) or reader.attribute(
+            "training_mode", 0
+        ):
+            return None
+        return Affine(reader.outputs[0], reader.inputs[3] if draft.own(reader.inputs[3]) else "", reader)
+    if reader.op_type == "Add" and node.op_type == "MatMul":
+        constant = next((name for name in reader.inputs if name != node.outputs[0]), "")
+        tensor = draft.stored(constant) if constant else None
+        if tensor is not None and tuple(tensor.dims)[-1:] == (int(np.prod(tensor.dims)),) and draft.own(constant):
+            return Affine(reader.outputs[0], constant, None)
+    return None
+
+
+def norm_map(draft: Draft, norm: Node) -> tuple[Floats, Floats]:
+    """Return scale and shift of a `BatchNormalization` that uses its stored statistics, each of shape (channels,)."""
+    gamma, beta, mean, variance = (draft.read(name).astype(np.float64) for name in norm.inputs[1:5])
+    scale: Floats = gamma / np.sqrt(variance + norm.attribute("epsilon", 1e-5))
+    return scale, beta - scale * mean
+
+
+def _added(draft: Draft, value: str, later: list[int]) -> tuple[str, str] | None:
+    """Return the sum that a value goes into, and its other operand, if no later site has a part in that one."""
+    reader = _only_reader(draft, value)
+    if reader is None or reader.domain or reader.op_type != "Add":
+        return None
+    other = next((name for name in reader.inputs if name != value), "")
+    graph = draft.graph
+    if not other or other not in graph.producer or draft.stored(other) is not None:
+        return None
+    pending, seen, sites = [other], set(), set(later)
+    while pending:
+        maker = graph.producer.get(pending.pop())
+        if maker is None or maker.index in seen:
+            continue
+        if maker.index in sites:
+            return None
+        seen.add(maker.index)
+        pending.extend((*maker.inputs, *maker.captured))
+    return reader.outputs[0], other
+
+
+def find_norms(draft: Draft, reached_from: list[Site]) -> list[Norm]:
+    """Return the normalisations behind refittable nodes, in the order in which the network runs them."""
+    found = []
+    for site in reached_from:
+        norm = site.affine.norm if site.affine else None
+        if norm is not None and draft.own(norm.inputs[3]) and draft.own(norm.inputs[4]):
+            found.append(Norm(norm, norm.inputs[0], norm.inputs[3], norm.inputs[4]))
+    return found
+
+
+def cut(value: Array, masks: Masks) -> Array:
+    """Return what is left of a value of the dense network."""
+    for axis, mask in enumerate(masks):
+        if not mask.all():
+            value = np.compress(mask, value, axis=axis)
+    return value

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trials: what solvers and criteria make of one model under a budget, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group as Stack
+
+from graphprune.report import text
+from graphprune.report.tables import cell, grid, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+__all__ = ["Trial", "sparkline", "trial_json", "trial_tables"]
+
+_LEVELS = "▁▂▃▄▅▆▇█"
+_LONGEST = 32
+_NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one solver with one criterion makes of a model.
+
+    Attributes
+    ----------
+    solver, criterion : str
+    budget : str
+        What was asked for: "flops 0.5".
+    metric : str
+        What the leading budget limits.
+    cost, flops, params : tuple of int
+        What the leading budget limits, FLOPs and parameters, each before and after.
+    widths : tuple of tuple of int
+        For each group the atoms that stay, and those that there were.
+    kept : float
+        Saliency that stays, as a share of all, each group on the scale on which groups compete. Comparable between
+        solvers, not between criteria.
+    bound : float, optional
+        What any widths within the budgets can keep at most, on the scale of `kept`, if that was proved.
+    seconds : float
+        For scoring and solving.
+    latency : tuple of float, optional
+        Seconds for one inference before and after, and their ratio, measured in pairs.
+    note : str
+        Why there is no plan; all figures are then 0.
+    """
+
+    solver: str
+    criterion: str
+    budget: str
+    metric: str
+    cost: tuple[int, int] = (0, 0)
+    flops: tuple[int, int] = (0, 0)
+    params: tuple[int, int] = (0, 0)
+    widths: tuple[tuple[int, int], ...] = ()
+    kept: float = 0.0
+    bound: float | None = None
+    seconds: float = 0.0
+    latency: tuple[float, float, float] | None = None
+    note: str = ""
+
+    @property
+    def gap(self) -> float | None:
+        """How much more any widths could keep at most, as a share of the bound."""
+        if self.bound is None:
+            return None
+        return max(0.0, (self.bound - self.kept) / self.bound) if self.bound > 0 else 0.0
+
+
+def sparkline(widths: Sequence[tuple[int, int]], longest: int = _LONGEST) -> str:
+    """Return a bar per group, as high as the share of its atoms that stays; many groups share bars.
+
+    Examples
+    --------
+    >>> sparkline([(8, 8), (4, 8), (1, 8)])
+    '█▄▁'
+    """
+    if not widths:
+        return ""
+    bars = min(longest, len(widths))
+    cut = [round(index * len(widths) / bars) for index in range(bars + 1)]
+    parts = [widths[start:end] for start, end in pairwise(cut)]
+    shares = [sum(kept / size for kept, size in part) / len(part) for part in parts]
+    return "".join(_LEVELS[max(0, min(len(_LEVELS) - 1, round(share * len(_LEVELS)) - 1))] for share in shares)
+
+
+def trial_tables(model: str, trials: Sequence[Trial]) -> RenderableType:
+    """Return trials as a table, in their order; columns of which nothing is known are left out."""
+    done = [trial for trial in trials if not trial.note]
+    several = len({trial.budget for trial in trials}) > 1
+    columns = {"budget": [trial.budget for trial in trials]} if several else {}
+    columns |= {
+        "widths": [sparkline(trial.widths) for trial in trials],
+        "FLOPs": [_share(trial.flops) for trial in trials],
+        "params": [_share(trial.params) for trial in trials],
+    }
+    if any(trial.metric not in ("flops", "params") for trial in trials):
+        columns[trials[0].metric] = [_share(trial.cost) for trial in trials]
+    if any(trial.latency for trial in done):
+        columns["latency"] = [_latency(trial) for trial in trials]
+    columns["kept saliency"] = [_NOTHING if trial.note else f"{100 * trial.kept:.2f} %" for trial in trials]
+    if any(trial.gap is not None for trial in done):
+        columns["gap"] = [_NOTHING if trial.gap is None else f"{100 * trial.gap:.2f} %" for trial in trials]
+    columns["seconds"] = [f"{trial.seconds:.2f}" for trial in trials]
+    result = table(
+        "solver", "criterion", *columns, right=[name for name in columns if name not in ("budget", "widths")]
+    )
+    for trial, *cells in zip(trials, *columns.values(), strict=True):
+        result.add_row(cell(trial.solver, 24), cell(trial.criterion, 24), *cells)
+    head = [("model", text.name(model)), *(() if several else (("budget", trials[0].budget),))]
+    notes = [
+        ("note", f"{trial.budget}, {trial.solver}, {trial.criterion}: {trial.note}") for trial in trials if trial.note
+    ]
+    return Stack(grid(head), result, grid(notes))
+
+
+def trial_json(trial: Trial) -> dict[str, Any]:
+    """Return a trial as a JSON object."""
+    found: dict[str, Any] = {"solver": trial.solver, "criterion": trial.criterion, "budget": trial.budget}
+    if trial.note:
+        return {**found, "note": trial.note}
+    figures = {"flops": trial.flops, "params": trial.params, trial.metric: trial.cost}
+    found |= {name: {"before": before, "after": after} for name, (before, after) in figures.items()}
+    found |= {"widths": [kept for kept, _ in trial.widths], "sizes": [size for _, size in trial.widths]}
+    found |= {"kept_saliency": trial.kept, "bound": trial.bound, "gap": trial.gap}
+    if trial.latency:
+        found["latency"] = dict(zip(("before", "after", "ratio"), trial.latency, strict=True))
+    return {**found, "seconds": trial.seconds}
+
+
+def _share(cost: tuple[int, int]) -> str:
+    return text.percent(cost[1], cost[0])
+
+
+def _latency(trial: Trial) -> str:
+    if trial.latency is None:
+        return _NOTHING
+    _, after, ratio = trial.latency
+    return f"{100 * ratio:.1f} % ({1000 * after:.3g} ms)"

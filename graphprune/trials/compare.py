@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare: every solver with every criterion under the same budgets."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphprune import api
+from graphprune.errors import RequestError, UnsupportedModelError, UsageError, quote
+from graphprune.planning import SolveOptions, make_plan, score_groups
+from graphprune.report.trials import Trial
+from graphprune.solvers import criteria, widths
+from graphprune.solvers.registry import settings
+from graphprune.solvers.saliency import normalized
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from graphprune.analysis import Analysis
+    from graphprune.model.load import Model
+    from graphprune.plan.budget import BudgetRequest
+    from graphprune.plan.schema import Plan
+    from graphprune.solvers.saliency import Scores
+
+__all__ = ["ALL", "Contest", "attempt", "compare", "described", "kept_share"]
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What is tried.
+
+    Parameters
+    ----------
+    solvers, criteria : tuple of str
+        Names; ``("all",)`` stands for all that there are.
+    options : SolveOptions
+        What holds for all; its solver and criterion do not count. A setting goes to the methods that have it.
+    bench : bool
+        Prune, and measure the latency of each result against that of the original.
+
+    Raises
+    ------
+    UsageError
+        If there is no such solver, criterion or setting, or a name is given twice.
+    """
+
+    solvers: tuple[str, ...] = (ALL,)
+    criteria: tuple[str, ...] = ("bn-scale",)
+    options: SolveOptions = field(default_factory=SolveOptions)
+    bench: bool = False
+
+    def __post_init__(self) -> None:
+        methods = [*map(widths.get, self.all_solvers), *map(criteria.get, self.all_criteria)]
+        known = sorted({name for method in methods for name in settings(method)})
+        for name in self.options.settings:
+            if name not in known:
+                there = f"these methods have {', '.join(known)}" if known else "these methods have none"
+                raise UsageError(f"unknown setting {quote(name)}: {there}")
+
+    @property
+    def all_solvers(self) -> tuple[str, ...]:
+        """The names of the solvers."""
+        return _names(self.solvers, widths.names)
+
+    @property
+    def all_criteria(self) -> tuple[str, ...]:
+        """The names of the criteria."""
+        return _names(self.criteria, criteria.names)
+
+    @property
+    def one_scale(self) -> bool:
+        """Whether what one trial keeps can be held against the bound of another of the same criterion.
+
+        A plan to start from and the setting `normalize` change the scale of what is kept.
+        """
+        return self.options.constraints.start is None and "normalize" not in self.options.settings
+
+    def choice(self, solver: str, criterion: str) -> SolveOptions:
+        """Return the options of one trial."""
+        known = {**settings(widths.get(solver)), **settings(criteria.get(criterion))}
+        own = {name: value for name, value in self.options.settings.items() if name in known}
+        return replace(self.options, solver=solver, criterion=criterion, settings=own)
+
+
+def compare(
+    model: Model | Analysis, budget: BudgetRequest | Sequence[BudgetRequest], contest: Contest | None = None
+) -> tuple[Trial, ...]:
+    """Try solvers and criteria on one model under the same budgets; nothing is written.
+
+    Parameters
+    ----------
+    model : Model or Analysis
+    budget : BudgetRequest or sequence of them
+        What is limited. Of several all hold, and the first one leads.
+    contest : Contest, optional
+        What is tried: all solvers with `bn-scale` if nothing is said.
+
+    Returns
+    -------
+    tuple of Trial
+        Criterion by criterion, in the order of the solvers. One that cannot meet the budget says why in its note.
+
+    Raises
+    ------
+    BudgetUnreachableError, NothingToPruneError
+        If none can.
+    """
+    contest = contest or Contest()
+    requests = (budget,) if not isinstance(budget, (list, tuple)) else tuple(budget)
+    analysis = model if isinstance(model, api.Analysis) else api.analyze(model)
+    trials: list[Trial] = []
+    refused: list[RequestError] = []
+    for criterion in contest.all_criteria:
+        started = time.perf_counter()
+        scores = score_groups(analysis, contest.choice(contest.all_solvers[0], criterion))
+        scoring = time.perf_counter() - started
+        own: list[Trial] = []
+        for solver in contest.all_solvers:
+            options = contest.choice(solver, criterion)
+            options = replace(options, certify=options.certify and not contest.one_scale)
+            try:
+                trial = attempt(analysis, requests, options, scores, bench=contest.bench)
+                own.append(replace(trial, seconds=trial.seconds + scoring))
+            except RequestError as error:
+                refused.append(error)
+                own.append(Trial(solver, criterion, described(requests), requests[0].metric, note=error.message))
+        trials += _certified(analysis, requests, contest, own, scores)
+    if len(refused) == len(trials):
+        raise refused[0]
+    return tuple(trials)
+
+
+def _certified(
+    analysis: Analysis, requests: Sequence[BudgetRequest], contest: Contest, trials: list[Trial], scores: Scores
+) -> list[Trial]:
+    """Hold the trials of one criterion against one bound: they solve the same problem."""
+    done = [trial for trial in trials if not trial.note]
+    if not (contest.one_scale and contest.options.certify and done):
+        return trials
+    if all(trial.bound is None for trial in done):
+        first = replace(contest.choice(done[0].solver, done[0].criterion), certify=True)
+        done.append(attempt(analysis, requests, first, scores))
+    bound = min(trial.bound for trial in done if trial.bound is not None)
+    return [trial if trial.note else replace(trial, bound=bound) for trial in trials]
+
+
+def attempt(
+    analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions, scores: Scores, *, bench: bool = False
+) -> Trial:
+    """Solve once, with scores that are there already; the time is that of solving.
+
+    Raises
+    ------
+    BudgetUnreachableError, NothingToPruneError
+        If the budgets cannot be met.
+    """
+    started = time.perf_counter()
+    plan = make_plan(analysis, requests, options, scores)
+    seconds = time.perf_counter() - started
+    certificate, kept = plan.solver.certificate, kept_share(plan, scores)
+    cost, after = analysis.cost, np.array([len(group.kept) for group in plan.groups], dtype=np.int64)
+    return Trial(
+        solver=options.solver,
+        criterion=options.criterion,
+        budget=described(requests),
+        metric=plan.budget.metric,
+        cost=(plan.budget.before, plan.budget.after),
+        flops=(cost.flops(cost.sizes), cost.flops(after)),
+        params=(cost.params(cost.sizes), cost.params(after)),
+        widths=tuple((len(group.kept), group.size) for group in plan.groups),
+        kept=kept,
+        bound=None if certificate is None or certificate.gap >= 1 else kept / (1 - certificate.gap),
+        seconds=seconds,
+        latency=_latency(analysis, plan) if bench else None,
+    )
+
+
+def described(requests: Sequence[BudgetRequest]) -> str:
+    """Return budgets in words: "flops 0.5, size 5MB"."""
+    return ", ".join(
+        f"{request.metric} {request.target if isinstance(request.target, str) else format(request.target, 'g')}"
+        for request in requests
+    )
+
+
+def kept_share(plan: Plan, scores: Scores) -> float:
+    """Return the saliency of the atoms that stay as a share of all, each group on the scale on which groups compete."""
+    how = "none" if scores.comparable else "mean"
+    scaled = [normalized(values, how) for values in scores.per_group]
+    total = float(sum(values.sum() for values in scaled))
+    kept = float(sum(values[list(group.kept)].sum() for values, group in zip(scaled, plan.groups, strict=True)))
+    return kept / total if total else 1.0
+
+
+def _latency(analysis: Analysis, plan: Plan) -> tuple[float, float, float] | None:
+    """Prune and measure; None where the model cannot be run."""
+    from graphprune.report.bench import paired_timing
+
+    original = analysis.model
+    try:
+        timing = paired_timing(
+            original.path or original.proto.SerializeToString(),
+            api.apply(analysis, plan).proto.SerializeToString(),
+            plan.model.inputs,
+        )
+    except UnsupportedModelError:
+        return None
+    return timing.before, timing.after, timing.ratio
+
+
+def _names(given: tuple[str, ...], known: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+    if ALL in given:
+        if len(given) > 1:
+            raise UsageError(f"{ALL!r} stands for every name, so give no other one")
+        return known()
+    for name in given:
+        if given.count(name) > 1:
+            raise UsageError(f"{quote(name)} is given twice")
+    if not given:
+        raise UsageError("no name is given", hint=f"give some of {', '.join(known())}")
+    return given

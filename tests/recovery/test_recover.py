@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recovery on small networks: what can be brought back exactly is; nothing but weights changes; nothing gets worse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, numpy_helper
+from recovery_models import block, samples
+from tiny_models import model
+
+from graphprune.accuracy import recover
+from graphprune.analysis import Analysis
+from graphprune.api import apply, load, reconcile, solve
+from graphprune.calibrate.arrays import from_arrays
+from graphprune.calibrate.capture import capture
+from graphprune.calibrate.evaluation import compare
+from graphprune.calibrate.signature import input_specs
+from graphprune.calibrate.walk import Walk
+from graphprune.errors import UsageError, VerificationError
+from graphprune.model.graph import Graph
+from graphprune.plan.budget import BudgetRequest
+from graphprune.plan.schema import Plan
+from graphprune.planning import SolveOptions
+from graphprune.recovery.draft import Draft
+from graphprune.recovery.fidelity import check_recovered
+from graphprune.recovery.options import METHODS, RecoverOptions, Recovery
+from graphprune.recovery.sensitivity import SensitivityOptions, measure_sensitivity
+
+
+def keep(analysis: Analysis, kept: dict[str, list[int]]) -> Plan:
+    """Return the plan that keeps these atoms of the groups with these names, and all others."""
+    plan = solve(analysis, BudgetRequest("flops", 1.0))
+    groups = tuple(replace(group, kept=tuple(kept.get(group.name, group.kept))) for group in plan.groups)
+    return reconcile(analysis, replace(plan, groups=groups)).plan
+
+
+def run(proto: ModelProto, share: float, **options: object) -> tuple[Analysis, Plan, Recovery]:
+    analysis = Analysis(load(proto))
+    plan = solve(analysis, BudgetRequest("flops", share), SolveOptions(criterion="l1", round_to=1))
+    found = recover(analysis, apply(analysis, plan), plan, samples(proto), RecoverOptions(**options))  # type: ignore[arg-type]
+    return analysis, plan, found
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_lowers_the_error_on_unseen_samples(method: str, norm: bool) -> None:
+    proto = block(norm=norm)
+    analysis, plan, found = run(proto, 0.6, method=method)
+    assert found.improved
+    assert found.after < found.before
+    unseen = samples(proto, seed=9)
+    before = compare(analysis.model, apply(analysis, plan), unseen).relative_error
+    after = compare(analysis.model, found.model, unseen).relative_error
+    assert after < before
+    onnx.checker.check_model(found.model.proto, full_check=True)
+
+
+def test_least_squares_is_the_best_of_them() -> None:
+    errors = {method: run(block(norm=True), 0.5, method=method)[2].after for method in METHODS}
+    assert errors["least-squares"] == min(errors.values())
+
+
+def test_what_follows_from_kept_channels_comes_back_exactly() -> None:
+    proto = block(norm=False)
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    first = numpy_helper.to_array(weights["first"]).copy()
+    first[8:] = first[:8] * 2  # behind a ReLU, these channels are twice the others
+    weights["first"].CopyFrom(numpy_helper.from_array(first, "first"))
+    analysis = Analysis(load(proto))
+    plan = keep(analysis, {"c": list(range(8))})
+    assert not plan.is_identity
+    found = recover(analysis, apply(analysis, plan), plan, samples(proto), RecoverOptions(ridge=1e-9))
+    assert found.before > 1e-2
+    assert found.after < 1e-6
+
+
+def test_a_constant_channel_moves_into_the_bias() -> None:
+    proto = model(
+        """(float[n, 3, 6, 6] x) => (float[n, 4, 6, 6] y) {
+            a = Conv (x, first, bias)
+            b = Relu (a)
+            y = Conv (b, last)
+        }""",
+        {"first": (6, 3, 1, 1), "last": (4, 6, 1, 1), "bias": (6,)},
+    )
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for name in ("first", "bias"):
+        value = numpy_helper.to_array(weights[name]).copy()
+        value[2] = 0 if name == "first" else 3
+        weights[name].CopyFrom(numpy_helper.from_array(value, name))
+    analysis = Analysis(load(proto))
+    plan = keep(analysis, {"a": [0, 1, 3, 4, 5]})
+    for method in ("bias", "least-squares"):
+        found = recover(analysis, apply(analysis, plan), plan, samples(proto), RecoverOptions(method=method))
+        assert found.after < 1e-8
+        assert len(found.model.proto.graph.node[-1].input) == 3  # a bias where there was none
+
+
+OTHERS = {
+    "depthwise": (
+        """(float[n, 3, 8, 8] x) => (float[n, 4] y) {
+            a = Conv (x, first)
+            b = Clip (a, low, high)
+            c = Conv <pads = [1, 1, 1, 1], group = 12> (b, middle, extra)
+            d = Clip (c, low, high)
+            e = Conv (d, last)
+            f = GlobalAveragePool (e)
+            y = Flatten (f)
+        }""",
+        {"first": (12, 3, 1, 1), "middle": (12, 1, 3, 3), "extra": (12,), "last": (4, 12, 1, 1)},
+    ),
+    "tokens": (
+        """(float[n, 7, 6] x) => (float[n, 7, 5] y) {
+            a = MatMul (x, first)
+            b = Add (a, bias)
+            c = Relu (b)
+            d = MatMul (c, second)
+            e = Add (end, d)
+            f = Relu (e)
+            y = MatMul (f, third)
+        }""",
+        {"first": (6, 16), "bias": (16,), "second": (16, 8), "end": (8,), "third": (8, 5)},
+    ),
+    "gemm": (
+        """(float[n, 2, 4, 4] x) => (float[n, 3] y) {
+            a = Conv <auto_pad = "SAME_UPPER"> (x, first)
+            b = Relu (a)
+            c = Flatten (b)
+            y = Gemm <alpha = 0.5, beta = 2.0, transB = 1> (c, last, bias)
+        }""",
+        {"first": (10, 2, 3, 3), "last": (3, 160), "bias": (3,)},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_other_layers(case: str, method: str) -> None:
+    text, weights = OTHERS[case]
+    constants = {"low": np.float32(0), "high": np.float32(6)} if case == "depthwise" else {}
+    found = run(model(text, weights, **constants), 0.6, method=method)[2]
+    assert found.improved
+    assert found.after < found.before
+    if method == "least-squares":
+        assert found.after < 0.7 * found.before
+
+
+def test_a_fixed_batch_size_and_half_precision() -> None:
+    proto = model(
+        """(float16[4, 3, 6, 6] x) => (float16[4, 4, 6, 6] y) {
+            a = Conv (x, first)
+            b = Relu (a)
+            y = Conv (b, last)
+        }""",
+        first=np.random.default_rng(0).standard_normal((12, 3, 1, 1)).astype(np.float16),
+        last=np.random.default_rng(1).standard_normal((4, 12, 1, 1)).astype(np.float16),
+    )
+    specs = input_specs(load(proto))
+    data = np.random.default_rng(2).standard_normal((64, 3, 6, 6)).astype(np.float16)
+    analysis = Analysis(load(proto))
+    plan = solve(analysis, BudgetRequest("flops", 0.6), SolveOptions(criterion="l1", round_to=1))
+    found = recover(analysis, apply(analysis, plan), plan, from_arrays("it", specs, {"x": data}))
+    assert found.improved
+    assert found.model.proto.graph.initializer[-1].data_type == onnx.TensorProto.FLOAT16
+
+
+def test_what_gets_worse_is_not_kept() -> None:
+    proto = block(norm=True)
+    analysis = Analysis(load(proto))
+    plan = solve(analysis, BudgetRequest("flops", 0.6), SolveOptions(criterion="l1", round_to=1))
+    pruned = apply(analysis, plan)
+    # Two samples, of which one is held out: no statistics to speak of.
+    values = np.zeros((2, 3, 10, 10), np.float32)
+    values[0, :] = 1000
+    few = from_arrays("few", input_specs(load(proto)), {"image": values})
+    found = recover(analysis, pruned, plan, few, RecoverOptions(method="bn"))
+    assert found.improved == (found.after < found.before)
+    assert (found.model is pruned) == (not found.improved)
+
+
+def test_the_pruned_model_is_not_changed_and_the_result_repeats() -> None:
+    proto = block(norm=True)
+    analysis = Analysis(load(proto))
+    plan = solve(analysis, BudgetRequest("flops", 0.6), SolveOptions(criterion="l1", round_to=1))
+    pruned = apply(analysis, plan)
+    before = pruned.proto.SerializeToString(deterministic=True)
+    first, second = (recover(analysis, pruned, plan, samples(proto)) for _ in range(2))
+    assert pruned.proto.SerializeToString(deterministic=True) == before
+    assert first.model.sha256 == second.model.sha256
+
+
+@pytest.mark.parametrize("what", ["weight", "attribute", "node", "name", "input"])
+def test_fidelity_sees_every_other_change(what: str) -> None:
+    pruned = load(block(norm=True))
+    draft = Draft(pruned)
+    draft.write("first", draft.read("first") + 1)
+    draft.set_bias(draft.graph.nodes[0], np.zeros(12), np.dtype(np.float32))
+    good = draft.finished()
+    check_recovered(pruned, good, draft)
+    graph = good.proto.graph
+    if what == "weight":
+        graph.initializer[0].raw_data = bytes(len(graph.initializer[0].raw_data))
+    elif what == "attribute":
+        graph.node[0].attribute[0].ints[0] = 2
+    elif what == "node":
+        del graph.node[1]
+    elif what == "name":
+        graph.name = "other"
+    else:
+        graph.node[2].input[1] = "second"
+    with pytest.raises(VerificationError):
+        check_recovered(pruned, good, draft)
+
+
+def test_options_without_meaning() -> None:
+    for options in ({"method": "magic"}, {"ridge": 0.0}, {"held_out": 1.0}, {"samples": 1}):
+        with pytest.raises(UsageError):
+            RecoverOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_walk_gives_what_a_capture_gives() -> None:
+    loaded = load(block(norm=True))
+    source = samples(loaded.proto, 12)
+    feeds = [source.read(np.arange(at, at + 4)).feeds for at in (0, 4, 8)]
+    names = ["b", "f", "image", "h"]
+    whole = list(capture(loaded, names, feeds))
+    with Walk(loaded, Graph(loaded.proto), [("b",), ("f", "b", "image"), ("h",)], feeds.__getitem__, 3) as walk:
+        for wanted in (("b",), ("f", "b", "image"), ("h",)):
+            steps = list(walk.step())
+            for step, values in zip(steps, whole, strict=True):
+                assert set(step) == set(wanted)
+                for name in wanted:
+                    np.testing.assert_allclose(step[name], values[name], atol=1e-5)
+    with pytest.raises(UsageError, match="no value"):
+        list(capture(loaded, ["nothing"], feeds))
+
+
+def test_a_walk_keeps_large_values_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphprune.calibrate.walk._IN_MEMORY", 1000)
+    test_a_walk_gives_what_a_capture_gives()
+
+
+def test_sensitivity_is_what_pruning_and_refitting_one_group_does() -> None:
+    proto = block(norm=True)
+    analysis = Analysis(load(proto))
+    source = samples(proto, 256)
+    tables = measure_sensitivity(analysis, source, SensitivityOptions(steps=4))
+    assert [table.group for table in tables] == [group.id for group in analysis.groups]
+    for table in tables:
+        assert table.elimination is not None
+        assert (np.diff(table.errors) <= 0).all()
+        assert table.errors[-1] == 0
+        assert table.error(int(table.widths[0])) == pytest.approx(table.errors[0])
+    inner = next(at for at, group in enumerate(analysis.groups) if group.name == "c")
+    table = tables[inner]
+    assert table.elimination is not None
+    plan = keep(analysis, {"c": table.elimination.kept(8).tolist()})
+    pruned = apply(analysis, plan)
+    found = recover(analysis, pruned, plan, source)
+    assert 0.3 * table.error(8) < found.after < 3 * table.error(8)
+    assert found.after < found.before
