@@ -161,7 +161,10 @@ def attempt(
         If the budgets cannot be met.
     """
     started = time.perf_counter()
-    plan = make_plan(analysis, requests, options, scores)
+    if any(request.metric == "latency" for request in requests):  # planned and measured in turn
+        plan = api.solve(analysis, requests, options)
+    else:
+        plan = make_plan(analysis, requests, options, scores=scores)
     seconds = time.perf_counter() - started
     certificate, kept = plan.solver.certificate, kept_share(plan, scores)
     cost, after = analysis.cost, np.array([len(group.kept) for group in plan.groups], dtype=np.int64)
@@ -170,7 +173,7 @@ def attempt(
         criterion=options.criterion,
         budget=described(requests),
         metric=plan.budget.metric,
-        cost=(plan.budget.before, plan.budget.after),
+        cost=(plan.budget.before, plan.budget.after if plan.budget.measured is None else plan.budget.measured),
         flops=(cost.flops(cost.sizes), cost.flops(after)),
         params=(cost.params(cost.sizes), cost.params(after)),
         widths=tuple((len(group.kept), group.size) for group in plan.groups),
