@@ -157,7 +157,7 @@ class Constraining:
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Prune only channels that come out of these nodes, weights or groups; a glob, or a regular "
+            help="Prune only channels that these nodes, weights or groups make; a glob, or a regular "
             "expression after re:. Repeatable.",
             show_default=False,
         ),
