@@ -36,7 +36,7 @@ from graphprune.plan.budget import BudgetRequest, parse_target
 from graphprune.plan.schema import METRICS, Metric, Plan
 from graphprune.planning import make_plan, score_groups
 from graphprune.solvers import criteria, widths
-from graphprune.trials.compare import kept_share
+from graphprune.trials.attempt import kept_share
 
 Widths = npt.NDArray[np.int64]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

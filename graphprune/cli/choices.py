@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphprune.cli import options as opt
+from graphprune.cli.data import SOURCE_HELP, Limit
 from graphprune.errors import UsageError, quote
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from graphprune.constraints import Constraints
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Metric
+    from graphprune.trials.meter import Measures
 
-__all__ = ["Aggregation", "Budgets", "Choosing", "Comparing", "Constraining", "Reading", "parse_settings"]
+__all__ = ["Aggregation", "Budgets", "Choosing", "Comparing", "Constraining", "Measuring", "Reading", "parse_settings"]
 
 
 class Aggregation(StrEnum):
@@ -187,7 +189,7 @@ class Constraining:
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Prune only channels that come out of these nodes, weights or groups; a glob, or a regular "
+            help="Prune only channels that these nodes, weights or groups make; a glob, or a regular "
             "expression after re:. Repeatable.",
             show_default=False,
         ),
@@ -222,6 +224,30 @@ class Constraining:
             widths=read_widths(self.widths) if self.widths else {},
             start=read_plan(self.start) if self.start else None,
         )
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured of pruned models."""
+
+    bench: Annotated[bool, typer.Option("--bench", help="Measure the latency of each result.")] = False
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE", help=f"Measure the accuracy of each result on: {SOURCE_HELP}.", show_default=False
+        ),
+    ] = None
+    calib: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Recover each result from these samples before that.", show_default=False),
+    ] = None
+    limit: Limit = None
+
+    def measures(self) -> Measures:
+        """Return the same for the Python API."""
+        from graphprune.trials.meter import Measures
+
+        return Measures(self.bench, self.data or "", self.calib or "", self.limit)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
-
-import typer
 
 from graphprune.cli import options as opt
-from graphprune.cli.choices import Budgets, Comparing, Constraining, Reading
+from graphprune.cli.choices import Budgets, Comparing, Constraining, Measuring, Reading
 from graphprune.cli.console import Talk, print_json, print_tables
 from graphprune.cli.groups import spread
 
@@ -23,7 +20,7 @@ def compare(
     comparing: Comparing,
     constraining: Constraining,
     reading: Reading,
-    bench: Annotated[bool, typer.Option("--bench", help="Measure the latency of each result, too.")] = False,
+    measuring: Measuring,
     as_json: opt.Json = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -40,7 +37,7 @@ def compare(
     from graphprune.trials.compare import Contest
     from graphprune.trials.compare import compare as run
 
-    contest = Contest(comparing.solvers(), comparing.criteria(), options, bench)
+    contest = Contest(comparing.solvers(), comparing.criteria(), options, measuring.measures())
     talk = Talk(verbose=verbose)
     with talk.stage("analysis"):
         analysis = api.analyze(api.load(model), analysed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphprune.cli import options as opt
-from graphprune.cli.choices import Budgets, Comparing, Constraining, Reading
+from graphprune.cli.choices import Budgets, Comparing, Constraining, Measuring, Reading
 from graphprune.cli.console import Talk, print_json, print_tables
 from graphprune.cli.groups import spread
 from graphprune.cli.targets import beside, check_target
@@ -29,6 +29,7 @@ def sweep(
     comparing: Comparing,
     constraining: Constraining,
     reading: Reading,
+    measuring: Measuring,
     jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="INT", min=1, help="Processes that work at a time.")] = 1,
     output: Annotated[
         Path | None,
@@ -37,7 +38,6 @@ def sweep(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Start the table anew.")] = False,
-    bench: Annotated[bool, typer.Option("--bench", help="Measure the latency of each result, too.")] = False,
     as_json: opt.Json = False,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -65,7 +65,7 @@ def sweep(
     from graphprune.trials.sweep import DEFAULT, Sweep
     from graphprune.trials.sweep import sweep as run
 
-    contest = Contest(comparing.solvers(), comparing.criteria(), options, bench)
+    contest = Contest(comparing.solvers(), comparing.criteria(), options, measuring.measures())
     what = Sweep(*(limited or DEFAULT), contest, reading.options(), jobs)
     talk = Talk(verbose=verbose)
 

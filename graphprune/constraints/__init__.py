@@ -21,8 +21,8 @@ class Constraints:
     """What may become of single groups.
 
     Patterns are names, shell-style globs or, after ``re:``, regular expressions. They are compared with the ids and
-    names of groups, with the nodes that a group's channels come out of, and with the weights that make them or have
-    one value per channel.
+    names of groups and with the nodes and weights that make a group's channels; a pattern that fits none of them, with
+    the nodes whose outputs carry the channels and the weights that have one value for each.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that users have for coupled groups: their ids, the nodes that their channels come out of, their weights."""
+"""Names that users have for coupled groups: their ids, and the nodes and weights that make or pass their channels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from graphprune.analysis import Analysis
-    from graphprune.groups import Group
+    from graphprune.groups import Member
 
 __all__ = ["Names"]
 
@@ -28,9 +28,10 @@ _LISTED = 5
 class Names:
     """What the groups of a model are called.
 
-    A group goes by its id, its name, the nodes whose outputs carry its channels, and the weights that make them or
-    have one value per channel. Weights and nodes that only read its channels do not name it: "layer3" means the
-    channels that layer 3 makes.
+    A group goes by its id, its name, and the nodes and weights that make its channels. What names none of these may
+    name nodes whose outputs carry the channels, and weights with one value per channel. The order matters where layers
+    normalise what they read: "denselayer2" means the channels that this layer makes, not those that its normalisation
+    passes. Nodes and weights that only read channels name no group.
 
     Parameters
     ----------
@@ -41,15 +42,18 @@ class Names:
 
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
-        self._groups: dict[str, set[int]] = {}
+        self._makers: dict[str, set[int]] = {}
+        self._carriers: dict[str, set[int]] = {}
         self._readers: dict[str, set[int]] = {}
         for number, group in enumerate(analysis.groups):
-            _add(self._groups, (group.id, group.name), number)
-            _add(self._groups, _making(group), number)
-            _add(self._readers, (name for item in group.members for name in (item.initializer, item.node)), number)
+            _add(self._makers, (group.id, group.name), number)
+            makers = [member for member in group.members if member.role == "out"] or group.members
+            _add(self._makers, _names(makers), number)
+            _add(self._carriers, (item.initializer for item in group.members if item.role == "per_channel"), number)
+            _add(self._readers, _names(group.members), number)
         for node in analysis.graph.nodes:
             for number in self._carried(node.outputs):
-                _add(self._groups, (node.label,), number)
+                _add(self._carriers, (node.label,), number)
 
     def matching(self, pattern: str, option: str) -> set[int]:
         """Return the numbers of the groups that a pattern names.
@@ -66,9 +70,12 @@ class Names:
         UsageError
             If it names no group, or is no regular expression.
         """
-        found = self._groups.get(pattern) or _union(self._groups, _matcher(pattern, option))
+        found = self._exactly(pattern)
         if not found:
-            raise self._nothing(pattern, option, _union(self._readers, _matcher(pattern, option)))
+            matcher = _matcher(pattern, option)
+            found = _union(self._makers, matcher) or _union(self._carriers, matcher)
+            if not found:
+                raise self._nothing(pattern, option, _union(self._readers, matcher))
         return set(found)
 
     def single(self, name: str, option: str) -> int:
@@ -79,7 +86,7 @@ class Names:
         UsageError
             If none does, or several do.
         """
-        found = self._groups.get(name)
+        found = self._exactly(name)
         if not found:
             raise self._nothing(name, option)
         if len(found) > 1:
@@ -87,6 +94,9 @@ class Names:
                 f"{option}: {quote(name)} names {len(found)} groups: {self._listed(found)}", hint="name one by its id"
             )
         return next(iter(found))
+
+    def _exactly(self, name: str) -> set[int]:
+        return self._makers.get(name) or self._carriers.get(name) or set()
 
     def _carried(self, outputs: Iterable[str]) -> set[int]:
         """Return the groups whose atoms lie on an axis of the values."""
@@ -106,7 +116,9 @@ class Names:
                 f"{self._listed(readers)}",
                 hint="name the group, or the layer that makes its channels",
             )
-        near = difflib.get_close_matches(pattern.removeprefix(_REGULAR), self._groups, n=_NEAREST, cutoff=_NEAR)
+        near = difflib.get_close_matches(
+            pattern.removeprefix(_REGULAR), {**self._makers, **self._carriers}, n=_NEAREST, cutoff=_NEAR
+        )
         nearest = f"the nearest names are {', '.join(map(quote, near))}" if near else ""
         listed = "`graphprune inspect` lists the groups"
         return UsageError(
@@ -120,10 +132,8 @@ class Names:
         return ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
 
 
-def _making(group: Group) -> list[str]:
-    """Return the weights that make a group's channels or have one value for each; of a group without any, all."""
-    made = [member.initializer for member in group.members if member.role != "in"]
-    return made or [member.initializer for member in group.members]
+def _names(members: Iterable[Member]) -> list[str]:
+    return [name for member in members for name in (member.initializer, member.node)]
 
 
 def _add(known: dict[str, set[int]], names: Iterable[str], number: int) -> None:

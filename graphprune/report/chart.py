@@ -43,7 +43,7 @@ def chart(model: str, trials: Sequence[Trial], front: Collection[tuple[str, str,
             _panel(axes, [trial for trial in trials if trial.criterion == criterion and not trial.note], front)
             axes.set_title(text.name(criterion, 40), parse_math=False)
             axes.set_xlabel(f"{trials[0].metric}, % of the original", parse_math=False)
-        panels[0].set_ylabel("kept saliency, %")
+        panels[0].set_ylabel(f"{_quality(trials)}, %")
         figure.suptitle(text.name(model), parse_math=False)
         stream = io.BytesIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
@@ -56,12 +56,19 @@ def _panel(axes: Axes, trials: Sequence[Trial], front: Collection[tuple[str, str
     for number, solver in enumerate(dict.fromkeys(trial.solver for trial in trials)):
         own = sorted((trial for trial in trials if trial.solver == solver), key=lambda trial: trial.cost[1])
         color, marker = f"C{number % 10}", _MARKERS[number % len(_MARKERS)]
-        x, y = [_percent(trial) for trial in own], [100 * trial.kept for trial in own]
+        x, y = [_percent(trial) for trial in own], [100 * trial.quality for trial in own]
         best = [(trial.solver, trial.criterion, trial.budget) in front for trial in own]
         axes.plot(x, y, color=color, linewidth=1, label=text.name(solver, 24))
         axes.scatter(x, y, color=color, marker=marker, s=25, facecolors=[color if good else "white" for good in best])
     if trials:
         axes.legend(title="filled: on the front", fontsize="small", title_fontsize="small")
+
+
+def _quality(trials: Sequence[Trial]) -> str:
+    """Return what the height of a mark means."""
+    if any(trial.accuracy for trial in trials):
+        return "accuracy"
+    return "agreement with the original" if any(trial.agreement is not None for trial in trials) else "kept saliency"
 
 
 def _percent(trial: Trial) -> float:

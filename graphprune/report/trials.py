@@ -48,6 +48,10 @@ class Trial:
         For scoring and solving.
     latency : tuple of float, optional
         Seconds for one inference before and after, and their ratio, measured in pairs.
+    accuracy : tuple of float, optional
+        Share of samples whose class comes first, before and after.
+    agreement : float, optional
+        Share of samples for which the original and the pruned model choose the same class.
     note : str
         Why there is no plan; all figures are then 0.
     """
@@ -64,7 +68,14 @@ class Trial:
     bound: float | None = None
     seconds: float = 0.0
     latency: tuple[float, float, float] | None = None
+    accuracy: tuple[float, float] | None = None
+    agreement: float | None = None
     note: str = ""
+
+    @property
+    def quality(self) -> float:
+        """The best of what is known of the result: accuracy, agreement with the original, or the saliency kept."""
+        return self.accuracy[1] if self.accuracy else self.kept if self.agreement is None else self.agreement
 
     @property
     def gap(self) -> float | None:
@@ -105,9 +116,13 @@ def trial_tables(model: str, trials: Sequence[Trial]) -> RenderableType:
         columns[trials[0].metric] = [_share(trial.cost) for trial in trials]
     if any(trial.latency for trial in done):
         columns["latency"] = [_latency(trial) for trial in trials]
-    columns["kept saliency"] = [_NOTHING if trial.note else f"{100 * trial.kept:.2f} %" for trial in trials]
+    if any(trial.accuracy for trial in done):
+        columns["accuracy"] = [_percent(trial.accuracy[1] if trial.accuracy else None) for trial in trials]
+    if any(trial.agreement is not None for trial in done):
+        columns["agreement"] = [_percent(trial.agreement) for trial in trials]
+    columns["kept saliency"] = [_percent(None if trial.note else trial.kept) for trial in trials]
     if any(trial.gap is not None for trial in done):
-        columns["gap"] = [_NOTHING if trial.gap is None else f"{100 * trial.gap:.2f} %" for trial in trials]
+        columns["gap"] = [_percent(trial.gap) for trial in trials]
     columns["seconds"] = [f"{trial.seconds:.2f}" for trial in trials]
     result = table(
         "solver", "criterion", *columns, right=[name for name in columns if name not in ("budget", "widths")]
@@ -115,6 +130,7 @@ def trial_tables(model: str, trials: Sequence[Trial]) -> RenderableType:
     for trial, *cells in zip(trials, *columns.values(), strict=True):
         result.add_row(cell(trial.solver, 24), cell(trial.criterion, 24), *cells)
     head = [("model", text.name(model)), *(() if several else (("budget", trials[0].budget),))]
+    head += [("accuracy", f"{_percent(trial.accuracy[0])} before pruning") for trial in done if trial.accuracy][:1]
     notes = [
         ("note", f"{trial.budget}, {trial.solver}, {trial.criterion}: {trial.note}") for trial in trials if trial.note
     ]
@@ -132,11 +148,17 @@ def trial_json(trial: Trial) -> dict[str, Any]:
     found |= {"kept_saliency": trial.kept, "bound": trial.bound, "gap": trial.gap}
     if trial.latency:
         found["latency"] = dict(zip(("before", "after", "ratio"), trial.latency, strict=True))
-    return {**found, "seconds": trial.seconds}
+    if trial.accuracy:
+        found["accuracy"] = dict(zip(("before", "after"), trial.accuracy, strict=True))
+    return {**found, "agreement": trial.agreement, "seconds": trial.seconds}
 
 
 def _share(cost: tuple[int, int]) -> str:
     return text.percent(cost[1], cost[0])
+
+
+def _percent(share: float | None) -> str:
+    return _NOTHING if share is None else f"{100 * share:.2f} %"
 
 
 def _latency(trial: Trial) -> str:

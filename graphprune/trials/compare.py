@@ -7,15 +7,14 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from graphprune import api
-from graphprune.errors import RequestError, UnsupportedModelError, UsageError, quote
-from graphprune.planning import SolveOptions, make_plan, score_groups
+from graphprune.errors import RequestError, UsageError, quote
+from graphprune.planning import SolveOptions, score_groups
 from graphprune.report.trials import Trial
 from graphprune.solvers import criteria, widths
 from graphprune.solvers.registry import settings
-from graphprune.solvers.saliency import normalized
+from graphprune.trials.attempt import attempt, described
+from graphprune.trials.meter import Measures, Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,10 +22,9 @@ if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.model.load import Model
     from graphprune.plan.budget import BudgetRequest
-    from graphprune.plan.schema import Plan
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["ALL", "Contest", "attempt", "compare", "described", "kept_share"]
+__all__ = ["ALL", "Contest", "compare"]
 
 ALL = "all"
 
@@ -41,8 +39,8 @@ class Contest:
         Names; ``("all",)`` stands for all that there are.
     options : SolveOptions
         What holds for all; its solver and criterion do not count. A setting goes to the methods that have it.
-    bench : bool
-        Prune, and measure the latency of each result against that of the original.
+    measures : Measures
+        What is measured of each result: latency, accuracy. Nothing is pruned for nothing.
 
     Raises
     ------
@@ -53,7 +51,7 @@ class Contest:
     solvers: tuple[str, ...] = (ALL,)
     criteria: tuple[str, ...] = ("bn-scale",)
     options: SolveOptions = field(default_factory=SolveOptions)
-    bench: bool = False
+    measures: Measures = field(default_factory=Measures)
 
     def __post_init__(self) -> None:
         methods = [*map(widths.get, self.all_solvers), *map(criteria.get, self.all_criteria)]
@@ -114,6 +112,7 @@ def compare(
     contest = contest or Contest()
     requests = (budget,) if not isinstance(budget, (list, tuple)) else tuple(budget)
     analysis = model if isinstance(model, api.Analysis) else api.analyze(model)
+    meter = Meter(analysis, contest.measures)
     trials: list[Trial] = []
     refused: list[RequestError] = []
     for criterion in contest.all_criteria:
@@ -125,7 +124,7 @@ def compare(
             options = contest.choice(solver, criterion)
             options = replace(options, certify=options.certify and not contest.one_scale)
             try:
-                trial = attempt(analysis, requests, options, scores, bench=contest.bench)
+                trial = attempt(analysis, requests, options, scores, meter)
                 own.append(replace(trial, seconds=trial.seconds + scoring))
             except RequestError as error:
                 refused.append(error)
@@ -148,70 +147,6 @@ def _certified(
         done.append(attempt(analysis, requests, first, scores))
     bound = min(trial.bound for trial in done if trial.bound is not None)
     return [trial if trial.note else replace(trial, bound=bound) for trial in trials]
-
-
-def attempt(
-    analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions, scores: Scores, *, bench: bool = False
-) -> Trial:
-    """Solve once, with scores that are there already; the time is that of solving.
-
-    Raises
-    ------
-    BudgetUnreachableError, NothingToPruneError
-        If the budgets cannot be met.
-    """
-    started = time.perf_counter()
-    plan = make_plan(analysis, requests, options, scores)
-    seconds = time.perf_counter() - started
-    certificate, kept = plan.solver.certificate, kept_share(plan, scores)
-    cost, after = analysis.cost, np.array([len(group.kept) for group in plan.groups], dtype=np.int64)
-    return Trial(
-        solver=options.solver,
-        criterion=options.criterion,
-        budget=described(requests),
-        metric=plan.budget.metric,
-        cost=(plan.budget.before, plan.budget.after),
-        flops=(cost.flops(cost.sizes), cost.flops(after)),
-        params=(cost.params(cost.sizes), cost.params(after)),
-        widths=tuple((len(group.kept), group.size) for group in plan.groups),
-        kept=kept,
-        bound=None if certificate is None or certificate.gap >= 1 else kept / (1 - certificate.gap),
-        seconds=seconds,
-        latency=_latency(analysis, plan) if bench else None,
-    )
-
-
-def described(requests: Sequence[BudgetRequest]) -> str:
-    """Return budgets in words: "flops 0.5, size 5MB"."""
-    return ", ".join(
-        f"{request.metric} {request.target if isinstance(request.target, str) else format(request.target, 'g')}"
-        for request in requests
-    )
-
-
-def kept_share(plan: Plan, scores: Scores) -> float:
-    """Return the saliency of the atoms that stay as a share of all, each group on the scale on which groups compete."""
-    how = "none" if scores.comparable else "mean"
-    scaled = [normalized(values, how) for values in scores.per_group]
-    total = float(sum(values.sum() for values in scaled))
-    kept = float(sum(values[list(group.kept)].sum() for values, group in zip(scaled, plan.groups, strict=True)))
-    return kept / total if total else 1.0
-
-
-def _latency(analysis: Analysis, plan: Plan) -> tuple[float, float, float] | None:
-    """Prune and measure; None where the model cannot be run."""
-    from graphprune.report.bench import paired_timing
-
-    original = analysis.model
-    try:
-        timing = paired_timing(
-            original.path or original.proto.SerializeToString(),
-            api.apply(analysis, plan).proto.SerializeToString(),
-            plan.model.inputs,
-        )
-    except UnsupportedModelError:
-        return None
-    return timing.before, timing.after, timing.ratio
 
 
 def _names(given: tuple[str, ...], known: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:

@@ -34,6 +34,9 @@ COLUMNS = (
     "latency",
     "full_latency",
     "latency_ratio",
+    "accuracy",
+    "full_accuracy",
+    "agreement",
     "seconds",
     "front",
     "widths",
@@ -51,20 +54,23 @@ def key_of(trial: Trial) -> Key:
 
 
 def front(trials: Sequence[Trial]) -> set[Key]:
-    """Return the trials on the Pareto front: no other costs less and keeps as much, or keeps more at no higher cost.
+    """Return the trials on the Pareto front: no other costs less and is as good, or is better at no higher cost.
 
-    Scores of different criteria cannot be compared, so each criterion has a front of its own.
+    Good is what has the highest accuracy or agreement, if that was measured, and else what keeps most saliency. As the
+    scores of different criteria cannot be compared, each criterion then has a front of its own.
 
     Complexity: O(n log n).
     """
     found: set[Key] = set()
-    for criterion in {trial.criterion for trial in trials}:
+    done = [trial for trial in trials if not trial.note]
+    measured = all(trial.accuracy or trial.agreement is not None for trial in done)
+    for criterion in {"" if measured else trial.criterion for trial in done}:
         best = -1.0
-        own = [trial for trial in trials if trial.criterion == criterion and not trial.note]
-        for trial in sorted(own, key=lambda trial: (trial.cost[1], -trial.kept)):
-            if trial.kept > best:
+        own = [trial for trial in done if measured or trial.criterion == criterion]
+        for trial in sorted(own, key=lambda trial: (trial.cost[1], -trial.quality)):
+            if trial.quality > best:
                 found.add(key_of(trial))
-                best = trial.kept
+                best = trial.quality
     return found
 
 
@@ -120,6 +126,10 @@ def _record(trial: Trial) -> dict[str, object]:
         known |= {name: str(after), f"full_{name}": str(before)}
     if trial.latency:
         known |= dict(zip(("full_latency", "latency", "latency_ratio"), map(repr, trial.latency), strict=True))
+    if trial.accuracy:
+        known |= dict(zip(("full_accuracy", "accuracy"), map(repr, trial.accuracy), strict=True))
+    if trial.agreement is not None:
+        known["agreement"] = repr(trial.agreement)
     if trial.bound is not None:
         known |= {"bound": repr(trial.bound), "gap": repr(trial.gap)}
     widths = " ".join(f"{kept}/{size}" for kept, size in trial.widths)
@@ -140,6 +150,8 @@ def _trial(row: Mapping[str, str]) -> Trial:
         widths=tuple(_pair(text) for text in row["widths"].split()),
         kept=float(row["kept_saliency"]),
         bound=float(row["bound"]) if row["bound"] else None,
+        accuracy=(float(row["full_accuracy"]), float(row["accuracy"])) if row["accuracy"] else None,
+        agreement=float(row["agreement"]) if row["agreement"] else None,
         latency=(float(latency[0]), float(latency[1]), float(latency[2])) if latency[0] else None,
     )
 

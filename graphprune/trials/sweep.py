@@ -20,7 +20,9 @@ from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.schema import Metric
 from graphprune.planning import score_groups
 from graphprune.report.trials import Trial
-from graphprune.trials.compare import Contest, attempt, described
+from graphprune.trials.attempt import attempt, described
+from graphprune.trials.compare import Contest
+from graphprune.trials.meter import Meter
 from graphprune.trials.rows import Key, dumps, key_of, read_rows
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ class Sweep:
             "approximate": self.analysis.approximate,
             "constraints": options.constraints.record(),
             "settings": dict(sorted(options.settings.items())),
-            "bench": self.contest.bench,
+            "measures": vars(self.contest.measures),
             **_plain(options),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()[:16]
@@ -180,7 +182,7 @@ def _trial(job: _Job, criterion: str, solver: str, budget: BudgetRequest) -> Tri
     contest, state = job.what.contest, _state(job)
     options = contest.choice(solver, criterion)
     try:
-        return attempt(state.analysis, (budget,), options, state.scores(criterion), bench=contest.bench)
+        return attempt(state.analysis, (budget,), options, state.scores(criterion), state.meter)
     except RequestError as error:
         return Trial(solver, criterion, described([budget]), budget.metric, note=error.message)
 
@@ -190,6 +192,7 @@ class _State:
 
     def __init__(self, path: Path, what: Sweep) -> None:
         self.analysis = api.analyze(api.load(path), what.analysis)
+        self.meter = Meter(self.analysis, what.contest.measures)
         self._contest = what.contest
         self._scores: dict[str, Scores] = {}
 

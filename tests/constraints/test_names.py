@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Patterns name the groups whose channels come out of nodes or weights; what names nothing is an error that helps."""
+"""Patterns name the groups whose channels nodes or weights make or pass; what names nothing is an error that helps."""
 
 from __future__ import annotations
 
@@ -58,6 +58,30 @@ def test_a_pattern_that_names_nothing_is_an_error(names: Names, pattern: str, me
         names.matching(pattern, "--skip")
     assert message in raised.value.message
     assert (hint or "") in (raised.value.hint or "")
+
+
+def test_a_layer_that_normalises_what_it_reads_means_what_it_makes() -> None:
+    proto = model(
+        """(float[1,3,6,6] x) => (float[] y) {
+            a = Conv (x, layer1_conv)
+            b = BatchNormalization (a, layer2_scale, layer2_bias, layer2_mean, var)
+            c = Relu (b)
+            d = Conv (c, layer2_conv)
+            e = Concat <axis = 1> (a, d)
+            y = Conv (e, last)
+        }""",
+        {
+            "layer1_conv": (8, 3, 1, 1),
+            "layer2_conv": (6, 8, 1, 1),
+            "last": (2, 14, 1, 1),
+            **dict.fromkeys(("layer2_scale", "layer2_bias", "layer2_mean", "var"), (8,)),
+        },
+    )
+    found = Names(graphprune.analyze(graphprune.load(proto)))
+    assert found.matching("layer2_*", "--only") == {1}
+    assert found.matching("layer2_scale", "--only") == {0}
+    assert found.matching("layer2_[sb]*", "--only") == {0}
+    assert found.single("layer2_conv", "--widths") == 1
 
 
 def test_a_name_with_brackets_is_itself_before_it_is_a_glob() -> None:

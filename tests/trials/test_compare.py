@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+import onnxruntime
 import pytest
 from constraint_cases import analysis
 
@@ -11,7 +14,14 @@ from graphprune import BudgetRequest, Constraints, SolveOptions, solve
 from graphprune.errors import BudgetUnreachableError, UsageError
 from graphprune.planning import score_groups
 from graphprune.solvers import criteria, widths
-from graphprune.trials.compare import Contest, compare, described, kept_share
+from graphprune.trials.attempt import described, kept_share
+from graphprune.trials.compare import Contest, compare
+from graphprune.trials.meter import Measures
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from graphprune.report.trials import Trial
 
 HALF = BudgetRequest("flops", 0.5)
 
@@ -120,8 +130,45 @@ def test_from_a_plan_each_trial_has_a_bound_of_its_own() -> None:
 
 
 def test_latency_is_measured_if_asked_for() -> None:
-    (trial,) = compare(analysis(), HALF, Contest(("uniform",), ("l1",), bench=True))
+    (trial,) = compare(analysis(), HALF, Contest(("uniform",), ("l1",), measures=Measures(bench=True)))
     assert trial.latency is not None and all(value > 0 for value in trial.latency)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write samples of which the original is right for three in four, with labels and without."""
+    folder = tmp_path_factory.mktemp("samples")
+    drawn = np.random.default_rng(3).standard_normal((40, 3, 8, 8)).astype(np.float32)
+    session = onnxruntime.InferenceSession(analysis().model.proto.SerializeToString())
+    labels = np.array([int(session.run(None, {"x": sample[None]})[0].argmax()) for sample in drawn])
+    np.savez(folder / "plain.npz", x=drawn)
+    np.savez(folder / "same.npz", x=drawn, labels=labels)
+    np.savez(folder / "labels.npz", x=drawn, labels=(labels + (np.arange(40) % 4 == 0)) % 5)
+    return folder
+
+
+def test_accuracy_is_measured_if_asked_for(samples: Path) -> None:
+    def accuracy(measures: Measures, share: float = 0.5) -> Trial:
+        (trial,) = compare(analysis(), BudgetRequest("flops", share), Contest(("uniform",), ("l1",), measures=measures))
+        return trial
+
+    whole = accuracy(Measures(data=str(samples / "labels.npz")), 1.0)
+    assert whole.accuracy == (0.75, 0.75) and whole.agreement is None
+    same = accuracy(Measures(data=str(samples / "same.npz")))
+    assert same.accuracy is not None and same.accuracy[0] == 1.0 and 0 < same.accuracy[1] < 1
+    plain = accuracy(Measures(data=str(samples / "plain.npz")))
+    assert plain.accuracy is None and plain.agreement == same.accuracy[1]  # its labels are what the original says
+    few = accuracy(Measures(data=str(samples / "same.npz"), limit=3))
+    assert few.accuracy is not None and round(3 * few.accuracy[1], 6).is_integer()
+    recovered = accuracy(Measures(data=str(samples / "same.npz"), calib=str(samples / "plain.npz")))
+    assert recovered.accuracy is not None and recovered.accuracy[1] > same.accuracy[1]
+    for trial in (whole, same, plain):
+        assert trial.quality == (trial.accuracy[1] if trial.accuracy else trial.agreement)
+
+
+def test_recovered_models_are_measured_on_something() -> None:
+    with pytest.raises(UsageError, match="recovered models are not measured"):
+        Measures(calib="images/")
 
 
 def test_budgets_in_words() -> None:

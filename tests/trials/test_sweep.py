@@ -125,8 +125,8 @@ def trial(cost: int, kept: float, solver: str = "a", **rest: object) -> Trial:
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     rows = [
-        trial(50, 0.1 + 0.2, bound=0.1 + 0.7, latency=(0.1, 0.05, 1 / 3)),
-        trial(40, 0.25, "b"),
+        trial(50, 0.1 + 0.2, bound=0.1 + 0.7, latency=(0.1, 0.05, 1 / 3), accuracy=(0.9, 2 / 3)),
+        trial(40, 0.25, "b", agreement=0.7),
         Trial("a", "l1", "flops 1", "flops", note='no, "never",\nnot even so'),
     ]
     (tmp_path / "t.csv").write_text(dumps(rows, "x"))
@@ -145,6 +145,13 @@ def test_the_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
             for other in trials
         )
         assert (key_of(own) in found) == (not beaten)
+
+
+def test_measured_quality_makes_one_front_for_all_criteria() -> None:
+    one, two = trial(50, 0.9, accuracy=(1.0, 0.4)), replace(trial(60, 0.1, accuracy=(1.0, 0.8)), criterion="l2")
+    three = replace(trial(70, 0.95, accuracy=(1.0, 0.7)), criterion="l2")
+    assert front([one, two, three]) == {key_of(one), key_of(two)}
+    assert front([replace(each, accuracy=None) for each in (one, two, three)]) == {*map(key_of, (one, two, three))}
 
 
 def test_the_chart_is_the_same_for_the_same_trials() -> None:

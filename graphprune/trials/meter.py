@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The meter: what a pruned model is worth, its latency and its accuracy, next to the original."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from graphprune import accuracy, api
+from graphprune.errors import UnsupportedModelError, UsageError
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
+    from graphprune.calibrate.evaluation import Evaluation
+    from graphprune.calibrate.source import Source
+    from graphprune.model.load import Model
+    from graphprune.plan.schema import Plan
+
+__all__ = ["Measured", "Measures", "Meter"]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured of each pruned model.
+
+    Parameters
+    ----------
+    bench : bool
+        Latency, against that of the original.
+    data : str
+        Samples for the accuracy, as :func:`graphprune.open_data` takes them; without labels it is the share of samples
+        for which the classes of both models agree. Empty for none.
+    calib : str
+        Unlabelled samples with which each model is recovered before its accuracy is measured. Empty for none.
+    limit : int, optional
+        Use this many samples of `data`.
+
+    Raises
+    ------
+    UsageError
+        If there is something to recover with and nothing to measure on.
+    """
+
+    bench: bool = False
+    data: str = ""
+    calib: str = ""
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.calib and not self.data:
+            raise UsageError("recovered models are not measured", hint="say on what with --data")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured; None for what was not.
+
+    Attributes
+    ----------
+    latency : tuple of float, optional
+        Seconds for one inference before and after, and their ratio.
+    accuracy : tuple of float, optional
+        Share of samples whose class comes first, before and after.
+    agreement : float, optional
+        Share of samples for which both models choose the same class.
+    """
+
+    latency: tuple[float, float, float] | None = None
+    accuracy: tuple[float, float] | None = None
+    agreement: float | None = None
+
+
+class Meter:
+    """Measures pruned models of one original; samples are opened and the original is run once.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    measures : Measures
+    """
+
+    def __init__(self, analysis: Analysis, measures: Measures) -> None:
+        self._analysis = analysis
+        self._measures = measures
+
+    def measure(self, plan: Plan) -> Measured:
+        """Prune as planned and measure what is wanted.
+
+        Raises
+        ------
+        DataError, UsageError
+            If the samples do not fit the model.
+        """
+        if not (self._measures.bench or self._measures.data):
+            return Measured()
+        pruned = api.apply(self._analysis, plan)
+        latency = self._latency(pruned, plan) if self._measures.bench else None
+        if not self._measures.data:
+            return Measured(latency)
+        found = self._evaluated(self._recovered(pruned, plan))
+        before = self._before
+        accuracies = None if before is None or found.top1 is None else (before, found.top1)
+        return Measured(latency, accuracies, found.agreement)
+
+    @cached_property
+    def _data(self) -> Source:
+        return accuracy.open_data(self._measures.data, self._analysis.model).limited(self._measures.limit)
+
+    @cached_property
+    def _calib(self) -> Source:
+        return accuracy.open_data(self._measures.calib, self._analysis.model)
+
+    @cached_property
+    def _before(self) -> float | None:
+        """The accuracy of the original; None without labels."""
+        return accuracy.evaluate(self._analysis.model, self._data).top1 if self._data.labelled else None
+
+    def _evaluated(self, pruned: Model) -> Evaluation:
+        teacher = None if self._data.labelled else self._analysis.model
+        return accuracy.evaluate(pruned, self._data, teacher)
+
+    def _recovered(self, pruned: Model, plan: Plan) -> Model:
+        if not self._measures.calib or plan.is_identity:
+            return pruned
+        return accuracy.recover(self._analysis, pruned, plan, self._calib).model
+
+    def _latency(self, pruned: Model, plan: Plan) -> tuple[float, float, float] | None:
+        """Time both models in pairs; None where onnxruntime cannot run them."""
+        from graphprune.report.bench import paired_timing
+
+        original = self._analysis.model
+        try:
+            timing = paired_timing(
+                original.path or original.proto.SerializeToString(), pruned.proto.SerializeToString(), plan.model.inputs
+            )
+        except UnsupportedModelError:
+            return None
+        return timing.before, timing.after, timing.ratio
