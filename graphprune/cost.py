@@ -125,7 +125,7 @@ class Polynomial:
         if group not in self._kept:
             column = slice(int(self._columns.indptr[group]), int(self._columns.indptr[group + 1]))
             rows, factors = self._columns.indices[column], self._shape[1]
-            terms = np.unique(rows // factors)
+            terms = np.unique(rows // factors).astype(np.int64)
             at = (terms[:, None] * factors + np.arange(factors)).ravel()
             slope = np.zeros(len(at), dtype=np.int64)
             slope[np.searchsorted(at, rows)] = self._columns.data[column]

@@ -65,9 +65,9 @@ def member_filters(member: Member, array: npt.NDArray[Any], size: int) -> npt.ND
     place = np.arange(len(atoms)) - (np.cumsum(count) - count)[atoms]
     rows = np.zeros((size, int(count.max(initial=0)), slices.shape[1]), dtype=np.float64)
     rows[atoms, place] = slices[member.positions[order]]
-    rows = rows.reshape(size, -1)
-    scale = float(np.sqrt(np.square(rows).sum() / max(size, 1)))
-    return rows / scale if scale > 0 else rows
+    flat: npt.NDArray[np.float64] = rows.reshape(size, -1)
+    scale = float(np.sqrt(np.square(flat).sum() / max(size, 1)))
+    return flat / scale if scale > 0 else flat
 
 
 def squared_distances(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.cli.console import Talk
     from graphprune.cli.targets import Targets
+    from graphprune.latency.bench import Timing
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
-    from graphprune.latency.bench import Timing
     from graphprune.report.summary import Summary
 
 __all__ = ["Job", "carry_out", "show"]

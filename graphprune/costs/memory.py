@@ -2,10 +2,10 @@
 """Memory: the most bytes of activations that are alive at once, as an exact function of the widths.
 
 Nodes run one after the other in the order of the graph, as onnxruntime runs them on one thread. An activation is alive
-from the node that makes it to the last node that reads it, a graph input from the start, a graph output to the end. While
-a node runs, all its inputs and outputs are alive: nothing is assumed to be computed in place. What only gives a value
-another shape (`Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`, `Identity`, `Dropout`) makes no new one in onnxruntime, and
-is counted once. Constants are weights and do not count; neither does what a kernel needs for itself while it runs.
+from the node that makes it to the last node that reads it, a graph input from the start, a graph output to the end.
+While a node runs, all its inputs and outputs are alive: nothing is assumed to be computed in place. What only gives a
+value another shape (`Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`, `Identity`, `Dropout`) makes no new one in
+onnxruntime, and is counted once. Constants are weights and do not count; neither does what a kernel needs for itself while it runs.
 Of an `If` both branches count, one after the other.
 
 So there is a sum of products of lengths for each node, and the memory is the largest of these sums.

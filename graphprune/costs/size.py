@@ -187,7 +187,7 @@ def _sizes(analysis: Analysis) -> int:
 
 
 def _means(analysis: Analysis) -> int:
-    """A factor behind each mean over channels: a node, a number and their names."""
+    """Bound what a factor behind each mean over channels takes: a node, a number and their names."""
     total = 0
     for contraction in analysis.scope.space.contractions:
         if contraction.mean == "masked":

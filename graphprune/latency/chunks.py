@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from math import gcd
 from typing import TYPE_CHECKING
 
-
 from graphprune.cost import Length, Term
 from graphprune.labels.adapt import size_attributes, size_slots
 from graphprune.model.bodies import DOMAIN

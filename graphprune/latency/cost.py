@@ -83,7 +83,7 @@ class LatencyCost:
             np.unique(columns.indices[columns.indptr[group] : columns.indptr[group + 1]] // 2)
             for group in range(len(sizes))
         ]
-        self._scaled_of = [[] for _ in sizes]
+        self._scaled_of: list[list[int]] = [[] for _ in sizes]
         for at, chunk in enumerate(scaled):
             for group in {int(g) for term in chunk.work for length in term.lengths for g in length.groups}:
                 self._scaled_of[group].append(at)

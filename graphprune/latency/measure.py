@@ -20,8 +20,6 @@ from graphprune.latency.probe import measure, sample
 from graphprune.latency.table import grid, monotone, step_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy.typing as npt
 
     from graphprune.analysis import Analysis
@@ -116,13 +114,14 @@ def _cost(analysis: Analysis, plans: list[_Plan], times: dict[str, int], scale: 
             found = np.array([times[one.key] for one in plan.samples], dtype=np.float64)
             shape = tuple(len(axis) for axis in plan.grids)
             values = np.round(factor * monotone(found.reshape(shape)))
-            tabled.append(Tabled(*_axes(plan, block), values))
+            tabled.append(Tabled(*_axes(plan.chunk, block, plan.grids), values))
     return LatencyCost(tabled, scaled, fixed, analysis.cost.sizes)
 
 
-def _axes(plan: _Plan, block: int) -> tuple[tuple[Length, Length], tuple[Ints, Ints], tuple[int, int]]:
+def _axes(
+    chunk: Chunk, block: int, grids: tuple[Ints, Ints]
+) -> tuple[tuple[Length, Length], tuple[Ints, Ints], tuple[int, int]]:
     """Return lengths, grids and steps of both axes of a table."""
-    lengths = list(plan.chunk.features) + [Length.fixed(1)] * (2 - len(plan.chunk.features))
+    lengths = list(chunk.features) + [Length.fixed(1)] * (2 - len(chunk.features))
     first, second = lengths
-    assert plan.grids is not None
-    return (first, second), plan.grids, (step_of(first.full, block), step_of(second.full, block))
+    return (first, second), grids, (step_of(first.full, block), step_of(second.full, block))

@@ -201,7 +201,7 @@ def _bytes(operand: Operand, lengths: tuple[int, ...]) -> int:
 
 
 def _filled(operand: Operand, dims: list[int], random: np.random.Generator) -> Any:
-    """Return small positive numbers, which overflow nowhere and are variances too; or zeros, which are valid indices."""
+    """Return small positive numbers, which overflow nowhere and may be variances; or zeros, which are valid indices."""
     dtype = helper.tensor_dtype_to_np_dtype(operand.dtype)
     if not np.issubdtype(dtype, np.floating):
         return np.zeros(dims, dtype)

@@ -112,4 +112,5 @@ class Tables:
         times = self._times[chosen]
         left = times[rows, below[:, 0], below[:, 1]] * (1 - first) + times[rows, above[:, 0], below[:, 1]] * first
         right = times[rows, below[:, 0], above[:, 1]] * (1 - first) + times[rows, above[:, 0], above[:, 1]] * first
-        return np.floor(left * (1 - second) + right * second + _GRAIN).astype(np.int64)
+        found: Ints = np.floor(left * (1 - second) + right * second + _GRAIN).astype(np.int64)
+        return found

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from graphprune.analysis import Analysis
+    from graphprune.latency.bench import Timing
     from graphprune.model.load import Model
     from graphprune.plan.schema import Budget, Plan
-    from graphprune.latency.bench import Timing
     from graphprune.verification.verify import Verification
 
 __all__ = ["Summary", "Total", "count_totals", "plan_json", "plan_notes", "summary_json", "uncounted_notes"]

@@ -127,7 +127,7 @@ class Meter:
 
     def _latency(self, pruned: Model, plan: Plan) -> tuple[float, float, float] | None:
         """Time both models in pairs; None where onnxruntime cannot run them."""
-        from graphprune.report.bench import paired_timing
+        from graphprune.latency.bench import paired_timing
 
         original = self._analysis.model
         try:

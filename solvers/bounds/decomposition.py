@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from graphprune.solvers.bounds.factors import Network, Scope, Sum
 
-__all__ = ["Bag", "Tree", "decompose"]
+    Rows = npt.NDArray[np.int64]
 
-Rows = npt.NDArray[np.int64] if TYPE_CHECKING else Any
+__all__ = ["Bag", "Tree", "decompose"]
 
 
 @dataclass(eq=False)
@@ -92,7 +92,7 @@ def decompose(candidates: Iterable[Network], most_rows: int) -> Tree | None:
     """
     found = []
     for number, network in enumerate(candidates):
-        graph = nx.Graph()
+        graph: nx.Graph[int] = nx.Graph()
         graph.add_nodes_from(range(len(network.domains)))
         for scope in sorted(network.scopes):
             graph.add_edges_from((one, two) for one in scope for two in scope if one < two)

@@ -81,7 +81,7 @@ def solve(tree: Tree, time_limit: float, node_limit: int) -> Outcome:
     with _silenced():
         found: Any = milp(
             -worth,
-            integrality=np.ones(len(worth)),
+            integrality=np.ones(len(worth), dtype=np.int64),
             bounds=Bounds(0, 1),
             constraints=constraints,
             options={"time_limit": time_limit, "node_limit": node_limit, "mip_rel_gap": 1e-9},

@@ -78,7 +78,7 @@ def minimize(tree: Tree, visit: Callable[[States], float], most: int = 60, start
     dual.lines.append(_line(tree, least))
     highest = _HIGHEST_PRICE * max(total, 1e-300) / scales
     prices = np.zeros(count) if start is None else start
-    last = None
+    last = prices
     for _ in range(most):
         best = propagation.best(prices)
         dual.evaluations += 1
@@ -119,7 +119,7 @@ def _lowest(lines: list[tuple[float, Array]], scales: Array, highest: Array) -> 
         return float(heights.max()), np.zeros(0)
     if count == 1:
         height, price = _lowest_of_one(heights, slopes[:, 0], float(highest[0] * scales[0]))
-        return height, np.array([price]) / scales
+        return height, np.array([price], dtype=np.float64) / scales
     # Minimise h subject to h >= value + room . prices, with prices in units of whole limits.
     matrix = np.hstack([slopes, -np.ones((len(lines), 1))])
     from scipy.optimize import linprog
@@ -128,7 +128,8 @@ def _lowest(lines: list[tuple[float, Array]], scales: Array, highest: Array) -> 
     found = linprog(np.append(np.zeros(count), 1.0), A_ub=matrix, b_ub=-heights, bounds=limits, method="highs")
     if not found.success:
         return -np.inf, np.zeros(count)
-    return float(found.x[-1]), np.asarray(np.maximum(found.x[:-1], 0.0) / scales, dtype=np.float64)
+    point = np.asarray(found.x, dtype=np.float64)
+    return float(point[-1]), np.maximum(point[:-1], 0.0) / scales
 
 
 def _lowest_of_one(heights: Array, slopes: Array, highest: float) -> tuple[float, float]:

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
 
     from graphprune.solvers.bounds.decomposition import Bag, Tree
@@ -57,7 +55,7 @@ class Propagation:
         self._beliefs: list[Array] = []
         self._messages: list[Array] = []
 
-    def best(self, prices: Sequence[float]) -> Best:
+    def best(self, prices: Array) -> Best:
         """Return the states with the largest value less costs at `prices`, one for each restriction."""
         bags = self._tree.bags
         tables = self._priced(prices)
@@ -117,10 +115,10 @@ class Propagation:
             states[list(bag.scope)] = bag.columns[:, chosen[number]]
         return states
 
-    def _priced(self, prices: Sequence[float]) -> dict[Scope, Array]:
+    def _priced(self, prices: Array) -> dict[Scope, Array]:
         """Return value less priced costs as flat tables by scope."""
         network = self._network
-        tables = {(group,): values.copy() for group, values in enumerate(network.values)}
+        tables: dict[Scope, Array] = {(group,): values.copy() for group, values in enumerate(network.values)}
         for price, restriction in zip(prices, network.restrictions, strict=True):
             for scope, table in restriction.tables.items():
                 if price and scope in tables:

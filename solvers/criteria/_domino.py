@@ -117,7 +117,7 @@ class _Masses:
             _overlap(self._measure(_block(self._read(maker.initializer), maker, reader)), maker, reader, group.size)
             for maker, reader in _pairs(made, readers)
         ]
-        return np.sum(parts, axis=0) - np.sum([np.zeros(group.size), *twice], axis=0)
+        return _added(parts, group.size) - _added(twice, group.size)
 
     def counts(self, group: Group, made: Sequence[Member], readers: Sequence[Member]) -> Vector:
         """Return the number of weights that go with each atom, shape (size,)."""
@@ -130,7 +130,12 @@ class _Masses:
             _overlap(np.ones_like(_block(self._read(maker.initializer), maker, reader)), maker, reader, group.size)
             for maker, reader in _pairs(made, readers)
         ]
-        return np.sum(parts, axis=0) - np.sum([np.zeros(group.size), *twice], axis=0)
+        return _added(parts, group.size) - _added(twice, group.size)
+
+
+def _added(parts: Sequence[Vector], size: int) -> Vector:
+    total: Vector = np.sum([np.zeros(size), *parts], axis=0)
+    return total
 
 
 def _pairs(made: Sequence[Member], readers: Sequence[Member]) -> list[tuple[Member, Member]]:
@@ -148,4 +153,4 @@ def _overlap(block: Vector, maker: Member, reader: Member, size: int) -> Vector:
     """Add up what is both made and read by the same atom, shape (size,)."""
     same = maker.atoms[:, None] == reader.atoms
     atoms = np.broadcast_to(maker.atoms[:, None], same.shape)
-    return np.bincount(atoms[same], weights=block.sum(axis=2)[same], minlength=size)
+    return np.bincount(atoms[same], weights=block.sum(axis=2)[same], minlength=size).astype(np.float64)

@@ -11,7 +11,7 @@ from graphprune.solvers.saliency import comparable
 from graphprune.solvers.widths import solver
 
 if TYPE_CHECKING:
-    from graphprune.solvers.problem import Problem
+    from graphprune.solvers.problem import Problem, TraceRecord
 
 __all__ = ["solve"]
 
@@ -51,5 +51,5 @@ def solve(problem: Problem, *, normalize: str = "auto", time_limit: float = 60.0
     tree = search.relax()
     if tree is not None and not search.closed:
         search.finish(tree, time_limit, node_limit)
-    trace = [*search.trace, {"stage": "fill", "cost": problem.cost(search.widths)}]
+    trace: list[TraceRecord] = [*search.trace, {"stage": "fill", "cost": problem.cost(search.widths)}]
     return Solution(search.widths, trace, bound=search.bound)
