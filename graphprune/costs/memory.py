@@ -5,8 +5,8 @@ Nodes run one after the other in the order of the graph, as onnxruntime runs the
 from the node that makes it to the last node that reads it, a graph input from the start, a graph output to the end.
 While a node runs, all its inputs and outputs are alive: nothing is assumed to be computed in place. What only gives a
 value another shape (`Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`, `Identity`, `Dropout`) makes no new one in
-onnxruntime, and is counted once. Constants are weights and do not count; neither does what a kernel needs for itself while it runs.
-Of an `If` both branches count, one after the other.
+onnxruntime, and is counted once. Constants are weights and do not count; neither does what a kernel needs for itself
+while it runs. Of an `If` both branches count, one after the other.
 
 So there is a sum of products of lengths for each node, and the memory is the largest of these sums.
 """
