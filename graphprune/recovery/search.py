@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.analysis import Analysis
-from graphprune.errors import BudgetUnreachableError
+from graphprune.errors import BudgetUnreachableError, InternalError
 from graphprune.fidelity.check import check_fidelity
 from graphprune.plan.check import group_plan
 from graphprune.planning import count_costs
@@ -48,7 +48,7 @@ class SearchOptions:
     Parameters
     ----------
     stages : int
-        Steps in which the budget is approached.
+        Steps, at least one, in which the budget is approached.
     measured : int
         Widths measured per group and stage, besides the present one.
     streams : bool
@@ -135,7 +135,8 @@ def search(
                 f"widths of measured groups alone cannot reach {plan.budget.metric} {share:.3g}"
             )
         state = min(candidates, key=_judged)
-    assert state.recovery is not None  # noqa: S101 - there is at least one stage
+    if state.recovery is None:
+        raise InternalError("the search made no step")
     return Found(state.plan, state.recovery, tuple(trace))
 
 
