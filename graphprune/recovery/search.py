@@ -123,10 +123,10 @@ def search(
     for stage, share in enumerate(shares):
         limit = plan.budget.limit if stage == len(shares) - 1 else int(share * full)
         tables = _tables(analysis, state, allowed, source, options)
-        candidates = []
+        candidates: list[_State] = []
         for streams in (False, True) if options.streams and _shared(analysis) else (True,):
             kept = _choose(analysis, state, tables, allowed, (plan, limit, streams))
-            if kept is None:
+            if kept is None or any(_same(kept, other.kept) for other in candidates):
                 continue
             candidates.append(_realise(analysis, plan, kept, source, options))
             trace.append(_entry(stage, streams, candidates[-1]))
@@ -138,6 +138,10 @@ def search(
     if state.recovery is None:
         raise InternalError("the search made no step")
     return Found(state.plan, state.recovery, tuple(trace))
+
+
+def _same(first: Sequence[Ints], second: Sequence[Ints]) -> bool:
+    return all(np.array_equal(one, two) for one, two in zip(first, second, strict=True))
 
 
 def _judged(state: _State) -> float:
