@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.recovery.kernels import Kernel, find_kernel
+from graphprune.recovery.kernels import MOST_COLUMNS, Kernel, find_kernel
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
@@ -56,7 +56,7 @@ def find_consumers(draft: Draft, analysis: Analysis) -> tuple[tuple[Consumer, ..
     for node in analysis.graph.nodes:
         twin = by_output.get(node.outputs[0]) if node.outputs else None
         kernel = None if twin is None else find_kernel(draft, twin)
-        if twin is not None and kernel is not None and kernel.view.groups == 1:
+        if twin is not None and kernel is not None and kernel.view.groups == 1 and kernel.columns <= MOST_COLUMNS:
             kernels[node.label] = twin, kernel
     sums = _sums(analysis)
     found: list[tuple[Consumer, ...] | None] = []

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto, numpy_helper
 
+from graphprune.calibrate.walk import constant_nodes
 from graphprune.errors import InternalError, quote
 from graphprune.model.graph import Graph, Node
 from graphprune.model.normalize import inline_functions
@@ -47,6 +49,13 @@ class Draft:
         self.graph = Graph(proto)
         self.written: set[str] = set()
         self.biased: dict[str, str] = {}
+
+    @cached_property
+    def constant(self) -> frozenset[str]:
+        """Values that depend on nothing that is fed: stored, or computed from stored ones."""
+        nodes = constant_nodes(self.graph)
+        made = (name for index in nodes for name in self.graph.nodes[index].outputs)
+        return frozenset((*self.graph.initializers, *made))
 
     def stored(self, name: str) -> TensorProto | None:
         """Return the message of an initializer or of a `Constant` node, None for other values."""

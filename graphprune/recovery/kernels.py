@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from graphprune.model.graph import Node
     from graphprune.recovery.draft import Draft
 
-__all__ = ["Kernel", "find_kernel"]
+__all__ = ["MOST_COLUMNS", "Kernel", "find_kernel"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
+
+MOST_COLUMNS = 8192
+"""Of a layer with longer rows no second moments are taken: they would fill the memory."""
 
 _AUTO_UPPER = "SAME_UPPER"
 

@@ -23,6 +23,7 @@ from graphprune.model.normalize import inline_functions
 from graphprune.recovery.draft import Draft
 from graphprune.recovery.fidelity import check_recovered
 from graphprune.recovery.gated import GatedRows
+from graphprune.recovery.kernels import MOST_COLUMNS
 from graphprune.recovery.options import Recovery
 from graphprune.recovery.sites import Norm, Site, cut, find_norms, find_sites
 from graphprune.recovery.updates import Update, refit_gated_site, refit_site, rescale_site, shift_site, update_norm
@@ -43,9 +44,6 @@ Array = npt.NDArray[Any]
 
 RECOVERED = "graphprune.recovered"
 """Metadata of a recovered model: by which method."""
-
-MOST_COLUMNS = 8192
-"""Layers with longer rows get a new bias only: their second moments would fill the memory."""
 
 
 def recover(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.analysis import Analysis
-from graphprune.errors import BudgetUnreachableError
+from graphprune.errors import BudgetUnreachableError, InternalError
 from graphprune.fidelity.check import check_fidelity
 from graphprune.plan.check import group_plan
 from graphprune.planning import count_costs
@@ -48,7 +48,7 @@ class SearchOptions:
     Parameters
     ----------
     stages : int
-        Steps in which the budget is approached.
+        Steps, at least one, in which the budget is approached.
     measured : int
         Widths measured per group and stage, besides the present one.
     streams : bool
@@ -123,10 +123,10 @@ def search(
     for stage, share in enumerate(shares):
         limit = plan.budget.limit if stage == len(shares) - 1 else int(share * full)
         tables = _tables(analysis, state, allowed, source, options)
-        candidates = []
+        candidates: list[_State] = []
         for streams in (False, True) if options.streams and _shared(analysis) else (True,):
             kept = _choose(analysis, state, tables, allowed, (plan, limit, streams))
-            if kept is None:
+            if kept is None or any(_same(kept, other.kept) for other in candidates):
                 continue
             candidates.append(_realise(analysis, plan, kept, source, options))
             trace.append(_entry(stage, streams, candidates[-1]))
@@ -135,8 +135,13 @@ def search(
                 f"widths of measured groups alone cannot reach {plan.budget.metric} {share:.3g}"
             )
         state = min(candidates, key=_judged)
-    assert state.recovery is not None  # noqa: S101 - there is at least one stage
+    if state.recovery is None:
+        raise InternalError("the search made no step")
     return Found(state.plan, state.recovery, tuple(trace))
+
+
+def _same(first: Sequence[Ints], second: Sequence[Ints]) -> bool:
+    return all(np.array_equal(one, two) for one, two in zip(first, second, strict=True))
 
 
 def _judged(state: _State) -> float:

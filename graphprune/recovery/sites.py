@@ -218,7 +218,7 @@ def _added(draft: Draft, value: str, later: list[int]) -> tuple[str, str] | None
         return None
     other = next((name for name in reader.inputs if name != value), "")
     graph = draft.graph
-    if not other or other not in graph.producer or draft.stored(other) is not None:
+    if not other or other not in graph.producer or other in draft.constant:
         return None
     pending, seen, sites = [other], set(), set(later)
     while pending:

@@ -125,6 +125,20 @@ OTHERS = {
         }""",
         {"first": (6, 16), "bias": (16,), "second": (16, 8), "end": (8,), "third": (8, 5)},
     ),
+    "bias by a node": (
+        """(float[n, 3, 6, 6] x) => (float[n, 4, 6, 6] y) {
+            a = Conv (x, first)
+            size = Constant <value_ints = [1, 12, 1, 1]> ()
+            offset = Reshape (bias, size)
+            b = Add (a, offset)
+            c = Relu (b)
+            d = Conv (c, second)
+            end = Constant <value_ints = [1, 4, 1, 1]> ()
+            more = Reshape (shift, end)
+            y = Add (d, more)
+        }""",
+        {"first": (12, 3, 1, 1), "bias": (12,), "second": (4, 12, 1, 1), "shift": (4,)},
+    ),
     "gemm": (
         """(float[n, 2, 4, 4] x) => (float[n, 3] y) {
             a = Conv <auto_pad = "SAME_UPPER"> (x, first)
