@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, get_args
 from graphprune.analysis import Analysis
 from graphprune.errors import PlanError, VerificationError, quote
 from graphprune.fidelity.check import check_fidelity
+from graphprune.fidelity.reweighing import check_reweighted
+from graphprune.inheritance.ground import ground
 from graphprune.labels.resolve import Attention
 from graphprune.model import write
 from graphprune.model.atomic import check_target, output_errors
@@ -205,9 +207,11 @@ def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model
     plan = reconcile(analysis, plan, rebind=rebind).plan
     if plan.is_identity:
         return analysis.model
-    proto = prune(analysis, keep_mask(analysis, plan))
+    start = ground(analysis, plan).analysis
+    check_reweighted(analysis, start, plan)
+    proto = prune(start, keep_mask(analysis, plan))
     put_marks(proto, marks(analysis, plan))
-    check_fidelity(analysis, proto, plan)
+    check_fidelity(start, proto, plan)
     return analysis.model.replaced(proto)
 
 
@@ -258,10 +262,12 @@ def verify(
     """
     analysis = _analysis(model, plan, rebind=rebind)
     plan = reconcile(analysis, plan, rebind=rebind).plan
-    found = judged(analysis, pruned, plan, unverified=unverified)
+    start = ground(analysis, plan).analysis
+    found = judged(start, pruned, plan, unverified=unverified)
     if pruned.path is not None:  # what `apply` makes is compared there
         try:
-            check_fidelity(analysis, pruned, plan)
+            check_reweighted(analysis, start, plan)
+            check_fidelity(start, pruned, plan)
         except VerificationError as error:
             raise VerificationError(error.message, hint=_NOT_OF_PLAN) from error
     return found

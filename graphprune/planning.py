@@ -20,8 +20,9 @@ from graphprune.constraints.bounds import Bounds, WidthRules
 from graphprune.constraints.reach import held_by, unreachable
 from graphprune.constraints.start import kept_by, ranked, solve_from
 from graphprune.errors import NothingToPruneError, UsageError, quote
+from graphprune.inheritance.merging import Inherit, inherit
 from graphprune.model.finite import check_finite
-from graphprune.plan.check import Costs, group_plan
+from graphprune.plan.check import Costs
 from graphprune.plan.schema import Budget, Certificate, LayerPlan, Plan, PlanModel, SolverRecord
 from graphprune.plan.structure import structure_digest
 from graphprune.solvers import criteria, widths
@@ -69,6 +70,9 @@ class SolveOptions:
         What may become of single groups.
     certify : bool
         Say how much more saliency any widths within the budgets could keep at most.
+    inherit : {"keep", "merge"}
+        What becomes of the weights that read a removed channel: they go, or are added to those that read the most
+        similar kept channel.
     """
 
     solver: str = "bisection"
@@ -80,6 +84,7 @@ class SolveOptions:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     constraints: Constraints = field(default_factory=Constraints)
     certify: bool = False
+    inherit: Inherit = "keep"
 
     def __post_init__(self) -> None:
         if self.min_keep < 1:
@@ -126,6 +131,7 @@ def make_plan(
         raise unreachable(analysis, problem, requests, options.rules)
     solution = _solution(analysis, problem, partial(solve, **for_solver), options)
     ensure_sound(problem, solution, options.solver)
+    groups, inherited = inherit(analysis, _kept(problem, solution), options.inherit)
     counted = count_costs(analysis, solution.widths)
     budget, *further = (
         counted.on(Budget(request.metric, request.target, limit.limit, before=0, after=0))
@@ -138,14 +144,11 @@ def make_plan(
             name=options.solver,
             criterion=options.criterion,
             seed=options.seed,
-            options=_record(analysis, options, scores, relaxed=relaxed),
+            options=_record(analysis, options, scores, relaxed=relaxed) | inherited,
             trace=tuple(solution.trace),
             certificate=_certificate(problem, solution, options, for_solver),
         ),
-        groups=tuple(
-            group_plan(group, atoms.tolist())
-            for group, atoms in zip(analysis.groups, _kept(problem, solution), strict=True)
-        ),
+        groups=groups,
         layers=counted.layers,
         further=tuple(further),
     )

@@ -25,7 +25,7 @@ LAYERS = (
     ("graphprune.planning",),
     ("graphprune.constraints",),
     ("graphprune.verification",),
-    ("graphprune.surgery", "graphprune.fidelity", "graphprune.calibrate"),
+    ("graphprune.surgery", "graphprune.fidelity", "graphprune.inheritance", "graphprune.calibrate"),
     ("graphprune.explanation",),
     ("graphprune.analysis", "graphprune.accounting"),
     ("graphprune.solvers",),

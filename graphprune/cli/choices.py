@@ -19,7 +19,23 @@ if TYPE_CHECKING:
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Metric
 
-__all__ = ["Aggregation", "Budgets", "Choosing", "Comparing", "Constraining", "Reading", "parse_settings"]
+__all__ = [
+    "Aggregation",
+    "Budgets",
+    "Choosing",
+    "Comparing",
+    "Constraining",
+    "Inheritance",
+    "Reading",
+    "parse_settings",
+]
+
+
+class Inheritance(StrEnum):
+    """What becomes of the weights that read a removed channel."""
+
+    keep = "keep"
+    merge = "merge"
 
 
 class Aggregation(StrEnum):
@@ -105,6 +121,10 @@ class Choosing:
     certify: Annotated[
         bool, typer.Option("--certify", help="Say how much more saliency any other widths could keep at most.")
     ] = False
+    inherit: Annotated[
+        Inheritance,
+        typer.Option(help="merge: who read a removed channel reads a multiple of its most similar kept one instead."),
+    ] = Inheritance.keep
 
     def options(self) -> SolveOptions:
         """Return the same for the Python API."""
@@ -119,6 +139,7 @@ class Choosing:
             aggregate=self.aggregate.value,
             settings=parse_settings(self.settings),
             certify=self.certify,
+            inherit=self.inherit.value,
         )
 
 

@@ -126,7 +126,19 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
     if len(sources) > 1 or (plan.solver.criterion == _BN_SCALE and sources.keys() != {_SCALES}):
         shown = ", ".join(f"{source} ({groups} groups)" for source, groups in sources.items())
         notes.append(f"{plan.solver.criterion} reads {shown}")
+    notes += _merge_notes(plan)
     return tuple(notes)
+
+
+def _merge_notes(plan: Plan) -> list[str]:
+    """Say how many removed channels were merged, and why the others were not."""
+    if plan.solver.options.get("inherit") != "merge":
+        return []
+    removed = sum(group.size - len(group.kept) for group in plan.groups)
+    merged = sum(len(group.merged) for group in plan.groups)
+    reasons = dict(plan.solver.options.get("not_merged", {}))
+    shown = "; ".join(f"{count} not, as {text.name(str(why), 80)}" for why, count in reasons.items())
+    return [f"{merged} of {removed} removed channels are merged into kept ones{'; ' if shown else ''}{shown}"]
 
 
 def uncounted_notes(analysis: Analysis) -> tuple[str, ...]:
