@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from graphprune.analysis import Analysis
-from graphprune.errors import PlanError, VerificationError, quote
+from graphprune.errors import PlanError, UsageError, VerificationError, quote
 from graphprune.fidelity.check import check_fidelity
 from graphprune.fidelity.reweighing import check_reweighted
 from graphprune.inheritance.ground import ground
 from graphprune.labels.resolve import Attention
+from graphprune.lossless import lossless_plan
 from graphprune.model import write
 from graphprune.model.atomic import check_target, output_errors
 from graphprune.model.load import Model, load
@@ -116,7 +117,7 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
 
 
 def solve(
-    model: Model | Analysis, budget: BudgetRequest | Sequence[BudgetRequest], options: SolveOptions | None = None
+    model: Model | Analysis, budget: BudgetRequest | Sequence[BudgetRequest] = (), options: SolveOptions | None = None
 ) -> Plan:
     """Choose which channels to remove, so that the budget holds and nothing more fits into it.
 
@@ -126,7 +127,7 @@ def solve(
         What is to be pruned.
     budget : BudgetRequest or sequence of them
         What is limited, and to which share or amount: ``BudgetRequest("flops", 0.5)``,
-        ``BudgetRequest("size", "5MB")``. Of several all hold.
+        ``BudgetRequest("size", "5MB")``. Of several all hold. None for a lossless plan.
     options : SolveOptions, optional
         Solver, criterion, rounding and seed.
 
@@ -143,7 +144,12 @@ def solve(
         If the model cannot be made as small.
     """
     requests = (budget,) if isinstance(budget, BudgetRequest) else tuple(budget)
-    return make_plan(_analysis(model), requests, options or SolveOptions())
+    options = options or SolveOptions()
+    if options.lossless:
+        return lossless_plan(_analysis(model), requests, options)
+    if not requests:
+        raise UsageError("no budget is given", hint="give one, or ask for a lossless plan")
+    return make_plan(_analysis(model), requests, options)
 
 
 def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Reconciled:
@@ -172,7 +178,9 @@ def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> R
         plan = replace(plan, model=found)
     elif replace(plan.model, name=found.name) != found:
         raise PlanError("the plan's facts about its model are not those of the model", hint="edit only `kept`")
-    result = _reconcile(plan, analysis.groups, lambda widths: count_costs(analysis, widths))
+    result = _reconcile(
+        plan, analysis.groups, lambda widths: count_costs(analysis, widths, ground(analysis, plan).analysis)
+    )
     return Reconciled(result.plan, notes + result.notes)
 
 
@@ -263,7 +271,7 @@ def verify(
     analysis = _analysis(model, plan, rebind=rebind)
     plan = reconcile(analysis, plan, rebind=rebind).plan
     start = ground(analysis, plan).analysis
-    found = judged(start, pruned, plan, unverified=unverified)
+    found = judged(start, pruned, plan, original=analysis, unverified=unverified)
     if pruned.path is not None:  # what `apply` makes is compared there
         try:
             check_reweighted(analysis, start, plan)

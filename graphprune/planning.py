@@ -43,7 +43,15 @@ if TYPE_CHECKING:
     from graphprune.solvers.problem import Solution
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["SolveOptions", "count_costs", "describe_model", "make_plan", "make_problem", "score_groups"]
+__all__ = [
+    "SolveOptions",
+    "count_costs",
+    "describe_model",
+    "make_plan",
+    "make_problem",
+    "recorded_choices",
+    "score_groups",
+]
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,8 @@ class SolveOptions:
     inherit : {"keep", "merge"}
         What becomes of the weights that read a removed channel: they go, or are added to those that read the most
         similar kept channel.
+    lossless : bool
+        Remove only what changes nothing, whatever that saves; there is no budget then.
     """
 
     solver: str = "bisection"
@@ -85,6 +95,7 @@ class SolveOptions:
     constraints: Constraints = field(default_factory=Constraints)
     certify: bool = False
     inherit: Inherit = "keep"
+    lossless: bool = False
 
     def __post_init__(self) -> None:
         if self.min_keep < 1:
@@ -171,11 +182,23 @@ def score_groups(analysis: Analysis, options: SolveOptions) -> Scores:
     return score(criteria.Material(analysis.groups, analysis.read, options.seed, options.aggregate), **own)
 
 
-def count_costs(analysis: Analysis, atoms: Sequence[int] | npt.NDArray[np.int64]) -> Costs:
-    """Return what the model costs before and after, in all and by layer, with so many atoms kept per group."""
-    cost, after = analysis.cost, np.asarray(atoms, dtype=np.int64)
-    totals = {name: (cost.metric(name)(cost.sizes), cost.metric(name)(after)) for name in ("flops", "params", "size")}
-    return Costs(totals, _layers(analysis, after))
+def count_costs(
+    analysis: Analysis, atoms: Sequence[int] | npt.NDArray[np.int64], start: Analysis | None = None
+) -> Costs:
+    """Return what the model costs before and after, in all and by layer, with so many atoms kept per group.
+
+    Parameters
+    ----------
+    start : Analysis, optional
+        Of the reweighted original that the surgery starts from, where that is another model.
+    """
+    start = start or analysis
+    after = np.asarray(atoms, dtype=np.int64)
+    totals = {
+        name: (analysis.cost.metric(name)(analysis.cost.sizes), start.cost.metric(name)(after))
+        for name in ("flops", "params", "size")
+    }
+    return Costs(totals, _layers(analysis, start, after))
 
 
 def _limits(analysis: Analysis, requests: Sequence[BudgetRequest]) -> tuple[Limit, ...]:
@@ -244,7 +267,7 @@ def _kept(problem: Problem, solution: Solution) -> tuple[npt.NDArray[np.int64], 
     return tuple(select(values, int(width)) for values, width in zip(problem.scores, solution.widths, strict=True))
 
 
-def _choices(analysis: Analysis) -> list[dict[str, str | None]]:
+def recorded_choices(analysis: Analysis) -> list[dict[str, str | None]]:
     """Say which axes carry the channels wherever there was a choice."""
     return [
         {"node": choice.node.label, "carried": None if taken is None else taken.name}
@@ -253,7 +276,7 @@ def _choices(analysis: Analysis) -> list[dict[str, str | None]]:
     ]
 
 
-def _layers(analysis: Analysis, chosen: npt.NDArray[np.int64]) -> tuple[LayerPlan, ...]:
+def _layers(analysis: Analysis, start: Analysis, chosen: npt.NDArray[np.int64]) -> tuple[LayerPlan, ...]:
     sizes = analysis.cost.sizes
     return tuple(
         LayerPlan(
@@ -264,9 +287,9 @@ def _layers(analysis: Analysis, chosen: npt.NDArray[np.int64]) -> tuple[LayerPla
             flops_before=layer.flops(sizes),
             flops_after=layer.flops(chosen),
             params_before=layer.params(sizes),
-            params_after=layer.params(chosen),
+            params_after=reweighted.params(chosen),
         )
-        for layer in analysis.layers
+        for layer, reweighted in zip(analysis.layers, start.layers, strict=True)
     )
 
 
@@ -290,6 +313,6 @@ def _record(analysis: Analysis, options: SolveOptions, scores: Scores, *, relaxe
         "attention": analysis.attention,
         "approximate": analysis.approximate,
         "scores_from": dict(sorted(Counter(scores.source).items())),
-        "choices": _choices(analysis),
+        "choices": recorded_choices(analysis),
         "structure": structure_digest(analysis.model.proto),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, numpy_helper
@@ -17,7 +18,7 @@ from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Merge, Plan
 from graphprune.planning import count_costs
 
-__all__ = ["plan_of", "twins"]
+__all__ = ["changed", "plan_of", "twins"]
 
 
 def plan_of(analysis: Analysis, kept: Sequence[Sequence[int]], merges: Sequence[Sequence[Merge]]) -> Plan:
@@ -52,4 +53,16 @@ def twins(proto: ModelProto, number: int, atoms: Sequence[int]) -> ModelProto:
         for atom in atoms[1:]:
             rows[places[atom]] = rows[places[atoms[0]]]
         stored[member.initializer].CopyFrom(numpy_helper.from_array(array, member.initializer))
+    return result
+
+
+def changed(proto: ModelProto, *changes: tuple[str, Any, Any]) -> ModelProto:
+    """Return a copy of a model with other values in some places of its initializers: ``("w", 3, 0.0)``."""
+    result = ModelProto()
+    result.CopyFrom(proto)
+    stored = {tensor.name: tensor for tensor in result.graph.initializer}
+    for name, index, value in changes:
+        array = numpy_helper.to_array(stored[name]).copy()
+        array[index] = value
+        stored[name].CopyFrom(numpy_helper.from_array(array, name))
     return result

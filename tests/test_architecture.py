@@ -22,6 +22,7 @@ LAYERS = (
     ("graphprune.accuracy",),
     ("graphprune.api",),
     ("graphprune.training", "graphprune.recovery", "graphprune.report", "graphprune.export"),
+    ("graphprune.lossless",),
     ("graphprune.planning",),
     ("graphprune.constraints",),
     ("graphprune.verification",),

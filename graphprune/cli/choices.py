@@ -65,10 +65,12 @@ class Budgets:
         str | None, typer.Option(metavar="BUDGET", help="Bytes of weights to keep: 0.5, 5MB.", show_default=False)
     ] = None
 
-    def requests(self) -> tuple[BudgetRequest, ...]:
-        """Return the budgets that are given; the first one leads."""
+    def requests(self, *, needed: bool = True) -> tuple[BudgetRequest, ...]:
+        """Return the budgets that are given; the first one leads. One is `needed`, unless the plan is lossless."""
         from graphprune.plan.budget import requests
 
+        if not needed and all(value is None for value in vars(self).values()):
+            return ()
         return requests({"flops": self.flops, "params": self.params, "size": self.size})
 
     def targets(self) -> tuple[Metric, tuple[float | str, ...]] | None:
@@ -126,6 +128,10 @@ class Choosing:
         typer.Option(help="merge: who read a removed channel reads a multiple of its most similar kept one instead."),
     ] = Inheritance.keep
 
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Remove only what changes nothing, without a budget.")
+    ] = False
+
     def options(self) -> SolveOptions:
         """Return the same for the Python API."""
         from graphprune import api
@@ -140,6 +146,7 @@ class Choosing:
             settings=parse_settings(self.settings),
             certify=self.certify,
             inherit=self.inherit.value,
+            lossless=self.lossless,
         )
 
 

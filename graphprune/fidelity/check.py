@@ -77,8 +77,9 @@ def check_fidelity(analysis: Analysis, pruned: Model | ModelProto, plan: Plan) -
 
 
 def _listed(analysis: Analysis, plan: Plan) -> Plan:
-    """Return the plan with what it lists for the members of this model: a reweighted original has further biases."""
-    if all(len(a.members) == len(b.members) for a, b in zip(plan.groups, analysis.groups, strict=True)):
+    """Return the plan with what it lists for the members of this model: a reweighted original has other biases."""
+    listed = [[(member.initializer, member.axis) for member in group.members] for group in plan.groups]
+    if listed == [[(member.initializer, member.axis) for member in group.members] for group in analysis.groups]:
         return plan
     groups = (group_plan(group, stored.kept) for stored, group in zip(plan.groups, analysis.groups, strict=True))
     return replace(plan, groups=tuple(groups))

@@ -6,16 +6,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from graphprune.inheritance.merging import column_edits
+import numpy as np
+
+from graphprune.inheritance.folding import fold_edits
+from graphprune.inheritance.lossless import check_lossless
+from graphprune.inheritance.merging import column_changes, column_edits
+from graphprune.inheritance.ranges import find_ranges
 from graphprune.inheritance.reweighing import Edits, Reweighted, reweigh
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
-    from graphprune.plan.schema import GroupPlan, Plan
+    from graphprune.plan.schema import Plan
 
 __all__ = ["ground"]
 
-_Inherited = tuple[tuple[object, ...], ...]
+_Inherited = tuple[object, ...]
 _known: WeakKeyDictionary[Analysis, tuple[_Inherited, Reweighted]] = WeakKeyDictionary()
 
 
@@ -25,13 +30,26 @@ def ground(analysis: Analysis, plan: Plan) -> Reweighted:
     Raises
     ------
     PlanError
-        If something is inherited that cannot be: see :func:`column_edits`.
+        If something is inherited that cannot be (see `merging` and `folding`), or the plan claims to be lossless and
+        is not.
     """
-    key = tuple((group.kept, group.merged, group.folded) for group in plan.groups)
+    key = (plan.lossless, *((group.kept, group.merged, group.folded) for group in plan.groups))
     if analysis not in _known or _known[analysis][0] != key:
-        _known[analysis] = key, reweigh(analysis, _edits(analysis, plan.groups))
+        if plan.lossless:
+            check_lossless(analysis, plan)
+        _known[analysis] = key, reweigh(analysis, _edits(analysis, plan))
     return _known[analysis][1]
 
 
-def _edits(analysis: Analysis, groups: tuple[GroupPlan, ...]) -> Edits:
-    return Edits(column_edits(analysis, groups))
+def _edits(analysis: Analysis, plan: Plan) -> Edits:
+    groups = plan.groups
+    # What a lossless plan merges was checked with the channels that stay; the others need not be equal.
+    merges = tuple(group.merged for group in groups)
+    columns = column_changes(analysis, merges) if plan.lossless else column_edits(analysis, groups)
+    if not any(group.folded for group in groups):
+        return Edits(columns)
+    merged = reweigh(analysis, Edits(columns)).analysis
+    gone = np.zeros(len(analysis.grouping.group_of), dtype=np.bool_)
+    for start, group in zip(analysis.grouping.starts, groups, strict=False):
+        gone[[int(start) + merge.removed for merge in group.merged]] = True
+    return Edits(columns, {**fold_edits(merged, groups, find_ranges(merged, gone))})

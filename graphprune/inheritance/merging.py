@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.errors import PlanError, quote
+from graphprune.errors import InternalError, PlanError, quote
 from graphprune.inheritance.paths import atom_positions, find_paths
 from graphprune.inheritance.sites import Sites
 from graphprune.plan.check import group_plan
@@ -32,7 +32,16 @@ if TYPE_CHECKING:
     from graphprune.inheritance.paths import Maker, Path
     from graphprune.plan.schema import GroupPlan
 
-__all__ = ["Chosen", "Inherit", "choose_merges", "column_edits", "effective_filters", "equal_atoms", "inherit"]
+__all__ = [
+    "Chosen",
+    "Inherit",
+    "choose_merges",
+    "column_changes",
+    "column_edits",
+    "effective_filters",
+    "equal_atoms",
+    "inherit",
+]
 
 Array = npt.NDArray[np.generic]
 Change = Callable[[Array], Array]
@@ -40,6 +49,7 @@ Inherit = Literal["keep", "merge"]
 """What becomes of the weights that read a removed channel."""
 Ints = npt.NDArray[np.int64]
 Masks = Callable[[str, int], "npt.NDArray[np.bool_] | None"]
+Check = Callable[["Analysis", "Group", "Path", "tuple[Merge, ...]"], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ class Chosen:
     plain: dict[str, int]
 
 
-def choose_merges(analysis: Analysis, kept: Sequence[npt.NDArray[np.int64]]) -> Chosen:
+def choose_merges(analysis: Analysis, kept: Sequence[Ints]) -> Chosen:
     """Choose for each removed atom the kept one that it is merged into.
 
     Parameters
@@ -102,31 +112,42 @@ def inherit(analysis: Analysis, kept: Sequence[Ints], how: Inherit) -> tuple[tup
 
 
 def column_edits(analysis: Analysis, groups: Sequence[GroupPlan]) -> dict[str, Change]:
-    """Return how merges change the weights that read channels, by stored tensor.
+    """Return how the merges of a plan change the weights that read channels, by stored tensor.
 
     Raises
     ------
     PlanError
         If channels are merged that operators between their makers and readers do not treat alike.
     """
-    if not any(group.merged for group in groups):
-        return {}
-    sites = Sites(analysis)
-    moves: dict[
-        tuple[str, int], list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]]
-    ] = {}
-    for stored, group, path in zip(groups, analysis.groups, find_paths(analysis, sites), strict=True):
-        if not stored.merged:
+    merges = tuple(group.merged for group in groups)
+    return column_changes(analysis, merges, _check_legal) if any(merges) else {}
+
+
+def column_changes(
+    analysis: Analysis, merges: Sequence[tuple[Merge, ...]], check: Check | None = None
+) -> dict[str, Change]:
+    """Return how merges, by group, change the weights that read channels, by stored tensor.
+
+    Parameters
+    ----------
+    check : callable, optional
+        Called with analysis, group, path and merges of each group that has some.
+    """
+    moves: dict[tuple[str, int], list[tuple[Ints, Ints, npt.NDArray[np.float64]]]] = {}
+    paths = find_paths(analysis, Sites(analysis)) if any(merges) else [None] * len(merges)
+    for found, group, path in zip(merges, analysis.groups, paths, strict=True):
+        if not found or path is None:
             continue
-        _check_legal(analysis, stored, group, path)
-        removed = np.array([merge.removed for merge in stored.merged])
-        exemplar = np.array([merge.exemplar for merge in stored.merged])
-        scale = np.array([merge.scale for merge in stored.merged], dtype=np.float64)
+        if check is not None:
+            check(analysis, group, path, found)
+        removed = np.array([merge.removed for merge in found])
+        exemplar = np.array([merge.exemplar for merge in found])
+        scale = np.array([merge.scale for merge in found], dtype=np.float64)
         for member in _columns(group, path):
             places = atom_positions(member, group.size)
-            assert places is not None  # the path would have no grade  # noqa: S101
-            by = np.repeat(scale, places.shape[1])
-            step = places[removed].ravel(), places[exemplar].ravel(), by
+            if places is None:
+                raise InternalError(f"the columns of {quote(member.initializer)} do not correspond")
+            step = places[removed].ravel(), places[exemplar].ravel(), np.repeat(scale, places.shape[1])
             moves.setdefault((member.initializer, member.axis), []).append(step)
     return {
         tensor: _adding(axis, *(np.concatenate(parts) for parts in zip(*steps, strict=True)))
@@ -162,7 +183,7 @@ def effective_filters(analysis: Analysis, makers: Iterable[Maker], number: int) 
     return np.concatenate([np.zeros((size, 0)), *parts], axis=1)
 
 
-def equal_atoms(analysis: Analysis, group: Group, masks: Masks | None = None) -> npt.NDArray[np.int64]:
+def equal_atoms(analysis: Analysis, group: Group, masks: Masks | None = None) -> Ints:
     """Return for each atom of a group the first one with the same filters and constants, shape (size,).
 
     Parameters
@@ -193,9 +214,7 @@ def equal_atoms(analysis: Analysis, group: Group, masks: Masks | None = None) ->
     return np.asarray(first[inverse], dtype=np.int64)
 
 
-def _projected(
-    analysis: Analysis, group: Group, path: Path, removed: npt.NDArray[np.int64], stays: npt.NDArray[np.int64]
-) -> tuple[Merge, ...]:
+def _projected(analysis: Analysis, group: Group, path: Path, removed: Ints, stays: Ints) -> tuple[Merge, ...]:
     """Merge each removed atom into the kept one that is nearest in direction, by the multiple that comes nearest."""
     number = analysis.groups.index(group)
     filters = effective_filters(analysis, path.makers, number)
@@ -214,9 +233,7 @@ def _projected(
     )
 
 
-def _tied(
-    analysis: Analysis, group: Group, removed: npt.NDArray[np.int64], stays: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
+def _tied(analysis: Analysis, group: Group, removed: Ints, stays: Ints) -> npt.NDArray[np.bool_]:
     """Return which pairs have the same slopes of every `PRelu`, shape (removed, stays)."""
     slopes = tuple(member for member in group.members if member.op == "PRelu")
     if not slopes:
@@ -225,11 +242,11 @@ def _tied(
     return np.asarray(first[removed][:, None] == first[stays])
 
 
-def _first_equal(analysis: Analysis, group: Group, members: tuple[Member, ...]) -> npt.NDArray[np.int64]:
+def _first_equal(analysis: Analysis, group: Group, members: tuple[Member, ...]) -> Ints:
     return equal_atoms(analysis, replace(group, members=members))
 
 
-def _repeated(first: npt.NDArray[np.int64], stays: npt.NDArray[np.int64]) -> tuple[Merge, ...]:
+def _repeated(first: Ints, stays: Ints) -> tuple[Merge, ...]:
     """Merge removed atoms into kept ones that equal them."""
     exemplar: dict[int, int] = {}
     for atom in stays.tolist():
@@ -242,9 +259,9 @@ def _repeated(first: npt.NDArray[np.int64], stays: npt.NDArray[np.int64]) -> tup
     )
 
 
-def _check_legal(analysis: Analysis, stored: GroupPlan, group: Group, path: Path) -> None:
+def _check_legal(analysis: Analysis, group: Group, path: Path, merges: tuple[Merge, ...]) -> None:
     """Refuse merges that nobody could carry out."""
-    label = f"group {quote(stored.id)}"
+    label = f"group {quote(group.id)}"
     if path.grade == "none":
         raise PlanError(f"{label}: its channels cannot be merged: {path.why}", hint="remove `merged` from the group")
     first = None
@@ -252,7 +269,7 @@ def _check_legal(analysis: Analysis, stored: GroupPlan, group: Group, path: Path
         first = equal_atoms(analysis, group)
     elif any(member.op == "PRelu" for member in group.members):
         first = _first_equal(analysis, group, tuple(member for member in group.members if member.op == "PRelu"))
-    for merge in stored.merged:
+    for merge in merges:
         scaled = path.grade == "equal" and merge.scale != 1
         if scaled or (first is not None and first[merge.removed] != first[merge.exemplar]):
             raise PlanError(
@@ -269,9 +286,7 @@ def _columns(group: Group, path: Path) -> list[Member]:
     return list(found.values())
 
 
-def _adding(
-    axis: int, sources: npt.NDArray[np.int64], targets: npt.NDArray[np.int64], scales: npt.NDArray[np.float64]
-) -> Change:
+def _adding(axis: int, sources: Ints, targets: Ints, scales: npt.NDArray[np.float64]) -> Change:
     """Return what adds multiples of some slices of an array to others."""
 
     def change(before: Array) -> Array:

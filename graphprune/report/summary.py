@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from graphprune.inheritance.ground import ground
 from graphprune.plan.schema import digest
+from graphprune.planning import count_costs
 from graphprune.report import text
 
 if TYPE_CHECKING:
@@ -86,11 +86,10 @@ def count_totals(analysis: Analysis, plan: Plan, pruned: Model) -> dict[str, Tot
     pruned : Model
         The result, in memory or as loaded from its file.
     """
-    cost, sizes = analysis.cost, analysis.cost.sizes
-    kept = np.array([len(group.kept) for group in plan.groups], dtype=np.int64)
+    costs = count_costs(analysis, [len(group.kept) for group in plan.groups], ground(analysis, plan).analysis)
     return {
-        "flops": Total(cost.flops(sizes), cost.flops(kept)),
-        "params": Total(cost.params(sizes), cost.params(kept)),
+        "flops": Total(*costs.totals["flops"]),
+        "params": Total(*costs.totals["params"]),
         "file size": Total(_bytes(analysis.model), _bytes(pruned)),
     }
 
@@ -126,7 +125,7 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
     if len(sources) > 1 or (plan.solver.criterion == _BN_SCALE and sources.keys() != {_SCALES}):
         shown = ", ".join(f"{source} ({groups} groups)" for source, groups in sources.items())
         notes.append(f"{plan.solver.criterion} reads {shown}")
-    notes += _merge_notes(plan)
+    notes += _merge_notes(plan) + _lossless_notes(plan)
     return tuple(notes)
 
 
@@ -139,6 +138,26 @@ def _merge_notes(plan: Plan) -> list[str]:
     reasons = dict(plan.solver.options.get("not_merged", {}))
     shown = "; ".join(f"{count} not, as {text.name(str(why), 80)}" for why, count in reasons.items())
     return [f"{merged} of {removed} removed channels are merged into kept ones{'; ' if shown else ''}{shown}"]
+
+
+def _lossless_notes(plan: Plan) -> list[str]:
+    """Say what a lossless plan removes."""
+    if not plan.lossless:
+        return []
+    removed = sum(group.size - len(group.kept) for group in plan.groups)
+    if not removed:
+        return ["no channel can go without changing what the model computes; the result is the original"]
+    merged = sum(len(group.merged) for group in plan.groups)
+    folded = sum(len(group.folded) for group in plan.groups)
+    parts = (
+        f"{removed - merged - folded} are zero or never read",
+        f"{folded} constant (now in biases)",
+        f"{merged} equal to another one",
+    )
+    notes = [f"{removed} channels change nothing: {', '.join(parts)}"]
+    if any(layer.pruned_width % 4 for layer in plan.layers if layer.pruned_width != layer.width):
+        notes.append("some widths are no multiple of 4 now, which runtimes may execute more slowly (try --bench)")
+    return notes
 
 
 def uncounted_notes(analysis: Analysis) -> tuple[str, ...]:

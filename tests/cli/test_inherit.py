@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from graphprune.plan.file import read_plan
 
@@ -92,3 +94,56 @@ def test_malformed_merges_are_refused(
     done = quick("apply", model, edit(merged, lambda content: content["groups"][0].update(merged=[entry])))
     assert done.code == 2
     assert message in done.err
+
+
+@pytest.fixture
+def damaged(model: Path) -> Path:
+    """Write a network with a dead channel, a constant one and two equal ones in its inner layer."""
+    proto = onnx.load(model)
+    arrays = {tensor.name: numpy_helper.to_array(tensor).copy() for tensor in proto.graph.initializer}
+    arrays["scale1"][[2, 5]] = 0.0
+    arrays["bias1"][[2, 5]] = [-0.5, 0.0]
+    for name in ("first", "scale1", "bias1", "mean1", "var1"):
+        arrays[name][7] = arrays[name][6]
+    arrays["scale2"][3] = 0.0
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(arrays[tensor.name], tensor.name))
+    path = model.with_name("damaged.onnx")
+    onnx.save(proto, path)
+    return path
+
+
+def test_lossless_removes_what_changes_nothing_and_says_so(quick: Command, model: Path, damaged: Path) -> None:
+    done = quick("solve", damaged, "--lossless")
+    assert done.code == 0, done.err
+    assert "3 channels change nothing: 2 are zero or never read, 0 constant (now in biases), 1 equal" in done.out
+    assert "comparisons of outputs: equal to the original's to" in done.out
+    plan = damaged.with_name("damaged.plan.json")
+    stored = read_plan(plan)
+    assert stored.lossless
+    assert len(stored.groups[1].kept) == 29
+    assert quick("apply", damaged, plan, "-o", "again.onnx").code == 0
+    assert damaged.with_name("again.onnx").read_bytes() == damaged.with_name("damaged.pruned.onnx").read_bytes()
+    done = quick("verify", damaged, "damaged.pruned.onnx", plan, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["lossless"] is True
+    done = quick("apply", model, plan, "--rebind", "-o", "other.onnx")
+    assert done.code == 2
+    assert "claims to be lossless" in done.err
+    assert not model.with_name("other.onnx").exists()
+
+
+def test_lossless_copies_a_network_of_which_everything_matters(quick: Command, model: Path) -> None:
+    done = quick("solve", model, "--lossless", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["notes"] == [
+        "no channel can go without changing what the model computes; the result is the original"
+    ]
+    assert model.with_name("net.pruned.onnx").read_bytes() == model.read_bytes()
+
+
+def test_lossless_takes_no_budget(quick: Command, model: Path) -> None:
+    done = quick("solve", model, "--lossless", "--flops", "0.5")
+    assert done.code == 2
+    assert "a lossless plan has no budget" in done.err
+    assert quick("solve", model).code == 2
