@@ -194,7 +194,7 @@ def test_budgets_and_alignment_have_no_say() -> None:
         ({"kept": (0, 1, 2, 4, 6)}, "atom 7 matters to what the model computes"),
         ({"folded": ()}, "group 'g000' atom 5 is constant, but not zero, and has to be folded"),
         ({"folded": (3, 5)}, "group 'g000' atom 3 is folded, but is zero or never read"),
-        ({"merged": (Merge(7, 0, 1.0),), "kept": (0, 1, 2, 4, 6)}, "atom 7 is merged into atom 0, which it does not equal"),
+        ({"merged": (Merge(7, 0, 1.0),), "kept": (0, 1, 2, 4, 6)}, "7 is merged into atom 0, which it does not equal"),
         ({"merged": (Merge(7, 0, 0.5),), "kept": (0, 1, 2, 4, 6)}, "by a scale of 0.5, which is not lossless"),
     ],
 )  # fmt: skip

@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from graphprune.errors import InternalError
 
-if TYPE_CHECKING:
-    from graphprune.inheritance.ranges.walk import Ranges
-    from graphprune.model.graph import Node
-
 __all__ = ["Rule", "lookup", "rule"]
 
-Rule = Callable[["Ranges", "Node"], None]
+Rule = Callable[[Any, Any], None]
+"""A function ``(ranges, node)`` that notes the bounds of what the node makes (see `walk.Ranges`)."""
 
 _RULES: dict[str, Rule] = {}
 
@@ -34,6 +31,4 @@ def rule(*operators: str) -> Callable[[Rule], Rule]:
 
 def lookup(op_type: str) -> Rule | None:
     """Return the rule of an operator, None where it has none."""
-    from graphprune.inheritance.ranges import elementwise, moving, weighted  # noqa: F401 - they register their rules
-
     return _RULES.get(op_type)
