@@ -23,6 +23,7 @@ from graphprune.analysis import Analysis
 from graphprune.errors import PlanError, UsageError, VerificationError, quote
 from graphprune.fidelity.check import check_fidelity
 from graphprune.fidelity.reweighing import check_reweighted
+from graphprune.fidelity.shortening import check_shortened
 from graphprune.inheritance.ground import ground
 from graphprune.labels.resolve import Attention
 from graphprune.lossless import lossless_plan
@@ -179,7 +180,7 @@ def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> R
     elif replace(plan.model, name=found.name) != found:
         raise PlanError("the plan's facts about its model are not those of the model", hint="edit only `kept`")
     result = _reconcile(
-        plan, analysis.groups, lambda widths: count_costs(analysis, widths, ground(analysis, plan).analysis)
+        plan, analysis.groups, lambda widths: count_costs(analysis, widths, ground(analysis, plan).start)
     )
     return Reconciled(result.plan, notes + result.notes)
 
@@ -215,11 +216,12 @@ def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model
     plan = reconcile(analysis, plan, rebind=rebind).plan
     if plan.is_identity:
         return analysis.model
-    start = ground(analysis, plan).analysis
-    check_reweighted(analysis, start, plan)
-    proto = prune(start, keep_mask(analysis, plan))
+    found = ground(analysis, plan)
+    check_reweighted(analysis, found.reweighted, plan)
+    check_shortened(found, plan)
+    proto = prune(found.start, keep_mask(analysis, plan))
     put_marks(proto, marks(analysis, plan))
-    check_fidelity(start, proto, plan)
+    check_fidelity(found.start, proto, plan)
     return analysis.model.replaced(proto)
 
 
@@ -270,12 +272,13 @@ def verify(
     """
     analysis = _analysis(model, plan, rebind=rebind)
     plan = reconcile(analysis, plan, rebind=rebind).plan
-    start = ground(analysis, plan).analysis
-    found = judged(start, pruned, plan, original=analysis, unverified=unverified)
+    made_of = ground(analysis, plan)
+    found = judged(made_of.reweighted, pruned, plan, original=analysis, unverified=unverified)
     if pruned.path is not None:  # what `apply` makes is compared there
         try:
-            check_reweighted(analysis, start, plan)
-            check_fidelity(start, pruned, plan)
+            check_reweighted(analysis, made_of.reweighted, plan)
+            check_shortened(made_of, plan)
+            check_fidelity(made_of.start, pruned, plan)
         except VerificationError as error:
             raise VerificationError(error.message, hint=_NOT_OF_PLAN) from error
     return found

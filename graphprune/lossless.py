@@ -39,9 +39,10 @@ def lossless_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options
     """
     if requests:
         raise UsageError("a lossless plan has no budget", hint="give either --lossless or a budget")
-    if options.round_to not in ("auto", 1) or options.min_keep > 1 or options.inherit != "keep":
+    if options.round_to not in ("auto", 1) or options.min_keep > 1 or options.inherit != "keep" or options.allow_empty:
         raise UsageError(
-            "a lossless plan removes whatever changes nothing, so it takes no --round-to, --min-keep or --inherit"
+            "a lossless plan removes whatever changes nothing, so it takes no --round-to, --min-keep, --inherit or "
+            "--allow-empty"
         )
     check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
     found = find_lossless(analysis)
@@ -64,5 +65,5 @@ def lossless_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options
         layers=(),
         lossless=True,
     )
-    costs = count_costs(analysis, [len(kept) for kept in found.kept], ground(analysis, plan).analysis)
+    costs = count_costs(analysis, [len(kept) for kept in found.kept], ground(analysis, plan).start)
     return replace(plan, budget=costs.on(plan.budget), layers=costs.layers)

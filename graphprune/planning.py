@@ -19,6 +19,7 @@ from graphprune.constraints import Constraints
 from graphprune.constraints.bounds import Bounds, WidthRules
 from graphprune.constraints.reach import held_by, unreachable
 from graphprune.constraints.start import kept_by, ranked, solve_from
+from graphprune.dropping import best_attempt
 from graphprune.errors import NothingToPruneError, UsageError, quote
 from graphprune.inheritance.merging import Inherit, inherit
 from graphprune.model.finite import check_finite
@@ -83,6 +84,9 @@ class SolveOptions:
         similar kept channel.
     lossless : bool
         Remove only what changes nothing, whatever that saves; there is no budget then.
+    allow_empty : bool
+        Let groups go as a whole, with all layers that depend on them, where a residual branch or an operand of a
+        concatenation can do without.
     """
 
     solver: str = "bisection"
@@ -96,6 +100,7 @@ class SolveOptions:
     certify: bool = False
     inherit: Inherit = "keep"
     lossless: bool = False
+    allow_empty: bool = False
 
     def __post_init__(self) -> None:
         if self.min_keep < 1:
@@ -105,6 +110,10 @@ class SolveOptions:
         if self.aggregate not in get_args(Aggregate):
             known = ", ".join(name for name in get_args(Aggregate) if name)
             raise UsageError(f"scores of members cannot be aggregated by {quote(self.aggregate)}: there are {known}")
+        if self.allow_empty and (self.min_keep > 1 or self.constraints.max_prune < 1 or self.constraints.start):
+            raise UsageError(
+                "groups cannot go as a whole where a least width, a largest share or a plan to start from is given"
+            )
 
     @property
     def rules(self) -> WidthRules:
@@ -138,12 +147,20 @@ def make_plan(
     if scores is None:
         scores = score_groups(analysis, options)
     problem, relaxed = make_problem(analysis, scores, limits, options)
+    find = partial(_solution, analysis, solve=partial(solve, **for_solver), options=options)
+    start, emptied = analysis, frozenset[int]()
+    if options.allow_empty:
+        build = partial(_with_empty, analysis, scores, options)
+        found = best_attempt(analysis, problem, build, find)
+        if found is not None:
+            problem, solution, start, emptied = found.problem, found.solution, found.rest, found.emptied
     if not problem.fits(problem.narrowest):
         raise unreachable(analysis, problem, requests, options.rules)
-    solution = _solution(analysis, problem, partial(solve, **for_solver), options)
+    if not options.allow_empty:
+        solution = find(problem)
     ensure_sound(problem, solution, options.solver)
     groups, inherited = inherit(analysis, _kept(problem, solution), options.inherit)
-    counted = count_costs(analysis, solution.widths)
+    counted = count_costs(analysis, solution.widths, start)
     budget, *further = (
         counted.on(Budget(request.metric, request.target, limit.limit, before=0, after=0))
         for request, limit in zip(requests, limits, strict=True)
@@ -155,7 +172,9 @@ def make_plan(
             name=options.solver,
             criterion=options.criterion,
             seed=options.seed,
-            options=_record(analysis, options, scores, relaxed=relaxed) | inherited,
+            options=_record(analysis, options, scores, relaxed=relaxed)
+            | inherited
+            | ({"emptied": [analysis.groups[number].id for number in sorted(emptied)]} if options.allow_empty else {}),
             trace=tuple(solution.trace),
             certificate=_certificate(problem, solution, options, for_solver),
         ),
@@ -221,9 +240,20 @@ def _limits(analysis: Analysis, requests: Sequence[BudgetRequest]) -> tuple[Limi
 
 
 def make_problem(
-    analysis: Analysis, scores: Scores, limits: tuple[Limit, ...], options: SolveOptions
+    analysis: Analysis,
+    scores: Scores,
+    limits: tuple[Limit, ...],
+    options: SolveOptions,
+    emptied: frozenset[int] = frozenset(),
 ) -> tuple[Problem, bool]:
-    """Return the problem to solve, and whether its levels were relaxed to reach the budgets."""
+    """Return the problem to solve, and whether its levels were relaxed to reach the budgets.
+
+    Parameters
+    ----------
+    emptied : frozenset of int
+        Groups whose width is given: nothing.
+    """
+    nothing = np.zeros(1, dtype=np.int64)
     bounds, start = Bounds(analysis, options.rules), options.constraints.start
     for relaxed in (False, True):
         problem = Problem(
@@ -232,7 +262,9 @@ def make_problem(
             scores=scores.per_group if start is None else ranked(scores.per_group, kept_by(analysis, start)),
             importance=importance(scores),
             limits=limits,
-            levels=bounds.levels(relaxed=relaxed),
+            levels=tuple(
+                nothing if number in emptied else levels for number, levels in enumerate(bounds.levels(relaxed=relaxed))
+            ),
             seed=options.seed,
             filters=lambda index: coupled_filters(analysis.groups[index], analysis.read),
             comparable=scores.comparable,
@@ -240,6 +272,14 @@ def make_problem(
         if problem.fits(problem.narrowest):
             break
     return problem, relaxed
+
+
+def _with_empty(
+    analysis: Analysis, scores: Scores, options: SolveOptions, limits: tuple[Limit, ...], emptied: frozenset[int]
+) -> Problem:
+    """Return the problem in which some groups are empty."""
+    problem, _ = make_problem(analysis, scores, limits, options, emptied)
+    return problem
 
 
 def _solution(
@@ -278,19 +318,23 @@ def recorded_choices(analysis: Analysis) -> list[dict[str, str | None]]:
 
 def _layers(analysis: Analysis, start: Analysis, chosen: npt.NDArray[np.int64]) -> tuple[LayerPlan, ...]:
     sizes = analysis.cost.sizes
-    return tuple(
-        LayerPlan(
-            node=layer.node,
-            op=layer.op,
-            width=layer.width.full,
-            pruned_width=layer.width.at(chosen),
-            flops_before=layer.flops(sizes),
-            flops_after=layer.flops(chosen),
-            params_before=layer.params(sizes),
-            params_after=reweighted.params(chosen),
+    left = {(layer.node, layer.op): layer for layer in start.layers}
+    plans = []
+    for layer in analysis.layers:
+        after = left.get((layer.node, layer.op))
+        plans.append(
+            LayerPlan(
+                node=layer.node,
+                op=layer.op,
+                width=layer.width.full,
+                pruned_width=after.width.at(chosen) if after else 0,
+                flops_before=layer.flops(sizes),
+                flops_after=after.flops(chosen) if after else 0,
+                params_before=layer.params(sizes),
+                params_after=after.params(chosen) if after else 0,
+            )
         )
-        for layer, reweighted in zip(analysis.layers, start.layers, strict=True)
-    )
+    return tuple(plans)
 
 
 def describe_model(analysis: Analysis) -> PlanModel:

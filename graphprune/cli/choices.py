@@ -128,6 +128,9 @@ class Choosing:
         typer.Option(help="merge: who read a removed channel reads a multiple of its most similar kept one instead."),
     ] = Inheritance.keep
 
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Let residual branches go as a whole, with all their layers.")
+    ] = False
     lossless: Annotated[
         bool, typer.Option("--lossless", help="Remove only what changes nothing, without a budget.")
     ] = False
@@ -147,6 +150,7 @@ class Choosing:
             certify=self.certify,
             inherit=self.inherit.value,
             lossless=self.lossless,
+            allow_empty=self.allow_empty,
         )
 
 

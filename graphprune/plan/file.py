@@ -56,7 +56,7 @@ def loads(text: str, source: str = "plan") -> Plan:
     ------
     PlanError
         If the text is not strict JSON, has another schema, unknown or missing keys, a value of the
-        wrong type, an index that is out of range, unsorted or repeated, or a group that keeps nothing.
+        wrong type, an index that is out of range, unsorted or repeated.
     """
     root = strict_json.loads(text, source)
     if isinstance(root.data, dict) and root.data.get("schema") != SCHEMA:
@@ -190,8 +190,6 @@ def _group(value: Value) -> GroupPlan:
     label = f"group {quote(keys['id'].text())}"
     size = keys["size"].integer(1, _LONGEST_AXIS)
     kept = keys["kept"].at(f"{label}, kept").ascending(size)
-    if not kept:
-        keys["kept"].at(f"{label}, kept").fail("the group keeps nothing", hint="at least one atom of a group stays")
     members = tuple(_member(member, label) for member in keys["members"].items())
     merged = tuple(_merge(merge, label, size) for merge in keys["merged"].items()) if "merged" in keys else ()
     folded = keys["folded"].at(f"{label}, folded").ascending(size) if "folded" in keys else ()

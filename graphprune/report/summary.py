@@ -86,7 +86,7 @@ def count_totals(analysis: Analysis, plan: Plan, pruned: Model) -> dict[str, Tot
     pruned : Model
         The result, in memory or as loaded from its file.
     """
-    costs = count_costs(analysis, [len(group.kept) for group in plan.groups], ground(analysis, plan).analysis)
+    costs = count_costs(analysis, [len(group.kept) for group in plan.groups], ground(analysis, plan).start)
     return {
         "flops": Total(*costs.totals["flops"]),
         "params": Total(*costs.totals["params"]),
@@ -125,7 +125,7 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
     if len(sources) > 1 or (plan.solver.criterion == _BN_SCALE and sources.keys() != {_SCALES}):
         shown = ", ".join(f"{source} ({groups} groups)" for source, groups in sources.items())
         notes.append(f"{plan.solver.criterion} reads {shown}")
-    notes += _merge_notes(plan) + _lossless_notes(plan)
+    notes += _merge_notes(plan) + _lossless_notes(plan) + _empty_notes(plan)
     return tuple(notes)
 
 
@@ -138,6 +138,14 @@ def _merge_notes(plan: Plan) -> list[str]:
     reasons = dict(plan.solver.options.get("not_merged", {}))
     shown = "; ".join(f"{count} not, as {text.name(str(why), 80)}" for why, count in reasons.items())
     return [f"{merged} of {removed} removed channels are merged into kept ones{'; ' if shown else ''}{shown}"]
+
+
+def _empty_notes(plan: Plan) -> list[str]:
+    """Say which groups are gone as a whole."""
+    empty = [text.name(group.name, 40) for group in plan.groups if not group.kept]
+    layers = sum(1 for layer in plan.layers if layer.flops_before and not layer.flops_after)
+    shown = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
+    return [f"{len(empty)} groups and {layers} layers go as a whole: {shown}"] if empty else []
 
 
 def _lossless_notes(plan: Plan) -> list[str]:

@@ -147,3 +147,33 @@ def test_lossless_takes_no_budget(quick: Command, model: Path) -> None:
     assert done.code == 2
     assert "a lossless plan has no budget" in done.err
     assert quick("solve", model).code == 2
+
+
+def test_a_branch_may_go_as_a_whole(quick: Command, model: Path) -> None:
+    budget = ("--flops", "0.06", "--round-to", "1", "--json")
+    done = quick("solve", model, *budget, "--allow-empty")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert "1 groups and 2 layers go as a whole: d" in report["notes"]
+    plan = model.with_name("net.plan.json")
+    stored = read_plan(plan)
+    assert [bool(group.kept) for group in stored.groups] == [True, False]
+    assert stored.solver.options["emptied"] == ["g001"]
+    pruned = onnx.load(model.with_name("net.pruned.onnx"))
+    assert [node.op_type for node in pruned.graph.node].count("Conv") == 1
+    assert report["flops"]["after"] == stored.budget.after <= stored.budget.limit
+    assert report["params"]["after"] == sum(onnx.numpy_helper.to_array(t).size for t in pruned.graph.initializer)
+    assert quick("verify", model, "net.pruned.onnx", plan).code == 0
+    assert quick("apply", model, plan, "-o", "again.onnx").code == 0
+    assert model.with_name("again.onnx").read_bytes() == model.with_name("net.pruned.onnx").read_bytes()
+
+
+def test_a_group_that_cannot_be_emptied_is_refused(quick: Command, model: Path) -> None:
+    assert quick("solve", model, "--flops", "0.5").code == 0
+    plan = model.with_name("net.plan.json")
+    done = quick("apply", model, edit(plan, lambda content: content["groups"][0].update(kept=[])), "-o", "x.onnx")
+    assert done.code == 2
+    assert "group 'g000' cannot keep nothing" in done.err
+    done = quick("apply", model, edit(plan, lambda content: content["groups"][1].update(kept=[])), "-o", "x.onnx")
+    assert done.code == 0, done.err
+    assert quick("verify", model, "x.onnx", "edited.json").code == 0

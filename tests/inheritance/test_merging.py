@@ -179,13 +179,13 @@ def test_merges_that_no_surgery_can_carry_out_are_refused(middle: str, message: 
 def test_another_edit_of_a_weight_is_found_out() -> None:
     analysis = Analysis(load(chain("m = Relu (h)")))
     plan = plan_of(analysis, [(0, 2, 3, 4, 5, 6, 7)], [(Merge(1, 0, 0.5),)])
-    check_reweighted(analysis, ground(analysis, plan).analysis, plan)
+    check_reweighted(analysis, ground(analysis, plan).reweighted, plan)
     other = plan_of(analysis, [(0, 2, 3, 4, 5, 6, 7)], [(Merge(1, 0, 0.501),)])
     with pytest.raises(VerificationError, match="'last' is not what the merges make of it"):
-        check_reweighted(analysis, ground(analysis, other).analysis, plan)
+        check_reweighted(analysis, ground(analysis, other).reweighted, plan)
     none = plan_of(analysis, [(0, 2, 3, 4, 5, 6, 7)], [()])
     with pytest.raises(VerificationError, match="the tensor 'last'"):
-        check_reweighted(analysis, ground(analysis, plan).analysis, none)
+        check_reweighted(analysis, ground(analysis, plan).reweighted, none)
 
 
 def test_columns_are_added_in_the_type_of_the_weight() -> None:
@@ -201,7 +201,7 @@ def test_columns_are_added_in_the_type_of_the_weight() -> None:
     assert after.dtype == np.float16
     np.testing.assert_allclose(after[:, 0], before[:, 0] + 0.25 * before[:, 1], rtol=2e-3)
     np.testing.assert_array_equal(after[:, 1:], before[:, 1:])
-    check_reweighted(analysis, ground(analysis, plan).analysis, plan)
+    check_reweighted(analysis, ground(analysis, plan).reweighted, plan)
 
 
 @settings(max_examples=80, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -229,7 +229,7 @@ def test_twins_of_random_networks_are_merged_without_a_trace(case: Case, seed: i
         merges[number] = tuple(Merge(atom, first, 1.0) for atom in others)
         kept[number] = tuple(atom for atom in kept[number] if atom not in others)
     plan = plan_of(analysis, kept, merges)
-    start = ground(analysis, plan).analysis
+    start = ground(analysis, plan).reweighted
     check_reweighted(analysis, start, plan)
     pruned = api.apply(analysis, plan).proto
     inputs = feeds(analysis)
@@ -243,5 +243,5 @@ def test_twins_of_random_networks_are_merged_without_a_trace(case: Case, seed: i
 def test_the_ground_without_inheritance_is_the_original() -> None:
     analysis = Analysis(load(chain("m = Relu (h)")))
     plan = plan_of(analysis, [(0, 2, 3)], [()])
-    assert ground(analysis, plan).analysis is analysis
+    assert ground(analysis, plan).reweighted is analysis
     assert replace(plan, lossless=False) == plan
