@@ -196,7 +196,8 @@ class _Walk:
         factor = node.attribute("beta", 1.0) if node.op_type == "Gemm" else 1.0
         if node.op_type == "Gemm" and bias.ndim == len(dims) and bias.shape[0] != 1:
             return None
-        return np.asarray(np.broadcast_to(bias.ravel(), dims[axis]).reshape(shape) * factor, dtype=dtype)
+        row = np.broadcast_to(bias.ravel(), dims[axis]).reshape(shape)
+        return row.astype(dtype) if factor == 1 else (row.astype(np.float64) * factor).astype(dtype)
 
     def _read_constants(self, node: Node, fixed: list[int]) -> None:
         """Look at a node that reads what is the same for every input."""

@@ -150,7 +150,7 @@ def test_lossless_takes_no_budget(quick: Command, model: Path) -> None:
 
 
 def test_a_branch_may_go_as_a_whole(quick: Command, model: Path) -> None:
-    budget = ("--flops", "0.06", "--round-to", "1", "--json")
+    budget = ("--flops", "0.004", "--round-to", "1", "--json")
     done = quick("solve", model, *budget, "--allow-empty")
     assert done.code == 0, done.err
     report = json.loads(done.out)
