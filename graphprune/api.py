@@ -20,9 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from graphprune.analysis import Analysis
-from graphprune.errors import InternalError, PlanError, VerificationError, quote
+from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, quote
 from graphprune.fidelity.check import check_fidelity
+from graphprune.fidelity.reweighing import check_reweighted
+from graphprune.fidelity.shortening import check_shortened
+from graphprune.inheritance.ground import ground
 from graphprune.labels.resolve import Attention
+from graphprune.lossless import lossless_plan
 from graphprune.model import write
 from graphprune.model.atomic import check_target, output_errors
 from graphprune.model.load import Model, load
@@ -114,7 +118,7 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
 
 
 def solve(
-    model: Model | Analysis, budget: BudgetRequest | Sequence[BudgetRequest], options: SolveOptions | None = None
+    model: Model | Analysis, budget: BudgetRequest | Sequence[BudgetRequest] = (), options: SolveOptions | None = None
 ) -> Plan:
     """Choose which channels to remove, so that the budget holds and nothing more fits into it.
 
@@ -124,7 +128,7 @@ def solve(
         What is to be pruned.
     budget : BudgetRequest or sequence of them
         What is limited, and to which share or amount: ``BudgetRequest("flops", 0.5)``,
-        ``BudgetRequest("size", "5MB")``. Of several all hold.
+        ``BudgetRequest("size", "5MB")``. Of several all hold. None for a lossless plan.
     options : SolveOptions, optional
         Solver, criterion, rounding and seed.
 
@@ -144,6 +148,10 @@ def solve(
     """
     requests = (budget,) if isinstance(budget, BudgetRequest) else tuple(budget)
     analysis, options = _analysis(model), options or SolveOptions()
+    if options.lossless:
+        return lossless_plan(analysis, requests, options)
+    if not requests:
+        raise UsageError("no budget is given", hint="give one, or ask for a lossless plan")
     if any(request.metric == "latency" for request in requests):
         from graphprune.tuning import make_measured_plan  # with onnxruntime, which nothing else here needs
 
@@ -178,7 +186,9 @@ def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> R
     elif replace(plan.model, name=found.name) != found:
         raise PlanError("the plan's facts about its model are not those of the model", hint="edit only `kept`")
     metrics = [budget.metric for budget in plan.budgets]
-    result = _reconcile(plan, analysis.groups, lambda widths: count_costs(analysis, widths, metrics))
+    result = _reconcile(
+        plan, analysis.groups, lambda widths: count_costs(analysis, widths, metrics, ground(analysis, plan).start)
+    )
     return Reconciled(result.plan, notes + result.notes)
 
 
@@ -225,9 +235,12 @@ def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model
     plan = reconcile(analysis, plan, rebind=rebind).plan
     if plan.is_identity:
         return analysis.model
-    proto = prune(analysis, keep_mask(analysis, plan))
+    found = ground(analysis, plan)
+    check_reweighted(analysis, found.reweighted, plan)
+    check_shortened(found, plan)
+    proto = prune(found.start, keep_mask(analysis, plan))
     put_marks(proto, marks(analysis, plan))
-    check_fidelity(analysis, proto, plan)
+    check_fidelity(found.start, proto, plan)
     pruned = analysis.model.replaced(proto)
     _check_size(pruned, plan)
     return pruned
@@ -289,10 +302,13 @@ def verify(
     """
     analysis = _analysis(model, plan, rebind=rebind)
     plan = reconcile(analysis, plan, rebind=rebind).plan
-    found = judged(analysis, pruned, plan, unverified=unverified)
+    made_of = ground(analysis, plan)
+    found = judged(made_of.reweighted, pruned, plan, original=analysis, unverified=unverified)
     if pruned.path is not None:  # what `apply` makes is compared there
         try:
-            check_fidelity(analysis, pruned, plan)
+            check_reweighted(analysis, made_of.reweighted, plan)
+            check_shortened(made_of, plan)
+            check_fidelity(made_of.start, pruned, plan)
         except VerificationError as error:
             raise VerificationError(error.message, hint=_NOT_OF_PLAN) from error
     return found

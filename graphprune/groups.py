@@ -250,9 +250,9 @@ def _members(use: Use, axis: int, labels: Labels, grouping: Grouping) -> Iterabl
 
 def _name(members: list[Member]) -> str:
     makers = [member for member in members if member.role == "out"] or members
-    return makers[0].node
+    return makers[0].node if makers else ""
 
 
 def _channels(members: list[Member], size: int) -> int:
     makers = [member for member in members if member.role == "out"] or members
-    return max(len(member.positions) // size for member in makers)
+    return max((len(member.positions) // size for member in makers), default=1)

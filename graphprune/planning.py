@@ -20,10 +20,12 @@ from graphprune.constraints.bounds import Bounds, WidthRules
 from graphprune.constraints.reach import held_by, unreachable
 from graphprune.constraints.start import kept_by, ranked, solve_from
 from graphprune.costs.metrics import COUNTED, cost_of, growing
+from graphprune.dropping import best_attempt
 from graphprune.errors import InternalError, NothingToPruneError, UsageError, quote
+from graphprune.inheritance.merging import Inherit, inherit
 from graphprune.latency.efficiency import efficiency
 from graphprune.model.finite import check_finite
-from graphprune.plan.check import Costs, group_plan
+from graphprune.plan.check import Costs
 from graphprune.plan.schema import Budget, Certificate, LayerPlan, Plan, PlanModel, SolverRecord
 from graphprune.plan.structure import structure_digest
 from graphprune.solvers import criteria, widths
@@ -46,7 +48,15 @@ if TYPE_CHECKING:
     from graphprune.solvers.problem import Cost, Solution
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["SolveOptions", "count_costs", "describe_model", "make_plan", "make_problem", "score_groups"]
+__all__ = [
+    "SolveOptions",
+    "count_costs",
+    "describe_model",
+    "make_plan",
+    "make_problem",
+    "recorded_choices",
+    "score_groups",
+]
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,14 @@ class SolveOptions:
         With how many threads of onnxruntime a latency is measured.
     certify : bool
         Say how much more saliency any widths within the budgets could keep at most.
+    inherit : {"keep", "merge"}
+        What becomes of the weights that read a removed channel: they go, or are added to those that read the most
+        similar kept channel.
+    lossless : bool
+        Remove only what changes nothing, whatever that saves; there is no budget then.
+    allow_empty : bool
+        Let groups go as a whole, with all layers that depend on them, where a residual branch or an operand of a
+        concatenation can do without.
     """
 
     solver: str = "bisection"
@@ -88,6 +106,9 @@ class SolveOptions:
     constraints: Constraints = field(default_factory=Constraints)
     threads: int = 1
     certify: bool = False
+    inherit: Inherit = "keep"
+    lossless: bool = False
+    allow_empty: bool = False
 
     def __post_init__(self) -> None:
         if self.min_keep < 1:
@@ -99,6 +120,10 @@ class SolveOptions:
         if self.aggregate not in get_args(Aggregate):
             known = ", ".join(name for name in get_args(Aggregate) if name)
             raise UsageError(f"scores of members cannot be aggregated by {quote(self.aggregate)}: there are {known}")
+        if self.allow_empty and (self.min_keep > 1 or self.constraints.max_prune < 1 or self.constraints.start):
+            raise UsageError(
+                "groups cannot go as a whole where a least width, a largest share or a plan to start from is given"
+            )
 
     @property
     def rules(self) -> WidthRules:
@@ -147,13 +172,28 @@ def make_plan(
     if scores is None:
         scores = score_groups(analysis, options)
     problem, relaxed = make_problem(analysis, scores, limits, options)
+    find = partial(_solution, analysis, solve=partial(solve, **for_solver), options=options)
+    start, emptied = analysis, frozenset[int]()
+    if options.allow_empty:
+        if latency is not None:
+            raise UsageError("a latency budget cannot be met with --allow-empty", hint="use --flops, or leave one out")
+        build = partial(_with_empty, analysis, scores, options)
+        found = best_attempt(analysis, problem, build, find)
+        if found is not None:
+            problem, solution, start, emptied = found.problem, found.solution, found.rest, found.emptied
     if not problem.fits(problem.narrowest):
         raise unreachable(analysis, problem, requests, options.rules)
-    solution = _solution(analysis, problem, partial(solve, **for_solver), options)
+    if not options.allow_empty:
+        solution = find(problem)
     ensure_sound(problem, solution, options.solver)
+    groups, inherited = inherit(analysis, _kept(problem, solution), options.inherit)
     budget, *further = (
         Budget(
-            request.metric, request.target, limit.limit, before, _cost(analysis, limit.metric, latency)(solution.widths)
+            request.metric,
+            request.target,
+            limit.limit,
+            before,
+            _spent(analysis, start, limit.metric, latency)(solution.widths),
         )
         for request, (limit, before) in zip(requests, limited, strict=True)
     )
@@ -164,15 +204,14 @@ def make_plan(
             name=options.solver,
             criterion=options.criterion,
             seed=options.seed,
-            options=_record(analysis, options, scores, relaxed=relaxed),
+            options=_record(analysis, options, scores, relaxed=relaxed)
+            | inherited
+            | ({"emptied": [analysis.groups[number].id for number in sorted(emptied)]} if options.allow_empty else {}),
             trace=tuple(solution.trace),
             certificate=_certificate(problem, solution, options, for_solver),
         ),
-        groups=tuple(
-            group_plan(group, atoms.tolist())
-            for group, atoms in zip(analysis.groups, _kept(problem, solution), strict=True)
-        ),
-        layers=_layers(analysis, solution.widths),
+        groups=groups,
+        layers=_layers(analysis, start, solution.widths),
         further=tuple(further),
     )
 
@@ -195,15 +234,34 @@ def score_groups(analysis: Analysis, options: SolveOptions) -> Scores:
 
 
 def count_costs(
-    analysis: Analysis, atoms: Sequence[int] | npt.NDArray[np.int64], metrics: Iterable[str] = ("flops", "params")
+    analysis: Analysis,
+    atoms: Sequence[int] | npt.NDArray[np.int64],
+    metrics: Iterable[str] = ("flops", "params"),
+    start: Analysis | None = None,
 ) -> Costs:
     """Return what the model costs before and after, in all and by layer, with so many atoms kept per group.
 
     Metrics that cannot be counted are left out.
+
+    Parameters
+    ----------
+    start : Analysis, optional
+        Of the reweighted original that the surgery starts from, where that is another model.
     """
+    start = start or analysis
     sizes, after = analysis.cost.sizes, np.asarray(atoms, dtype=np.int64)
-    costs = {metric: cost_of(analysis, metric) for metric in metrics if metric in COUNTED}
-    return Costs({name: (cost(sizes), cost(after)) for name, cost in costs.items()}, _layers(analysis, after))
+    totals = {
+        metric: (cost_of(analysis, metric)(sizes), _after(analysis, start, metric)(after))
+        for metric in metrics
+        if metric in COUNTED
+    }
+    return Costs(totals, _layers(analysis, start, after))
+
+
+def _after(analysis: Analysis, start: Analysis, metric: str) -> Cost:
+    """Return the cost of what the surgery makes; what it starts from is written anew if it is not the original."""
+    cost = cost_of(start, metric)
+    return cost if start is analysis else growing(cost)
 
 
 def _limits(
@@ -227,6 +285,10 @@ def _limits(
     return tuple(limits)
 
 
+def _spent(analysis: Analysis, start: Analysis, metric: str, latency: LatencyCost | None) -> Cost:
+    return _cost(analysis, metric, latency) if metric == "latency" else _after(analysis, start, metric)
+
+
 def _cost(analysis: Analysis, metric: str, latency: LatencyCost | None) -> Cost:
     if metric != "latency":
         return cost_of(analysis, metric)
@@ -236,9 +298,20 @@ def _cost(analysis: Analysis, metric: str, latency: LatencyCost | None) -> Cost:
 
 
 def make_problem(
-    analysis: Analysis, scores: Scores, limits: tuple[Limit, ...], options: SolveOptions
+    analysis: Analysis,
+    scores: Scores,
+    limits: tuple[Limit, ...],
+    options: SolveOptions,
+    emptied: frozenset[int] = frozenset(),
 ) -> tuple[Problem, bool]:
-    """Return the problem to solve, and whether its levels were relaxed to reach the budgets."""
+    """Return the problem to solve, and whether its levels were relaxed to reach the budgets.
+
+    Parameters
+    ----------
+    emptied : frozenset of int
+        Groups whose width is given: nothing.
+    """
+    nothing = np.zeros(1, dtype=np.int64)
     bounds, start = Bounds(analysis, options.rules), options.constraints.start
     limits = _exact_at_full_width(limits, analysis, bounds.levels())
     for relaxed in (False, True):
@@ -248,7 +321,9 @@ def make_problem(
             scores=scores.per_group if start is None else ranked(scores.per_group, kept_by(analysis, start)),
             importance=importance(scores),
             limits=limits,
-            levels=bounds.levels(relaxed=relaxed),
+            levels=tuple(
+                nothing if number in emptied else levels for number, levels in enumerate(bounds.levels(relaxed=relaxed))
+            ),
             seed=options.seed,
             filters=lambda index: coupled_filters(analysis.groups[index], analysis.read),
             comparable=scores.comparable,
@@ -270,6 +345,14 @@ def _exact_at_full_width(
     allowed = all(own[-1] == size for own, size in zip(levels, sizes, strict=True))
     exact = [replace(limit, cost=growing(limit.cost, whole=True)) for limit in limits]
     return tuple(exact) if allowed and all(limit.cost(sizes) <= limit.limit for limit in exact) else limits
+
+
+def _with_empty(
+    analysis: Analysis, scores: Scores, options: SolveOptions, limits: tuple[Limit, ...], emptied: frozenset[int]
+) -> Problem:
+    """Return the problem in which some groups are empty."""
+    problem, _ = make_problem(analysis, scores, limits, options, emptied)
+    return problem
 
 
 def _solution(
@@ -297,7 +380,7 @@ def _kept(problem: Problem, solution: Solution) -> tuple[npt.NDArray[np.int64], 
     return tuple(select(values, int(width)) for values, width in zip(problem.scores, solution.widths, strict=True))
 
 
-def _choices(analysis: Analysis) -> list[dict[str, str | None]]:
+def recorded_choices(analysis: Analysis) -> list[dict[str, str | None]]:
     """Say which axes carry the channels wherever there was a choice."""
     return [
         {"node": choice.node.label, "carried": None if taken is None else taken.name}
@@ -306,21 +389,25 @@ def _choices(analysis: Analysis) -> list[dict[str, str | None]]:
     ]
 
 
-def _layers(analysis: Analysis, chosen: npt.NDArray[np.int64]) -> tuple[LayerPlan, ...]:
+def _layers(analysis: Analysis, start: Analysis, chosen: npt.NDArray[np.int64]) -> tuple[LayerPlan, ...]:
     sizes = analysis.cost.sizes
-    return tuple(
-        LayerPlan(
-            node=layer.node,
-            op=layer.op,
-            width=layer.width.full,
-            pruned_width=layer.width.at(chosen),
-            flops_before=layer.flops(sizes),
-            flops_after=layer.flops(chosen),
-            params_before=layer.params(sizes),
-            params_after=layer.params(chosen),
+    left = {(layer.node, layer.op): layer for layer in start.layers}
+    plans = []
+    for layer in analysis.layers:
+        after = left.get((layer.node, layer.op))
+        plans.append(
+            LayerPlan(
+                node=layer.node,
+                op=layer.op,
+                width=layer.width.full,
+                pruned_width=after.width.at(chosen) if after else 0,
+                flops_before=layer.flops(sizes),
+                flops_after=after.flops(chosen) if after else 0,
+                params_before=layer.params(sizes),
+                params_after=after.params(chosen) if after else 0,
+            )
         )
-        for layer in analysis.layers
-    )
+    return tuple(plans)
 
 
 def describe_model(analysis: Analysis) -> PlanModel:
@@ -343,6 +430,6 @@ def _record(analysis: Analysis, options: SolveOptions, scores: Scores, *, relaxe
         "attention": analysis.attention,
         "approximate": analysis.approximate,
         "scores_from": dict(sorted(Counter(scores.source).items())),
-        "choices": _choices(analysis),
+        "choices": recorded_choices(analysis),
         "structure": structure_digest(analysis.model.proto),
     }

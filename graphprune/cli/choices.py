@@ -21,7 +21,24 @@ if TYPE_CHECKING:
     from graphprune.plan.schema import Metric
     from graphprune.trials.meter import Measures
 
-__all__ = ["Aggregation", "Budgets", "Choosing", "Comparing", "Constraining", "Measuring", "Reading", "parse_settings"]
+__all__ = [
+    "Aggregation",
+    "Budgets",
+    "Choosing",
+    "Comparing",
+    "Constraining",
+    "Inheritance",
+    "Measuring",
+    "Reading",
+    "parse_settings",
+]
+
+
+class Inheritance(StrEnum):
+    """What becomes of the weights that read a removed channel."""
+
+    keep = "keep"
+    merge = "merge"
 
 
 class Aggregation(StrEnum):
@@ -68,10 +85,12 @@ class Budgets:
         ),
     ] = None
 
-    def requests(self) -> tuple[BudgetRequest, ...]:
-        """Return the budgets that are given; the first one leads."""
+    def requests(self, *, needed: bool = True) -> tuple[BudgetRequest, ...]:
+        """Return the budgets that are given; the first one leads. One is `needed`, unless the plan is lossless."""
         from graphprune.plan.budget import requests
 
+        if not needed and all(value is None for value in vars(self).values()):
+            return ()
         return requests(
             {
                 "flops": self.flops,
@@ -138,6 +157,17 @@ class Choosing:
     certify: Annotated[
         bool, typer.Option("--certify", help="Say how much more saliency any other widths could keep at most.")
     ] = False
+    inherit: Annotated[
+        Inheritance,
+        typer.Option(help="merge: who read a removed channel reads a multiple of its most similar kept one instead."),
+    ] = Inheritance.keep
+
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Let residual branches go as a whole, with all their layers.")
+    ] = False
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Remove only what changes nothing, without a budget.")
+    ] = False
 
     def options(self) -> SolveOptions:
         """Return the same for the Python API."""
@@ -153,6 +183,9 @@ class Choosing:
             aggregate=self.aggregate.value,
             settings=parse_settings(self.settings),
             certify=self.certify,
+            inherit=self.inherit.value,
+            lossless=self.lossless,
+            allow_empty=self.allow_empty,
         )
 
 

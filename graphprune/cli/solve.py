@@ -44,7 +44,7 @@ def solve(
     which to remove so that the cost stays within the budget, removes them, and proves in
     onnxruntime that the result equals the original with the removed channels masked out.
     """
-    requests = budgets.requests()
+    requests = budgets.requests(needed=not choosing.lossless)
     options, analysed = replace(choosing.options(), constraints=constraining.constraints()), reading.options()
     targets = Targets(output or beside(model, ".pruned.onnx"), plan or beside(model, ".plan.json"), force, dry_run)
     targets.check([path for path in (model, constraining.widths, constraining.start) if path is not None])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from onnx import (
@@ -33,6 +34,7 @@ from graphprune.model.graph import Graph, Node
 from graphprune.model.inline_tensors import FREE_INITIALIZERS, from_nodes
 from graphprune.model.load import Model
 from graphprune.model.messages import differing
+from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Plan, digest
 from graphprune.surgery.marks import KEPT, PLAN, VERIFIED
 
@@ -66,12 +68,21 @@ def check_fidelity(analysis: Analysis, pruned: Model | ModelProto, plan: Plan) -
         # Both are compared with their branches laid out, so that one comparison serves all of the graph.
         model = model.replaced(flatten(model.proto, like=analysis.flat).proto)
     _check_model(analysis.graph.proto, model.proto, digest(plan))
-    expectation = Expectation(analysis, plan)
+    expectation = Expectation(analysis, _listed(analysis, plan))
     nodes = _Nodes(expectation, model.proto)
     nodes.match()
     demands = find_demands(expectation, {node.index: nodes.inputs(proto) for node, proto in nodes.pairs})
     TensorCheck(expectation, model.tensors, demands).run(nodes.stored, nodes.added, nodes.shares)
     _check_values(analysis.graph.proto.graph, model.proto.graph, expectation, demands)
+
+
+def _listed(analysis: Analysis, plan: Plan) -> Plan:
+    """Return the plan with what it lists for the members of this model: a reweighted original has other biases."""
+    listed = [[(member.initializer, member.axis) for member in group.members] for group in plan.groups]
+    if listed == [[(member.initializer, member.axis) for member in group.members] for group in analysis.groups]:
+        return plan
+    groups = (group_plan(group, stored.kept) for stored, group in zip(plan.groups, analysis.groups, strict=True))
+    return replace(plan, groups=tuple(groups))
 
 
 def _fail(text: str) -> NoReturn:

@@ -15,6 +15,7 @@ import numpy as np
 
 from graphprune.errors import PlanError, quote
 from graphprune.plan.budget import BudgetRequest
+from graphprune.plan.inherited import check_inherited
 from graphprune.plan.schema import GroupPlan, MemberPlan
 
 if TYPE_CHECKING:
@@ -91,7 +92,11 @@ def reconcile(plan: Plan, groups: Sequence[Group], count: Callable[[tuple[int, .
         each other, or nothing was edited and yet the claimed costs are wrong.
     """
     _same_groups(plan, groups)
-    derived = tuple(group_plan(group, stored.kept) for stored, group in zip(plan.groups, groups, strict=True))
+    check_inherited(plan)
+    derived = tuple(
+        replace(group_plan(group, stored.kept), merged=stored.merged, folded=stored.folded)
+        for stored, group in zip(plan.groups, groups, strict=True)
+    )
     edited = [
         _is_edited(stored, right, group) for stored, right, group in zip(plan.groups, derived, groups, strict=True)
     ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from graphprune.plan.schema import (
     GroupPlan,
     LayerPlan,
     MemberPlan,
+    Merge,
     Plan,
     PlanModel,
     SolverRecord,
@@ -54,7 +56,7 @@ def loads(text: str, source: str = "plan") -> Plan:
     ------
     PlanError
         If the text is not strict JSON, has another schema, unknown or missing keys, a value of the
-        wrong type, an index that is out of range, unsorted or repeated, or a group that keeps nothing.
+        wrong type, an index that is out of range, unsorted or repeated.
     """
     root = strict_json.loads(text, source)
     if isinstance(root.data, dict) and root.data.get("schema") != SCHEMA:
@@ -63,7 +65,7 @@ def loads(text: str, source: str = "plan") -> Plan:
         if not isinstance(found, str):
             root.fail("no schema is named, so this is not a plan", hint=known)
         root.fail(f"the schema {quote(found)} is unknown", hint=known)
-    top = root.fields(["schema", "model", "budget", "solver", "groups", "layers"], ["further_budgets"])
+    top = root.fields(["schema", "model", "budget", "solver", "groups", "layers"], ["further_budgets", "lossless"])
     return Plan(
         model=_model(top["model"]),
         budget=_budget(top["budget"]),
@@ -71,6 +73,7 @@ def loads(text: str, source: str = "plan") -> Plan:
         groups=_groups(top["groups"]),
         layers=tuple(_layer(value) for value in top["layers"].items()),
         further=tuple(_budget(value) for value in top["further_budgets"].items()) if "further_budgets" in top else (),
+        lossless="lossless" in top and top["lossless"].boolean(),
     )
 
 
@@ -183,14 +186,21 @@ def _groups(value: Value) -> tuple[GroupPlan, ...]:
 
 
 def _group(value: Value) -> GroupPlan:
-    keys = value.fields(["id", "name", "size", "kept", "exact", "members"])
+    keys = value.fields(["id", "name", "size", "kept", "exact", "members"], ["merged", "folded"])
     label = f"group {quote(keys['id'].text())}"
     size = keys["size"].integer(1, _LONGEST_AXIS)
     kept = keys["kept"].at(f"{label}, kept").ascending(size)
-    if not kept:
-        keys["kept"].at(f"{label}, kept").fail("the group keeps nothing", hint="at least one atom of a group stays")
     members = tuple(_member(member, label) for member in keys["members"].items())
-    return GroupPlan(keys["id"].text(), keys["name"].text(), size, kept, keys["exact"].boolean(), members)
+    merged = tuple(_merge(merge, label, size) for merge in keys["merged"].items()) if "merged" in keys else ()
+    folded = keys["folded"].at(f"{label}, folded").ascending(size) if "folded" in keys else ()
+    group = GroupPlan(keys["id"].text(), keys["name"].text(), size, kept, keys["exact"].boolean(), members)
+    return replace(group, merged=merged, folded=folded)
+
+
+def _merge(value: Value, group: str, size: int) -> Merge:
+    keys = value.at(f"{group}, merged").fields(["removed", "exemplar", "scale"])
+    scale = float(keys["scale"].number())
+    return Merge(keys["removed"].integer(0, size - 1), keys["exemplar"].integer(0, size - 1), scale)
 
 
 def _member(value: Value, group: str) -> MemberPlan:

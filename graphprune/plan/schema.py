@@ -26,6 +26,7 @@ __all__ = [
     "GroupPlan",
     "LayerPlan",
     "MemberPlan",
+    "Merge",
     "Metric",
     "Plan",
     "PlanModel",
@@ -128,8 +129,21 @@ class MemberPlan:
 
 
 @dataclass(frozen=True)
+class Merge:
+    """A removed atom whose weights are inherited: whoever read it reads ``scale`` times the exemplar instead."""
+
+    removed: int
+    exemplar: int
+    scale: float
+
+
+@dataclass(frozen=True)
 class GroupPlan:
-    """A coupled channel group: ``kept`` are the atoms, out of ``size``, that stay."""
+    """A coupled channel group: ``kept`` are the atoms, out of ``size``, that stay.
+
+    Of the removed atoms, those in ``merged`` live on in an exemplar, and those in ``folded`` are constant and live on
+    in the biases of their readers.
+    """
 
     id: str
     name: str
@@ -137,6 +151,8 @@ class GroupPlan:
     kept: tuple[int, ...]
     exact: bool
     members: tuple[MemberPlan, ...]
+    merged: tuple[Merge, ...] = ()
+    folded: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,7 +171,10 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A complete plan; `budget` is the leading one of its budgets, `further` are the others."""
+    """A complete plan; `budget` is the leading one of its budgets, `further` are the others.
+
+    `lossless` claims that the pruned model computes what the original computes.
+    """
 
     model: PlanModel
     budget: Budget
@@ -163,6 +182,7 @@ class Plan:
     groups: tuple[GroupPlan, ...]
     layers: tuple[LayerPlan, ...]
     further: tuple[Budget, ...] = ()
+    lossless: bool = False
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -200,8 +220,19 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "budget": _without_none(plan.budget),
         **further,
         "solver": solver,
-        "groups": [{**vars(group), "members": [vars(member) for member in group.members]} for group in plan.groups],
+        "groups": [_group(group) for group in plan.groups],
         "layers": [vars(layer) for layer in plan.layers],
+        **({"lossless": True} if plan.lossless else {}),
+    }
+
+
+def _group(group: GroupPlan) -> dict[str, Any]:
+    data = {**vars(group), "members": [vars(member) for member in group.members]}
+    merged, folded = data.pop("merged"), data.pop("folded")
+    return {
+        **data,
+        **({"merged": [vars(merge) for merge in merged]} if merged else {}),
+        **({"folded": folded} if folded else {}),
     }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.analysis import Analysis
+from graphprune.costs.metrics import cost_of, growing
 from graphprune.errors import BudgetUnreachableError, InternalError
 from graphprune.fidelity.check import check_fidelity
 from graphprune.plan.check import group_plan
@@ -115,7 +116,7 @@ def search(
         If groups whose sensitivity can be measured cannot meet the budget alone.
     """
     options = options or SearchOptions()
-    cost = analysis.cost.metric(plan.budget.metric)
+    cost = growing(cost_of(analysis, plan.budget.metric))
     full = cost(analysis.cost.sizes)
     shares = np.geomspace(1.0, plan.budget.limit / full, options.stages + 1)[1:]
     state = _State(tuple(np.arange(group.size) for group in analysis.groups), analysis.model, plan)
@@ -214,7 +215,7 @@ def _choose(
             own = own[-1:]
         levels.append(own)
         errors.append(np.array([0.0 if entry is None else entry[0].error(int(width)) for width in own]))
-    chosen = allocate(errors, levels, analysis.cost.metric(plan.budget.metric), limit)
+    chosen = allocate(errors, levels, growing(cost_of(analysis, plan.budget.metric)), limit)
     if chosen is None:
         return None
     return tuple(
@@ -235,7 +236,8 @@ def _realise(analysis: Analysis, plan: Plan, kept: tuple[Ints, ...], source: Sou
 
 def with_kept(analysis: Analysis, plan: Plan, kept: Sequence[Ints]) -> Plan:
     """Return a plan that keeps these atoms, with the costs that follow."""
-    counted = count_costs(analysis, [len(atoms) for atoms in kept])
+    metrics = [budget.metric for budget in plan.budgets]
+    counted = count_costs(analysis, [len(atoms) for atoms in kept], metrics)
     budget, *further = (counted.on(budget) for budget in plan.budgets)
     groups = tuple(group_plan(group, atoms.tolist()) for group, atoms in zip(analysis.groups, kept, strict=True))
     return replace(plan, budget=budget, further=tuple(further), groups=groups, layers=counted.layers)

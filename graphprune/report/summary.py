@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from graphprune.inheritance.ground import ground
 from graphprune.model.write import file_bytes
 from graphprune.plan.schema import digest
+from graphprune.planning import count_costs
 from graphprune.report import text
 
 if TYPE_CHECKING:
@@ -88,13 +88,11 @@ def count_totals(analysis: Analysis, plan: Plan, pruned: Model) -> dict[str, Tot
     pruned : Model
         The result, in memory or as loaded from its file.
     """
-    cost, sizes = analysis.cost, analysis.cost.sizes
-    kept = np.array([len(group.kept) for group in plan.groups], dtype=np.int64)
-    memory = [Total(budget.before, budget.after) for budget in plan.budgets if budget.metric == "memory"]
+    metrics = ("flops", "params", *(budget.metric for budget in plan.budgets if budget.metric == "memory"))
+    atoms = [len(group.kept) for group in plan.groups]
+    costs = count_costs(analysis, atoms, metrics, ground(analysis, plan).start)
     return {
-        "flops": Total(cost.flops(sizes), cost.flops(kept)),
-        "params": Total(cost.params(sizes), cost.params(kept)),
-        **({"memory": memory[0]} if memory else {}),
+        **{metric: Total(*costs.totals[metric]) for metric in metrics},
         "file size": Total(file_bytes(analysis.model), file_bytes(pruned)),
     }
 
@@ -124,6 +122,7 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
     if len(sources) > 1 or (plan.solver.criterion == _BN_SCALE and sources.keys() != {_SCALES}):
         shown = ", ".join(f"{source} ({groups} groups)" for source, groups in sources.items())
         notes.append(f"{plan.solver.criterion} reads {shown}")
+    notes += _merge_notes(plan) + _lossless_notes(plan) + _empty_notes(plan)
     notes += [_missed(plan, budget) for budget in plan.budgets if _is_missed(budget)]
     return tuple(notes)
 
@@ -140,6 +139,45 @@ def _missed(plan: Plan, budget: Budget) -> str:
         f"the latency budget of {limit} is not met: the pruned model takes {measured} here, and of {rounds} plans none "
         "came nearer; the tables of single layers do not tell what this network takes as a whole, so ask for less"
     )
+
+
+def _merge_notes(plan: Plan) -> list[str]:
+    """Say how many removed channels were merged, and why the others were not."""
+    if plan.solver.options.get("inherit") != "merge":
+        return []
+    removed = sum(group.size - len(group.kept) for group in plan.groups)
+    merged = sum(len(group.merged) for group in plan.groups)
+    reasons = dict(plan.solver.options.get("not_merged", {}))
+    shown = "; ".join(f"{count} not, as {text.name(str(why), 80)}" for why, count in reasons.items())
+    return [f"{merged} of {removed} removed channels are merged into kept ones{'; ' if shown else ''}{shown}"]
+
+
+def _empty_notes(plan: Plan) -> list[str]:
+    """Say which groups are gone as a whole."""
+    empty = [text.name(group.name, 40) for group in plan.groups if not group.kept]
+    layers = sum(1 for layer in plan.layers if layer.flops_before and not layer.flops_after)
+    shown = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
+    return [f"{len(empty)} groups and {layers} layers go as a whole: {shown}"] if empty else []
+
+
+def _lossless_notes(plan: Plan) -> list[str]:
+    """Say what a lossless plan removes."""
+    if not plan.lossless:
+        return []
+    removed = sum(group.size - len(group.kept) for group in plan.groups)
+    if not removed:
+        return ["no channel can go without changing what the model computes; the result is the original"]
+    merged = sum(len(group.merged) for group in plan.groups)
+    folded = sum(len(group.folded) for group in plan.groups)
+    parts = (
+        f"{removed - merged - folded} are zero or never read",
+        f"{folded} constant (now in biases)",
+        f"{merged} equal to another one",
+    )
+    notes = [f"{removed} channels change nothing: {', '.join(parts)}"]
+    if any(layer.pruned_width % 4 for layer in plan.layers if layer.pruned_width != layer.width):
+        notes.append("some widths are no multiple of 4 now, which runtimes may execute more slowly (try --bench)")
+    return notes
 
 
 def uncounted_notes(analysis: Analysis) -> tuple[str, ...]:

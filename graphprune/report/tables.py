@@ -86,6 +86,9 @@ def check_line(found: Verification) -> str:
         return "nothing is removed, the result is the original"
     if found.status == "unverified":
         return "NO: onnxruntime does not know operators of this model, so nothing was compared"
+    if found.lossless:
+        equal = f"{found.compared} comparisons of outputs: equal to the original's to {found.error:.1e}"
+        return "; ".join(part for part in (f"{equal} ({found.tolerance:.1e} allowed)", found.note) if part)
     effect = f"masking moves the outputs by {100 * found.effect:.3g} %"
     if found.status == "vacuous":
         effect += ", so little that this proves nothing"

@@ -10,6 +10,7 @@ by field, unknown fields included.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,9 +24,9 @@ from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
 from graphprune.model.inline_tensors import FREE_INITIALIZERS, as_nodes
 from graphprune.model.messages import copy_but
+from graphprune.model.unread import remove_unread
 from graphprune.surgery.placement import Placement
 from graphprune.surgery.resizing import PrunedNode, Resizing
-from graphprune.surgery.unread import remove_unread
 
 __all__ = ["prune"]
 
@@ -48,6 +49,7 @@ class Kept:
     """Which slices stay, by label vector."""
 
     def __init__(self, analysis: Analysis, keep: Mask) -> None:
+        self.analysis = analysis
         self._grouping = analysis.grouping
         self._keep = keep
         self.all = bool(keep.all())
@@ -65,7 +67,7 @@ class Kept:
         return tuple(self.mask(labels) for labels in axes)
 
 
-def prune(analysis: Analysis, keep: Mask) -> ModelProto:
+def prune(analysis: Analysis, keep: Mask, without: Collection[int] = ()) -> ModelProto:
     """Remove atoms from a model.
 
     Parameters
@@ -73,6 +75,8 @@ def prune(analysis: Analysis, keep: Mask) -> ModelProto:
     analysis : Analysis
     keep : ndarray of bool, shape (atoms,)
         Which atoms stay, in the order of `analysis.grouping`.
+    without : collection of int
+        Nodes that will be removed anyhow, and need not follow.
 
     Returns
     -------
@@ -91,12 +95,16 @@ def prune(analysis: Analysis, keep: Mask) -> ModelProto:
     resizing = Resizing(analysis, kept.masks, placement)
     changes = _Changes()
     for node in analysis.graph.nodes:
+        if node.index in without:
+            continue
         is_constant = all(name in analysis.shapes.constant for name in node.outputs if name)
         if not is_constant or any(name in placement.settled for name in node.outputs):
             _adapt(node, resizing, changes)
         if not is_constant:
             _hold(node, analysis, placement, resizing, changes)
     _scale_means(analysis, kept, changes)
+    for index in without:
+        changes.scaled.pop(index, None)
     changes.inputs.update(placement.rewired)
     return analysis.flat.restore(_Writer(analysis, placement, resizing, changes).write())
 

@@ -18,12 +18,11 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from graphprune.model.sandbox import RESULT, limit_memory
+from graphprune.verification.limits import RELATIVE
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
 
-RELATIVE = 1e-4
-"""Deviations up to here are rounding, whatever the noise floor."""
 FLOOR_FACTOR = 10.0
 WIDEST = 1e-3
 """No measured floor may excuse more than this (in the precision of float32)."""
@@ -79,7 +78,8 @@ class Comparison:
         types = {item.name: item.type for item in self.masked.get_inputs()}
         self.masks = {name: value.astype(_numpy(types[name])) for name, value in np.load(place / "masks.npz").items()}
         self.tensors = list(enumerate(spec["tensors"]))
-        self.worst: dict[str, Any] = {"error": 0.0, "tolerance": RELATIVE, "tensor": "", "failed": False}
+        self.relative: float = spec.get("relative", RELATIVE)
+        self.worst: dict[str, Any] = {"error": 0.0, "tolerance": self.relative, "tensor": "", "failed": False}
         self.compared = 0
         self.switches: Feeds = {}
         self.cuts: dict[str, Feeds] = {}
@@ -147,7 +147,7 @@ class Comparison:
                 continue
             # Behind a rounding operator both go on from the same values, and only the last stretch rounds.
             noise = 0.0 if tensor.get("behind") else deviation(wanted, self._cut(number, moved[at]))
-            allowed = tolerance(wanted.dtype, noise, tensor.get("grain", 0.0))
+            allowed = tolerance(wanted.dtype, noise, tensor.get("grain", 0.0), self.relative)
             # A tensor that rounding alone moves beyond the widest tolerance (the mean of what was just centred)
             # is nothing but rounding; on extreme inputs less is enough to judge nothing.
             widest = tolerance(wanted.dtype, float("inf"), tensor.get("grain", 0.0))
@@ -237,17 +237,19 @@ def few(expected: Array) -> float:
     return min(max(FEW, _NEAR_A_TIE * steps), 1.0)
 
 
-def tolerance(dtype: np.dtype[Any], noise: float, grain: float = 0.0) -> float:
+def tolerance(dtype: np.dtype[Any], noise: float, grain: float = 0.0, relative: float = RELATIVE) -> float:
     """Return what rounding may explain for a tensor whose noise floor was measured.
 
     Parameters
     ----------
     grain : float
         Relative precision of the coarsest float type on the way to the tensor.
+    relative : float
+        What counts as rounding in float32, whatever the noise.
     """
     eps = max(float(np.finfo(dtype).eps), grain) if dtype.kind == "f" else grain
     unit = math.sqrt(max(eps / float(np.finfo(np.float32).eps), 1.0))
-    return min(max(RELATIVE * unit, FLOOR_FACTOR * noise), WIDEST * unit)
+    return min(max(relative * unit, FLOOR_FACTOR * noise), WIDEST * unit)
 
 
 def _numpy(kind: str) -> type:

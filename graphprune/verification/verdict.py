@@ -11,7 +11,7 @@ from graphprune.errors import VerificationError, quote
 from graphprune.model.bodies import DOMAIN
 from graphprune.plan.schema import digest
 from graphprune.surgery.marks import PLAN
-from graphprune.verification.verify import Verification, verify_pruned
+from graphprune.verification.verify import Verification, verify_equal, verify_pruned
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -26,17 +26,23 @@ _KNOWN_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.m
 _BEYOND = 1e299  # stands for infinity in a verification
 
 
-def judged(analysis: Analysis, pruned: Model, plan: Plan, *, unverified: bool = False) -> Verification:
+def judged(
+    analysis: Analysis, pruned: Model, plan: Plan, *, original: Analysis | None = None, unverified: bool = False
+) -> Verification:
     """Compare a pruned model with the masked original, and refuse it if they differ.
+
+    What a plan calls lossless is then compared with the original itself.
 
     Parameters
     ----------
     analysis : Analysis
-        Of the original.
+        Of the original, reweighted as the plan says.
     pruned : Model
         The result.
     plan : Plan
         What was removed; every figure in it is right.
+    original : Analysis, optional
+        Of the original itself, where that is another model.
     unverified : bool
         Let a model pass that cannot be run because of operators that onnxruntime does not know.
 
@@ -48,7 +54,10 @@ def judged(analysis: Analysis, pruned: Model, plan: Plan, *, unverified: bool = 
     if plan.is_identity and pruned is analysis.model:
         return Verification("identity", error=0.0, tolerance=0.0, tensor="", effect=0.0, compared=0)
     try:
-        found = verify_pruned(analysis, pruned, keep_mask(analysis, plan))
+        keep = keep_mask(analysis, plan)
+        found = verify_pruned(analysis, pruned, keep)
+        if plan.lossless and found.ok:
+            found = verify_equal(original or analysis, pruned, keep)
     except VerificationError as error:
         strange = _strange_domains(analysis)
         if not strange:
@@ -82,9 +91,8 @@ def _difference(found: Verification, pruned: Model, plan: Plan) -> VerificationE
         hint = f"the file was made from another plan, with the digest {quote(marked)}"
     else:
         hint = "if graphprune made this file from this plan, please report it; nothing was written"
-    return VerificationError(
-        f"the pruned model differs from the masked original {much} at {quote(found.tensor)}", hint=hint
-    )
+    other = "original" if found.lossless else "masked original"
+    return VerificationError(f"the pruned model differs from the {other} {much} at {quote(found.tensor)}", hint=hint)
 
 
 def _strange_domains(analysis: Analysis) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from graphprune.model.survey import survey
 from graphprune.model.widening import NARROW, widened
 from graphprune.model.write import save
 from graphprune.surgery.prune import Kept
+from graphprune.verification.limits import RELATIVE
 from graphprune.verification.oracle import (
     Oracle,
     build_oracle,
@@ -38,7 +39,7 @@ from graphprune.verification.oracle import (
 )
 from graphprune.verification.rounding import OWN, behind, cut_kind, cut_roundings, roundings
 
-__all__ = ["Verification", "verify_pruned"]
+__all__ = ["Verification", "verify_equal", "verify_pruned"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -46,6 +47,8 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorPro
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _WIDENED = "compared as float32 copies of both models: onnxruntime cannot run all operators in their own type here"
 _MOVES_NOTHING = 1e-3
+_LOSSLESS = 1e-5
+"""What is allowed between outputs that should be the same."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class Verification:
         Number of tensors compared.
     note : str
         What else there is to know: whether copies in another type were compared.
+    lossless : bool
+        Whether it is the original itself, without masks, whose outputs the pruned model's equal.
     """
 
     status: str
@@ -78,6 +83,7 @@ class Verification:
     effect: float
     compared: int
     note: str = ""
+    lossless: bool = False
 
     @property
     def ok(self) -> bool:
@@ -104,15 +110,34 @@ def verify_pruned(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: flo
         If one of the models does not run, or not in time.
     """
     kept = Kept(analysis, keep)
+    return _in_a_type(analysis, kept, pruned, (build_oracle(analysis, kept.mask), False), timeout)
+
+
+def verify_equal(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: float = 900.0) -> Verification:
+    """Compare the outputs of a pruned model with those of the original itself, to 1e-5 of their largest value.
+
+    Parameters and errors are those of :func:`verify_pruned`. What enters a discrete operator stands for what leaves it.
+    """
+    model = ModelProto()
+    model.CopyFrom(analysis.graph.proto)
+    oracle = Oracle(analysis.flat.restore(model))
+    found = _in_a_type(analysis, Kept(analysis, keep), pruned, (oracle, True), timeout)
+    return replace(found, status="verified" if found.status == "vacuous" and found.compared else found.status)
+
+
+def _in_a_type(
+    analysis: Analysis, kept: Kept, pruned: Model, question: tuple[Oracle, bool], timeout: float
+) -> Verification:
+    """Compare in the model's own type if onnxruntime has kernels for it, else in float32."""
     narrow = {held.tensor.data_type for held in survey(analysis.model.proto).tensors} & NARROW
     try:
         if TensorProto.BFLOAT16 not in narrow:
-            return _compare(analysis, kept, pruned, timeout, wide=False)
+            return _compare(analysis, kept, pruned, question, timeout, wide=False)
     except ChildError as error:
         if not narrow or not _no_kernel(error):
             raise _unverified(error) from error
     try:
-        return _compare(analysis, kept, pruned, timeout, wide=True)
+        return _compare(analysis, kept, pruned, question, timeout, wide=True)
     except ChildError as error:
         raise _unverified(error) from error
 
@@ -129,14 +154,17 @@ def _unverified(error: ChildError) -> VerificationError:
     )
 
 
-def _compare(analysis: Analysis, kept: Kept, pruned: Model, timeout: float, *, wide: bool) -> Verification:
+def _compare(
+    analysis: Analysis, kept: Kept, pruned: Model, question: tuple[Oracle, bool], timeout: float, *, wide: bool
+) -> Verification:
     """Let a child process compare both models, or copies of both in float32 if `wide`."""
-    oracle = build_oracle(analysis, kept.mask)
+    oracle, lossless = question
     with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
         place = Path(folder)
-        _prepare(place, analysis, kept, (oracle, pruned), wide=wide)
+        _prepare(place, analysis, kept, (oracle, pruned), wide=wide, lossless=lossless)
         result = run_child("graphprune.verification.comparison", place, timeout)
-    return _judge(result, removed=not kept.all, note=_WIDENED if wide else "")
+    found = _judge(result, removed=not kept.all, note=_WIDENED if wide else "")
+    return replace(found, lossless=lossless)
 
 
 def _judge(result: dict[str, object], *, removed: bool, note: str) -> Verification:
@@ -154,12 +182,17 @@ def _judge(result: dict[str, object], *, removed: bool, note: str) -> Verificati
     )
 
 
-def _prepare(place: Path, analysis: Analysis, kept: Kept, models: tuple[Oracle, Model], *, wide: bool) -> None:
+def _prepare(
+    place: Path, analysis: Analysis, kept: Kept, models: tuple[Oracle, Model], *, wide: bool, lossless: bool
+) -> None:
     """Write both models, the masks and what is to be compared into the child's folder."""
     oracle, pruned = models
     shared = {name for node in pruned.proto.graph.node for name in node.output if name}
     cuts = roundings(analysis, shared)
     names = list(dict.fromkeys((*_comparable(analysis, shared), *cuts)))
+    if lossless:
+        ends = _ends(analysis, discrete_names(analysis))
+        names = [name for name in names if name in ends or name in cuts]
     branches = pruned_branches(analysis, kept.mask)
     grains = _Grains(analysis, wide=wide)
     spec = {
@@ -168,6 +201,7 @@ def _prepare(place: Path, analysis: Analysis, kept: Kept, models: tuple[Oracle, 
             for name, shape in analysis.input_shapes.items()
         },
         "grain": grains.coarsest,
+        "relative": _LOSSLESS if lossless else RELATIVE,
         "branches": [_switches(path, branches) for path in branches],
         "tensors": _tensors(analysis, names, cuts, grains),
     }

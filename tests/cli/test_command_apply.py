@@ -86,7 +86,7 @@ def test_an_edit_over_the_budget_is_followed(quick: Command, model: Path, plan: 
         (lambda content: content["groups"][0]["members"].pop(), "group 'g000'"),
         (lambda content: content["groups"][0]["members"][0].update(removed=[0]), "contradict"),
         (lambda content: content["groups"][0]["members"][0].update(initializer="offset"), "'offset'"),
-        (lambda content: content["groups"][0].update(kept=[]), "keeps nothing"),
+        (lambda content: content["groups"][0].update(kept=[]), "cannot keep nothing"),
         (lambda content: content["groups"][0].update(kept=[-1, 2]), "index -1"),
         (lambda content: content["model"].update(opset=16), "facts about its model"),
         (lambda content: content.update(extra=1), "unknown key 'extra'"),
