@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from graphprune.analysis import Analysis
+from graphprune.counting import count_costs
 from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, quote
 from graphprune.fidelity.check import check_fidelity
 from graphprune.fidelity.reweighing import check_reweighted
@@ -34,7 +35,7 @@ from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.check import Reconciled
 from graphprune.plan.check import reconcile as _reconcile
 from graphprune.plan.structure import structure_digest
-from graphprune.planning import SolveOptions, count_costs, describe_model, make_plan
+from graphprune.planning import SolveOptions, describe_model, make_plan
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, marks, put_marks
 from graphprune.surgery.prune import prune

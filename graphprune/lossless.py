@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from graphprune.counting import count_costs
 from graphprune.errors import UsageError
 from graphprune.inheritance.ground import ground
 from graphprune.inheritance.lossless import find_lossless
@@ -13,7 +14,7 @@ from graphprune.model.finite import check_finite
 from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Budget, Plan, SolverRecord
 from graphprune.plan.structure import structure_digest
-from graphprune.planning import SolveOptions, count_costs, describe_model, recorded_choices
+from graphprune.planning import SolveOptions, describe_model, recorded_choices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,14 +19,14 @@ from graphprune.constraints import Constraints
 from graphprune.constraints.bounds import Bounds, WidthRules
 from graphprune.constraints.reach import held_by, unreachable
 from graphprune.constraints.start import kept_by, ranked, solve_from
-from graphprune.costs.metrics import COUNTED, cost_of, growing
+from graphprune.costs.metrics import cost_of, growing
+from graphprune.counting import cost_after, count_layers
 from graphprune.dropping import best_attempt
 from graphprune.errors import InternalError, NothingToPruneError, UsageError, quote
 from graphprune.inheritance.merging import Inherit, inherit
 from graphprune.latency.efficiency import efficiency
 from graphprune.model.finite import check_finite
-from graphprune.plan.check import Costs
-from graphprune.plan.schema import Budget, Certificate, LayerPlan, Plan, PlanModel, SolverRecord
+from graphprune.plan.schema import Budget, Certificate, Plan, PlanModel, SolverRecord
 from graphprune.plan.structure import structure_digest
 from graphprune.solvers import criteria, widths
 from graphprune.solvers.bounds.certify import certify
@@ -38,7 +38,7 @@ from graphprune.solvers.registry import Setting, chosen, settings
 from graphprune.solvers.saliency import importance, select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SolveOptions",
-    "count_costs",
     "describe_model",
     "make_plan",
     "make_problem",
@@ -211,7 +210,7 @@ def make_plan(
             certificate=_certificate(problem, solution, options, for_solver),
         ),
         groups=groups,
-        layers=_layers(analysis, start, solution.widths),
+        layers=count_layers(analysis, start, solution.widths),
         further=tuple(further),
     )
 
@@ -231,37 +230,6 @@ def score_groups(analysis: Analysis, options: SolveOptions) -> Scores:
     # A channel with NaN in it would look like the most important or the least important one, by chance.
     check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
     return score(criteria.Material(analysis.groups, analysis.read, options.seed, options.aggregate), **own)
-
-
-def count_costs(
-    analysis: Analysis,
-    atoms: Sequence[int] | npt.NDArray[np.int64],
-    metrics: Iterable[str] = ("flops", "params"),
-    start: Analysis | None = None,
-) -> Costs:
-    """Return what the model costs before and after, in all and by layer, with so many atoms kept per group.
-
-    Metrics that cannot be counted are left out.
-
-    Parameters
-    ----------
-    start : Analysis, optional
-        Of the reweighted original that the surgery starts from, where that is another model.
-    """
-    start = start or analysis
-    sizes, after = analysis.cost.sizes, np.asarray(atoms, dtype=np.int64)
-    totals = {
-        metric: (cost_of(analysis, metric)(sizes), _after(analysis, start, metric)(after))
-        for metric in metrics
-        if metric in COUNTED
-    }
-    return Costs(totals, _layers(analysis, start, after))
-
-
-def _after(analysis: Analysis, start: Analysis, metric: str) -> Cost:
-    """Return the cost of what the surgery makes; what it starts from is written anew if it is not the original."""
-    cost = cost_of(start, metric)
-    return cost if start is analysis else growing(cost)
 
 
 def _limits(
@@ -286,7 +254,7 @@ def _limits(
 
 
 def _spent(analysis: Analysis, start: Analysis, metric: str, latency: LatencyCost | None) -> Cost:
-    return _cost(analysis, metric, latency) if metric == "latency" else _after(analysis, start, metric)
+    return _cost(analysis, metric, latency) if metric == "latency" else cost_after(analysis, start, metric)
 
 
 def _cost(analysis: Analysis, metric: str, latency: LatencyCost | None) -> Cost:
@@ -387,27 +355,6 @@ def recorded_choices(analysis: Analysis) -> list[dict[str, str | None]]:
         for choice, taken in analysis.resolution.committed
         if len(choice.alternatives) > 1
     ]
-
-
-def _layers(analysis: Analysis, start: Analysis, chosen: npt.NDArray[np.int64]) -> tuple[LayerPlan, ...]:
-    sizes = analysis.cost.sizes
-    left = {(layer.node, layer.op): layer for layer in start.layers}
-    plans = []
-    for layer in analysis.layers:
-        after = left.get((layer.node, layer.op))
-        plans.append(
-            LayerPlan(
-                node=layer.node,
-                op=layer.op,
-                width=layer.width.full,
-                pruned_width=after.width.at(chosen) if after else 0,
-                flops_before=layer.flops(sizes),
-                flops_after=after.flops(chosen) if after else 0,
-                params_before=layer.params(sizes),
-                params_after=after.params(chosen) if after else 0,
-            )
-        )
-    return tuple(plans)
 
 
 def describe_model(analysis: Analysis) -> PlanModel:

@@ -12,11 +12,11 @@ from onnx import ModelProto, numpy_helper
 
 from graphprune import api
 from graphprune.analysis import Analysis
+from graphprune.counting import count_costs
 from graphprune.inheritance.paths import atom_positions
 from graphprune.model.load import load
 from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Merge, Plan
-from graphprune.planning import count_costs
 
 __all__ = ["changed", "plan_of", "twins"]
 

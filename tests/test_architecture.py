@@ -26,6 +26,7 @@ LAYERS = (
     ("graphprune.planning",),
     ("graphprune.dropping",),
     ("graphprune.constraints",),
+    ("graphprune.counting",),
     ("graphprune.costs", "graphprune.latency"),
     ("graphprune.verification",),
     (

@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from graphprune.analysis import Analysis
 from graphprune.costs.metrics import cost_of, growing
+from graphprune.counting import count_costs
 from graphprune.errors import BudgetUnreachableError, InternalError
 from graphprune.fidelity.check import check_fidelity
 from graphprune.plan.check import group_plan
-from graphprune.planning import count_costs
 from graphprune.recovery.allocation import allocate
 from graphprune.recovery.options import RecoverOptions, Recovery
 from graphprune.recovery.run import recover

@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from graphprune.counting import count_costs
 from graphprune.inheritance.ground import ground
 from graphprune.model.write import file_bytes
 from graphprune.plan.schema import digest
-from graphprune.planning import count_costs
 from graphprune.report import text
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from tiny_models import model
 
 from graphprune import api
 from graphprune.analysis import Analysis
+from graphprune.counting import count_costs
 from graphprune.emptying.bundles import close, find_bundles
 from graphprune.emptying.search import Attempt, search
 from graphprune.errors import PlanError, UnsupportedModelError, UsageError, VerificationError
@@ -24,7 +25,6 @@ from graphprune.fidelity.shortening import check_shortened
 from graphprune.inheritance.ground import ground
 from graphprune.model.load import load
 from graphprune.plan.schema import Plan
-from graphprune.planning import count_costs
 
 BLOCK = """
 (float[n,3,6,6] x) => (float[n,2] y) {
@@ -64,7 +64,7 @@ def emptied(analysis: Analysis, *numbers: int, keep: float = 1.0, seed: int = 0)
         for number, group in enumerate(analysis.groups)
     ]
     plan = plan_of(analysis, kept, [()] * len(kept))
-    costs = count_costs(analysis, [len(atoms) for atoms in kept], ground(analysis, plan).start)
+    costs = count_costs(analysis, [len(atoms) for atoms in kept], start=ground(analysis, plan).start)
     return replace(plan, budget=costs.on(plan.budget), layers=costs.layers)
 
 
