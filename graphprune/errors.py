@@ -12,6 +12,7 @@
     │   ├── UnsafeModelError                 reaches outside its folder, or exceeds a limit
     │   ├── UnsupportedModelError            valid, but beyond what graphprune reads
     │   ├── PlanError                        a plan file that is malformed or made for another model
+    │   ├── DataError                        samples that are missing, unreadable or do not fit the model
     │   └── UsageError                       an option or argument with an unusable value
     ├── OutputError                exit 2    the result could not be written; nothing was changed
     ├── VerificationError          exit 101  the pruned model differs from the masked original
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 __all__ = [
     "BudgetUnreachableError",
+    "DataError",
     "GraphPruneError",
     "InputError",
     "InternalError",
@@ -102,6 +104,10 @@ class UnsupportedModelError(InputError):
 
 class PlanError(InputError):
     """The plan file is malformed, inconsistent, or was made for another model."""
+
+
+class DataError(InputError):
+    """Samples are missing or unreadable, or do not fit the model."""
 
 
 class UsageError(InputError):

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays: .npz and .npy files, and arrays in memory."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.calibrate.preprocessing import ImageInput, Preprocessing
+from graphprune.calibrate.signature import InputSpec, fitted
+from graphprune.calibrate.source import Batch, Source
+from graphprune.errors import DataError, quote
+
+__all__ = ["ArrayReader", "from_arrays", "open_npy", "open_npz"]
+
+Array = npt.NDArray[Any]
+LABELS = "labels"
+"""Name of the array of labels in an .npz file."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayReader:
+    """Samples that lie in arrays; 8-bit images among them become inputs when they are read.
+
+    Parameters
+    ----------
+    specs : sequence of InputSpec
+        What the model takes.
+    arrays : mapping of str to ndarray
+        By input name, with a sample axis in front, unless the name is in `shared`.
+    images : mapping of str to ImageInput
+        The inputs whose arrays are 8-bit images, shape (n, height, width, channels).
+    shared : frozenset of str
+        Inputs that are the same for all samples.
+    """
+
+    specs: Sequence[InputSpec]
+    arrays: Mapping[str, Array]
+    targets: Array | None
+    images: Mapping[str, ImageInput]
+    shared: frozenset[str]
+    name: str
+    classes: tuple[str, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels."""
+        return self.targets is not None
+
+    def __len__(self) -> int:
+        return next(len(array) for name, array in self.arrays.items() if name not in self.shared)
+
+    def read(self, positions: npt.NDArray[np.int64]) -> Batch:
+        """Return these samples.
+
+        Raises
+        ------
+        DataError
+            If values are not finite.
+        """
+        feeds: dict[str, Array] = {}
+        for spec in self.specs:
+            array = self.arrays[spec.name]
+            if spec.name in self.shared:
+                feeds[spec.name] = fitted(array, spec, self.name, batch=False)
+            elif spec.name in self.images:
+                feeds[spec.name] = self.images[spec.name].fed(array[positions])
+            else:
+                feeds[spec.name] = fitted(np.asarray(array[positions]), spec, self.name)
+        return Batch(feeds, None if self.targets is None else self.targets[positions], self.shared)
+
+
+def from_arrays(
+    name: str,
+    specs: Sequence[InputSpec],
+    arrays: Mapping[str, Array],
+    labels: Array | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Source:
+    """Return a source of arrays in memory.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    specs : sequence of InputSpec
+        What the model takes.
+    arrays : mapping of str to ndarray
+        By input name. 8-bit arrays for a float input are images, shape (n, height, width, channels), and
+        are normalised; everything else is fed as it is.
+    labels : ndarray, shape (n, ...), optional
+    preprocessing : Preprocessing, optional
+        Of images.
+
+    Raises
+    ------
+    DataError
+        If inputs are missing, lengths differ, or an array does not fit its input.
+    """
+    arrays = _named(name, specs, arrays)
+    images, shared = {}, set()
+    for spec in specs:
+        array = arrays[spec.name]
+        if array.dtype == np.uint8 and spec.dtype.kind == "f" and array.ndim == 4:
+            images[spec.name] = _image(array, spec, preprocessing or Preprocessing(), name)
+        elif len(specs) > 1 and _whole(array, spec, arrays, specs):
+            shared.add(spec.name)
+        else:
+            fitted(array[:1], spec, name)
+    counted = {key: len(array) for key, array in arrays.items() if key not in shared}
+    if not counted:
+        raise DataError(f"{name}: no array has an axis that counts samples")
+    if labels is not None:
+        counted[LABELS] = len(labels) if labels.ndim else 0
+    if len(set(counted.values())) > 1:
+        shown = ", ".join(f"{quote(key)} {length}" for key, length in counted.items())
+        raise DataError(f"{name}: the arrays hold different numbers of samples: {shown}")
+    if not min(counted.values()):
+        raise DataError(f"{name}: the arrays hold no samples")
+    return Source(name, ArrayReader(specs, arrays, labels, images, frozenset(shared), name))
+
+
+def _named(name: str, specs: Sequence[InputSpec], arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return one array per input; a single one serves a single input whatever its name."""
+    if len(specs) == 1 and len(arrays) == 1:
+        arrays = {specs[0].name: next(iter(arrays.values()))}
+    missing = [spec for spec in specs if spec.name not in arrays]
+    unknown = sorted(set(arrays) - {spec.name for spec in specs})
+    if missing:
+        there = ", ".join(map(quote, unknown)) or "nothing else"
+        raise DataError(f"{name}: there is no array for input {missing[0]}; there is {there}")
+    if unknown:
+        raise DataError(
+            f"{name}: {quote(unknown[0])} is no input of the model",
+            hint=f"arrays are named as the inputs ({', '.join(quote(spec.name) for spec in specs)}) and {LABELS!r}",
+        )
+    scalar = [spec for spec in specs if not arrays[spec.name].ndim and spec.dims != ()]
+    if scalar:
+        raise DataError(f"{name}: the array for input {scalar[0]} is a single number")
+    return {spec.name: arrays[spec.name] for spec in specs}
+
+
+def _image(array: Array, spec: InputSpec, preprocessing: Preprocessing, name: str) -> ImageInput:
+    """Return how an array of 8-bit images is fed."""
+    image = preprocessing.for_input(spec)
+    want = (image.height, image.width, image.channels)
+    if any(size not in (None, have) for have, size in zip(array.shape[1:], want, strict=True)):
+        shape = "x".join(map(str, array.shape))
+        raise DataError(
+            f"{name}: 8-bit images of {shape} do not fit input {spec}",
+            hint="the axes are samples, height, width, channels; only files of images are resized",
+        )
+    return image
+
+
+def _whole(array: Array, spec: InputSpec, arrays: Mapping[str, Array], specs: Sequence[InputSpec]) -> bool:
+    """Whether an array is one value for all samples: just as declared, while other arrays count samples."""
+    if spec.dims is None or array.ndim != len(spec.dims):
+        return False
+    if any(want not in (None, have) for have, want in zip(array.shape, spec.dims, strict=True)):
+        return False
+    longest = max(len(arrays[other.name]) for other in specs if arrays[other.name].ndim)
+    return not array.ndim or (len(array) != longest and spec.dims[0] is not None)
+
+
+def open_npz(path: Path, specs: Sequence[InputSpec], preprocessing: Preprocessing) -> Source:
+    """Return the samples of an .npz file: arrays by input name, and perhaps `labels`.
+
+    Raises
+    ------
+    DataError
+        If the file is unreadable, or its arrays do not fit.
+    """
+    name = quote(str(path))
+    arrays = _load(path, name)
+    if not isinstance(arrays, dict):
+        raise DataError(f"{name} is not an .npz file", hint="numpy.savez(path, name=array, labels=array) writes one")
+    labels = arrays.pop(LABELS, None)
+    return from_arrays(name, specs, arrays, _classes(labels), preprocessing)
+
+
+def _classes(labels: Array | None) -> Array | None:
+    return labels.astype(np.int64) if labels is not None and labels.dtype.kind in "iu" else labels
+
+
+def open_npy(path: Path, specs: Sequence[InputSpec], preprocessing: Preprocessing) -> Source:
+    """Return the samples of an .npy file, for a model with one input.
+
+    Raises
+    ------
+    DataError
+        If the file is unreadable, or its array does not fit.
+    """
+    name = quote(str(path))
+    array = _load(path, name)
+    if isinstance(array, dict):
+        raise DataError(f"{name} is not an .npy file", hint="an archive of arrays must end in .npz")
+    if len(specs) != 1:
+        raise DataError(f"{name}: one array cannot feed {len(specs)} inputs", hint="an .npz file holds several")
+    return from_arrays(name, specs, {specs[0].name: array}, None, preprocessing)
+
+
+def _load(path: Path, name: str) -> Array | dict[str, Array]:
+    """Read a file of arrays; nothing in it is ever executed."""
+    try:
+        found = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            return {key: found[key] for key in found.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{name} cannot be read: {quote(str(error))}") from error

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples from Python: a function of the user's own, or a torchvision dataset that is already on disk."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.calibrate.arrays import from_arrays
+from graphprune.calibrate.source import Batch, Source
+from graphprune.errors import DataError, UsageError, quote
+
+if TYPE_CHECKING:
+    from graphprune.calibrate.preprocessing import ImageInput, Preprocessing
+    from graphprune.calibrate.signature import InputSpec
+
+__all__ = ["DATA_ROOT", "open_function", "open_torchvision"]
+
+DATA_ROOT = "GRAPHPRUNE_DATA"
+"""Environment variable: the folder in which torchvision datasets lie; ``data`` without it."""
+
+_FORM = "it returns an iterable of {input name: array}, or of ({input name: array}, targets); axis 0 counts samples"
+
+
+def open_function(text: str, specs: Sequence[InputSpec], preprocessing: Preprocessing) -> Source:
+    """Call ``package.module:function`` and keep everything that it yields in memory.
+
+    Modules are also looked for in the current folder.
+
+    Raises
+    ------
+    UsageError
+        If there is no such module or function.
+    DataError
+        If the function fails, or yields something else than input dicts.
+    """
+    module, _, attribute = text.partition(":")
+    function = _find(module, attribute)
+    feeds: list[Mapping[str, Any]] = []
+    targets: list[Any] = []
+    try:
+        for entry in function():
+            inputs, target = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
+            if not isinstance(inputs, Mapping):
+                raise DataError(f"{text} yields {quote(type(inputs).__name__)}", hint=_FORM)
+            feeds.append({str(name): np.asarray(value) for name, value in inputs.items()})
+            targets.append(None if target is None else np.asarray(target))
+    except DataError:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        raise DataError(f"{text} failed: {type(error).__name__}: {quote(str(error))}", hint=_FORM) from error
+    if not feeds:
+        raise DataError(f"{text} yields nothing", hint=_FORM)
+    if any(set(entry) != set(feeds[0]) for entry in feeds):
+        raise DataError(f"{text} yields inputs of different names", hint=_FORM)
+    try:
+        arrays = {name: np.concatenate([entry[name] for entry in feeds]) for name in feeds[0]}
+        labels = None if any(target is None for target in targets) else np.concatenate(targets)
+    except ValueError as error:
+        raise DataError(f"{text} yields arrays that cannot be joined: {quote(str(error))}", hint=_FORM) from error
+    if labels is not None and labels.dtype.kind in "iu":
+        labels = labels.astype(np.int64)
+    return from_arrays(text, specs, arrays, labels, preprocessing)
+
+
+def _find(module: str, attribute: str) -> Any:
+    """Import the user's own function."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"{quote(f'{module}:{attribute}')} cannot be imported: {quote(str(error))}") from error
+    except Exception as error:  # the module's own code failed
+        raise DataError(f"importing {quote(module)} failed: {type(error).__name__}: {quote(str(error))}") from error
+    if not callable(found):
+        raise UsageError(f"{quote(f'{module}:{attribute}')} is no function", hint=_FORM)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _DatasetReader:
+    """A torchvision dataset of images and classes."""
+
+    dataset: Any
+    image: ImageInput
+    classes: tuple[str, ...]
+    name: str
+    labelled: bool = True
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, positions: npt.NDArray[np.int64]) -> Batch:
+        entries = [self.dataset[at] for at in positions.tolist()]
+        mode = "L" if self.image.channels == 1 else "RGB"
+        images = [np.asarray(_placed(picture.convert(mode), self.image), dtype=np.uint8) for picture, _ in entries]
+        if len({image.shape for image in images}) > 1:
+            raise DataError(f"the images of {self.name} have different sizes", hint="give one: --size 224")
+        stacked = np.stack(images)
+        labels = np.array([int(label) for _, label in entries], dtype=np.int64)
+        return Batch({self.image.spec.name: self.image.fed(stacked.reshape(*stacked.shape[:3], -1))}, labels)
+
+
+def _placed(picture: Any, image: ImageInput) -> Any:
+    placed = image.placed(*picture.size)
+    return picture if placed is None else picture.resize(placed[0]).crop(placed[1])
+
+
+def open_torchvision(text: str, image: ImageInput) -> Source:
+    """Open ``torchvision:NAME`` or ``torchvision:NAME:SPLIT`` from disk; nothing is downloaded.
+
+    ``SPLIT`` is "train" (the default) or "test", or what the dataset itself calls its splits. Datasets lie in the
+    folder that the environment variable ``GRAPHPRUNE_DATA`` names, or in ``data``.
+
+    Raises
+    ------
+    UsageError
+        If torchvision has no such dataset.
+    DataError
+        If it is not on disk.
+    """
+    _, name, *rest = text.split(":")
+    split = rest[0] if rest else "train"
+    from torchvision import datasets
+
+    kind = getattr(datasets, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, datasets.VisionDataset)):
+        raise UsageError(f"torchvision has no dataset {quote(name)}", hint="e.g. torchvision:CIFAR10:test")
+    root = os.environ.get(DATA_ROOT, "data")
+    problem: Exception | None = None
+    for options in ({"train": split == "train"} if split in ("train", "test") else {}, {"split": split}):
+        try:
+            found = kind(root, **options)
+            break
+        except TypeError as error:  # it calls its splits otherwise
+            problem = error
+        except (RuntimeError, OSError, ValueError) as error:
+            raise DataError(
+                f"{text} is not complete in {quote(root)}: {quote(str(error))}",
+                hint=f"put it there, or name its folder in {DATA_ROOT}; nothing is downloaded",
+            ) from error
+    else:
+        raise UsageError(f"{text} cannot be opened: {quote(str(problem))}")
+    classes = tuple(map(str, getattr(found, "classes", ())))
+    return Source(text, _DatasetReader(found, image, classes, text))
