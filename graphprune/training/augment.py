@@ -7,7 +7,7 @@ training with one, and a resumed run equal to one that was never interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,9 +39,11 @@ class Augmentation:
         self.seed = seed
 
     def __call__(self, images: Tensor, epoch: int, samples: list[int]) -> Tensor:
-        """Change a batch of images, shape (n, channels, height, width); `samples` are their numbers."""
+        """Change a batch of images, shape (n, channels, height, width) or channels last; `samples` are their numbers."""
         if not self.transforms:
             return images
+        if channels_last(images.shape):
+            return self(images.permute(0, 3, 1, 2), epoch, samples).permute(0, 2, 3, 1).contiguous()
         changed = []
         with torch.random.fork_rng(devices=[]):
             for image, sample in zip(images, samples, strict=True):
@@ -50,6 +52,11 @@ class Augmentation:
                     image = transform(image)
                 changed.append(image)
         return torch.stack(changed)
+
+
+def channels_last(shape: Sequence[int]) -> bool:
+    """Whether a batch of images of this shape has its colours on the last axis."""
+    return len(shape) == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3)
 
 
 def parse_augmentation(text: str, image: tuple[int, ...], seed: int) -> Augmentation:

@@ -159,7 +159,9 @@ def foldable(graph: Graph) -> frozenset[int]:
     """
     followed: set[str] = set()
     for node in reversed(graph.nodes):
-        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") or any(name in followed for name in node.outputs):
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") or any(
+            name in followed for name in node.outputs
+        ):
             followed.update(name for name in (*node.inputs, *node.captured) if name)
     found = set()
     for node in graph.nodes:

@@ -16,13 +16,13 @@ import torch
 from graphprune.calibrate.source import Source
 from graphprune.errors import UsageError, quote
 from graphprune.model.load import Model
-from graphprune.training.augment import parse_augmentation
+from graphprune.training.augment import channels_last, parse_augmentation
 from graphprune.training.bridge import Trainable, to_onnx, to_torch
 from graphprune.training.checkpoint import Progress
 from graphprune.training.fidelity import check_converted, check_written
 from graphprune.training.loader import Loader, Samples
 from graphprune.training.losses import Kind, LossFunction, Objective, choose_kinds, is_probability
-from graphprune.training.rounds import Guard, Listener, search_rate, train
+from graphprune.training.rounds import Guard, Listener, Report, search_rate, train
 from graphprune.training.trainer import Measure, Optimisation, Task, measure
 from graphprune.training.unfold import measure as measure_unfolded
 
@@ -130,12 +130,16 @@ class Finetuned:
     main: bool = True
 
 
+def _deaf(report: Report) -> None:
+    """Say nothing: one process speaks for all."""
+
+
 def finetune(
     model: Model,
     data: Source,
     teacher: Model | None = None,
     options: FinetuneOptions | None = None,
-    listen: Listener = lambda report: None,
+    listen: Listener = _deaf,
 ) -> Finetuned:
     """Train a model's weights on data, judged on samples that are held out.
 
@@ -167,6 +171,8 @@ def finetune(
     total = max(1, round(options.epochs * task.loader.steps))
     _check_gradients(task)
     before = measure(task)
+    if not task.accelerator.is_main_process:
+        listen = _deaf
     progress = Progress(0, options.rate or 0.0, before.loss, before.loss)
     guard = Guard(
         options.checkpoint,
@@ -203,7 +209,7 @@ def _prepare(
     model: Model, data: Source, teacher: Model | None, options: FinetuneOptions
 ) -> tuple[Task, dict[str, object]]:
     """Convert the models, check the conversion, and put together everything that training needs."""
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator
 
     if teacher is None and options.loss is None and not data.labelled:
         raise UsageError(
@@ -218,12 +224,8 @@ def _prepare(
     if other is not None and teacher is not None:
         check_converted(other, teacher, first)
         _match(net, other)
-    accelerator = Accelerator(
-        cpu=options.device == "cpu",
-        mixed_precision=options.precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-    shape = max((tuple(value.shape[1:]) for value in first.feeds.values() if value.dim() == 4), key=len, default=())
+    accelerator = Accelerator(cpu=options.device == "cpu", mixed_precision=options.precision)
+    shape = _image_shape(first)
     text = _augmentation(options.augment, first) if options.augment == "auto" else options.augment
     loader = Loader(
         rest,
@@ -274,7 +276,17 @@ def _match(net: Trainable, teacher: Trainable) -> None:
 def _augmentation(text: str, first: Samples) -> str:
     """Choose the augmentation: flips and crops of pictures, nothing for other data."""
     images = [value for value in first.feeds.values() if value.dim() == 4 and value.is_floating_point()]
-    return "flip,crop" if len(images) == len(first.feeds) == 1 and images[0].shape[1] in (1, 3) else ""
+    pictures = len(images) == len(first.feeds) == 1 and _image_shape(first)[0] in (1, 3)
+    return "flip,crop" if pictures else ""
+
+
+def _image_shape(first: Samples) -> tuple[int, ...]:
+    """Return (channels, height, width) of the images among the inputs; empty where there are none."""
+    shapes = [tuple(value.shape) for value in first.feeds.values() if value.dim() == 4]
+    if not shapes:
+        return ()
+    _, *rest = shapes[0]
+    return (rest[2], rest[0], rest[1]) if channels_last(shapes[0]) else tuple(rest)
 
 
 @torch.no_grad()

@@ -54,9 +54,13 @@ def choose_kinds(graph: Graph, ranks: Mapping[str, int], given: Mapping[str, Kin
     given = dict(given or {})
     for name, kind in given.items():
         if name not in ranks:
-            raise UsageError(f"the model has no floating-point output {quote(name)}", hint=f"it has {quote(list(ranks))}")
+            raise UsageError(
+                f"the model has no floating-point output {quote(name)}", hint=f"it has {quote(list(ranks))}"
+            )
         if kind not in get_args(Kind):
-            raise UsageError(f"the loss of output {quote(name)} cannot be {quote(kind)}", hint="kl, mse, cosine or none")
+            raise UsageError(
+                f"the loss of output {quote(name)} cannot be {quote(kind)}", hint="kl, mse, cosine or none"
+            )
     kinds: dict[str, Kind] = {}
     for name, rank in ranks.items():
         kinds[name] = given.get(name, "kl" if rank == 2 and _origin(graph, name) in _SCORES else "mse")
