@@ -9,6 +9,7 @@ import typer
 
 from graphprune import __version__
 from graphprune.cli.apply import apply
+from graphprune.cli.export import export
 from graphprune.cli.finetune import finetune
 from graphprune.cli.inspect import inspect
 from graphprune.cli.normalize import normalize
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (solve, inspect, apply, verify, finetune, normalize):
+for command in (solve, inspect, apply, verify, finetune, export, normalize):
     app.command()(command)
 
 

@@ -39,7 +39,7 @@ class Augmentation:
         self.seed = seed
 
     def __call__(self, images: Tensor, epoch: int, samples: list[int]) -> Tensor:
-        """Change a batch of images, shape (n, channels, height, width) or channels last; `samples` are their numbers."""
+        """Change images, shape (n, channels, height, width) or channels last; `samples` are their numbers."""
         if not self.transforms:
             return images
         if channels_last(images.shape):
