@@ -170,7 +170,9 @@ def read_settings(model: Path | None) -> Preprocessing:
     try:
         return _from_table(table)
     except (UsageError, TypeError, ValueError) as error:
-        raise UsageError(f"{quote(str(path))}: {error}", hint="it has mean, std, size and layout under [data]") from error
+        raise UsageError(
+            f"{quote(str(path))}: {error}", hint="it has mean, std, size and layout under [data]"
+        ) from error
 
 
 def _from_table(table: dict[str, Any]) -> Preprocessing:

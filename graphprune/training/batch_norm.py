@@ -8,7 +8,31 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["BatchNorm"]
+__all__ = ["BatchNorm", "Moments"]
+
+
+class Moments:
+    """Mean and variance per channel of what is added piece by piece."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._total = self._square = torch.zeros(())
+
+    def add(self, x: Tensor) -> None:
+        """Add a batch, shape (n, channels, ...)."""
+        rows = x.detach().transpose(0, 1).flatten(1).double()
+        self.count += rows.shape[1]
+        self._total = self._total.to(rows.device) + rows.sum(1)
+        self._square = self._square.to(rows.device) + rows.square().sum(1)
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Return mean and variance, shape (channels,); the variance of a constant channel is 1, to divide by it."""
+        mean = self._total / self.count
+        var = self._square / self.count - mean.square()
+        return mean, torch.where(var > _CONSTANT * (1.0 + mean.square()), var, torch.ones_like(var))
+
+
+_CONSTANT = 1e-12
 
 
 class BatchNorm(nn.Module):
@@ -21,15 +45,23 @@ class BatchNorm(nn.Module):
     epsilon : float
     momentum : float
         Share of a batch in the running statistics.
+
+    Attributes
+    ----------
+    moments : Moments or None
+        Where what passes through is added, if anywhere.
     """
 
     def __init__(self, epsilon: float, momentum: float = 0.1) -> None:
         super().__init__()
         self.epsilon = epsilon
         self.momentum = momentum
+        self.moments: Moments | None = None
 
     def forward(self, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         """Normalise `x`, shape (n, channels, ...); running `mean` and `var` follow in place while training."""
+        if self.moments is not None:
+            self.moments.add(x)
         several = x.numel() > x.shape[1]  # a single value per channel has no variance
         if not (self.training and several):
             return functional.batch_norm(x, mean, var, scale, bias, False, 0.0, self.epsilon)

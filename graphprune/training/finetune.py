@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,11 +23,13 @@ from graphprune.training.fidelity import check_converted, check_written
 from graphprune.training.loader import Loader, Samples
 from graphprune.training.losses import Kind, LossFunction, Objective, choose_kinds, is_probability
 from graphprune.training.rounds import Guard, Listener, Report, search_rate, train
-from graphprune.training.trainer import Measure, Optimisation, Task, measure
-from graphprune.training.unfold import measure as measure_unfolded
+from graphprune.training.trainer import Measure, Optimisation, Task, measure, put, snapshot
+from graphprune.training.unfold import normalisations, reestimate, settle
 
 __all__ = ["FinetuneOptions", "Finetuned", "finetune"]
 
+_ROUNDING = 1e-4
+"""Share of the held-out loss that a change must exceed to count."""
 _CALIBRATION = 512
 """Samples from which unfolded BatchNormalizations take their statistics."""
 _RATES = {"sgd": (0.01, 0.003, 0.001, 0.0003, 0.0001), "adamw": (1e-3, 3e-4, 1e-4, 3e-5, 1e-5)}
@@ -167,13 +169,13 @@ def finetune(
         If the data does not fit the options.
     """
     options = options or FinetuneOptions()
-    task, facts = _prepare(model, data, teacher, options)
+    task, before, facts = _prepare(model, data, teacher, options)
     total = max(1, round(options.epochs * task.loader.steps))
     _check_gradients(task)
-    before = measure(task)
+    now = measure(task).loss
     if not task.accelerator.is_main_process:
         listen = _deaf
-    progress = Progress(0, options.rate or 0.0, before.loss, before.loss)
+    progress = Progress(0, options.rate or 0.0, before.loss, now)
     guard = Guard(
         options.checkpoint,
         _digest(model, teacher, data, options),
@@ -187,7 +189,7 @@ def finetune(
         progress.searched = {str(rate): loss for rate, loss in found.items()}
         progress.rate = min(found, key=lambda rate: (found[rate], rate))
     progress = train(task, options.optimisation, progress, total, guard, listen)
-    improved = progress.best < progress.start
+    improved = progress.best < progress.start - _ROUNDING * (abs(progress.start) + _ROUNDING)
     after = measure(task) if improved else before
     result = _finish(task, model) if improved else model
     return Finetuned(
@@ -207,7 +209,7 @@ def finetune(
 
 def _prepare(
     model: Model, data: Source, teacher: Model | None, options: FinetuneOptions
-) -> tuple[Task, dict[str, object]]:
+) -> tuple[Task, Measure, dict[str, object]]:
     """Convert the models, check the conversion, and put together everything that training needs."""
     from accelerate import Accelerator
 
@@ -240,18 +242,17 @@ def _prepare(
         if converted is not None:
             converted.module.to(accelerator.device)
     task = Task(net, other, objective, loader, held_out, accelerator, options.seed)
-    settled = _settle(task, rest)
-    facts: dict[str, object] = {
+    before, facts = _normalise(task, rest)
+    facts |= {
         "losses": {"own": True} if options.loss else dict(objective.kinds) if other is not None else {},
         "labels": objective.labelled if objective.label_weight else None,
-        "unfolded": settled,
         "samples": len(rest),
         "held_out": len(held_out),
         "augment": text or "none",
         "processes": accelerator.num_processes,
         "device": str(accelerator.device),
     }
-    return task, facts
+    return task, before, facts
 
 
 def _convert(model: Model, unfold: bool | None, first: Samples) -> Trainable:
@@ -314,12 +315,27 @@ def _objective(
     return objective
 
 
-def _settle(task: Task, data: Source) -> int:
-    """Give unfolded BatchNormalizations their statistics; every process takes the same samples."""
-    if not task.net.unfolded:
-        return 0
-    batches = data.limited(_CALIBRATION).batches(64)
-    return measure_unfolded(task.net, (Samples.of(batch).to(task.device).feeds for batch in batches))
+def _normalise(task: Task, data: Source) -> tuple[Measure, dict[str, object]]:
+    """Let all BatchNormalizations have statistics that hold in training mode, too; every process does the same.
+
+    A recovered network keeps its function, and new statistics are made to fit it. Where the new ones alone do
+    better on held-out samples, there was nothing to keep. Returned are the measure of the file as it is, and what
+    was done.
+    """
+
+    def batches() -> Iterator[Mapping[str, torch.Tensor]]:
+        for batch in data.limited(_CALIBRATION).batches(64):
+            yield Samples.of(batch).to(task.device).feeds
+
+    net = task.net
+    before, start = measure(task), snapshot(net)
+    with task.on_device():
+        changed = reestimate(net, batches) if any(True for _ in normalisations(net)) else 0
+        better = changed > 0 and measure(task).loss < before.loss
+        if not better:
+            put(net, start)
+            return before, {"unfolded": settle(net, batches), "normalisation": "kept" if changed else "none"}
+    return before, {"unfolded": 0, "normalisation": "re-estimated"}
 
 
 def _check_gradients(task: Task) -> None:

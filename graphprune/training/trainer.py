@@ -244,7 +244,7 @@ def measure(task: Task, batch: int | None = None) -> Measure:
         with accelerator.autocast(), task.on_device():
             outputs = net.run(samples.feeds)
             loss = task.objective(outputs, target, samples.labels, training=False)
-        sums += samples.count * torch.tensor([1.0, float(loss), *_hits(task, outputs, target, samples)])
+        sums += samples.count * torch.tensor([1.0, float(loss.detach()), *_hits(task, outputs, target, samples)])
     count, loss_sum, right, alike = accelerator.reduce(sums.to(task.device, _wide(task.device)), "sum").tolist()
     scored = task.objective.scores
     labelled = scored is not None and task.objective.labelled is not None and task.held_out.labelled

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graphprune.training.batch_norm import BatchNorm
+from graphprune.training.batch_norm import BatchNorm, Moments
 
 __all__ = ["Unfolded"]
 
@@ -31,8 +31,8 @@ class Unfolded(nn.Module):
     ----------
     weight, bias : Parameter, shape (channels,)
     running_mean, running_var : Tensor, shape (channels,)
-    measuring : bool
-        Add what passes through to the moments from which `settle` takes the statistics.
+    moments : Moments or None
+        Where what passes through is added, if anywhere: what `settle` takes the statistics from.
     settled : bool
         Whether it has statistics; without, training leaves the running ones as they are.
     """
@@ -48,15 +48,13 @@ class Unfolded(nn.Module):
         self.register_buffer("running_mean", torch.zeros_like(bias))
         self.register_buffer("running_var", torch.full_like(bias, 1.0 - _EPSILON))
         self.norm = BatchNorm(_EPSILON)
-        self.measuring = False
+        self.moments: Moments | None = None
         self.settled = False
-        self._moments: list[tuple[int, Tensor, Tensor]] = []
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`, shape (n, channels, ...)."""
-        if self.measuring:
-            rows = x.detach().transpose(0, 1).flatten(1).double()
-            self._moments.append((rows.shape[1], rows.sum(1), rows.square().sum(1)))
+        if self.moments is not None:
+            self.moments.add(x)
         if not self.settled:
             statistics = (self.running_mean, self.running_var)
             return functional.batch_norm(x, *statistics, self.weight, self.bias, False, 0.0, _EPSILON)
@@ -69,19 +67,12 @@ class Unfolded(nn.Module):
         Returns
         -------
         bool
-            False where a sample has a single value per channel, as behind global pooling: such a layer never
-            had a BatchNormalization, and goes on with its bias.
+            False where nothing was measured.
         """
-        count = sum(entry[0] for entry in self._moments)
-        total = sum((entry[1] for entry in self._moments), torch.zeros(()))
-        square = sum((entry[2] for entry in self._moments), torch.zeros(()))
-        self._moments, self.measuring = [], False
-        if count < 2:
+        moments, self.moments = self.moments, None
+        if moments is None or moments.count < 2:
             return False
-        mean = total / count
-        var = (square / count - mean.square()).clamp_min(0.0)
-        alive = var > 1e-12 * (1.0 + mean.square())  # a constant channel has no scale to speak of
-        var = torch.where(alive, var, torch.ones_like(var))
+        mean, var = moments.result()
         with torch.no_grad():
             self.bias += mean.to(self.bias.dtype)
             self.weight.copy_((var + _EPSILON).sqrt())
