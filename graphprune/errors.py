@@ -6,7 +6,8 @@
     GraphPruneError
     ├── RequestError               exit 1    the request cannot be met by this model
     │   ├── BudgetUnreachableError           the smallest reachable cost is above the budget
-    │   └── NothingToPruneError              no coupled channel group may lose a channel
+    │   ├── NothingToPruneError              no coupled channel group may lose a channel
+    │   └── NotImprovedError                 training did not lower the held-out loss
     ├── InputError                 exit 2    what the user gave is not usable
     │   ├── ModelFileError                   missing, unreadable, truncated, not ONNX
     │   ├── UnsafeModelError                 reaches outside its folder, or exceeds a limit
@@ -32,6 +33,7 @@ __all__ = [
     "InputError",
     "InternalError",
     "ModelFileError",
+    "NotImprovedError",
     "NothingToPruneError",
     "OutputError",
     "PlanError",
@@ -84,6 +86,10 @@ class BudgetUnreachableError(RequestError):
 
 class NothingToPruneError(RequestError):
     """The model has no coupled channel group that may lose a channel."""
+
+
+class NotImprovedError(RequestError):
+    """Training did not lower the held-out loss, so its result was thrown away."""
 
 
 class InputError(GraphPruneError):

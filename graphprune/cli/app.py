@@ -11,6 +11,8 @@ from graphprune import __version__
 from graphprune.cli.apply import apply
 from graphprune.cli.compare import compare
 from graphprune.cli.evaluate import evaluate
+from graphprune.cli.export import export
+from graphprune.cli.finetune import finetune
 from graphprune.cli.inspect import inspect
 from graphprune.cli.normalize import normalize
 from graphprune.cli.recover import recover
@@ -27,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (solve, compare, sweep, inspect, apply, verify, recover):
+for command in (solve, compare, sweep, inspect, apply, verify, recover, finetune, export):
     app.command()(command)
 app.command("eval")(evaluate)
 app.command()(normalize)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`graphprune export`: a torch module becomes an ONNX file that is good to prune."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphprune.cli import options as opt
+from graphprune.cli.console import Talk, print_json
+from graphprune.cli.targets import check_target
+from graphprune.errors import UsageError, quote
+
+__all__ = ["export"]
+
+
+class Way(StrEnum):
+    """Which exporter of torch is used."""
+
+    auto = "auto"
+    torchscript = "torchscript"
+    dynamo = "dynamo"
+
+
+Source = Annotated[
+    str,
+    typer.Argument(metavar="SOURCE", help="torchvision:NAME or package.module:factory.", show_default=False),
+]
+Result = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The ONNX file.", show_default=False)]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        metavar="[NAME=]1x3x224x224",
+        help="Shape of each argument, in order; 1x3x224x224 by default.",
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A state dictionary: .safetensors, .pt or .pth.", show_default=False),
+]
+_SHAPE = re.compile(r"(?:(?P<name>[^=]+)=)?(?P<dims>\d{1,6}(x\d{1,6})*)", re.ASCII)
+
+
+def export(
+    source: Source,
+    output: Result,
+    input_shape: Shape = None,
+    weights: Weights = None,
+    exporter: Annotated[Way, typer.Option(help="Which exporter of torch is used.")] = Way.auto,
+    opset: Annotated[int, typer.Option(help="Operator set of the file.", min=13, max=23)] = 18,
+    force: opt.Force = False,
+    as_json: opt.Json = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Export a torch module to ONNX, BatchNormalization and names kept.
+
+    The batch size stays open. The file is run in onnxruntime and compared with the module before it is written.
+    """
+    check_target(output, [weights] if weights is not None else [], force=force)
+    shapes = _shapes(input_shape)
+
+    from graphprune import api
+
+    talk = Talk(verbose=verbose)
+    with talk.stage("importing torch"):
+        from graphprune.export.factory import load_weights, make_module
+        from graphprune.export.from_torch import ExportOptions, export_module
+    module = make_module(source)
+    if weights is not None:
+        load_weights(module, weights)
+    elif source.startswith("torchvision:"):
+        talk.note("the weights are random; give trained ones with --weights")
+    names = [name for name, _ in shapes if name]
+    with talk.stage("exporting"):
+        model = export_module(module, ExportOptions([dims for _, dims in shapes], names, exporter.value, opset))
+    api.save(model, output, force=force)
+    graph = model.proto.graph
+    facts = {
+        "nodes": len(graph.node),
+        "initializers": len(graph.initializer),
+        "batch_normalizations": sum(node.op_type == "BatchNormalization" for node in graph.node),
+        "inputs": [value.name for value in graph.input],
+        "outputs": [value.name for value in graph.output],
+    }
+    if as_json:
+        print_json({"command": "export", "output": str(output), **facts})
+        return
+    for name, value in facts.items():
+        shown = ", ".join(map(quote, value)) if isinstance(value, list) else value
+        typer.echo(f"{name.replace('_', ' '):<22}{shown}")
+    typer.echo(f"{'output':<22}{output}")
+
+
+def _shapes(texts: list[str] | None) -> list[tuple[str, tuple[int, ...]]]:
+    """Return name (perhaps empty) and sizes of each input."""
+    found: list[tuple[str, tuple[int, ...]]] = []
+    for text in texts or ["1x3x224x224"]:
+        match = _SHAPE.fullmatch(text)
+        if match is None:
+            raise UsageError(f"--input-shape cannot be {quote(text)}", hint="e.g. --input-shape 1x3x224x224")
+        found.append((match["name"] or "", tuple(int(size) for size in match["dims"].split("x"))))
+    if len({bool(name) for name, _ in found}) > 1:
+        raise UsageError("--input-shape names some inputs and others not")
+    return found

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Augmentation: each sample is changed at random, in a way that only its number and the epoch decide.
+
+Randomness that hangs on nothing but (seed, epoch, sample) makes training with two processes equal to
+training with one, and a resumed run equal to one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from graphprune.errors import UsageError, quote
+from graphprune.training.losses import load_function
+
+__all__ = ["Augmentation", "parse_augmentation"]
+
+Transform = Callable[[Tensor], Tensor]
+
+_NAMES = ("flip", "crop", "resized-crop", "erase")
+_PADDING = 8
+"""A crop moves an image by up to an eighth of its side."""
+
+
+class Augmentation:
+    """Transforms in a row, for one image at a time.
+
+    Parameters
+    ----------
+    transforms : list of callable
+        Each takes and returns a tensor of shape (channels, height, width).
+    seed : int
+    """
+
+    def __init__(self, transforms: list[Transform], seed: int) -> None:
+        self.transforms = transforms
+        self.seed = seed
+
+    def __call__(self, images: Tensor, epoch: int, samples: list[int]) -> Tensor:
+        """Change images, shape (n, channels, height, width) or channels last; `samples` are their numbers."""
+        if not self.transforms:
+            return images
+        if channels_last(images.shape):
+            return self(images.permute(0, 3, 1, 2), epoch, samples).permute(0, 2, 3, 1).contiguous()
+        changed = []
+        with torch.random.fork_rng(devices=[]):
+            for image, sample in zip(images, samples, strict=True):
+                torch.default_generator.manual_seed(hash((self.seed, epoch, sample)) & (2**63 - 1))
+                for transform in self.transforms:
+                    image = transform(image)
+                changed.append(image)
+        return torch.stack(changed)
+
+
+def channels_last(shape: Sequence[int]) -> bool:
+    """Whether a batch of images of this shape has its colours on the last axis."""
+    return len(shape) == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3)
+
+
+def parse_augmentation(text: str, image: tuple[int, ...], seed: int) -> Augmentation:
+    """Return what ``--augment`` means for images of this shape.
+
+    Parameters
+    ----------
+    text : str
+        Names joined by commas (flip, crop, resized-crop, erase), or ``package.module:function`` for one of
+        your own, or ``none``.
+    image : tuple of int
+        Shape of a sample: (channels, height, width).
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown, or the samples are no images.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip() and name.strip() != "none"]
+    if not names:
+        return Augmentation([], seed)
+    if len(image) != 3:
+        raise UsageError(f"--augment {quote(text)} needs images, but a sample has shape {list(image)}")
+    return Augmentation([_transform(name, image) for name in names], seed)
+
+
+def _transform(name: str, image: tuple[int, ...]) -> Transform:
+    if ":" in name:
+        return load_function(name, "--augment")  # type: ignore[return-value]
+    from torchvision.transforms import v2
+
+    size = list(image[1:])
+    made: dict[str, Callable[[], Transform]] = {
+        "flip": lambda: v2.RandomHorizontalFlip(),
+        "crop": lambda: v2.RandomCrop(size, padding=[max(1, side // _PADDING) for side in size[::-1]]),
+        "resized-crop": lambda: v2.RandomResizedCrop(size, scale=(0.35, 1.0), antialias=True),
+        "erase": lambda: v2.RandomErasing(p=0.25),
+    }
+    if name not in made:
+        raise UsageError(f"--augment does not know {quote(name)}", hint=f"it knows {', '.join(_NAMES)}")
+    return made[name]()

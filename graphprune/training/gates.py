@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gates: a factor per channel of a coupled group, at every place that sums over its channels.
+
+A gate of ones changes nothing; a zero masks the channel exactly as the oracle does (`verification.oracle`). So
+the gradient of a loss with respect to a gate is the first-order effect of removing the channel, with the
+contributions of all consumers added with their signs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx, nn
+
+from graphprune.analysis import Analysis
+from graphprune.errors import UnsupportedModelError, UsageError, quote
+from graphprune.labels.space import Contraction
+from graphprune.training.bridge import Trainable
+
+__all__ = ["Gate", "attach_gates"]
+
+Ints = npt.NDArray[np.int64]
+
+
+class Gate(nn.Module):
+    """The factors of one group.
+
+    Parameters
+    ----------
+    size : int
+        Atoms of the group.
+
+    Attributes
+    ----------
+    value : Tensor, shape (size,) or (n, size)
+        Factor of each atom, or of each atom for each of `n` samples. Set it to whatever is wanted: a
+        parameter to be learned, a mask, a leaf whose gradient is asked for.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.value: Tensor = torch.ones(size)
+
+    def watch(self, samples: int | None = None) -> Tensor:
+        """Let the next pass use fresh ones, and return them: after `backward` their ``grad`` is the answer.
+
+        Parameters
+        ----------
+        samples : int, optional
+            One row for each sample, so that the gradients of samples stay apart. Then the loss has to be a
+            sum over samples, and no normalisation may mix them.
+        """
+        shape = (self.size,) if samples is None else (samples, self.size)
+        self.value = torch.ones(shape, requires_grad=True)
+        return self.value
+
+    def forward(self, x: Tensor, atoms: Tensor, axis: int) -> Tensor:
+        """Multiply `x` along `axis`; `atoms` gives the atom of each slice, `size` where a slice has none."""
+        value = self.value.to(x.device, x.dtype)
+        whole = torch.cat([value, value.new_ones((*value.shape[:-1], 1))], dim=-1)
+        factor = whole[..., atoms.to(x.device)]
+        shape = [1] * x.dim()
+        shape[axis] = len(atoms)
+        if factor.dim() == 2:
+            if axis % x.dim() == 0 or x.shape[0] != factor.shape[0]:
+                raise UsageError("gates per sample need the samples on axis 0 of every value; use batches of one")
+            shape[0] = factor.shape[0]
+        return x * factor.reshape(shape)
+
+
+def attach_gates(net: Trainable, analysis: Analysis, groups: Iterable[str] | None = None) -> dict[str, Gate]:
+    """Insert gates into a module.
+
+    Parameters
+    ----------
+    net : Trainable
+        Changed in place; its outputs stay what they are.
+    analysis : Analysis
+        Of the same model.
+    groups : iterable of str, optional
+        Ids of the groups that get a gate; all by default.
+
+    Returns
+    -------
+    dict of str to Gate
+        By group id.
+
+    Raises
+    ------
+    UsageError
+        If there is no such group.
+    UnsupportedModelError
+        If a channel is summed over inside a branch of the model.
+    """
+    numbers = {group.id: number for number, group in enumerate(analysis.groups)}
+    wanted = list(numbers) if groups is None else list(groups)
+    unknown = [name for name in wanted if name not in numbers]
+    if unknown:
+        raise UsageError(f"the model has no group {quote(unknown[0])}", hint="`graphprune inspect` lists the groups")
+    gates = {numbers[name]: Gate(analysis.groups[numbers[name]].size) for name in wanted}
+    for number, gate in gates.items():
+        net.module.add_submodule(f"gate_{number}", gate)
+    for contraction in analysis.scope.space.contractions:
+        for number, atoms in _touched(analysis, contraction).items():
+            if number in gates:
+                _insert(net, contraction, f"gate_{number}", atoms)
+    net.module.recompile()
+    return {analysis.groups[number].id: gate for number, gate in gates.items()}
+
+
+def _touched(analysis: Analysis, contraction: Contraction) -> dict[int, Ints]:
+    """Return for each group on the axis the atom of every slice, the group's size where it is another's."""
+    grouping = analysis.grouping
+    atoms = grouping.atom_of[contraction.labels.expand()]
+    found: dict[int, Ints] = {}
+    for number in np.unique(grouping.group_of[atoms[atoms >= 0]]).tolist():
+        own = np.full(len(atoms), int(grouping.sizes[number]), dtype=np.int64)
+        mine = np.flatnonzero(atoms >= 0)
+        mine = mine[grouping.group_of[atoms[mine]] == number]
+        own[mine] = grouping.index_of[atoms[mine]]
+        found[number] = own
+    return found
+
+
+def _insert(net: Trainable, contraction: Contraction, gate: str, atoms: Ints) -> None:
+    """Put a gate before one input of one node."""
+    node, value = contraction.node, contraction.node.inputs[contraction.slot]
+    own = net.graph.producer.get(node.outputs[0])
+    source = net.values.get(value)
+    if own is None or source is None:
+        raise UnsupportedModelError(f"node {quote(node.label)} lies in a branch, where channels cannot be gated")
+    readers = [item for item in net.made[own.index] if source in item.all_input_nodes]
+    source = _latest(net, own.index, source) if not readers else source
+    readers = readers or [item for item in net.made[own.index] if source in item.all_input_nodes]
+    if not readers:
+        raise UnsupportedModelError(f"node {quote(node.label)} ({node.op_type}) cannot be gated")
+    name = f"{gate}_atoms_{own.index}_{contraction.slot}"
+    net.module.register_buffer(name, torch.from_numpy(atoms), persistent=False)
+    graph = net.module.graph
+    with graph.inserting_before(readers[0]):
+        held = graph.get_attr(name)
+        gated = graph.call_module(gate, (source, held, contraction.axis))
+    gated.meta["gate_of"] = source
+    for reader in readers:
+        reader.replace_input_with(source, gated)
+
+
+def _latest(net: Trainable, index: int, source: fx.Node) -> fx.Node:
+    """Return what a node reads in place of a value that was gated before, for another group."""
+    for item in net.made[index]:
+        for read in item.all_input_nodes:
+            origin: object = read
+            while isinstance(origin, fx.Node) and "gate_of" in origin.meta:
+                origin = origin.meta["gate_of"]
+                if origin is source:
+                    return read
+    return source

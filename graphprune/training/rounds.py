@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guarded round: a rate is searched for, the run goes on as long as numbers are finite, and the best weights stay."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from graphprune.training.checkpoint import Progress, read_checkpoint, write_checkpoint
+from graphprune.training.trainer import Measure, Optimisation, Task, Trainer, _below, measure, put, snapshot
+
+__all__ = ["Guard", "Report", "search_rate", "train"]
+
+_EVERY = 0.5
+"""Seconds between two reports."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run says of itself while it goes on.
+
+    Attributes
+    ----------
+    stage : str
+        ``search`` or ``train``.
+    step, total : int
+    loss : float
+        Of training, a moving mean.
+    rate : float
+    measure : Measure or None
+        The latest on held-out samples.
+    seconds_left : float
+    """
+
+    stage: str
+    step: int
+    total: int
+    loss: float
+    rate: float
+    measure: Measure | None
+    seconds_left: float
+
+
+Listener = Callable[[Report], None]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """How a run is kept from losing what it has.
+
+    Parameters
+    ----------
+    checkpoint : Path or None
+        Where everything is saved; None for nowhere.
+    run : str
+        Digest of all that the run depends on.
+    every : int
+        Steps between two checkpoints.
+    judge : int
+        Steps between two held-out measures; there is one at the end of the run in any case.
+    resume : bool
+        Go on from the checkpoint.
+    """
+
+    checkpoint: Path | None
+    run: str
+    every: int
+    judge: int
+    resume: bool = False
+
+
+def search_rate(
+    task: Task, how: Optimisation, candidates: Sequence[float], steps: int, listen: Listener
+) -> dict[float, float]:
+    """Return the held-out measure that each rate reaches in a few steps, all from the same start.
+
+    The steps are a whole small run each, warm-up and decay included: a large rate looks bad halfway and may
+    still end best. The module is left as it was.
+    """
+    start = snapshot(task.net)
+    found: dict[float, float] = {}
+    for number, rate in enumerate(candidates):
+        trainer = Trainer(task, how, rate, steps)
+        clock = _Clock("search", len(candidates) * steps, number * steps, listen)
+        finite = True
+        for step, samples in enumerate(task.loader.stream(0, steps)):
+            loss = trainer.step(samples, step)
+            finite = math.isfinite(loss)
+            if not finite:
+                break
+            clock.tick(loss, rate)
+        with trainer.judged():
+            found[rate] = measure(task).loss if finite else math.inf
+        put(task.net, start)
+    return found
+
+
+def train(task: Task, how: Optimisation, progress: Progress, total: int, guard: Guard, listen: Listener) -> Progress:
+    """Make all steps that are left, and leave the best weights in the module.
+
+    Parameters
+    ----------
+    progress : Progress
+        Rate, and the measure at the start; changed in place. With ``guard.resume`` it is replaced by the checkpoint's.
+    """
+    trainer = Trainer(task, how, progress.rate, total)
+    best = snapshot(task.net)
+    if guard.resume and guard.checkpoint is not None:
+        progress, tensors = read_checkpoint(guard.checkpoint, guard.run)
+        trainer.rate = progress.rate
+        trainer.restore(tensors)
+        best = {path: value.to(task.device) for path, value in _below(tensors, "best/").items()}
+        if progress.scaler and task.accelerator.scaler is not None:
+            task.accelerator.scaler.load_state_dict(progress.scaler)
+    clock = _Clock("train", total, progress.step, listen)
+    steps = total if not progress.stopped else progress.step
+    for samples in task.loader.stream(progress.step, steps):
+        loss = trainer.step(samples, progress.step)
+        if not math.isfinite(loss):
+            progress.stopped = f"the loss of step {progress.step + 1} is not finite"
+            break
+        progress.step += 1
+        clock.tick(loss, trainer.optimizer.param_groups[0]["lr"])
+        if progress.step % guard.judge == 0 or progress.step == total:
+            best = _judge(trainer, progress, best, clock)
+        if progress.step % guard.every == 0 or progress.step == total:
+            _save(trainer, progress, best, guard)
+    put(task.net, best)
+    return progress
+
+
+def _judge(trainer: Trainer, progress: Progress, best: dict[str, Tensor], clock: _Clock) -> dict[str, Tensor]:
+    """Measure the module; return its weights if they are the best so far, else those that are."""
+    with trainer.judged():
+        found = measure(trainer.task)
+        clock.judged(found)
+        if found.loss < progress.best:
+            progress.best, progress.best_step = found.loss, progress.step
+            return snapshot(trainer.task.net)
+    return best
+
+
+def _save(trainer: Trainer, progress: Progress, best: dict[str, Tensor], guard: Guard) -> None:
+    if guard.checkpoint is None or not trainer.task.accelerator.is_main_process:
+        return
+    progress.scaler = trainer.scaler
+    tensors = trainer.tensors() | {f"best/{path}": value for path, value in best.items()}
+    write_checkpoint(guard.checkpoint, guard.run, progress, tensors)
+
+
+class _Clock:
+    """Tells a listener how far a run is, and when it will be done."""
+
+    def __init__(self, stage: str, total: int, first: int, listen: Listener) -> None:
+        self.stage, self.total, self.step, self.first = stage, total, first, first
+        self.listen = listen
+        self.loss = math.nan
+        self.rate = 0.0
+        self.measure: Measure | None = None
+        self.begun = self.said = time.monotonic()
+
+    def tick(self, loss: float, rate: float) -> None:
+        """Count a step."""
+        self.step += 1
+        self.rate = rate
+        self.loss = loss if math.isnan(self.loss) else 0.9 * self.loss + 0.1 * loss
+        if time.monotonic() - self.said >= _EVERY:
+            self._say()
+
+    def judged(self, found: Measure) -> None:
+        """Take a new measure, and say it."""
+        self.measure = found
+        self._say()
+
+    def _say(self) -> None:
+        self.said = time.monotonic()
+        pace = (self.said - self.begun) / max(1, self.step - self.first)
+        left = pace * (self.total - self.step)
+        self.listen(Report(self.stage, self.step, self.total, self.loss, self.rate, self.measure, left))

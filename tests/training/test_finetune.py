@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The finetune round: it learns, it keeps only what helped, and it survives whatever happens on the way."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from training_cases import Arrays, folded, images, loaded, normalised, run, source
+
+import graphprune
+from graphprune.calibrate.source import Source
+from graphprune.errors import UsageError
+from graphprune.model.load import Model
+from graphprune.training.finetune import Finetuned, FinetuneOptions, finetune
+from graphprune.training.trainer import Optimisation
+
+QUICK = FinetuneOptions(epochs=4, batch=32, rate=0.01, augment="none", device="cpu", held_out=32)
+
+
+def pruned(model: Model) -> Model:
+    plan = graphprune.solve(model, graphprune.BudgetRequest("flops", 0.5), graphprune.SolveOptions(round_to=1))
+    return graphprune.apply(model, plan)
+
+
+def tuned(
+    options: FinetuneOptions = QUICK, *, labels: bool = False, teacher: bool = True, make: Any = normalised
+) -> Finetuned:
+    original = loaded(make())
+    x = images(160)
+    y = run(original, x).argmax(1).astype(np.int64) if labels else None
+    data = Source("noise", Arrays({"image": x}, y))
+    return finetune(pruned(original), data, original if teacher else None, options)
+
+
+@pytest.mark.parametrize("make", [normalised, folded])
+def test_distillation_without_labels(make: Any) -> None:
+    result = tuned(make=make)
+    assert result.improved
+    assert result.after.loss < 0.8 * result.before.loss
+    assert result.before.accuracy is None
+    assert result.facts["unfolded"] == (2 if make is folded else 0)
+    assert {node.op_type for node in result.model.proto.graph.node} == {node.op_type for node in make().graph.node}
+
+
+def test_labels_alone() -> None:
+    result = tuned(labels=True, teacher=False, make=folded)
+    assert result.improved
+    assert result.after.accuracy is not None
+    assert result.before.accuracy is not None
+    assert result.after.accuracy >= result.before.accuracy
+    assert result.after.agreement is None
+
+
+def test_maps_are_distilled_too() -> None:
+    original = loaded(graphprune_map())
+    data = Source("noise", Arrays({"image": images(96)}))
+    result = finetune(pruned(original), data, original, replace(QUICK, optimisation=Optimisation("adamw")))
+    assert result.facts["losses"] == {"y": "mse"}
+    assert result.improved
+
+
+def graphprune_map() -> onnx.ModelProto:
+    from tiny_models import model
+
+    text = """(float[n,3,8,8] image) => (float[n,2,8,8] y) {
+        a = Conv (image, w0, b0)
+        b = Relu (a)
+        y = Conv (b, w1)
+    }"""
+    return model(text, {"w0": (8, 3, 1, 1), "b0": (8,), "w1": (2, 8, 1, 1)})
+
+
+def test_a_rate_is_searched_for_and_a_bad_one_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphprune.training import finetune as module
+
+    monkeypatch.setattr(module, "_RATES", {"sgd": (1e30, 0.01)})
+    result = tuned(replace(QUICK, rate=None))
+    assert result.rate == 0.01
+    assert result.searched[1e30] > result.searched[0.01]
+    assert result.improved
+
+
+def test_what_did_not_help_is_not_kept() -> None:
+    original = loaded(normalised())
+    result = finetune(original, source(96), original, replace(QUICK, rate=1.0, kinds={"scores": "mse"}))
+    assert not result.improved  # it was perfect
+    assert result.model is original
+    assert result.after == result.before
+
+
+def test_a_run_that_explodes_stops_with_the_best_so_far() -> None:
+    calls = {"training": 0}
+
+    def loss(outputs: Any, teacher: Any, labels: Any) -> torch.Tensor:
+        value = (outputs["scores"] - teacher["scores"]).square().mean()
+        calls["training"] += outputs["scores"].requires_grad
+        return value * (math.nan if calls["training"] > 10 else 1.0)
+
+    result = tuned(replace(QUICK, loss=loss))
+    assert "not finite" in result.stopped
+    assert result.steps == 9  # the first call only tried whether there are gradients
+    assert result.best_step == 8
+    assert result.improved
+
+
+def test_averaged_weights_are_what_is_kept() -> None:
+    result = tuned(replace(QUICK, optimisation=Optimisation(ema=0.9)))
+    assert result.improved
+    plain = tuned(QUICK)
+    assert result.model.proto != plain.model.proto
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"teacher": False}, "no labels"),
+        ({"options": replace(QUICK, loss=lambda outputs, teacher, labels: torch.ones(()))}, "no scalar tensor"),
+        ({"options": replace(QUICK, held_out=160)}, "held out"),
+        ({"options": replace(QUICK, kinds={"nothing": "kl"})}, "'nothing'"),
+    ],
+)
+def test_what_cannot_be_learned_is_said_before(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        tuned(**change)
+
+
+def test_another_teacher_is_refused() -> None:
+    with pytest.raises(UsageError, match="teacher"):
+        finetune(loaded(normalised()), source(), loaded(graphprune_map()), QUICK)
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+from training_cases import Arrays, images, loaded, normalised
+from graphprune import save
+from graphprune.calibrate.source import Source
+from graphprune.training.finetune import FinetuneOptions, finetune
+from graphprune.training.trainer import Optimisation
+from test_finetune import pruned
+
+place, die_at, resume = Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "resume"
+steps = 0
+
+def loss(outputs, teacher, labels):
+    global steps
+    steps += outputs["scores"].requires_grad
+    if steps == die_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return (outputs["scores"] - teacher["scores"]).square().mean()
+
+original = loaded(normalised())
+data = Source("noise", Arrays({"image": images(160)}))
+options = FinetuneOptions(
+    epochs=3, batch=32, rate=0.01, augment="flip,crop", device="cpu", held_out=32, loss=loss,
+    optimisation=Optimisation("adamw", ema=0.8), checkpoint=place / "state", checkpoint_every=2, resume=resume,
+)
+result = finetune(pruned(original), data, original, options)
+assert result.improved and result.steps == 12, result
+if result.main:
+    save(result.model, place / "out.onnx", force=True)
+"""
+
+
+NEVER = 10**6
+
+
+def start(place: Path, die_at: int = NEVER, mode: str = "new", **environment: str) -> subprocess.Popen[str]:
+    place.mkdir(exist_ok=True)
+    here = Path(__file__).parent
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(here.parent), str(place), str(die_at), mode],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(here), "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> int:
+    _, err = process.communicate(timeout=240)
+    assert process.returncode in (0, -signal.SIGKILL), err
+    return process.returncode
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what a single process writes that nobody interrupts."""
+    place = tmp_path_factory.mktemp("whole")
+    assert ended(start(place)) == 0
+    return place / "out.onnx"
+
+
+def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
+    at = int(np.random.default_rng().integers(5, 13))
+    assert ended(start(tmp_path, at)) == -signal.SIGKILL
+    assert not (tmp_path / "out.onnx").exists()
+    assert ended(start(tmp_path, mode="resume")) == 0
+    assert (tmp_path / "out.onnx").read_bytes() == whole.read_bytes(), f"killed at step {at}"
+
+
+def test_two_processes_equal_one(whole: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    pair = [start(tmp_path, RANK=rank, LOCAL_RANK=rank, **shared) for rank in ("0", "1")]
+    assert [ended(process) for process in pair] == [0, 0]
+    one, two = (onnx.load(path).graph.initializer for path in (whole, tmp_path / "out.onnx"))
+    for a, b in zip(one, two, strict=True):
+        first, second = numpy_helper.to_array(a), numpy_helper.to_array(b)
+        if first.dtype == np.float32:
+            assert np.abs(first - second).max() < 1e-4 * max(1.0, np.abs(first).max()), a.name
