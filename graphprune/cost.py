@@ -19,7 +19,7 @@ from scipy.sparse import csc_array, csr_array
 
 from graphprune.errors import InternalError
 
-__all__ = ["CostModel", "Length", "Polynomial", "Products", "Sum", "Term", "coefficients"]
+__all__ = ["CostModel", "Length", "Polynomial", "Products", "Scaled", "Sum", "Term", "coefficients"]
 
 Widths = npt.NDArray[np.int64]
 
@@ -66,6 +66,23 @@ class Term:
         for length in lengths:
             product = product * length
         return product if self.parts == 1 else np.ceil(product / self.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """A term as often as `times` says, which need not be a whole number."""
+
+    term: Term
+    times: float
+
+    @property
+    def lengths(self) -> tuple[Length, ...]:
+        """The lengths that the term is a product of."""
+        return self.term.lengths
+
+    def values(self, *lengths: Widths) -> npt.NDArray[np.float64]:
+        """Return the values for many lengths at once, arrays that broadcast."""
+        return self.term.values(*lengths) * self.times
 
 
 class Polynomial:

@@ -92,7 +92,7 @@ def main() -> int:
     records = read(options.resume)
     for name in wanted:
         missing = [tool for tool in tools if (name, tool) not in records]
-        for record in compare(name, missing, options.limit):
+        for record in compare(name, missing, options.limit) if missing else ():
             records[name, record.tool] = record
             print(line(record), flush=True)
             if options.resume is not None:

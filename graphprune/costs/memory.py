@@ -19,7 +19,7 @@ import numpy as np
 from onnx import TensorProto
 from scipy.sparse import csr_array
 
-from graphprune.cost import Length, Products, Term
+from graphprune.cost import Length, Products, Scaled, Term
 from graphprune.model.tensors import count_bits
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class PeakMemory:
     def __init__(self, analysis: Analysis) -> None:
         buffers, sizes = _Buffers(analysis), analysis.cost.sizes
         kinds, times = _kinds(buffers.terms())
+        self._kinds = kinds
         self._products = Products(kinds, len(sizes))
         moments: Ints = (_alive(buffers, len(analysis.graph.nodes)) @ times).toarray()
         self._moments = _candidates(moments, self._products, sizes)
@@ -58,6 +59,13 @@ class PeakMemory:
     def moments(self) -> int:
         """How many nodes may be the one at which most is alive, whatever the widths are."""
         return len(self._moments)
+
+    def alternatives(self) -> list[list[Scaled]]:
+        """Return what is alive at each moment: the memory is the largest of these sums."""
+        return [
+            [Scaled(kind, float(times)) for kind, times in zip(self._kinds, row, strict=True) if times]
+            for row in self._moments.tolist()
+        ]
 
     def __call__(self, widths: Ints) -> int:
         """Return the peak at `widths`, int64 of shape (groups,)."""

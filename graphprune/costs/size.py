@@ -74,6 +74,11 @@ class WrittenSize:
         """
         return self._tensors(widths) + self._positions(widths) + self._rest
 
+    def terms(self) -> list[Term]:
+        """Return the terms of the bound."""
+        parts = (*self._tensors.alternatives(), *self._positions.alternatives())
+        return [*(term for terms in parts for term in terms), Term(self._rest, ())]
+
     def __call__(self, widths: npt.NDArray[np.int64]) -> int:
         """Return the bound at `widths`; what the original has where nothing is removed."""
         return self.before if np.array_equal(widths, self._sizes) else self.bound(widths)
@@ -94,6 +99,10 @@ class Bound:
         self._size, self._shift = size, shift
         self.growing = size.growing
         self.change = size.change
+
+    def alternatives(self) -> list[list[Term]]:
+        """Return the terms that the bound is the sum of, and the constant beside them."""
+        return [[*self._size.terms(), Term(self._shift, ())]]
 
     def __call__(self, widths: npt.NDArray[np.int64]) -> int:
         """Return the bound at `widths`, int64 of shape (groups,)."""

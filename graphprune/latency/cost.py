@@ -9,12 +9,14 @@ been measured (`corrected`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphprune.cost import Length, Products, Term, coefficients
+from graphprune.cost import Scaled as Proportional
 from graphprune.latency.table import Tables
 
 if TYPE_CHECKING:
@@ -44,6 +46,20 @@ class Scaled:
 
     time: float
     work: tuple[Term, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """One table as a summand of the whole time."""
+
+    tables: Tables
+    at: int
+    lengths: tuple[Length, Length]
+    factor: float
+
+    def values(self, first: Ints, second: Ints) -> Floats:
+        """Return the times for many lengths at once, arrays that broadcast."""
+        return self.factor * self.tables.values(self.at, first, second)
 
 
 class LatencyCost:
@@ -97,6 +113,19 @@ class LatencyCost:
     def __call__(self, widths: Ints) -> int:
         """Return the nanoseconds at `widths`, shape (groups,)."""
         return self._corrected(self._sum(widths))
+
+    def alternatives(self) -> list[list[_Read | Proportional | Term]]:
+        """Return what the time is the sum of; rounding may make the sum smaller by a few nanoseconds, never larger."""
+        factor = self.correction
+        tabled, scaled, fixed, _ = self._parts
+        reads = [_Read(self._tables, at, table.features, factor) for at, table in enumerate(tabled)]
+        work = [
+            Proportional(term, factor * rate)
+            for chunk, rate in zip(scaled, self._rate, strict=True)
+            for term in chunk.work
+        ]
+        constant = (1 - factor) * self.before + factor * (fixed - len(scaled))  # each chunk is rounded down
+        return [[*reads, *work, Term(math.floor(constant), ())]]
 
     def change(self, widths: Ints, group: int, width: int) -> int:
         """Return by how much the time changes when `group` moves from ``widths[group]`` to `width`."""

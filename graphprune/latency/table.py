@@ -91,6 +91,12 @@ class Tables:
             pads = [(0, most - size) for size in values.shape]
             self._times[at] = np.pad(values, pads, mode="edge")
 
+    def values(self, at: int, first: Ints, second: Ints) -> Floats:
+        """Return the times of one table for many lengths, arrays that broadcast."""
+        one, other = np.broadcast_arrays(first, second)
+        lengths = np.stack([one.ravel(), other.ravel()], axis=1)
+        return self.read(lengths, np.full(len(lengths), at)).reshape(one.shape).astype(np.float64)
+
     def read(self, lengths: Ints, at: Ints | None = None) -> Ints:
         """Return the times of tables, rounded down.
 

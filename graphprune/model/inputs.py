@@ -59,7 +59,7 @@ def _named(tensors: Mapping[str, TypeProto], given: Mapping[str, Sequence[int]])
         (name, axis, dim.dim_param, len(kind.tensor_type.shape.dim))
         for name, kind in tensors.items()
         for axis, dim in enumerate(kind.tensor_type.shape.dim)
-        if dim.dim_param
+        if _is_name(dim.dim_param)
     ]
     first = {param for _, axis, param, _ in places if axis == 0}
     for name, axis, param, rank in places:
@@ -71,6 +71,11 @@ def _named(tensors: Mapping[str, TypeProto], given: Mapping[str, Sequence[int]])
     for _, _, param, rank in places:
         sizes.setdefault(param, (1 if param in first else _FREE.get(rank, 16), param in first))
     return sizes
+
+
+def _is_name(param: str) -> bool:
+    """Whether a dimension is named: some exporters write "?" or "-1" for every open one, whatever their sizes are."""
+    return any(character.isalpha() for character in param)
 
 
 def _concrete(

@@ -17,7 +17,7 @@ __all__ = ["solve"]
 
 
 @solver("bisection")
-def solve(problem: Problem, *, exponent: float = 1.0, speed: float = 0.75) -> Solution:
+def solve(problem: Problem, *, exponent: float = 1.0, speed: float = 1.5) -> Solution:
     """Return widths in proportion to ``importance ** exponent`` within the budget, then filled up.
 
     Networks that were trained without sparsity have nearly equal importances, so their widths come out nearly

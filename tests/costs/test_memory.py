@@ -110,3 +110,15 @@ def test_moments_that_never_are_the_largest_do_not_change_it(analysis: Analysis)
         for start, kept in zip(analysis.grouping.starts, keep, strict=False):
             mask[int(start) + kept] = True
         assert cost(np.array([len(kept) for kept in keep])) == by_hand(prune(analysis, mask))
+
+
+def test_it_is_the_largest_of_the_sums_that_it_names(analysis: Analysis) -> None:
+    cost = PeakMemory(analysis)
+    random = np.random.default_rng(3)
+    for _ in range(10):
+        widths = random.integers(1, analysis.cost.sizes + 1)
+        sums = [
+            sum(float(factor.values(*(np.int64(length.at(widths)) for length in factor.lengths))) for factor in factors)
+            for factors in cost.alternatives()
+        ]
+        assert max(sums) == cost(widths)

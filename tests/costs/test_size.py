@@ -82,3 +82,14 @@ def test_changes_are_those_of_the_bound_and_it_never_falls(net: Model) -> None:
         wider = widths.copy()
         wider[group] = analysis.cost.sizes[group]
         assert cost(wider) - cost(widths) == cost.change(widths, group, int(wider[group])) >= 0
+
+
+def test_the_bound_is_the_sum_that_it_names(net: Model) -> None:
+    analysis = graphprune.analyze(net)
+    random = np.random.default_rng(4)
+    for whole in (False, True):
+        cost = growing(cost_of(analysis, "size"), whole=whole)
+        (factors,) = cost.alternatives()  # type: ignore[attr-defined]
+        widths = random.integers(1, analysis.cost.sizes + 1)
+        found = [float(one.values(*(np.int64(length.at(widths)) for length in one.lengths))) for one in factors]
+        assert sum(found) == cost(widths)

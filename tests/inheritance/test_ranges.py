@@ -80,6 +80,7 @@ def test_bounds_of_operators(middle: str, low: float, high: float) -> None:
 bounds = hnp.arrays(np.float64, 4, elements=st.floats(-10, 10) | st.sampled_from([0.0, INF, -INF]))
 
 
+@settings(deadline=None)
 @given(bounds, bounds, hnp.arrays(np.float64, (3, 2, 4), elements=st.floats(-3, 3) | st.just(0.0)))
 def test_a_weighted_sum_lies_within_its_bounds(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> None:
     low, high = np.minimum(first, second), np.maximum(first, second)

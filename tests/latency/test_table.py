@@ -84,3 +84,13 @@ def test_blocks_that_are_begun_cost_as_much_as_whole_ones() -> None:
     tables = Tables([(grid(64, 16), np.array([1]))], [(16, 1)], [np.array([[1.0], [2.0], [3.0], [4.0]]) * 1e6])
     read = [int(table) for length in (33, 40, 48) for table in tables.read(np.array([[length, 1]]))]
     assert read[0] == read[1] == read[2]
+
+
+def test_the_time_is_the_sum_that_it_names_but_for_rounding() -> None:
+    random = np.random.default_rng(5)
+    for found in (cost(), cost().corrected(0.7), cost().corrected(1.2)):
+        (factors,) = found.alternatives()
+        for _ in range(20):
+            widths = random.integers(1, [65, 33])
+            parts = [one.values(*(np.asarray(length.at(widths)) for length in one.lengths)) for one in factors]
+            assert found(widths) - 4 <= sum(map(float, parts)) <= found(widths)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphprune.errors import InternalError, UsageError
-from graphprune.solvers.levels import levels
+from graphprune.solvers.levels import RULES, levels, machine_rule, rule_for
 
 
 @given(
@@ -58,17 +58,20 @@ def test_a_number_is_never_relaxed(size, channels, round_to):
 @pytest.mark.parametrize(
     ("size", "channels", "round_to", "expected"),
     [
-        (1, 1, "auto", [1]),
-        (3, 1, "auto", [1, 2, 3]),
-        (4, 1, "auto", [4]),
-        (6, 1, "auto", [4, 6]),
-        (24, 1, "auto", [4, 8, 12, 16, 20, 24]),
-        (32, 1, "auto", [4, 8, 16, 24, 32]),
-        (64, 1, "auto", [4, 8, 16, 24, 32, 40, 48, 56, 64]),
-        (128, 1, "auto", [4, 8, 16, 32, 48, 64, 80, 96, 112, 128]),
-        (12, 64, "auto", list(range(1, 13))),  # attention heads of 64 channels: any number is aligned
-        (8, 24, "auto", [1, 2, 4, 6, 8]),  # 24 channels are a multiple of 8, 48 of 16
-        (32, 4, "auto", [1, 2, 4, 8, 12, 16, 20, 24, 28, 32]),
+        (1, 1, "avx512", [1]),
+        (3, 1, "avx512", [1, 2, 3]),
+        (4, 1, "avx512", [4]),
+        (6, 1, "avx512", [4, 6]),
+        (24, 1, "avx512", [4, 8, 12, 16, 20, 24]),
+        (32, 1, "avx512", [4, 8, 16, 24, 32]),
+        (63, 1, "avx512", [4, 8, 16, 24, 32, 40, 48, 56, 63]),
+        (64, 1, "avx512", [4, 8, 16, 32, 48, 64]),
+        (128, 1, "avx512", [4, 8, 16, 32, 48, 64, 80, 96, 112, 128]),
+        (12, 64, "avx512", list(range(1, 13))),  # attention heads of 64 channels: any number is aligned
+        (8, 24, "avx512", [1, 2, 4, 6, 8]),  # 24 channels are a multiple of 8, 48 of 16
+        (32, 4, "avx512", [1, 2, 4, 8, 12, 16, 20, 24, 28, 32]),
+        (64, 1, "avx2", [4, 8, 16, 24, 32, 40, 48, 56, 64]),
+        (24, 1, "cuda", [4, 8, 16, 24]),
         (5, 1, 16, [5]),
         (40, 1, 16, [16, 32, 40]),
         (6, 4, 8, [2, 4, 6]),
@@ -77,6 +80,14 @@ def test_a_number_is_never_relaxed(size, channels, round_to):
 )
 def test_examples(size, channels, round_to, expected):
     assert levels(size, channels, round_to).tolist() == expected
+
+
+def test_auto_is_the_rule_of_this_machine_and_unknown_rules_are_refused():
+    assert rule_for("auto") == machine_rule()
+    assert machine_rule() in RULES
+    assert levels(200, 1, "auto").tolist() == levels(200, 1, machine_rule()).tolist()
+    with pytest.raises(UsageError, match=r"cannot be rounded to 'sse': .* auto, avx512"):
+        rule_for("sse")
 
 
 def test_the_minimum_cuts_off_narrower_widths():
