@@ -110,7 +110,7 @@ def images(count: int = 64, *, seed: int = 0) -> Array:
 
 
 def source(count: int = 64, labels: Array | None = None) -> Source:
-    return Source("noise", Arrays({"image": images(count)}, labels))
+    return Source.whole("noise", Arrays({"image": images(count)}, labels))
 
 
 def samples(count: int = 8) -> Samples:

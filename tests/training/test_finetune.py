@@ -41,7 +41,7 @@ def tuned(
     original = loaded(make())
     x = images(160)
     y = run(original, x).argmax(1).astype(np.int64) if labels else None
-    data = Source("noise", Arrays({"image": x}, y))
+    data = Source.whole("noise", Arrays({"image": x}, y))
     return finetune(pruned(original), data, original if teacher else None, options)
 
 
@@ -66,7 +66,7 @@ def test_labels_alone() -> None:
 
 def test_maps_are_distilled_too() -> None:
     original = loaded(graphprune_map())
-    data = Source("noise", Arrays({"image": images(96)}))
+    data = Source.whole("noise", Arrays({"image": images(96)}))
     result = finetune(pruned(original), data, original, replace(QUICK, optimisation=Optimisation("adamw")))
     assert result.facts["losses"] == {"y": "mse"}
     assert result.improved
@@ -165,7 +165,7 @@ def loss(outputs, teacher, labels):
     return (outputs["scores"] - teacher["scores"]).square().mean()
 
 original = loaded(normalised())
-data = Source("noise", Arrays({"image": images(160)}))
+data = Source.whole("noise", Arrays({"image": images(160)}))
 options = FinetuneOptions(
     epochs=3, batch=32, rate=0.01, augment="flip,crop", device="cpu", held_out=32, loss=loss,
     optimisation=Optimisation("adamw", ema=0.8), checkpoint=place / "state", checkpoint_every=2, resume=resume,
