@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -11,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE_ROOTS = {"graphprune": "graphprune", "graphprune.export": "export", "graphprune.solvers": "solvers"}
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Return every library module: dotted name to source file."""
     found = {}
