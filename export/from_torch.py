@@ -195,7 +195,7 @@ def _torchscript(
     module: nn.Module, examples: tuple[Tensor, ...], outputs: list[str], options: ExportOptions
 ) -> onnx.ModelProto:
     """Export through TorchScript; with the mode of training preserved, BatchNormalization is not folded."""
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()  # accepted by this exporter, though torch declares paths only
     torch.onnx.export(
         module,
         examples,

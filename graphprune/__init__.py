@@ -17,6 +17,7 @@ Names are imported when they are first used, so that ``import graphprune`` costs
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -125,6 +126,14 @@ _HOMES = {
     "sweep": "graphprune.trials.sweep",
     "write_plan": "graphprune.plan.file",
 }
+
+
+# In a checkout `solvers` and `export` stand beside this folder and not in it. A process that is started there and has
+# the current folder on its path (`python -m graphprune`, the workers of joblib and accelerate) finds this folder before
+# the installed package, so it is told where the two are.
+_CHECKOUT = Path(__file__).parent.parent
+if (_CHECKOUT / "solvers" / "problem.py").is_file() and not (_CHECKOUT / "graphprune" / "solvers").exists():
+    __path__.append(str(_CHECKOUT))
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -49,3 +51,9 @@ def test_console_script_points_to_the_command_line() -> None:
     )
     assert script.name == "graphprune"
     assert callable(script.load())
+
+
+def test_a_process_started_in_the_checkout_finds_every_package() -> None:
+    code = "import graphprune.solvers.problem, graphprune.export; print(graphprune.solve.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "solve\n"), done.stderr

@@ -232,9 +232,10 @@ def _preprocessing(given: dict[str, Any]) -> Preprocessing:
     from graphprune.calibrate.preprocessing import parse_numbers, parse_size, read_settings
 
     found = read_settings(given["pruned"])
-    for name in ("mean", "std"):
-        if given[name] is not None:
-            found = replace(found, **{name: parse_numbers(given[name], f"--{name}")})
+    if given["mean"] is not None:
+        found = replace(found, mean=parse_numbers(given["mean"], "--mean"))
+    if given["std"] is not None:
+        found = replace(found, std=parse_numbers(given["std"], "--std"))
     if given["size"] is not None:
         found = replace(found, size=parse_size(given["size"]))
     return found if given["layout"] is None else replace(found, layout=given["layout"].upper())

@@ -95,14 +95,14 @@ class _Sum(torch.autograd.Function):
     """A sum over all processes; its gradient is the sum of theirs."""
 
     @staticmethod
-    def forward(ctx: object, value: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: object, value: Tensor) -> Tensor:
         """Return the sum of `value` over the processes."""
         total = value.clone()
         torch.distributed.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
         """Return the sum of the gradients over the processes."""
         total = gradient.clone()
         torch.distributed.all_reduce(total)
@@ -110,5 +110,5 @@ class _Sum(torch.autograd.Function):
 
 
 def _sum(value: Tensor) -> Tensor:
-    result: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]
+    result: Tensor = _Sum.apply(value)
     return result

@@ -38,7 +38,7 @@ def from_numpy(array: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.array(array))
 
 
-class Builder(GraphBuilder):  # type: ignore[misc]
+class Builder(GraphBuilder):
     """Convert a renamed copy of a model.
 
     Parameters

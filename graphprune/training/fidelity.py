@@ -163,7 +163,7 @@ def _worst(expected: Mapping[str, Array], found: Mapping[str, Array]) -> float:
     return max((_difference(value, found[name]) for name, value in expected.items() if name in found), default=0.0)
 
 
-def _difference(expected: Array, found: Array) -> float:
+def _difference(expected: object, found: Array) -> float:
     """Return the largest difference relative to the largest value; infinite for other shapes or types."""
     if not isinstance(expected, np.ndarray) or expected.dtype.kind != "f" or not expected.size:
         return 0.0

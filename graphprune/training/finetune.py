@@ -351,7 +351,7 @@ def _check_gradients(task: Task) -> None:
     target = task.teach(samples)
     task.net.module.eval()
     with task.on_device():
-        loss = task.objective(task.net.run(samples.feeds), target, samples.labels)
+        loss: object = task.objective(task.net.run(samples.feeds), target, samples.labels)
     if not isinstance(loss, torch.Tensor) or loss.dim() or not loss.requires_grad:
         raise UsageError("the loss is no scalar tensor that depends on the weights of the model")
     loss.backward()  # type: ignore[no-untyped-call]

@@ -61,8 +61,10 @@ def _new(names: dict[str, str], name: str) -> str:
 
 def _rename(graph: GraphProto, names: dict[str, str]) -> None:
     """Rename within a graph and its bodies; equal names get equal new ones, so that scopes stay what they are."""
-    for value in (*graph.input, *graph.output, *graph.initializer):
+    for value in (*graph.input, *graph.output):
         value.name = _new(names, value.name)
+    for tensor in graph.initializer:
+        tensor.name = _new(names, tensor.name)
     del graph.value_info[:]
     for node in graph.node:
         inputs, outputs = [_new(names, name) for name in node.input], [_new(names, name) for name in node.output]

@@ -266,8 +266,7 @@ def _hits(task: Task, outputs: dict[str, Tensor], target: dict[str, Tensor] | No
         return [0.0, 0.0]
     best = outputs[name].argmax(1)
     labels = samples.labels
-    right = labels is not None and labels.shape == best.shape
     return [
-        float((best == labels).double().mean()) if right else 0.0,
+        float(torch.eq(best, labels).double().mean()) if labels is not None and labels.shape == best.shape else 0.0,
         float((best == target[name].argmax(1)).double().mean()) if target is not None else 0.0,
     ]

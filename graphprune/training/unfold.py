@@ -51,18 +51,20 @@ def settle(net: Trainable, batches: Batches) -> int:
     """
     live = dict(normalisations(net))
     with _evaluating(net):
-        for norm in (*live.values(), *net.unfolded.values()):
+        for norm in live.values():
             norm.moments = Moments()
+        for inserted in net.unfolded.values():
+            inserted.moments = Moments()
         samples = 0
         for feeds in batches():
             samples += len(next(iter(feeds.values())))
             net.run(feeds)
     for node, norm in live.items():
         _match(net, node, norm)
-    for norm in net.unfolded.values():
-        if norm.moments is not None and norm.moments.count <= samples:
-            norm.moments = None
-    return sum(norm.settle() for norm in net.unfolded.values())
+    for inserted in net.unfolded.values():
+        if inserted.moments is not None and inserted.moments.count <= samples:
+            inserted.moments = None
+    return sum(inserted.settle() for inserted in net.unfolded.values())
 
 
 def _match(net: Trainable, node: fx.Node, norm: BatchNorm) -> None:

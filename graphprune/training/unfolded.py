@@ -74,7 +74,7 @@ class Unfolded(nn.Module):
             return False
         mean, var = moments.result()
         with torch.no_grad():
-            self.bias += mean.to(self.bias.dtype)
+            self.bias.add_(mean.to(self.bias.dtype))
             self.weight.copy_((var + _EPSILON).sqrt())
             self.running_mean.copy_(mean)
             self.running_var.copy_(var)

@@ -184,7 +184,7 @@ def start(place: Path, die_at: int = NEVER, mode: str = "new", **environment: st
     place.mkdir(exist_ok=True)
     here = Path(__file__).parent
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(here.parent), str(place), str(die_at), mode],
+        [sys.executable, "-P", "-c", SCRIPT, str(here.parent), str(place), str(die_at), mode],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
