@@ -45,6 +45,7 @@ from graphprune.verification.verify import Verification
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from graphprune.calibrate.source import Source
     from graphprune.plan.schema import Plan
 
 __all__ = [
@@ -119,7 +120,11 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
 
 
 def solve(
-    model: Model | Analysis, budget: BudgetRequest | Sequence[BudgetRequest] = (), options: SolveOptions | None = None
+    model: Model | Analysis,
+    budget: BudgetRequest | Sequence[BudgetRequest] = (),
+    options: SolveOptions | None = None,
+    *,
+    data: Source | None = None,
 ) -> Plan:
     """Choose which channels to remove, so that the budget holds and nothing more fits into it.
 
@@ -132,6 +137,8 @@ def solve(
         ``BudgetRequest("size", "5MB")``. Of several all hold. None for a lossless plan.
     options : SolveOptions, optional
         Solver, criterion, rounding and seed.
+    data : Source, optional
+        Samples, from :func:`graphprune.open_data`, for criteria and solvers that look at some.
 
     Returns
     -------
@@ -153,11 +160,16 @@ def solve(
         return lossless_plan(analysis, requests, options)
     if not requests:
         raise UsageError("no budget is given", hint="give one, or ask for a lossless plan")
+    evidence = None
+    if data is not None:
+        from graphprune.evidence import Samples  # with onnxruntime, too
+
+        evidence = Samples(analysis, data, options.seed)
     if any(request.metric == "latency" for request in requests):
         from graphprune.tuning import make_measured_plan  # with onnxruntime, which nothing else here needs
 
-        return make_measured_plan(analysis, requests, options)
-    return make_plan(analysis, requests, options)
+        return make_measured_plan(analysis, requests, options, evidence)
+    return make_plan(analysis, requests, options, evidence=evidence)
 
 
 def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Reconciled:

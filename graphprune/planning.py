@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.latency.cost import LatencyCost
     from graphprune.plan.budget import BudgetRequest
+    from graphprune.solvers.evidence import Evidence
     from graphprune.solvers.problem import Cost, Solution
     from graphprune.solvers.saliency import Scores
 
@@ -136,6 +137,7 @@ def make_plan(
     options: SolveOptions,
     latency: LatencyCost | None = None,
     scores: Scores | None = None,
+    evidence: Evidence | None = None,
 ) -> Plan:
     """Choose what to remove so that all budgets hold and no further step of any group fits into them.
 
@@ -149,6 +151,8 @@ def make_plan(
         What was measured, where a request limits the latency.
     scores : Scores, optional
         From :func:`score_groups` with the same options, if they are there already.
+    evidence : Evidence, optional
+        What samples say, for criteria and solvers that need some.
 
     Raises
     ------
@@ -169,8 +173,8 @@ def make_plan(
     limited = _limits(analysis, requests, latency)
     limits = tuple(limit for limit, _ in limited)
     if scores is None:
-        scores = score_groups(analysis, options)
-    problem, relaxed = make_problem(analysis, scores, limits, options)
+        scores = score_groups(analysis, options, evidence)
+    problem, relaxed = make_problem(analysis, scores, limits, options, evidence=evidence)
     find = partial(_solution, analysis, solve=partial(solve, **for_solver), options=options)
     start, emptied = analysis, frozenset[int]()
     if options.allow_empty:
@@ -215,7 +219,7 @@ def make_plan(
     )
 
 
-def score_groups(analysis: Analysis, options: SolveOptions) -> Scores:
+def score_groups(analysis: Analysis, options: SolveOptions, evidence: Evidence | None = None) -> Scores:
     """Return what the criterion says of the atoms of each group.
 
     Raises
@@ -229,7 +233,8 @@ def score_groups(analysis: Analysis, options: SolveOptions) -> Scores:
     (own,) = chosen({name: value for name, value in options.settings.items() if name in settings(score)}, score)
     # A channel with NaN in it would look like the most important or the least important one, by chance.
     check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
-    return score(criteria.Material(analysis.groups, analysis.read, options.seed, options.aggregate), **own)
+    material = criteria.Material(analysis.groups, analysis.read, options.seed, options.aggregate, evidence)
+    return score(material, **own)
 
 
 def _limits(
@@ -271,6 +276,7 @@ def make_problem(
     limits: tuple[Limit, ...],
     options: SolveOptions,
     emptied: frozenset[int] = frozenset(),
+    evidence: Evidence | None = None,
 ) -> tuple[Problem, bool]:
     """Return the problem to solve, and whether its levels were relaxed to reach the budgets.
 
@@ -296,6 +302,7 @@ def make_problem(
             filters=lambda index: coupled_filters(analysis.groups[index], analysis.read),
             comparable=scores.comparable,
             efficiency=efficiency(analysis) if isinstance(options.round_to, str) else None,
+            evidence=evidence,
         )
         if problem.fits(problem.narrowest):
             break

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Budget, Plan
     from graphprune.planning import SolveOptions
+    from graphprune.solvers.evidence import Evidence
 
 __all__ = ["ROUNDS", "TOLERANCE", "make_measured_plan"]
 
@@ -50,7 +51,9 @@ _CORRECTIONS = (0.25, 4.0)  # what is beyond them is no lack of precision
 _BINDING = 0.97  # share of its limit from which on it is the latency that keeps a plan narrow
 
 
-def make_measured_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> Plan:
+def make_measured_plan(
+    analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions, evidence: Evidence | None = None
+) -> Plan:
     """Choose what to remove so that all budgets hold, the latency measured on the pruned model among them.
 
     The plan's latency budget says what was measured; it may miss the limit where no widths meet it within the rounds.
@@ -64,12 +67,14 @@ def make_measured_plan(analysis: Analysis, requests: Sequence[BudgetRequest], op
     cache = Cache(environment)
     rule = rule_for(options.round_to)
     cost = latency_cost(analysis, environment, cache, RULES[rule if isinstance(rule, str) else machine_rule()].block)
-    plan = best = _measured(analysis, make_plan(analysis, requests, options, cost), environment, cache)
+    plan = best = _measured(
+        analysis, make_plan(analysis, requests, options, cost, evidence=evidence), environment, cache
+    )
     rounds, correction = 1, cost.correction
     while not plan.is_identity and _miss(plan) > TOLERANCE and rounds < ROUNDS:
         cost = cost.corrected(_saved(plan))
         try:
-            plan = make_plan(analysis, requests, options, cost)
+            plan = make_plan(analysis, requests, options, cost, evidence=evidence)
         except BudgetUnreachableError:
             break
         plan, rounds = _measured(analysis, plan, environment, cache), rounds + 1

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from graphprune.cost import Length
+    from graphprune.solvers.evidence import Evidence
 
 __all__ = [
     "Cost",
@@ -113,6 +114,8 @@ class Problem:
     efficiency : ndarray of float64, shape (groups,), optional
         FLOPs that the channels of each group cost for the time that they take, relative to the other groups; given
         where widths are to be what runtimes like.
+    evidence : Evidence, optional
+        What samples say, for solvers that need some.
 
     Raises
     ------
@@ -130,6 +133,7 @@ class Problem:
     filters: Filters | None = None
     comparable: bool = False
     efficiency: npt.NDArray[np.float64] | None = None
+    evidence: Evidence | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts agree."""

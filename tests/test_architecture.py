@@ -21,6 +21,7 @@ LAYERS = (
     ("graphprune.trials",),
     ("graphprune.accuracy",),
     ("graphprune.api",),
+    ("graphprune.evidence",),
     ("graphprune.training", "graphprune.recovery", "graphprune.report", "graphprune.export"),
     ("graphprune.lossless", "graphprune.tuning"),
     ("graphprune.planning",),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from graphprune.calibrate.source import Source
     from graphprune.model.load import Model
 
-__all__ = ["SOURCE_HELP", "Layout", "LayoutOption", "Limit", "Mean", "Size", "Std", "open_data"]
+__all__ = ["SOURCE_HELP", "Calibrating", "Layout", "LayoutOption", "Limit", "Mean", "Size", "Std", "open_data"]
 
 SOURCE_HELP = "a folder of images, .npz, .npy, package.module:function, or torchvision:NAME"
 
@@ -46,6 +46,30 @@ LayoutOption = Annotated[
         case_sensitive=False,
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Calibrating:
+    """Samples without labels, and how they are fed."""
+
+    calib: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help=f"Samples, labels are not needed: {SOURCE_HELP}.", show_default=False),
+    ] = None
+    mean: Mean = None
+    std: Std = None
+    size: Annotated[
+        str | None,
+        # `--size` is a budget where this is used
+        typer.Option("--image-size", metavar="HxW", help="Size to which image files are brought.", show_default=False),
+    ] = None
+    layout: LayoutOption = None
+
+    def open(self, model: Model) -> Source | None:
+        """Open the samples, if some are given."""
+        if self.calib is None:
+            return None
+        return open_data(self.calib, model, self.mean, self.std, (self.size, self.layout))
 
 
 def open_data(

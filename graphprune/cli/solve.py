@@ -13,6 +13,7 @@ from graphprune.cli import options as opt
 from graphprune.cli.carry_out import Job, carry_out, show
 from graphprune.cli.choices import Budgets, Choosing, Constraining, Reading
 from graphprune.cli.console import Talk
+from graphprune.cli.data import Calibrating
 from graphprune.cli.groups import spread
 from graphprune.cli.targets import Targets, beside
 
@@ -26,6 +27,7 @@ def solve(
     choosing: Choosing,
     constraining: Constraining,
     reading: Reading,
+    calibrating: Calibrating,
     output: opt.Output = None,
     plan: Annotated[
         Path | None,
@@ -55,10 +57,11 @@ def solve(
     talk = Talk(verbose=verbose)
     with talk.stage("loading"):
         loaded = api.load(model)
+        samples = calibrating.open(loaded)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, analysed)
     with talk.stage("solving"):
-        solution = api.solve(analysis, requests, options)
+        solution = api.solve(analysis, requests, options, data=samples)
     notes = (*plan_notes(solution), *uncounted_notes(analysis))
     job = Job("solve", analysis, solution, targets, unverified, bench, notes)
     show(carry_out(job, talk), as_json=as_json)

@@ -14,6 +14,7 @@ from graphprune.solvers.registry import Registry
 
 if TYPE_CHECKING:
     from graphprune.groups import Group
+    from graphprune.solvers.evidence import Evidence
     from graphprune.solvers.saliency import Scores
 
 __all__ = ["Aggregate", "Criterion", "Material", "Read", "criterion", "get", "names"]
@@ -35,12 +36,15 @@ class Material:
         For criteria that draw.
     aggregate : {"", "sum", "mean", "max", "first"}
         How the scores of the members of a group become one; "" is what the criterion does by itself.
+    evidence : Evidence, optional
+        What samples say, for criteria that need some.
     """
 
     groups: Sequence[Group]
     read: Read
     seed: int = 0
     aggregate: Aggregate = ""
+    evidence: Evidence | None = None
 
     def refuse_aggregate(self, because: str, hint: str, allowed: Sequence[Aggregate] = ()) -> None:
         """Refuse a way of aggregating that a criterion cannot follow.
