@@ -23,7 +23,10 @@ Mean = Annotated[
 ]
 Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Their deviation, likewise.", show_default=False)]
 Size = Annotated[
-    str | None, typer.Option(metavar="HxW", help="Size to which image files are brought.", show_default=False)
+    str | None,
+    typer.Option(
+        "--size", "--image-size", metavar="HxW", help="Size to which image files are brought.", show_default=False
+    ),
 ]
 Limit = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Use this many samples, evenly spaced.", show_default=False)
