@@ -61,9 +61,8 @@ class Calibrating:
     ] = None
     mean: Mean = None
     std: Std = None
-    size: Annotated[
+    image_size: Annotated[  # `size` is a budget where this is used
         str | None,
-        # `--size` is a budget where this is used
         typer.Option("--image-size", metavar="HxW", help="Size to which image files are brought.", show_default=False),
     ] = None
     layout: LayoutOption = None
@@ -72,7 +71,7 @@ class Calibrating:
         """Open the samples, if some are given."""
         if self.calib is None:
             return None
-        return open_data(self.calib, model, self.mean, self.std, (self.size, self.layout))
+        return open_data(self.calib, model, self.mean, self.std, (self.image_size, self.layout))
 
 
 def open_data(

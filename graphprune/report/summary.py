@@ -157,7 +157,13 @@ def _empty_notes(plan: Plan) -> list[str]:
     empty = [text.name(group.name, 40) for group in plan.groups if not group.kept]
     layers = sum(1 for layer in plan.layers if layer.flops_before and not layer.flops_after)
     shown = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
-    return [f"{len(empty)} groups and {layers} layers go as a whole: {shown}"] if empty else []
+    if not empty:
+        return []
+    return [f"{_count(len(empty), 'group')} and {_count(layers, 'layer')} with FLOPs are gone as a whole: {shown}"]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
 
 
 def _lossless_notes(plan: Plan) -> list[str]:
