@@ -229,3 +229,42 @@ def test_a_model_of_custom_operators_needs_a_word(quick: Command, model: Path) -
     assert "NO: onnxruntime" in done.out and "not proven" in done.out
     marks = {entry.key: entry.value for entry in onnx.load(model.with_name("net.pruned.onnx")).metadata_props}
     assert marks["graphprune.verified"] == "no (unverified)"
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "limit"),
+    [("params", "9k", 9_000), ("size", "30kB", 30_000), ("memory", "0.6", None), ("memory", "25kB", 25_000)],
+)
+def test_other_budgets_hold(quick: Command, model: Path, metric: str, target: str, limit: int | None) -> None:
+    done = quick("solve", model, f"--{metric}", target, "--json")
+    assert done.code == 0, done.err
+    budget = read_plan(model.with_name("net.plan.json")).budget
+    assert budget.metric == metric
+    assert budget.limit == (limit or int(0.6 * budget.before))
+    assert 0.5 * budget.limit < budget.after <= budget.limit < budget.before
+    if metric == "size":
+        assert model.with_name("net.pruned.onnx").stat().st_size <= limit
+
+
+def test_several_budgets_hold_at_once(quick: Command, model: Path) -> None:
+    assert quick("solve", model, "--flops", "0.6", "--params", "0.4", "--size", "0.9").code == 0
+    budgets = read_plan(model.with_name("net.plan.json")).budgets
+    assert [budget.metric for budget in budgets] == ["flops", "params", "size"]
+    assert all(budget.after <= budget.limit for budget in budgets)
+
+
+def test_a_latency_budget_is_measured(
+    quick: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAPHPRUNE_CACHE", str(tmp_path / "cache"))
+    done = quick("solve", model, "--latency", "0.95", "--round-to", "4")
+    if done.code == 1:  # a network this small may not become faster at all
+        assert "latency" in done.err
+        return
+    assert done.code == 0, done.err
+    plan = read_plan(model.with_name("net.plan.json"))
+    assert plan.budget.metric == "latency"
+    assert plan.budget.after <= plan.budget.limit < plan.budget.before
+    assert plan.is_identity or (plan.budget.measured or 0) > 0
+    assert plan.solver.options["latency"]["rounds"] >= 1
+    assert any((tmp_path / "cache").iterdir())

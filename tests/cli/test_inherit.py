@@ -154,7 +154,7 @@ def test_a_branch_may_go_as_a_whole(quick: Command, model: Path) -> None:
     done = quick("solve", model, *budget, "--allow-empty")
     assert done.code == 0, done.err
     report = json.loads(done.out)
-    assert "1 groups and 2 layers go as a whole: d" in report["notes"]
+    assert "1 group and 2 layers with FLOPs are gone as a whole: d" in report["notes"]
     plan = model.with_name("net.plan.json")
     stored = read_plan(plan)
     assert [bool(group.kept) for group in stored.groups] == [True, False]

@@ -282,3 +282,9 @@ def test_expand_to_a_literal_width_keeps_an_axis_that_shrinks_to_one() -> None:
 def test_number_of_tiles_from_the_number_of_channels_is_held() -> None:
     text = "c = Shape <start = 1, end = 2> (h)\n by = Concat <axis = 0> (one, one, c, one)\n m = Tile (h, by)"
     assert check(chain(text, one=[1])).values["m"].shape == (2, 4, 48, 6)
+
+
+def test_a_reshape_to_another_number_of_elements_freezes() -> None:
+    # No runtime can run such a model, but it can be looked at.
+    found = analyze(chain("m = Reshape (h, to)", to=[2, 8, 6, 5]))
+    assert [group.name for group in found.groups] == []
