@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from graphprune.analysis import Analysis
     from graphprune.cli.console import Talk
     from graphprune.cli.targets import Targets
     from graphprune.latency.bench import Timing
     from graphprune.model.load import Model
-    from graphprune.plan.schema import Plan
+    from graphprune.plan.schema import Plan, Step
     from graphprune.report.summary import Summary
+
+    Afterwards = Callable[[Analysis, Plan, Model, Talk], tuple[Model, tuple[Step, ...]]]
 
 __all__ = ["Job", "carry_out", "show"]
 
@@ -38,6 +42,8 @@ class Job:
         Time both models against each other in the end.
     notes : tuple of str
         For the summary.
+    afterwards : callable, optional
+        Brings accuracy back once pruning is proven; gives the model to write and what was done.
     """
 
     command: str
@@ -47,6 +53,7 @@ class Job:
     unverified: bool = False
     bench: bool = False
     notes: tuple[str, ...] = ()
+    afterwards: Afterwards | None = None
 
 
 def carry_out(job: Job, talk: Talk) -> Summary:
@@ -60,16 +67,20 @@ def carry_out(job: Job, talk: Talk) -> Summary:
     with talk.stage("verification"):
         verification = api.verify(job.analysis, pruned, job.plan, unverified=job.unverified)
         api.mark_verified(pruned, verification)
+    plan = job.plan
+    if job.afterwards is not None:
+        pruned, steps = job.afterwards(job.analysis, plan, pruned, talk)
+        plan = replace(plan, steps=steps)
     if not job.targets.dry:
         with talk.stage("writing"):
             api.save(pruned, job.targets.output, force=job.targets.force)
             if job.targets.plan is not None:  # last: a plan without its model would block the next run
-                write_plan(job.plan, job.targets.plan, force=job.targets.force)
+                write_plan(plan, job.targets.plan, force=job.targets.force)
     timing = _timing(job, pruned, talk) if job.bench else None
     return Summary(
         command=job.command,
-        plan=job.plan,
-        totals=count_totals(job.analysis, job.plan, pruned),
+        plan=plan,
+        totals=count_totals(job.analysis, plan, pruned),
         verification=verification,
         files=_files(job),
         timing=timing,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,20 +11,13 @@ import typer
 from graphprune.cli import data as dat
 from graphprune.cli import options as opt
 from graphprune.cli.console import Talk, print_json
+from graphprune.cli.restoring import RecoveryMethod
 from graphprune.cli.targets import beside, check_target
 
 if TYPE_CHECKING:
     from graphprune.recovery.options import Recovery
 
 __all__ = ["recover"]
-
-
-class RecoveryMethod(StrEnum):
-    """How accuracy is brought back."""
-
-    least_squares = "least-squares"
-    bn = "bn"
-    bias = "bias"
 
 
 def recover(

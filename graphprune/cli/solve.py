@@ -15,6 +15,7 @@ from graphprune.cli.choices import Budgets, Choosing, Constraining, Reading
 from graphprune.cli.console import Talk
 from graphprune.cli.data import Calibrating
 from graphprune.cli.groups import spread
+from graphprune.cli.restoring import Restoration, Restoring
 from graphprune.cli.targets import Targets, beside
 
 __all__ = ["solve"]
@@ -28,6 +29,7 @@ def solve(
     constraining: Constraining,
     reading: Reading,
     calibrating: Calibrating,
+    restoring: Restoring,
     output: opt.Output = None,
     plan: Annotated[
         Path | None,
@@ -45,10 +47,12 @@ def solve(
     Writes MODEL.pruned.onnx and MODEL.plan.json. Finds the channels that hang together, chooses
     which to remove so that the cost stays within the budget, removes them, and proves in
     onnxruntime that the result equals the original with the removed channels masked out.
+    --recover and --finetune then bring accuracy back; the plan says what each of them brought.
     """
     requests = budgets.requests(needed=not choosing.lossless)
     options, analysed = replace(choosing.options(), constraints=constraining.constraints()), reading.options()
     targets = Targets(output or beside(model, ".pruned.onnx"), plan or beside(model, ".plan.json"), force, dry_run)
+    restoring.check(calibrating.calib)
     targets.check([path for path in (model, constraining.widths, constraining.start) if path is not None])
 
     from graphprune import api
@@ -57,11 +61,13 @@ def solve(
     talk = Talk(verbose=verbose)
     with talk.stage("loading"):
         loaded = api.load(model)
-        samples = calibrating.open(loaded)
+        samples, lessons = calibrating.open(loaded), replace(calibrating, calib=restoring.data).open(loaded)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, analysed)
     with talk.stage("solving"):
         solution = api.solve(analysis, requests, options, data=samples)
     notes = (*plan_notes(solution), *uncounted_notes(analysis))
-    job = Job("solve", analysis, solution, targets, unverified, bench, notes)
+    wanted = restoring.recover is not None or restoring.finetune
+    afterwards = Restoration(restoring, options.seed, samples, lessons) if wanted else None
+    job = Job("solve", analysis, solution, targets, unverified, bench, notes, afterwards)
     show(carry_out(job, talk), as_json=as_json)

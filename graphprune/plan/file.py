@@ -24,6 +24,7 @@ from graphprune.plan.schema import (
     Plan,
     PlanModel,
     SolverRecord,
+    Step,
     to_json,
 )
 
@@ -65,7 +66,9 @@ def loads(text: str, source: str = "plan") -> Plan:
         if not isinstance(found, str):
             root.fail("no schema is named, so this is not a plan", hint=known)
         root.fail(f"the schema {quote(found)} is unknown", hint=known)
-    top = root.fields(["schema", "model", "budget", "solver", "groups", "layers"], ["further_budgets", "lossless"])
+    top = root.fields(
+        ["schema", "model", "budget", "solver", "groups", "layers"], ["further_budgets", "lossless", "steps"]
+    )
     return Plan(
         model=_model(top["model"]),
         budget=_budget(top["budget"]),
@@ -74,6 +77,7 @@ def loads(text: str, source: str = "plan") -> Plan:
         layers=tuple(_layer(value) for value in top["layers"].items()),
         further=tuple(_budget(value) for value in top["further_budgets"].items()) if "further_budgets" in top else (),
         lossless="lossless" in top and top["lossless"].boolean(),
+        steps=tuple(_step(value) for value in top["steps"].items()) if "steps" in top else (),
     )
 
 
@@ -161,6 +165,14 @@ def _budget(value: Value) -> Budget:
     limit, before, after = (keys[name].integer(0) for name in ("limit", "before", "after"))
     measured = keys["measured"].integer(0) if "measured" in keys else None
     return Budget(metric, target, limit, before, after, measured)
+
+
+def _step(value: Value) -> Step:
+    keys = value.fields(["name", "method", "measure", "before", "after", "applied", "facts"])
+    keys["facts"].entries()
+    name, method, measure = (keys[key].text() for key in ("name", "method", "measure"))
+    before, after = (float(keys[key].number()) for key in ("before", "after"))
+    return Step(name, method, measure, before, after, keys["applied"].boolean(), keys["facts"].data)
 
 
 def _solver(value: Value) -> SolverRecord:

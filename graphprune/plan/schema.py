@@ -32,6 +32,7 @@ __all__ = [
     "PlanModel",
     "Role",
     "SolverRecord",
+    "Step",
     "digest",
     "to_json",
 ]
@@ -170,10 +171,38 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
+class Step:
+    """What was done to the weights after pruning, and what it brought.
+
+    Parameters
+    ----------
+    name : str
+        The command that does it alone: "recover", "finetune".
+    method : str
+    measure : str
+        What `before` and `after` are, on samples that only judge.
+    before, after : float
+    applied : bool
+        False where the measure did not improve, so that the model stayed as it was.
+    facts : mapping
+        How it was done: samples, seed, rate, ...
+    """
+
+    name: str
+    method: str
+    measure: str
+    before: float
+    after: float
+    applied: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
     """A complete plan; `budget` is the leading one of its budgets, `further` are the others.
 
-    `lossless` claims that the pruned model computes what the original computes.
+    `lossless` claims that the pruned model computes what the original computes. `steps` say what became of the weights
+    afterwards; what is removed does not depend on them, so they are not part of the digest.
     """
 
     model: PlanModel
@@ -183,6 +212,7 @@ class Plan:
     layers: tuple[LayerPlan, ...]
     further: tuple[Budget, ...] = ()
     lossless: bool = False
+    steps: tuple[Step, ...] = ()
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -198,9 +228,10 @@ class Plan:
 def digest(plan: Plan) -> str:
     """Return the SHA-256 of the plan's content: the same for every layout of the same plan.
 
-    What was measured afterwards does not count: a pruned model names the digest of its plan, and is measured later.
+    What happened afterwards does not count: a pruned model names the digest of its plan, and is measured later.
     """
     data = to_json(plan)
+    data.pop("steps", None)
     for budget in (data["budget"], *data.get("further_budgets", ())):
         budget.pop("measured", None)
     content = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -223,6 +254,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "groups": [_group(group) for group in plan.groups],
         "layers": [vars(layer) for layer in plan.layers],
         **({"lossless": True} if plan.lossless else {}),
+        **({"steps": [vars(step) for step in plan.steps]} if plan.steps else {}),
     }
 
 

@@ -210,6 +210,7 @@ def _widths(plan: Plan) -> dict[str, Any]:
             "seed": plan.solver.seed,
             "certificate": asdict(plan.solver.certificate) if plan.solver.certificate else None,
         },
+        "steps": [asdict(step) for step in plan.steps],
         "layers": [asdict(layer) for layer in plan.layers],
         "groups": [
             {

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from graphprune.latency.bench import Timing
-    from graphprune.plan.schema import Budget, Certificate, GroupPlan, LayerPlan, Plan
+    from graphprune.plan.schema import Budget, Certificate, GroupPlan, LayerPlan, Plan, Step
     from graphprune.report.summary import Summary, Total
     from graphprune.verification.verify import Verification
 
-__all__ = ["amount", "cell", "certificate_line", "grid", "plan_tables", "summary_tables", "table"]
+__all__ = ["amount", "cell", "certificate_line", "grid", "plan_tables", "step_line", "summary_tables", "table"]
 
 _UNITS = {"flops": "FLOPs", "params": "", "file size": "B", "memory": "B"}
 
@@ -73,6 +73,7 @@ def summary_tables(summary: Summary) -> RenderableType:
         rows.append(("certificate", certificate_line(summary.plan.solver.certificate)))
     proven = summary.verification.status in ("verified", "identity")
     rows.append(("verified" if proven else "not proven", check_line(summary.verification)))
+    rows += [(step.name, step_line(step)) for step in summary.plan.steps]
     if summary.timing:
         rows.append(("time", _timing(summary.timing)))
     rows += [(role, path) for role, path in summary.files.items() if path and role != "model"]
@@ -94,6 +95,14 @@ def check_line(found: Verification) -> str:
         effect += ", so little that this proves nothing"
     equal = f"{found.compared} tensors equal the masked original to {found.error:.1e} ({found.tolerance:.1e} allowed)"
     return "; ".join(part for part in (equal, effect, found.note) if part)
+
+
+def step_line(step: Step) -> str:
+    """Return what a step after pruning brought as one line."""
+    change = f"{step.method}: {step.measure} {step.before:.4g} -> {step.after:.4g}"
+    facts = dict(step.facts)
+    counts = f"{facts.get('held_out', '?')} samples held out, {facts.get('samples', '?')} used"
+    return f"{change} ({counts}){'' if step.applied else '; no gain, so the model stayed as it was'}"
 
 
 def certificate_line(certificate: Certificate) -> str:
@@ -118,6 +127,7 @@ def plan_tables(plan: Plan) -> RenderableType:
         *(("budget", _budget(budget)) for budget in plan.budgets),
         ("solver", f"{text.name(solver.name)}, criterion {text.name(solver.criterion)}, seed {solver.seed}"),
         *([("certificate", certificate_line(solver.certificate))] if solver.certificate else []),
+        *((text.name(step.name), text.name(step_line(step), 160)) for step in plan.steps),
         ("digest", digest(plan)),
     ]
     return Stack(grid(head), _bars(plan.layers), _group_plans(plan.groups))

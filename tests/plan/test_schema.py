@@ -23,6 +23,7 @@ from graphprune.plan.schema import (
     Plan,
     PlanModel,
     SolverRecord,
+    Step,
     digest,
 )
 
@@ -51,6 +52,12 @@ any_budget = st.builds(Budget, st.sampled_from(["flops", "params"]), targets, co
 )
 
 
+finite = st.floats(allow_nan=False, allow_infinity=False)
+any_step = st.builds(
+    Step, names, names, names, finite, finite, st.booleans(), st.dictionaries(names, counts, max_size=2)
+)
+
+
 @st.composite
 def any_plan(draw: st.DrawFn) -> Plan:
     shapes = st.dictionaries(names, st.lists(st.integers(0, 512), max_size=5).map(tuple), max_size=3)
@@ -69,6 +76,7 @@ def any_plan(draw: st.DrawFn) -> Plan:
         groups=tuple(draw(groups(index)) for index in range(draw(st.integers(0, 3)))),
         layers=tuple(draw(st.lists(layer, max_size=3))),
         further=tuple(draw(st.lists(any_budget, max_size=2))),
+        steps=tuple(draw(st.lists(any_step, max_size=2))),
     )
 
 
@@ -286,3 +294,9 @@ def test_identity_is_recognised() -> None:
     plan = small_plan()
     assert not plan.is_identity
     assert replace(plan, groups=(replace(plan.groups[0], kept=(0, 1, 2, 3)),)).is_identity
+
+
+def test_steps_afterwards_do_not_change_the_digest() -> None:
+    plan = small_plan()
+    step = Step("recover", "bn", "output error", 0.5, 0.1, applied=True, facts={"samples": 3})
+    assert digest(replace(plan, steps=(step,))) == digest(plan)

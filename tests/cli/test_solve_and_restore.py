@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`graphprune solve` with --recover and --finetune: the whole way in one command."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+
+from graphprune.plan.file import read_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Outcome
+
+    Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", image=rng.standard_normal((96, 3, 12, 12)).astype(np.float32))
+    return tmp_path / "data.npz"
+
+
+def output_error(quick: Command, model: Path, teacher: Path, data: Path) -> float:
+    shown = quick("eval", model, "--data", data, "--teacher", teacher, "--json")
+    assert shown.code == 0, shown.err
+    return float(json.loads(shown.out)["output_error"])
+
+
+@pytest.mark.parametrize("method", ["least-squares", "bn", "bias"])
+def test_recovery_is_part_of_the_plan(quick: Command, model: Path, data: Path, method: str) -> None:
+    output, plan_file = model.with_name("net.pruned.onnx"), model.with_name("net.plan.json")
+    assert quick("solve", model, "--flops", "0.5").code == 0
+    alone = output_error(quick, output, model, data)
+    done = quick("solve", model, "--flops", "0.5", "--calib", data, "--recover", method, "--force")
+    assert done.code == 0, done.err
+    assert f"{method}: output error" in done.out
+    (step,) = read_plan(plan_file).steps
+    assert (step.name, step.method, step.applied) == ("recover", method, True)
+    assert step.after < step.before
+    assert output_error(quick, output, model, data) < alone
+    assert "output error" in quick("inspect", plan_file).out
+    marks = {entry.key: entry.value for entry in onnx.load(output).metadata_props}
+    assert marks["graphprune.recovered"] == method
+
+
+def test_the_whole_way(graphprune: Command, model: Path, data: Path) -> None:
+    done = graphprune(
+        *("solve", model, "--flops", "0.5", "--calib", data, "--recover", "least-squares"),
+        *("--finetune", "--epochs", "1", "--json"),
+    )
+    assert done.code == 0, done.err
+    steps = json.loads(done.out)["steps"]
+    assert [step["name"] for step in steps] == ["recover", "finetune"]
+    assert steps[0]["applied"]
+    assert all(step["after"] <= step["before"] for step in steps)
+    assert [step.name for step in read_plan(model.with_name("net.plan.json")).steps] == ["recover", "finetune"]
+    onnx.checker.check_model(onnx.load(model.with_name("net.pruned.onnx")), full_check=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--recover", "bn"), "--recover needs samples"),
+        (("--finetune",), "--finetune needs samples"),
+        (("--data", "x.npz"), "--data is what --finetune learns from"),
+        (("--recover", "bn", "--calib", "missing.npz"), "missing.npz"),
+    ],
+)
+def test_what_cannot_be_done_is_said_at_once(
+    quick: Command, model: Path, options: tuple[str, ...], message: str
+) -> None:
+    done = quick("solve", model, "--flops", "0.5", *options)
+    assert done.code == 2
+    assert message in done.err
+    assert not model.with_name("net.pruned.onnx").exists()
+
+
+def test_nothing_to_bring_back(quick: Command, model: Path, data: Path) -> None:
+    done = quick("solve", model, "--flops", "1", "--calib", data, "--recover", "bn")
+    assert done.code == 0, done.err
+    assert "nothing to bring back" in done.err
