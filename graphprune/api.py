@@ -25,19 +25,21 @@ from graphprune.errors import InternalError, PlanError, UsageError, Verification
 from graphprune.fidelity.check import check_fidelity
 from graphprune.fidelity.reweighing import check_reweighted
 from graphprune.fidelity.shortening import check_shortened
+from graphprune.fidelity.weights import check_same_but_weights, is_float, new_biases
 from graphprune.inheritance.ground import ground
 from graphprune.labels.resolve import Attention
 from graphprune.lossless import lossless_plan
 from graphprune.model import write
 from graphprune.model.atomic import check_target, output_errors
 from graphprune.model.load import Model, load
+from graphprune.model.normalize import inline_functions
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.check import Reconciled
 from graphprune.plan.check import reconcile as _reconcile
 from graphprune.plan.structure import structure_digest
 from graphprune.planning import SolveOptions, describe_model, make_plan
 from graphprune.surgery.folding import fold
-from graphprune.surgery.marks import VERIFIED, marks, put_marks
+from graphprune.surgery.marks import VERIFIED, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
 from graphprune.verification.verdict import judged, keep_mask
 from graphprune.verification.verify import Verification
@@ -300,6 +302,9 @@ def verify(
         If the model has operators that onnxruntime does not know, return the status "unverified"
         instead of raising.
 
+    A file that says that its weights were changed after pruning (recovered, finetuned) cannot equal the masked
+    original. For it, the surgery is done and verified anew, and the file must equal the result in all but weights.
+
     Returns
     -------
     Verification
@@ -316,6 +321,9 @@ def verify(
     analysis = _analysis(model, plan, rebind=rebind)
     plan = reconcile(analysis, plan, rebind=rebind).plan
     made_of = ground(analysis, plan)
+    changed = weights_changed(pruned.proto)
+    if changed and pruned.path is not None:
+        return _verify_relearned(analysis, pruned, plan, changed, unverified=unverified)
     found = judged(made_of.reweighted, pruned, plan, original=analysis, unverified=unverified)
     if pruned.path is not None:  # what `apply` makes is compared there
         try:
@@ -325,6 +333,19 @@ def verify(
         except VerificationError as error:
             raise VerificationError(error.message, hint=_NOT_OF_PLAN) from error
     return found
+
+
+def _verify_relearned(analysis: Analysis, pruned: Model, plan: Plan, changed: str, *, unverified: bool) -> Verification:
+    """Prove the surgery, and that a file whose weights were changed afterwards is what surgery makes but for them."""
+    made = apply(analysis, plan)
+    found = judged(ground(analysis, plan).reweighted, made, plan, original=analysis, unverified=unverified)
+    before, after = inline_functions(made.proto), inline_functions(pruned.proto)
+    try:
+        check_same_but_weights(before, after, is_float, new_biases(before, after))
+    except VerificationError as error:
+        raise VerificationError(error.message, hint=_NOT_OF_PLAN) from error
+    own = f"this is what the plan makes; the file differs from it in weights ({quote(changed)}) and in nothing else"
+    return replace(found, note="; ".join(part for part in (found.note, own) if part))
 
 
 def mark_verified(pruned: Model, found: Verification) -> None:

@@ -27,7 +27,7 @@ from graphprune.recovery.kernels import MOST_COLUMNS
 from graphprune.recovery.options import Recovery
 from graphprune.recovery.sites import Norm, Site, cut, find_norms, find_sites
 from graphprune.recovery.updates import Update, refit_gated_site, refit_site, rescale_site, shift_site, update_norm
-from graphprune.surgery.marks import VERIFIED, put_marks
+from graphprune.surgery.marks import RECOVERED, VERIFIED, put_marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +42,6 @@ __all__ = ["recover"]
 
 Array = npt.NDArray[Any]
 
-RECOVERED = "graphprune.recovered"
 """Metadata of a recovered model: by which method."""
 
 

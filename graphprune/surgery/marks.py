@@ -4,6 +4,7 @@
 ``graphprune.plan.schema`` is the digest of the plan, ``graphprune.kept`` the original positions of
 the channels that remain, by the initializer that makes them and its axis, so that every one
 can be traced back without the plan file. ``graphprune.verified`` is ``true``, or says why not.
+``graphprune.recovered`` and ``graphprune.finetuned`` say how weights were changed afterwards.
 """
 
 from __future__ import annotations
@@ -23,11 +24,23 @@ if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.plan.schema import Plan
 
-__all__ = ["KEPT", "PLAN", "VERIFIED", "kept_positions", "marks", "put_marks"]
+__all__ = [
+    "FINETUNED",
+    "KEPT",
+    "PLAN",
+    "RECOVERED",
+    "VERIFIED",
+    "kept_positions",
+    "marks",
+    "put_marks",
+    "weights_changed",
+]
 
 PLAN = "graphprune.plan"
 KEPT = "graphprune.kept"
 VERIFIED = "graphprune.verified"
+RECOVERED = "graphprune.recovered"
+FINETUNED = "graphprune.finetuned"
 
 
 def marks(analysis: Analysis, plan: Plan) -> dict[str, str]:
@@ -51,6 +64,15 @@ def kept_positions(analysis: Analysis, plan: Plan) -> dict[str, dict[str, list[i
         if not mask.all():
             found.setdefault(name, {})[str(axis)] = np.flatnonzero(mask).tolist()
     return found
+
+
+def weights_changed(proto: ModelProto) -> str:
+    """Return how a model says that its weights were changed after pruning; empty if it does not."""
+    found = {entry.key: entry.value for entry in proto.metadata_props}
+    said = [
+        f"{word}: {found[key]}" for key, word in ((RECOVERED, "recovered"), (FINETUNED, "finetuned")) if key in found
+    ]
+    return ", ".join(said)
 
 
 def put_marks(proto: ModelProto, values: Mapping[str, str]) -> None:

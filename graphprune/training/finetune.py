@@ -16,6 +16,7 @@ import torch
 from graphprune.calibrate.source import Source
 from graphprune.errors import UsageError, quote
 from graphprune.model.load import Model
+from graphprune.surgery.marks import FINETUNED, VERIFIED, put_marks
 from graphprune.training.augment import channels_last, parse_augmentation
 from graphprune.training.bridge import Trainable, to_onnx, to_torch
 from graphprune.training.checkpoint import Progress
@@ -368,7 +369,15 @@ def _finish(task: Task, model: Model) -> Model:
     written = to_onnx(net)
     index = torch.arange(min(len(task.held_out), 32)).numpy()
     check_written(net, written, Samples.of(task.held_out.read(index)))
+    if written is not net.model:
+        put_marks(written.proto, {FINETUNED: _teachers(task), VERIFIED: "no (weights finetuned)"})
     return written
+
+
+def _teachers(task: Task) -> str:
+    """Say what was learned from."""
+    found = [name for name, there in (("original", task.teacher), ("labels", task.objective.labelled)) if there]
+    return " and ".join(found) or "own loss"
 
 
 def _digest(model: Model, teacher: Model | None, data: Source, options: FinetuneOptions) -> str:

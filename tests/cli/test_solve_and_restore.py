@@ -47,6 +47,9 @@ def test_recovery_is_part_of_the_plan(quick: Command, model: Path, data: Path, m
     assert step.after < step.before
     assert output_error(quick, output, model, data) < alone
     assert "output error" in quick("inspect", plan_file).out
+    shown = quick("verify", model, output, plan_file)
+    assert shown.code == 0, shown.err
+    assert f"differs from it in weights ('recovered: {method}')" in shown.out
     marks = {entry.key: entry.value for entry in onnx.load(output).metadata_props}
     assert marks["graphprune.recovered"] == method
 
@@ -63,6 +66,17 @@ def test_the_whole_way(graphprune: Command, model: Path, data: Path) -> None:
     assert all(step["after"] <= step["before"] for step in steps)
     assert [step.name for step in read_plan(model.with_name("net.plan.json")).steps] == ["recover", "finetune"]
     onnx.checker.check_model(onnx.load(model.with_name("net.pruned.onnx")), full_check=True)
+
+
+def test_a_recovered_file_with_another_change_is_refused(quick: Command, model: Path, data: Path) -> None:
+    output, plan_file = model.with_name("net.pruned.onnx"), model.with_name("net.plan.json")
+    assert quick("solve", model, "--flops", "0.5", "--calib", data, "--recover", "bias").code == 0
+    changed = onnx.load(output)
+    changed.graph.node[0].attribute[0].ints[0] = 2
+    onnx.save(changed, output)
+    done = quick("verify", model, output, plan_file)
+    assert done.code == 101
+    assert "more than weights has changed: the node" in done.err
 
 
 @pytest.mark.parametrize(
