@@ -85,7 +85,7 @@ def begin(
     if options.resume and path.exists():
         recovered = graphprune.load(path)
     else:
-        how = argparse.Namespace(criterion="l1", round_to=1, widths="sensitivity", stages=2)
+        how = argparse.Namespace(criterion="l1", round_to=1, widths="sensitivity", stages=2, measured=128)
         calibration = source(dense, images[:CALIBRATION])
         _, plan, recovery, _ = next(runs(how, graphprune.analyze(dense), options.flops, calibration))
         recovered, share = recovery.model, plan.budget.after / plan.budget.before
