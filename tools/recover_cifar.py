@@ -49,6 +49,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--flops", type=float, nargs="+", default=[0.5])
     parser.add_argument("--widths", choices=["uniform", "sensitivity"], default="sensitivity")
     parser.add_argument("--stages", type=int, default=2, help="steps in which the search approaches the budget")
+    parser.add_argument("--measured", type=int, default=128, help="images on which sensitivity is measured")
     parser.add_argument("--methods", nargs="+", default=["bn", "bias", "least-squares"], help="with uniform widths")
     parser.add_argument("--criterion", default="l1", help="with uniform widths")
     parser.add_argument("--round-to", type=int, default=1)
@@ -91,7 +92,7 @@ def runs(options: argparse.Namespace, analysis: graphprune.Analysis, share: floa
     if options.widths == "sensitivity":
         # Sixteenths of a group are fine enough, and leave few enough widths to choose from.
         allowed = [every(levels(group.size, group.channels, options.round_to)) for group in analysis.groups]
-        settings = SearchOptions(stages=options.stages, sensitivity=SensitivityOptions(measured=128))
+        settings = SearchOptions(stages=options.stages, sensitivity=SensitivityOptions(measured=options.measured))
         found = search(analysis, plan, calibration, allowed, settings)
         for entry in found.trace:
             print(json.dumps({**entry, "wall_s": round(time.perf_counter() - clock, 1)}), flush=True)

@@ -3,21 +3,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from graphprune.cli import data as dat
 from graphprune.cli import options as opt
 from graphprune.cli.console import Talk, print_json
 from graphprune.cli.meter import Meter
 from graphprune.cli.targets import beside, check_target
-from graphprune.errors import NotImprovedError, OutputError, UsageError, quote
+from graphprune.errors import InputError, NotImprovedError, OutputError, UsageError, quote
 
 if TYPE_CHECKING:
-    from graphprune.calibrate.preprocessing import Preprocessing
     from graphprune.training.finetune import Finetuned, FinetuneOptions
     from graphprune.training.losses import Kind
 
@@ -49,12 +48,7 @@ class Precision(StrEnum):
 Pruned = Annotated[Path, typer.Argument(metavar="PRUNED", help="The pruned ONNX file.", show_default=False)]
 Data = Annotated[
     str,
-    typer.Option(
-        "--data",
-        metavar="SOURCE",
-        show_default=False,
-        help="A folder of images, .npz, .npy, or package.module:function.",
-    ),
+    typer.Option("--data", metavar="SOURCE", show_default=False, help=f"With or without labels: {dat.SOURCE_HELP}."),
 ]
 Teacher = Annotated[
     Path | None, typer.Option(metavar="MODEL", help="The original, whose outputs are learned.", show_default=False)
@@ -86,7 +80,6 @@ Augment = Annotated[
     str, typer.Option(help="flip, crop, resized-crop, erase joined by commas, none, or package.module:function.")
 ]
 HeldOut = Annotated[int | None, typer.Option(help="Samples that judge: by default a tenth, 1024 at most.", min=1)]
-Limit = Annotated[int | None, typer.Option(help="Use at most so many samples.", min=2)]
 UnfoldBn = Annotated[
     bool | None,
     typer.Option(
@@ -104,10 +97,6 @@ Checkpoint = Annotated[
 Every = Annotated[int, typer.Option("--checkpoint-every", help="Steps between two savings.", min=1)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")]
 Seed = Annotated[int, typer.Option(help="Of the order of samples and of augmentation.", min=0)]
-Mean = Annotated[str | None, typer.Option(help="Of 8-bit images, in units of full scale.", show_default=False)]
-Std = Annotated[str | None, typer.Option(help="Of 8-bit images, in units of full scale.", show_default=False)]
-Size = Annotated[str | None, typer.Option(help="Height and width of images.", show_default=False)]
-Layout = Annotated[str | None, typer.Option(help="NCHW or NHWC, where it is unclear.", show_default=False)]
 
 
 def finetune(
@@ -130,7 +119,7 @@ def finetune(
     loss: OwnLoss = None,
     augment: Augment = "auto",
     held_out: HeldOut = None,
-    limit: Limit = None,
+    limit: dat.Limit = None,
     unfold_bn: UnfoldBn = None,
     device: On = Device.auto,
     precision: In = Precision.no,
@@ -138,10 +127,10 @@ def finetune(
     checkpoint_every: Every = 200,
     resume: Resume = False,
     seed: Seed = 0,
-    mean: Mean = None,
-    std: Std = None,
-    size: Size = None,
-    layout: Layout = None,
+    mean: dat.Mean = None,
+    std: dat.Std = None,
+    size: dat.Size = None,
+    layout: dat.LayoutOption = None,
     force: opt.Force = False,
     as_json: opt.Json = False,
     verbose: opt.Verbose = False,
@@ -158,6 +147,10 @@ def finetune(
     state = checkpoint or target.with_name(target.name + ".checkpoint.safetensors")
     if state.exists() and not (resume or force):
         raise OutputError(f"{quote(str(state))} exists", hint="go on with --resume, or start anew with --force")
+    if resume and not state.exists():
+        raise InputError(
+            f"there is no run to go on with: {quote(str(state))} does not exist", hint="leave out --resume"
+        )
     result = _run(given, state)
     if not result.main:
         return
@@ -178,14 +171,14 @@ def finetune(
 def _run(given: dict[str, Any], state: Path) -> Finetuned:
     """Read models and data, and train."""
     from graphprune import api
-    from graphprune.calibrate.open import open_source
-    from graphprune.calibrate.signature import input_specs
 
     talk = Talk(verbose=given["verbose"])
     with talk.stage("loading"):
         model = api.load(given["pruned"])
         original = api.load(given["teacher"]) if given["teacher"] is not None else None
-        source = open_source(given["data"], input_specs(model), _preprocessing(given)).limited(given["limit"])
+        shape = given["size"], given["layout"]
+        source = dat.open_data(given["data"], original or model, given["mean"], given["std"], shape)
+        source = source.limited(given["limit"])
     with talk.stage("importing torch"):
         from graphprune.training.finetune import finetune as train
     meter = Meter()
@@ -225,20 +218,6 @@ def _kinds(texts: list[str] | None) -> dict[str, Kind]:
             )
         found[name] = kind
     return found
-
-
-def _preprocessing(given: dict[str, Any]) -> Preprocessing:
-    """Return what stands beside the model, changed by the options."""
-    from graphprune.calibrate.preprocessing import parse_numbers, parse_size, read_settings
-
-    found = read_settings(given["pruned"])
-    if given["mean"] is not None:
-        found = replace(found, mean=parse_numbers(given["mean"], "--mean"))
-    if given["std"] is not None:
-        found = replace(found, std=parse_numbers(given["std"], "--std"))
-    if given["size"] is not None:
-        found = replace(found, size=parse_size(given["size"]))
-    return found if given["layout"] is None else replace(found, layout=given["layout"].upper())
 
 
 def _show(result: Finetuned, target: Path, *, as_json: bool) -> None:

@@ -23,7 +23,7 @@ from graphprune.training.checkpoint import Progress
 from graphprune.training.fidelity import check_converted, check_written
 from graphprune.training.loader import Loader, Samples
 from graphprune.training.losses import Kind, LossFunction, Objective, choose_kinds, is_probability
-from graphprune.training.rounds import Guard, Listener, Report, search_rate, train
+from graphprune.training.rounds import Guard, Listener, Report, best_rate, search_rate, train
 from graphprune.training.trainer import Measure, Optimisation, Task, measure, put, snapshot
 from graphprune.training.unfold import normalisations, reestimate, settle
 
@@ -33,7 +33,10 @@ _ROUNDING = 1e-4
 """Share of the held-out loss that a change must exceed to count."""
 _CALIBRATION = 512
 """Samples from which unfolded BatchNormalizations take their statistics."""
-_RATES = {"sgd": (0.01, 0.003, 0.001, 0.0003, 0.0001), "adamw": (1e-3, 3e-4, 1e-4, 3e-5, 1e-5)}
+_RATES = {
+    "sgd": (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001),
+    "adamw": (0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001),
+}
 _SEARCH_SHARE = 0.1
 _SEARCH_STEPS = (8, 40)
 
@@ -188,7 +191,7 @@ def finetune(
         steps = int(min(max(_SEARCH_STEPS[0], _SEARCH_SHARE * total), _SEARCH_STEPS[1], total))
         found = search_rate(task, options.optimisation, _RATES[options.optimisation.optimizer], steps, listen)
         progress.searched = {str(rate): loss for rate, loss in found.items()}
-        progress.rate = min(found, key=lambda rate: (found[rate], rate))
+        progress.rate = best_rate(found)
     progress = train(task, options.optimisation, progress, total, guard, listen)
     improved = progress.best < progress.start - _ROUNDING * (abs(progress.start) + _ROUNDING)
     after = measure(task) if improved else before

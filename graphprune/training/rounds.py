@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,12 @@ from torch import Tensor
 from graphprune.training.checkpoint import Progress, read_checkpoint, write_checkpoint
 from graphprune.training.trainer import Measure, Optimisation, Task, Trainer, _below, measure, put, snapshot
 
-__all__ = ["Guard", "Report", "search_rate", "train"]
+__all__ = ["Guard", "Report", "best_rate", "search_rate", "train"]
 
 _EVERY = 0.5
 """Seconds between two reports."""
+_NEARLY = 0.03
+"""Share by which a short run may end above the best one for its higher rate to be preferred."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Report:
     Attributes
     ----------
     stage : str
-        ``search`` or ``train``.
+        ``train``, or ``search`` and the rate that is tried.
     step, total : int
     loss : float
         Of training, a moving mean.
@@ -77,27 +79,52 @@ class Guard:
 def search_rate(
     task: Task, how: Optimisation, candidates: Sequence[float], steps: int, listen: Listener
 ) -> dict[float, float]:
-    """Return the held-out measure that each rate reaches in a few steps, all from the same start.
+    """Return the held-out measure that rates reach in a few steps, all from the same start.
 
-    The steps are a whole small run each, warm-up and decay included: a large rate looks bad halfway and may
-    still end best. The module is left as it was.
+    The second candidate comes first; lower ones follow as long as they do better, and the highest if they did not. The
+    steps are a whole small run each, warm-up and decay included: a large rate looks bad halfway and may still end
+    best. The module is left as it was.
+
+    Parameters
+    ----------
+    candidates : sequence of float
+        Rates, the highest first.
     """
     start = snapshot(task.net)
     found: dict[float, float] = {}
-    for number, rate in enumerate(candidates):
-        trainer = Trainer(task, how, rate, steps)
-        clock = _Clock("search", len(candidates) * steps, number * steps, listen)
-        finite = True
-        for step, samples in enumerate(task.loader.stream(0, steps)):
-            loss = trainer.step(samples, step)
-            finite = math.isfinite(loss)
-            if not finite:
-                break
-            clock.tick(loss, rate)
-        with trainer.judged():
-            found[rate] = measure(task).loss if finite else math.inf
+    first = min(1, len(candidates) - 1)
+    for rate in candidates[first:]:
+        if found and min(found.values()) < list(found.values())[-1]:
+            break
+        found[rate] = _tried(task, how, rate, steps, listen)
+        put(task.net, start)
+    if best_rate(found) == candidates[first] and first:
+        found[candidates[0]] = _tried(task, how, candidates[0], steps, listen)
         put(task.net, start)
     return found
+
+
+def best_rate(found: Mapping[float, float]) -> float:
+    """Return the highest rate whose measure is nearly the best: what looks equal after a few steps gains with more."""
+    least = min(found.values())
+    if not math.isfinite(least):
+        return min(found)
+    return max(rate for rate, loss in found.items() if loss <= least + _NEARLY * abs(least))
+
+
+def _tried(task: Task, how: Optimisation, rate: float, steps: int, listen: Listener) -> float:
+    """Return the held-out measure after a small run."""
+    trainer = Trainer(task, how, rate, steps)
+    clock = _Clock(f"search {rate:g}", steps, 0, listen)
+    for step, samples in enumerate(task.loader.stream(0, steps)):
+        loss = trainer.step(samples, step)
+        if not math.isfinite(loss):
+            return math.inf
+        clock.tick(loss, rate)
+    with trainer.judged():
+        reached = measure(task)
+    clock.judged(reached)
+    return reached.loss if math.isfinite(reached.loss) else math.inf
 
 
 def train(task: Task, how: Optimisation, progress: Progress, total: int, guard: Guard, listen: Listener) -> Progress:

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`graphprune finetune`, end to end."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Outcome
+
+    Command = Callable[..., Outcome]
+
+SHORT = ("--epochs", "3", "--batch", "32", "--rate", "0.01", "--device", "cpu")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "data.npz"
+    np.savez(path, image=rng.integers(0, 256, (160, 12, 12, 3), np.uint8), labels=rng.integers(0, 5, 160))
+    return path
+
+
+@pytest.fixture
+def unlabelled(tmp_path: Path, data: Path) -> Path:
+    path = tmp_path / "plain.npz"
+    np.savez(path, image=np.load(data)["image"])
+    return path
+
+
+@pytest.fixture
+def pruned(quick: Command, model: Path) -> Path:
+    assert quick("solve", model, "--flops", "0.5", "--round-to", "1").code == 0
+    return model.with_name("net.pruned.onnx")
+
+
+def test_distillation_without_labels(
+    graphprune: Command, quick: Command, model: Path, pruned: Path, unlabelled: Path
+) -> None:
+    before = pruned.read_bytes()
+    done = graphprune("finetune", pruned, "--teacher", model, "--data", unlabelled, *SHORT, "-v")
+    assert done.code == 0, done.err
+    assert "held-out loss" in done.out
+    assert "agreement" in done.out
+    assert "accuracy" not in done.out
+    assert "train 12/12" in done.err
+    output = model.with_name("net.pruned.finetuned.onnx")
+    assert str(output) in done.out
+    assert pruned.read_bytes() == before
+    assert not list(output.parent.glob("*.safetensors"))
+    onnx.checker.check_model(onnx.load(output), full_check=True)
+    errors = []
+    for each in (pruned, output):
+        shown = quick("eval", each, "--data", unlabelled, "--teacher", model, "--json")
+        errors.append(json.loads(shown.out)["kl"])
+    assert errors[1] < errors[0]
+
+
+def test_what_the_options_do(quick: Command, model: Path, pruned: Path, data: Path) -> None:
+    command = ("finetune", pruned, "--data", data, *SHORT, "--json", "--force")
+    alone = json.loads(quick(*command).out)
+    assert alone["labels"] == "scores"
+    assert alone["before"]["agreement"] is None
+    beside = json.loads(quick(*command, "--teacher", model, "--label-weight", "0", "--limit", "100").out)
+    assert beside["labels"] is None
+    assert beside["samples"] + beside["held_out"] == 100
+    assert beside["losses"] == {"scores": "kl"}
+    assert beside["after"]["loss"] < beside["before"]["loss"]
+    other = quick(*command, "--teacher", model, "--output-loss", "scores=mse", "--augment", "none", "--mean", "0.5")
+    found = json.loads(other.out)
+    assert found["losses"] == {"scores": "mse"}
+    assert found["augment"] == "none"
+
+
+def test_settings_beside_the_model_hold(quick: Command, model: Path, pruned: Path, data: Path) -> None:
+    command = ("finetune", pruned, "--teacher", model, "--data", data, *SHORT, "--json", "--force")
+    plain = json.loads(quick(*command).out)["before"]["loss"]
+    model.with_name("graphprune.toml").write_text("[data]\nmean = [0.4, 0.5, 0.6]\nstd = [0.2, 0.2, 0.2]\n")
+    scaled = json.loads(quick(*command).out)["before"]["loss"]
+    given = json.loads(quick(*command, "--mean", "0", "--std", "1").out)["before"]["loss"]
+    assert scaled != pytest.approx(plain)
+    assert given == pytest.approx(plain)
+
+
+def test_a_torchvision_dataset(
+    quick: Command, model: Path, pruned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its training part is what `torchvision:NAME` means; images are brought to the size of the input."""
+    monkeypatch.setenv("GRAPHPRUNE_DATA", str(tmp_path))
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for stem, count in (("train", 80), ("t10k", 20)):
+        images = rng.integers(0, 256, (count, 8, 8), np.uint8)
+        shape = b"".join(size.to_bytes(4, "big") for size in images.shape)
+        labels = rng.integers(0, 5, count, np.uint8)
+        (raw / f"{stem}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + shape + images.tobytes())
+        (raw / f"{stem}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + count.to_bytes(4, "big") + labels.tobytes())
+    command = ("finetune", pruned, "--teacher", model, "--data", "torchvision:MNIST", "--size", "12", *SHORT, "--json")
+    done = quick(*command)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["samples"] + found["held_out"] == 80
+    assert found["labels"] == "scores"
+    assert json.loads(quick(*command, "--label-weight", "0", "--force").out)["labels"] is None
+
+
+def test_targets_in_the_way_and_runs_to_go_on_with(quick: Command, model: Path, pruned: Path, data: Path) -> None:
+    command = ("finetune", pruned, "--teacher", model, "--data", data, *SHORT)
+    nothing = quick(*command, "--resume")
+    assert nothing.code == 2
+    assert "no run to go on with" in nothing.err
+    checkpoint = model.with_name("net.pruned.finetuned.onnx.checkpoint.safetensors")
+    checkpoint.write_bytes(b"mine")
+    stopped = quick(*command)
+    assert stopped.code == 2
+    assert "--resume" in stopped.err
+    assert checkpoint.read_bytes() == b"mine"
+    assert quick(*command, "--resume").code == 2
+    checkpoint.unlink()
+    output = model.with_name("net.pruned.finetuned.onnx")
+    output.write_bytes(b"mine")
+    assert quick(*command).code == 2
+    assert output.read_bytes() == b"mine"
+    assert quick(*command, "-o", pruned, "--force").code == 2
+
+
+def test_nothing_is_written_where_it_does_not_help(quick: Command, model: Path, data: Path) -> None:
+    done = quick("finetune", model, "--teacher", model, "--data", data, *SHORT, "--label-weight", "0")
+    assert done.code == 1
+    assert "did not help" in done.err
+    assert not list(model.parent.glob("*finetuned*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "nowhere"), "does not exist"),
+        (("--data", "plain.npz"), "no labels"),
+        (("--data", "data.npz", "--layout", "x"), "--layout"),
+        (("--data", "data.npz", "--size", "x"), "--size"),
+        (("--data", "data.npz", "--mean", "1,2"), "--mean"),
+        (("--data", "data.npz", "--augment", "nonsense"), "nonsense"),
+        (("--data", "data.npz", "--output-loss", "kl"), "--output-loss"),
+        (("--data", "data.npz", "--loss", "nowhere:loss"), "--loss"),
+        (("--data", "data.npz", "--teacher", "missing.onnx"), "missing.onnx"),
+    ],
+)
+@pytest.mark.usefixtures("data", "unlabelled")
+def test_what_does_not_fit(quick: Command, pruned: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = quick("finetune", pruned, *arguments, *SHORT)
+    assert done.code == 2, done.err
+    assert message in done.err
+    assert not list(pruned.parent.glob("*finetuned*"))

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Prune a CIFAR-10 network, recover it by least squares, and let it learn from the original for a while.
+
+    python tools/finetune_cifar.py resnet20_cifar10.onnx cifar10.npz --learn teacher both
+    python tools/finetune_cifar.py resnet56_cifar10.onnx cifar10.npz --flops 0.39 --images 50000 --epochs 20 --resume
+
+Pruning and recovery are those of `recover_cifar.py`; training is `graphprune finetune` with its defaults, on the first
+training images: `teacher` sees no label, `both` gives labels a tenth of the loss, `labels` has no teacher. Of these
+images 1,024 are held out, and they alone choose the learning rate and the weights that are kept; test labels are looked
+at for the figures that are printed. With --work everything is saved on the way, and --resume goes on from there.
+One thread: OMP_NUM_THREADS=1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from recover_cifar import CALIBRATION, cpu_seconds, runs, source
+
+import graphprune
+from graphprune.cli.meter import Meter
+from graphprune.training.finetune import FinetuneOptions, finetune
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path, help="x_train, y_train, x_test, y_test; images uint8, NHWC")
+    parser.add_argument("--flops", type=float, default=0.5)
+    parser.add_argument("--learn", choices=["teacher", "both", "labels"], nargs="+", default=["teacher"])
+    parser.add_argument("--images", type=int, default=20000)
+    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--rate", type=float, help="instead of the one that is searched for")
+    parser.add_argument("--work", type=Path, default=Path("finetune_cifar"), help="folder for models and checkpoints")
+    parser.add_argument("--resume", action="store_true", help="go on with what is in the folder")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print one line per result."""
+    options = parse()
+    torch.set_num_threads(1)
+    options.work.mkdir(parents=True, exist_ok=True)
+    data = np.load(options.data)
+    dense = graphprune.load(options.model)
+    test = source(dense, data["x_test"], data["y_test"].astype(np.int64))
+    start = begin(options, dense, data["x_train"], test)
+    images, labels = data["x_train"][: options.images], data["y_train"][: options.images].astype(np.int64)
+    for way in options.learn:
+        name = f"{options.model.stem}-{options.flops:g}-{way}"
+        checkpoint = options.work / f"{name}.safetensors"
+        settings = FinetuneOptions(
+            options.epochs, rate=options.rate, checkpoint=checkpoint, resume=options.resume and checkpoint.exists()
+        )
+        before = cpu_seconds()
+        samples = source(dense, images, None if way == "teacher" else labels)
+        with Meter() as meter:
+            found = finetune(start, samples, None if way == "labels" else dense, settings, meter.listen)
+        row = {
+            "learns_from": way,
+            "top1": graphprune.evaluate(found.model, test).top1,
+            "held_out_loss": [round(found.before.loss, 4), round(found.after.loss, 4)],
+            "searched": {f"{rate:g}": round(loss, 4) for rate, loss in found.searched.items()},
+            "rate": found.rate,
+            "steps": found.steps,
+            "epochs": options.epochs,
+            "cpu_s": round(cpu_seconds() - before),
+        }
+        print(json.dumps(row), flush=True)
+        graphprune.save(found.model, options.work / f"{name}.onnx", force=True)
+
+
+def begin(
+    options: argparse.Namespace, dense: graphprune.Model, images: np.ndarray, test: graphprune.Source
+) -> graphprune.Model:
+    """Return the pruned network, recovered by least squares at the widths that sensitivity chose."""
+    path = options.work / f"{options.model.stem}-{options.flops:g}-recovered.onnx"
+    before, share = cpu_seconds(), options.flops
+    if options.resume and path.exists():
+        recovered = graphprune.load(path)
+    else:
+        how = argparse.Namespace(criterion="l1", round_to=1, widths="sensitivity", stages=2, measured=128)
+        calibration = source(dense, images[:CALIBRATION])
+        _, plan, recovery, _ = next(runs(how, graphprune.analyze(dense), options.flops, calibration))
+        recovered, share = recovery.model, plan.budget.after / plan.budget.before
+        graphprune.save(recovered, path, force=True)
+    row = {"model": options.model.stem, "dense": graphprune.evaluate(dense, test).top1, "flops": round(share, 4)}
+    row |= {"recovered": graphprune.evaluate(recovered, test).top1, "cpu_s": round(cpu_seconds() - before)}
+    print(json.dumps(row), flush=True)
+    return recovered
+
+
+if __name__ == "__main__":
+    main()
