@@ -12,7 +12,6 @@ from graphprune.errors import RequestError, UsageError, quote
 from graphprune.planning import SolveOptions, score_groups
 from graphprune.report.trials import Trial
 from graphprune.solvers import criteria, widths
-from graphprune.solvers.asking import may_look, must_look
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.registry import settings
 from graphprune.trials.attempt import attempt, described
@@ -64,33 +63,31 @@ class Contest:
             if name not in known:
                 there = f"these methods have {', '.join(known)}" if known else "these methods have none"
                 raise UsageError(f"unknown setting {quote(name)}: {there}")
-        if self.measures.calib and not self.measures.data and not any(map(may_look, methods)):
+        asking = [
+            *(name for name in self.all_solvers if widths.needs_samples(name)),
+            *(name for name in self.all_criteria if criteria.needs_samples(name)),
+        ]
+        if asking and not self.measures.calib:
+            needed(None, asking[0])
+        # Who looks at samples only with some settings has one that says at how many.
+        if self.measures.calib and not (self.measures.data or asking or "samples" in known):
             raise UsageError("recovered models are not measured", hint="say on what with --data")
-        if not self.measures.calib:
-            for name, method in zip((*self.all_solvers, *self.all_criteria), methods, strict=True):
-                if must_look(method):
-                    needed(None, name)
 
     @property
     def all_solvers(self) -> tuple[str, ...]:
         """The names of the solvers."""
-        return self._names(self.solvers, widths.names, widths.get)
+        return self._names(self.solvers, widths.names, widths.needs_samples)
 
     @property
     def all_criteria(self) -> tuple[str, ...]:
         """The names of the criteria."""
-        return self._names(self.criteria, criteria.names, criteria.get)
+        return self._names(self.criteria, criteria.names, criteria.needs_samples)
 
     def _names(
-        self,
-        given: tuple[str, ...],
-        known: Callable[[], tuple[str, ...]],
-        get: Callable[[str], Callable[..., object]],
+        self, given: tuple[str, ...], known: Callable[[], tuple[str, ...]], asks: Callable[[str], bool]
     ) -> tuple[str, ...]:
         names = _names(given, known)
-        if ALL not in given or self.measures.calib:
-            return names
-        return tuple(name for name in names if not must_look(get(name)))
+        return names if ALL not in given or self.measures.calib else tuple(name for name in names if not asks(name))
 
     @property
     def one_scale(self) -> bool:

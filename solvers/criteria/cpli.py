@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.errors import UsageError
-from graphprune.solvers.asking import looks_at_samples
 from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled
 from graphprune.solvers.evidence import needed
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["entries", "gram", "score"]
 
 
-@criterion("cpli")
-@looks_at_samples()
+@criterion("cpli", samples=True)
 def score(
     material: Material, *, guided: bool = True, suppress: float = 0.1, keep: float = 0.5, samples: int = 1024
 ) -> Scores:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphprune.solvers.asking import looks_at_samples
 from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._domino import Domino, domino_scores
 
@@ -17,7 +16,6 @@ __all__ = ["score"]
 
 
 @criterion("domino-io")
-@looks_at_samples(always=False)
 def score(material: Material, *, base: str = "l1", scale: str = "none", samples: int = 1024) -> Scores:
     """Score atoms by the filters that make it and the columns of convolutions that read it.
 

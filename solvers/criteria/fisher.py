@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphprune.solvers.asking import looks_at_samples
 from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_all
 from graphprune.solvers.evidence import needed
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["score"]
 
 
-@criterion("fisher")
-@looks_at_samples()
+@criterion("fisher", samples=True)
 def score(material: Material, *, samples: int = 1024) -> Scores:
     """Score atoms by half the mean over samples of the squared gradient of a factor on the atom.
 

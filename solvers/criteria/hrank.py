@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphprune.solvers.asking import looks_at_samples
 from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_all
 from graphprune.solvers.evidence import needed
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["score"]
 
 
-@criterion("hrank")
-@looks_at_samples()
+@criterion("hrank", samples=True)
 def score(material: Material, *, samples: int = 128) -> Scores:
     """Score atoms by the mean rank of their feature maps, behind the activation, as the readers of the group see them.
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.errors import UsageError
-from graphprune.solvers.asking import looks_at_samples
 from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled
 from graphprune.solvers.evidence import needed
@@ -26,8 +25,7 @@ __all__ = ["score"]
 _STEP = 1e-9  # between atoms of equal error, relative to the largest; well below what the scores are rounded to
 
 
-@criterion("reconstruct")
-@looks_at_samples()
+@criterion("reconstruct", samples=True)
 def score(material: Material, *, ridge: float = 1e-3, samples: int = 1024) -> Scores:
     """Score atoms by the order in which forward selection chooses them, and by the error that is left before.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphprune.solvers.asking import looks_at_samples
 from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_all
 from graphprune.solvers.evidence import needed
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["score"]
 
 
-@criterion("taylor")
-@looks_at_samples()
+@criterion("taylor", samples=True)
 def score(material: Material, *, form: str = "activation", samples: int = 1024) -> Scores:
     """Score atoms by the magnitude of value times gradient, added up with signs first.
 
