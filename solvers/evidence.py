@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 from graphprune.errors import UsageError, quote
+from graphprune.solvers.observed import Observed
 
 __all__ = ["Evidence", "needed"]
 
 
-class Evidence(Protocol):
+class Evidence(Observed, Protocol):
     """What samples say about the groups of one network."""
 
 

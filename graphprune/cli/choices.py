@@ -272,7 +272,11 @@ class Measuring:
     ] = None
     calib: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="Recover each result from these samples before that.", show_default=False),
+        typer.Option(
+            metavar="SOURCE",
+            help="Samples for criteria and solvers that look at some; with --data, each result is recovered from them.",
+            show_default=False,
+        ),
     ] = None
     limit: Limit = None
 

@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
-    from graphprune.calibrate.source import Source
+from graphprune.evidence.channels import Channels
 
 __all__ = ["Samples"]
 
 
 @dataclass(eq=False)
-class Samples:
+class Samples(Channels):
     """What samples say; it fulfils :class:`graphprune.solvers.evidence.Evidence`.
 
     Parameters
@@ -26,7 +23,3 @@ class Samples:
     seed : int
         For what is drawn.
     """
-
-    analysis: Analysis
-    source: Source
-    seed: int = 0

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from graphprune.solvers.reading import Reading
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,24 +25,6 @@ __all__ = ["Elimination", "Reading", "backward_elimination"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """What one consumer sees of a group.
-
-    Attributes
-    ----------
-    gram : ndarray, shape (columns, columns)
-        Covariance of its inputs.
-    weight : ndarray, shape (columns, outputs)
-    columns : ndarray of int64, shape (atoms, m)
-        The columns that belong to each atom.
-    """
-
-    gram: Floats
-    weight: Floats
-    columns: Ints
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,10 +18,11 @@ from graphprune.calibrate.feeding import whole_batches
 from graphprune.calibrate.signature import input_specs
 from graphprune.recovery.consumers import Consumer, find_consumers
 from graphprune.recovery.draft import Draft
-from graphprune.recovery.elimination import Elimination, Reading, backward_elimination
+from graphprune.recovery.elimination import Elimination, backward_elimination
 from graphprune.recovery.grams import consumer_moments
 from graphprune.recovery.sites import find_affine, norm_map
 from graphprune.recovery.tails import Readings, Tails
+from graphprune.solvers.reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,14 @@ if TYPE_CHECKING:
     from graphprune.model.load import Model
     from graphprune.recovery.options import Progress
 
-__all__ = ["SensitivityOptions", "Table", "measure_sensitivity", "read_consumers", "reconstruction_scores"]
+__all__ = [
+    "SensitivityOptions",
+    "Table",
+    "measure_sensitivity",
+    "read_consumers",
+    "readings_of",
+    "reconstruction_scores",
+]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -178,15 +186,20 @@ def _levels(size: int, steps: int) -> Ints:
 def _eliminate(
     draft: Draft, consumers: Sequence[Consumer], moments: Mapping[str, Summary], ridge: float
 ) -> Elimination:
-    readings = [
+    return backward_elimination(readings_of(draft, consumers, moments), ridge)
+
+
+def readings_of(draft: Draft, consumers: Sequence[Consumer], moments: Mapping[str, Summary]) -> list[Reading]:
+    """Return what the consumers of one group see of it; errors count behind a following `BatchNormalization`."""
+    return [
         Reading(
             moments[consumer.node.outputs[0]].xx[0],
             consumer.kernel.matrix(draft.read(consumer.kernel.tensor))[0] * _output_scale(draft, consumer),
             consumer.columns,
+            consumer.kernel.tensor,
         )
         for consumer in consumers
     ]
-    return backward_elimination(readings, ridge)
 
 
 def _output_scale(draft: Draft, consumer: Consumer) -> Floats:

@@ -20,7 +20,7 @@ from graphprune.errors import UnsupportedModelError, UsageError, quote
 from graphprune.labels.space import Contraction
 from graphprune.training.bridge import Trainable
 
-__all__ = ["Gate", "attach_gates"]
+__all__ = ["Gate", "attach_gates", "gateable"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -110,6 +110,27 @@ def attach_gates(net: Trainable, analysis: Analysis, groups: Iterable[str] | Non
                 _insert(net, contraction, f"gate_{number}", atoms)
     net.module.recompile()
     return {analysis.groups[number].id: gate for number, gate in gates.items()}
+
+
+def gateable(net: Trainable, analysis: Analysis) -> list[str]:
+    """Return the ids of the groups that can get gates: all places that sum over their channels can be reached.
+
+    Parameters
+    ----------
+    net : Trainable
+        Without any gates so far.
+    analysis : Analysis
+        Of the same model.
+    """
+    reached: set[int] = set()
+    missed: set[int] = set()
+    for contraction in analysis.scope.space.contractions:
+        node = contraction.node
+        own, source = net.graph.producer.get(node.outputs[0]), net.values.get(node.inputs[contraction.slot])
+        can = own is not None and source is not None
+        can = can and any(source in item.all_input_nodes for item in net.made[own.index])  # type: ignore[union-attr]
+        (reached if can else missed).update(_touched(analysis, contraction))
+    return [group.id for number, group in enumerate(analysis.groups) if number in reached - missed]
 
 
 def _touched(analysis: Analysis, contraction: Contraction) -> dict[int, Ints]:

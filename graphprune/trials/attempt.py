@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune import api
 from graphprune.planning import make_plan
 from graphprune.report.trials import Trial
 from graphprune.solvers.saliency import normalized
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Plan
     from graphprune.planning import SolveOptions
+    from graphprune.solvers.evidence import Evidence
     from graphprune.solvers.saliency import Scores
     from graphprune.trials.meter import Meter
 
@@ -33,6 +33,7 @@ def attempt(
     options: SolveOptions,
     scores: Scores,
     meter: Meter | None = None,
+    evidence: Evidence | None = None,
 ) -> Trial:
     """Solve once, with scores that are there already, and measure the result; the time is that of solving.
 
@@ -43,9 +44,11 @@ def attempt(
     """
     started = time.perf_counter()
     if any(request.metric == "latency" for request in requests):  # planned and measured in turn
-        plan = api.solve(analysis, requests, options)
+        from graphprune.tuning import make_measured_plan  # with onnxruntime
+
+        plan = make_measured_plan(analysis, requests, options, evidence)
     else:
-        plan = make_plan(analysis, requests, options, scores=scores)
+        plan = make_plan(analysis, requests, options, scores=scores, evidence=evidence)
     seconds = time.perf_counter() - started
     certificate, kept = plan.solver.certificate, kept_share(plan, scores)
     cost, after = analysis.cost, np.array([len(group.kept) for group in plan.groups], dtype=np.int64)

@@ -12,6 +12,7 @@ from graphprune.errors import RequestError, UsageError, quote
 from graphprune.planning import SolveOptions, score_groups
 from graphprune.report.trials import Trial
 from graphprune.solvers import criteria, widths
+from graphprune.solvers.evidence import needed
 from graphprune.solvers.registry import settings
 from graphprune.trials.attempt import attempt, described
 from graphprune.trials.meter import Measures, Meter
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.model.load import Model
     from graphprune.plan.budget import BudgetRequest
+    from graphprune.solvers.evidence import Evidence
     from graphprune.solvers.saliency import Scores
 
 __all__ = ["ALL", "Contest", "compare"]
@@ -36,7 +38,7 @@ class Contest:
     Parameters
     ----------
     solvers, criteria : tuple of str
-        Names; ``("all",)`` stands for all that there are.
+        Names; ``("all",)`` stands for all that there are, without samples for all that need none.
     options : SolveOptions
         What holds for all; its solver and criterion do not count. A setting goes to the methods that have it.
     measures : Measures
@@ -45,7 +47,8 @@ class Contest:
     Raises
     ------
     UsageError
-        If there is no such solver, criterion or setting, or a name is given twice.
+        If there is no such solver, criterion or setting, a name is given twice, a method needs samples and there are
+        none, or there are some and nothing looks at them.
     """
 
     solvers: tuple[str, ...] = (ALL,)
@@ -60,16 +63,31 @@ class Contest:
             if name not in known:
                 there = f"these methods have {', '.join(known)}" if known else "these methods have none"
                 raise UsageError(f"unknown setting {quote(name)}: {there}")
+        asking = [
+            *(name for name in self.all_solvers if widths.needs_samples(name)),
+            *(name for name in self.all_criteria if criteria.needs_samples(name)),
+        ]
+        if asking and not self.measures.calib:
+            needed(None, asking[0])
+        # Who looks at samples only with some settings has one that says at how many.
+        if self.measures.calib and not (self.measures.data or asking or "samples" in known):
+            raise UsageError("recovered models are not measured", hint="say on what with --data")
 
     @property
     def all_solvers(self) -> tuple[str, ...]:
         """The names of the solvers."""
-        return _names(self.solvers, widths.names)
+        return self._names(self.solvers, widths.names, widths.needs_samples)
 
     @property
     def all_criteria(self) -> tuple[str, ...]:
         """The names of the criteria."""
-        return _names(self.criteria, criteria.names)
+        return self._names(self.criteria, criteria.names, criteria.needs_samples)
+
+    def _names(
+        self, given: tuple[str, ...], known: Callable[[], tuple[str, ...]], asks: Callable[[str], bool]
+    ) -> tuple[str, ...]:
+        names = _names(given, known)
+        return names if ALL not in given or self.measures.calib else tuple(name for name in names if not asks(name))
 
     @property
     def one_scale(self) -> bool:
@@ -113,38 +131,44 @@ def compare(
     requests = (budget,) if not isinstance(budget, (list, tuple)) else tuple(budget)
     analysis = model if isinstance(model, api.Analysis) else api.analyze(model)
     meter = Meter(analysis, contest.measures)
+    evidence = meter.evidence(contest.options.seed)
     trials: list[Trial] = []
     refused: list[RequestError] = []
     for criterion in contest.all_criteria:
         started = time.perf_counter()
-        scores = score_groups(analysis, contest.choice(contest.all_solvers[0], criterion))
+        scores = score_groups(analysis, contest.choice(contest.all_solvers[0], criterion), evidence)
         scoring = time.perf_counter() - started
         own: list[Trial] = []
         for solver in contest.all_solvers:
             options = contest.choice(solver, criterion)
             options = replace(options, certify=options.certify and not contest.one_scale)
             try:
-                trial = attempt(analysis, requests, options, scores, meter)
+                trial = attempt(analysis, requests, options, scores, meter, evidence)
                 own.append(replace(trial, seconds=trial.seconds + scoring))
             except RequestError as error:
                 refused.append(error)
                 own.append(Trial(solver, criterion, described(requests), requests[0].metric, note=error.message))
-        trials += _certified(analysis, requests, contest, own, scores)
+        trials += _certified(analysis, requests, contest, own, (scores, evidence))
     if len(refused) == len(trials):
         raise refused[0]
     return tuple(trials)
 
 
 def _certified(
-    analysis: Analysis, requests: Sequence[BudgetRequest], contest: Contest, trials: list[Trial], scores: Scores
+    analysis: Analysis,
+    requests: Sequence[BudgetRequest],
+    contest: Contest,
+    trials: list[Trial],
+    known: tuple[Scores, Evidence | None],
 ) -> list[Trial]:
     """Hold the trials of one criterion against one bound: they solve the same problem."""
+    scores, evidence = known
     done = [trial for trial in trials if not trial.note]
     if not (contest.one_scale and contest.options.certify and done):
         return trials
     if all(trial.bound is None for trial in done):
         first = replace(contest.choice(done[0].solver, done[0].criterion), certify=True)
-        done.append(attempt(analysis, requests, first, scores))
+        done.append(attempt(analysis, requests, first, scores, evidence=evidence))
     bound = min(trial.bound for trial in done if trial.bound is not None)
     return [trial if trial.note else replace(trial, bound=bound) for trial in trials]
 

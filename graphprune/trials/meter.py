@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from graphprune import accuracy, api
-from graphprune.errors import UnsupportedModelError, UsageError
+from graphprune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.calibrate.evaluation import Evaluation
     from graphprune.calibrate.source import Source
+    from graphprune.evidence import Samples
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
 
@@ -32,24 +33,16 @@ class Measures:
         Samples for the accuracy, as :func:`graphprune.open_data` takes them; without labels it is the share of samples
         for which the classes of both models agree. Empty for none.
     calib : str
-        Unlabelled samples with which each model is recovered before its accuracy is measured. Empty for none.
+        Samples for criteria and solvers that look at some; with them each model is recovered, too, before its accuracy
+        is measured. Empty for none.
     limit : int, optional
         Use this many samples of `data`.
-
-    Raises
-    ------
-    UsageError
-        If there is something to recover with and nothing to measure on.
     """
 
     bench: bool = False
     data: str = ""
     calib: str = ""
     limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.calib and not self.data:
-            raise UsageError("recovered models are not measured", hint="say on what with --data")
 
 
 @dataclass(frozen=True)
@@ -83,6 +76,20 @@ class Meter:
     def __init__(self, analysis: Analysis, measures: Measures) -> None:
         self._analysis = analysis
         self._measures = measures
+
+    def evidence(self, seed: int) -> Samples | None:
+        """Return what the samples for criteria say, None if there are none.
+
+        Raises
+        ------
+        DataError, UsageError
+            If they do not fit the model.
+        """
+        if not self._measures.calib:
+            return None
+        from graphprune.evidence import Samples
+
+        return Samples(self._analysis, self._calib, seed)
 
     def measure(self, plan: Plan) -> Measured:
         """Prune as planned and measure what is wanted.

@@ -182,7 +182,7 @@ def _trial(job: _Job, criterion: str, solver: str, budget: BudgetRequest) -> Tri
     contest, state = job.what.contest, _state(job)
     options = contest.choice(solver, criterion)
     try:
-        return attempt(state.analysis, (budget,), options, state.scores(criterion), state.meter)
+        return attempt(state.analysis, (budget,), options, state.scores(criterion), state.meter, state.evidence)
     except RequestError as error:
         return Trial(solver, criterion, described([budget]), budget.metric, note=error.message)
 
@@ -193,6 +193,7 @@ class _State:
     def __init__(self, path: Path, what: Sweep) -> None:
         self.analysis = api.analyze(api.load(path), what.analysis)
         self.meter = Meter(self.analysis, what.contest.measures)
+        self.evidence = self.meter.evidence(what.contest.options.seed)
         self._contest = what.contest
         self._scores: dict[str, Scores] = {}
 
@@ -200,7 +201,9 @@ class _State:
         """Return the scores of a criterion."""
         if criterion not in self._scores:
             options = self._contest.choice(self._contest.all_solvers[0], criterion)
-            self._scores = {criterion: score_groups(self.analysis, options)}  # points come criterion by criterion
+            self._scores = {
+                criterion: score_groups(self.analysis, options, self.evidence)  # points come criterion by criterion
+            }
         return self._scores[criterion]
 
 

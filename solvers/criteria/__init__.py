@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graphprune.solvers.evidence import Evidence
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["Aggregate", "Criterion", "Material", "Read", "criterion", "get", "names"]
+__all__ = ["Aggregate", "Criterion", "Material", "Read", "criterion", "get", "names", "needs_samples"]
 
 Read = Callable[[str], npt.NDArray[Any]]  # gives the tensor that a member names, of any float type
 Aggregate = Literal["", "sum", "mean", "max", "first"]
@@ -66,3 +66,4 @@ _registry: Registry[Criterion] = Registry("criterion", __name__, "graphprune.cri
 criterion = _registry.register
 get = _registry.get
 names = _registry.names
+needs_samples = _registry.needs_samples

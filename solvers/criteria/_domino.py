@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Domino saliency: an atom is worth what its removal drags along, wherever that lies.
 
-For an atom, P are the filter rows and depthwise filters that make it, K the columns of the convolutions that read it,
-and the saliency of a slice is the sum of its absolute or squared weights. Domino-o adds up P, Domino-io P and K. Other
-readers, such as a linear layer, are not in the sum, but count as weights removed.
+For an atom, P are the filter rows and depthwise filters that make it, K the columns of the convolutions that read it.
+Domino-o adds up the saliencies of P, Domino-io those of P and K. Other readers, such as a linear layer, are not in the
+sum, but count as weights removed. The saliency of a slice is the sum of its absolute or squared weights, or of the
+magnitudes of weight times gradient; or that of activations times gradients where the slice makes or reads them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphprune.solvers.criteria._norms import NOTHING_READ, average_of_the_rest
+from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled
 from graphprune.solvers.criteria._slices import SliceSums, atom_sum, filters
+from graphprune.solvers.evidence import needed
 from graphprune.solvers.registry import one_of
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from graphprune.groups import Group, Member
     from graphprune.solvers.criteria import Material, Read
+    from graphprune.solvers.observed import Flow
     from graphprune.solvers.saliency import Scores
 
     Vector = npt.NDArray[np.float64]
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Domino", "domino_scores"]
 
 _BASES = {"l1": np.abs, "l2": np.square}
+_GRADIENT_BASES = ("taylor", "taylor-activation", "fisher")
 _SCALES = ("none", "count", "weights-removed")
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "ConvInteger", "DeformConv", "QLinearConv"})
 
@@ -41,12 +46,16 @@ class Domino:
 
     Attributes
     ----------
-    base : {"l1", "l2"}
-        Weights count by their absolute value, or by their square.
+    base : {"l1", "l2", "taylor", "taylor-activation", "fisher"}
+        Weights count by their absolute value, or by their square, or by that of weight times gradient; or activations
+        times gradients, added up over each map, count by their magnitude or by half their square.
     scale : {"none", "count", "weights-removed"}
-        What the sum is divided by: 1, the weights in the sum, or all weights of layers that go with the atom.
+        What the sum is divided by: 1, the weights (or activations) in the sum, or all weights of layers that go with
+        the atom.
     inputs : bool
         Whether the convolutions that read the atom are in the sum.
+    samples : int
+        The most samples that are looked at for gradients.
 
     Raises
     ------
@@ -57,9 +66,10 @@ class Domino:
     base: str
     scale: str
     inputs: bool
+    samples: int = 1024
 
     def __post_init__(self) -> None:
-        one_of("base", self.base, tuple(_BASES))
+        one_of("base", self.base, (*_BASES, *_GRADIENT_BASES))
         one_of("scale", self.scale, _SCALES)
 
 
@@ -79,9 +89,53 @@ def domino_scores(material: Material, what: Domino) -> Scores:
         hint="--set scale=count divides the sum by the weights in it",
         allowed=("sum",),
     )
+    if what.base == "taylor":
+        return _taylor(material, what)
+    if what.base in _GRADIENT_BASES:
+        return _flowing(material, what)
     masses = _Masses(material.read, _BASES[what.base])
     results = [_score(group, masses, what) for group in material.groups]
     return average_of_the_rest([scores for scores, _ in results], [source for _, source in results], material.groups)
+
+
+def _taylor(material: Material, what: Domino) -> Scores:
+    """Score atoms by the magnitudes of weight times gradient; a weight that training does not reach is not there."""
+    found = needed(material.evidence, "domino").products(check_samples(what.samples))
+    masses = _Masses(found.per_tensor.__getitem__, np.abs)
+    scores: list[Vector | None] = []
+    for group in material.groups:
+        reached = tuple(member for member in group.members if member.initializer in found.per_tensor)
+        values, _ = _score(replace(group, members=reached), masses, what)
+        scores.append(None if values is None else settled(values))
+    source = f"weight times gradient of the {found.of}, {_where(what)}"
+    return seen_scores(material, scores, source, comparable=True, nothing="there is no gradient")
+
+
+def _flowing(material: Material, what: Domino) -> Scores:
+    """Score atoms by activations times gradients."""
+    found = needed(material.evidence, "domino").flows(check_samples(what.samples), squared=what.base == "fisher")
+    weights = _Masses(material.read, np.abs)
+    scores = [
+        None if flow is None else settled(_flow_scores(group, flow, weights, what))
+        for group, flow in zip(material.groups, found.per_group, strict=True)
+    ]
+    power = "squared " if what.base == "fisher" else ""
+    source = f"{power}activation times gradient of the {found.of}, {_where(what)}"
+    return seen_scores(material, scores, source, comparable=True, nothing="there is no gradient")
+
+
+def _flow_scores(group: Group, flow: Flow, weights: _Masses, what: Domino) -> Vector:
+    sums = flow.made + flow.read if what.inputs else flow.made
+    if what.scale == "none":
+        return sums
+    points = flow.made_points + flow.read_points if what.inputs else flow.made_points
+    if what.scale == "weights-removed":
+        points = weights.counts(group, filters(group), [member for member in group.members if member.role == "in"])
+    return sums / np.maximum(points, 1.0)
+
+
+def _where(what: Domino) -> str:
+    return "where it is made and read" if what.inputs else "where it is made"
 
 
 def _score(group: Group, masses: _Masses, what: Domino) -> tuple[Vector | None, str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnxruntime
 import pytest
 from constraint_cases import analysis
 
-from graphprune import BudgetRequest, Constraints, SolveOptions, solve
+from graphprune import BudgetRequest, Constraints, SolveOptions, open_data, solve
 from graphprune.errors import BudgetUnreachableError, UsageError
 from graphprune.planning import score_groups
 from graphprune.solvers import criteria, widths
@@ -56,9 +57,13 @@ def test_kept_saliency_is_that_of_the_atoms_that_stay() -> None:
 
 
 def test_all_is_every_name_that_there_is() -> None:
-    contest = Contest(("all",), ("all",))
+    contest = Contest(("all",), ("all",), measures=Measures(calib="images/"))
     assert contest.all_solvers == widths.names()
     assert contest.all_criteria == criteria.names()
+    blind = Contest(("all",), ("all",))
+    assert {"l1", "domino-io"} <= set(blind.all_criteria) < set(criteria.names())
+    assert not any(map(criteria.needs_samples, blind.all_criteria))
+    assert not any(map(widths.needs_samples, blind.all_solvers))
 
 
 def test_a_setting_goes_to_those_that_have_it() -> None:
@@ -168,7 +173,22 @@ def test_accuracy_is_measured_if_asked_for(samples: Path) -> None:
 
 def test_recovered_models_are_measured_on_something() -> None:
     with pytest.raises(UsageError, match="recovered models are not measured"):
-        Measures(calib="images/")
+        Contest(("uniform",), ("l1",), measures=Measures(calib="images/"))
+    Contest(("uniform",), ("hrank",), measures=Measures(calib="images/"))
+    Contest(("uniform",), ("domino-o",), measures=Measures(calib="images/"))
+    with pytest.raises(UsageError, match="'hrank' looks at samples, and none are given"):
+        Contest(("uniform",), ("l1", "hrank"))
+
+
+def test_criteria_that_look_at_samples_are_compared_like_others(samples: Path) -> None:
+    model, options = analysis(), SolveOptions(round_to=1, certify=True)
+    measures = Measures(calib=str(samples / "plain.npz"))
+    trials = compare(model, HALF, Contest(("greedy", "uniform"), ("reconstruct", "hrank"), options, measures))
+    source = open_data(measures.calib, model.model)
+    for trial in trials:
+        plan = solve(model, HALF, replace(options, solver=trial.solver, criterion=trial.criterion), data=source)
+        assert trial.widths == tuple((len(group.kept), group.size) for group in plan.groups)
+        assert trial.accuracy is None and trial.gap is not None
 
 
 def test_budgets_in_words() -> None:

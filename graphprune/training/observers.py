@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observers: values inside a network and the gradients of a loss at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from graphprune.training.bridge import Trainable
+from graphprune.training.gradients import LossSum
+from graphprune.training.loader import Samples
+
+__all__ = ["observed"]
+
+Floats = npt.NDArray[np.float32]
+
+
+class _Observer(nn.Module):
+    """Hands on a value, and remembers it with its gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.value = x
+        if x.requires_grad:
+            x.retain_grad()
+        return x
+
+    def found(self) -> tuple[Floats, Floats] | None:
+        """Return the value and its gradient, None where there is none."""
+        if self.value is None or self.value.grad is None:
+            return None
+        return self.value.detach().float().numpy(), self.value.grad.float().numpy()
+
+
+def observed(
+    net: Trainable, names: Sequence[str], batches: Iterable[Samples], loss: LossSum
+) -> Iterator[dict[str, tuple[Floats, Floats]]]:
+    """Yield for every batch values and the gradients of the loss at them, by the names in the file.
+
+    A value that the module does not have, because it lies in a branch, or that does not depend on any weight, is left
+    out.
+
+    Parameters
+    ----------
+    net : Trainable
+        Observers are inserted into it.
+    names : sequence of str
+    batches : iterable of Samples
+    loss : callable
+    """
+    observers = {name: _insert(net, number, name) for number, name in enumerate(names) if name in net.values}
+    net.module.recompile()
+    for samples in batches:
+        net.module.zero_grad()
+        loss(net.run(samples.feeds), samples.labels).backward()  # type: ignore[no-untyped-call]
+        pairs = {name: observer.found() for name, observer in observers.items()}
+        yield {name: pair for name, pair in pairs.items() if pair is not None}
+
+
+def _insert(net: Trainable, number: int, name: str) -> _Observer:
+    """Let everybody who reads a value read it through an observer."""
+    observer = _Observer()
+    target = f"observer_{number}"
+    net.module.add_submodule(target, observer)
+    source = net.values[name]
+    with net.module.graph.inserting_after(source):
+        seen = net.module.graph.call_module(target, (source,))
+    source.replace_all_uses_with(seen, lambda user: user is not seen)
+    return observer
