@@ -79,7 +79,8 @@ class Likelihood:
             self._spread[name] = max(float(value.detach().std(correction=0)), _SMALL)
         noise = torch.randn(value.shape, generator=self._random)
         of_a_sample = value.numel() / max(value.shape[0] if value.dim() else 1, 1)
-        return (noise * value).sum() / (self._spread[name] * of_a_sample**0.5)
+        loss: Tensor = (noise * value).sum() / (self._spread[name] * of_a_sample**0.5)
+        return loss
 
     def _cross_entropy(self, name: str, value: Tensor, labels: Tensor) -> Tensor:
         classes = value.shape[1]
