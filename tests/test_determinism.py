@@ -12,6 +12,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import pytest
 from tiny_models import model
@@ -50,16 +51,18 @@ CHILD = """
 import hashlib, json, sys
 import graphprune
 from graphprune import BudgetRequest, SolveOptions
+from graphprune.evidence import Samples
 from graphprune.plan.file import dumps
+from graphprune.planning import make_plan
 from graphprune.solvers import criteria, widths
 
 analysis = graphprune.analyze(graphprune.load(sys.argv[1]))
+evidence = Samples(analysis, graphprune.open_data(sys.argv[2], analysis.model), 5)
 found = {}
 for solver in widths.names():
     for criterion in criteria.names():
-        plan = graphprune.solve(
-            analysis, BudgetRequest("flops", 0.5), SolveOptions(solver, criterion, round_to=1, seed=5)
-        )
+        options = SolveOptions(solver, criterion, round_to=1, seed=5)
+        plan = make_plan(analysis, [BudgetRequest("flops", 0.5)], options, evidence=evidence)
         data = graphprune.apply(analysis, plan).proto.SerializeToString()
         found[f"{solver} {criterion}"] = [hashlib.sha256(part).hexdigest() for part in (dumps(plan).encode(), data)]
 print(json.dumps(found))
@@ -71,7 +74,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXP
 def digests(path: Path, hash_seed: str, threads: str, locale: str) -> dict[str, list[str]]:
     """Return the digests of plan and pruned model for each solver and criterion, from a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", CHILD, str(path)],
+        [sys.executable, "-P", "-c", CHILD, str(path), str(path.with_suffix(".npz"))],
         capture_output=True,
         text=True,
         check=False,
@@ -86,6 +89,7 @@ def digests(path: Path, hash_seed: str, threads: str, locale: str) -> dict[str, 
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[str]]]:
     path = tmp_path_factory.mktemp("determinism") / "net.onnx"
     onnx.save(model(TEXT, WEIGHTS), path)
+    np.savez(path.with_suffix(".npz"), x=np.random.default_rng(0).standard_normal((48, 3, 12, 12)).astype(np.float32))
     return [digests(path, "0", "1", "C"), digests(path, "4242", "4", "C.UTF-8")]
 
 

@@ -13,12 +13,15 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from recovery_models import samples
 from tiny_models import model
 
 import graphprune
 from graphprune import BudgetRequest
 from graphprune.api import SolveOptions
 from graphprune.errors import UnsupportedModelError
+from graphprune.evidence import Samples
+from graphprune.planning import make_plan
 from graphprune.solvers import criteria
 
 TEXT = """(float[1,3,6,6] x) => (float[1,2,6,6] y) {
@@ -66,9 +69,10 @@ DATA_FREE = ("bisection", "exemplar", "global", "greedy", "uniform")
 def test_every_criterion_meets_budgets_with_every_solver(solver: str) -> None:
     analysis = graphprune.analyze(graphprune.load(model(RESIDUAL, SHAPES)))
     budgets = (BudgetRequest("flops", 0.5), BudgetRequest("params", 0.6))
+    evidence = Samples(analysis, samples(analysis.model.proto, 16))
     for criterion, round_to in product(criteria.names(), (1, "auto")):
         options = SolveOptions(solver=solver, criterion=criterion, round_to=round_to)
-        plan = graphprune.solve(analysis, budgets, options)
+        plan = make_plan(analysis, budgets, options, evidence=evidence)
         assert all(0 < budget.after <= budget.limit for budget in plan.budgets)
         assert graphprune.reconcile(analysis, plan).plan == plan
 

@@ -38,8 +38,6 @@ ROWS = (
     Row("random"),
     Row("l1"),
     Row("bn-scale"),
-    Row("fpgm"),
-    Row("domino-io"),
     Row("hrank"),
     Row("reconstruct"),
     Row("cpli"),
@@ -48,9 +46,8 @@ ROWS = (
     Row("taylor", {"form": "weight"}),
     Row("taylor", labels=True),
     Row("fisher"),
-    Row("fisher", labels=True),
+    Row("domino-io"),
     Row("domino-io", {"base": "taylor"}),
-    Row("domino-io", {"base": "taylor-activation"}),
 )
 
 
@@ -60,7 +57,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--flops", type=float, default=0.5)
-    parser.add_argument("--solvers", nargs="+", default=["uniform", "greedy"])
+    parser.add_argument("--solvers", nargs="+", default=["uniform"])
     options = parser.parse_args()
     data = np.load(options.data)
     model = graphprune.load(options.model)

@@ -7,7 +7,6 @@ count. The paper's objective is not public in full; this is a reconstruction on 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from graphprune.errors import UsageError
 from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled
 from graphprune.solvers.evidence import needed
+from graphprune.solvers.lasso import lasso_entries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Vector = npt.NDArray[np.float64]
 
-__all__ = ["entries", "gram", "score"]
+__all__ = ["gram", "score"]
 
 
 @criterion("cpli", samples=True)
@@ -82,7 +82,7 @@ def score(
         weights = [
             weighing.of(one, None if at_outputs is None else at_outputs[place]) for place, one in enumerate(read)
         ]
-        found.append(settled(entries(gram(read, weights))))
+        found.append(settled(_entries(gram(read, weights))))
     source = "penalty at which it enters the LASSO of its readers" + (", by gradients" if guided else "")
     return seen_scores(material, found, source, comparable=False, nothing="its readers see no variance")
 
@@ -104,38 +104,9 @@ def gram(readings: Sequence[Reading], weights: Sequence[Vector]) -> Vector:
     return total
 
 
-def entries(matrix: Vector) -> Vector:
-    """Return for each atom the penalty at which it first enters the LASSO path of rebuilding the sum of all atoms.
-
-    Parameters
-    ----------
-    matrix : ndarray, shape (atoms, atoms)
-        Of :func:`gram`; the right-hand side is the sum of each row.
-
-    Returns
-    -------
-    ndarray, shape (atoms,)
-        0 for atoms that never enter.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import lars_path_gram
-
-    count = len(matrix)
-    found = np.zeros(count)
-    aims = matrix.sum(axis=1)
-    live = np.flatnonzero(np.diagonal(matrix) > 0)
-    if not len(live):
-        return found
-    with warnings.catch_warnings():
-        # Said of atoms that depend on others: they do not enter, which is what is wanted.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        penalties, _, path = lars_path_gram(
-            aims[live], matrix[np.ix_(live, live)], n_samples=1, max_iter=8 * count + 8, method="lasso"
-        )
-    used = path != 0  # (atoms, points of the path); what enters at one point differs from 0 at the next
-    first = np.argmax(used, axis=1)
-    found[live] = np.where(used.any(axis=1), penalties[np.maximum(first - 1, 0)], 0.0)
-    return found
+def _entries(matrix: Vector) -> Vector:
+    """Return the penalty at which each atom enters the rebuilding of the sum of all."""
+    return lasso_entries(matrix, matrix.sum(axis=1))
 
 
 @dataclass(frozen=True, eq=False)

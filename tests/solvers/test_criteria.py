@@ -10,6 +10,7 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
+from evidence_cases import made_up
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -163,7 +164,7 @@ def test_weights_are_read_once_for_all_groups_that_share_them():
 @pytest.mark.parametrize("name", criteria.names())
 def test_scores_have_one_value_per_atom(name):
     group, tensors, _ = coupled()
-    scores = criteria.get(name)(Material([group, group], reading(tensors), 3))
+    scores = criteria.get(name)(Material([group, group], reading(tensors), 3, evidence=made_up([6, 6])))
     assert [values.shape for values in scores.per_group] == [(6,), (6,)]
     assert all(values.dtype == np.float64 and np.isfinite(values).all() for values in scores.per_group)
     assert len(scores.source) == 2

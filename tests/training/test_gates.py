@@ -12,7 +12,7 @@ from training_cases import folded, images, loaded, normalised, run
 import graphprune
 from graphprune.errors import UsageError
 from graphprune.training.bridge import to_torch
-from graphprune.training.gates import attach_gates
+from graphprune.training.gates import attach_gates, gateable
 from graphprune.training.gradients import fisher, taylor_activation, taylor_weight
 from graphprune.training.loader import Samples
 
@@ -74,6 +74,19 @@ def test_an_unknown_group_is_refused() -> None:
     model = loaded(normalised())
     with pytest.raises(UsageError, match="'g999'"):
         attach_gates(to_torch(model), graphprune.analyze(model), ["g999"])
+
+
+def test_a_group_that_something_out_of_reach_reads_gets_no_gate() -> None:
+    model = loaded(normalised())
+    analysis = graphprune.analyze(model)
+    net = to_torch(model)
+    whole = gateable(net, analysis)
+    assert whole == [group.id for group in analysis.groups]
+    lost = analysis.scope.space.contractions[0]
+    del net.values[lost.node.inputs[lost.slot]]
+    left = gateable(net, analysis)
+    assert len(left) < len(whole)
+    assert set(attach_gates(net, analysis, left)) == set(left)
 
 
 def batch(count: int = 5) -> Samples:
