@@ -46,10 +46,17 @@ class Registry(Generic[Method]):
         self._package = package
         self._plugins = Plugins(kind, plugins) if plugins else None
         self._methods: dict[str, Method] = {}
+        self._sampled: set[str] = set()
         self._discovered = False
 
-    def register(self, name: str) -> Callable[[Method], Method]:
+    def register(self, name: str, *, samples: bool = False) -> Callable[[Method], Method]:
         """Return the decorator that registers a method as `name`, unchanged.
+
+        Parameters
+        ----------
+        name : str
+        samples : bool
+            Whether the method looks at samples, and can do nothing without.
 
         Raises
         ------
@@ -60,6 +67,8 @@ class Registry(Generic[Method]):
         def add(method: Method) -> Method:
             if self._methods.setdefault(name, method) is not method:
                 raise InternalError(f"two methods are registered as {self._kind} {quote(name)}")
+            if samples:
+                self._sampled.add(name)
             return method
 
         return add
@@ -68,6 +77,11 @@ class Registry(Generic[Method]):
         """Return the names of all methods, sorted; other packages are not imported for it."""
         self._discover()
         return tuple(sorted({*self._methods, *(self._plugins.names() if self._plugins else ())}))
+
+    def needs_samples(self, name: str) -> bool:
+        """Whether a method is known to look at samples; of those of other packages nothing is known."""
+        self._discover()
+        return name in self._sampled
 
     def get(self, name: str) -> Method:
         """Return the method called `name`.

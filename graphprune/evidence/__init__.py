@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.calibrate.source import Source
+    from graphprune.evidence.outcomes import Listen, Outcomes
 
 __all__ = ["Samples"]
 
@@ -25,8 +27,18 @@ class Samples:
         Samples as the network meets them in use.
     seed : int
         For what is drawn.
+    listen : callable, optional
+        Told what is being done, how much of it is done, and how much there is to do.
     """
 
     analysis: Analysis
     source: Source
     seed: int = 0
+    listen: Listen | None = None
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What becomes of the network when channels go."""
+        from graphprune.evidence.outcomes import Outcomes
+
+        return Outcomes(self.analysis, self.source, self.seed, self.listen)

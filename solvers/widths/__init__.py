@@ -8,7 +8,7 @@ from collections.abc import Callable
 from graphprune.solvers.problem import Solution
 from graphprune.solvers.registry import Registry
 
-__all__ = ["WidthSolver", "get", "names", "solver"]
+__all__ = ["WidthSolver", "get", "names", "needs_samples", "solver"]
 
 
 WidthSolver = Callable[..., Solution]
@@ -20,3 +20,4 @@ _registry: Registry[WidthSolver] = Registry("solver", __name__, "graphprune.solv
 solver = _registry.register
 get = _registry.get
 names = _registry.names
+needs_samples = _registry.needs_samples
