@@ -35,7 +35,8 @@ from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.check import Reconciled
 from graphprune.plan.check import reconcile as _reconcile
 from graphprune.plan.structure import structure_digest
-from graphprune.planning import SolveOptions, describe_model, make_plan
+from graphprune.planning import SolveOptions, make_plan
+from graphprune.records import describe_model
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, marks, put_marks
 from graphprune.surgery.prune import prune
@@ -43,7 +44,7 @@ from graphprune.verification.verdict import judged, keep_mask
 from graphprune.verification.verify import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from graphprune.calibrate.source import Source
     from graphprune.plan.schema import Plan
@@ -125,6 +126,7 @@ def solve(
     options: SolveOptions | None = None,
     *,
     data: Source | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Plan:
     """Choose which channels to remove, so that the budget holds and nothing more fits into it.
 
@@ -139,6 +141,8 @@ def solve(
         Solver, criterion, rounding and seed.
     data : Source, optional
         Samples, from :func:`graphprune.open_data`, for criteria and solvers that look at some.
+    progress : callable, optional
+        Called with what is being done with samples, how much of it is done, and how much there is to do.
 
     Returns
     -------
@@ -164,7 +168,7 @@ def solve(
     if data is not None:
         from graphprune.evidence import Samples  # with onnxruntime, too
 
-        evidence = Samples(analysis, data, options.seed)
+        evidence = Samples(analysis, data, options.seed, progress)
     if any(request.metric == "latency" for request in requests):
         from graphprune.tuning import make_measured_plan  # with onnxruntime, which nothing else here needs
 

@@ -39,7 +39,7 @@ def choose(errors: Sequence[Floats], costs: Sequence[Floats], room: Floats) -> l
     one_each = csr_array(block_diag([np.ones((1, len(own))) for own in errors]))
     found = milp(
         np.concatenate(errors),
-        integrality=np.ones(sum(len(own) for own in errors)),
+        integrality=np.ones(sum(len(own) for own in errors), dtype=np.int64),
         bounds=Bounds(0, 1),
         constraints=[
             LinearConstraint(one_each, 1, 1),

@@ -15,14 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.solvers.saliency import select
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from graphprune.solvers.problem import Problem
-
-__all__ = ["Choose", "Kept", "Outcome", "Outcomes", "Profile", "starting"]
+__all__ = ["Choose", "Kept", "Outcome", "Outcomes", "Profile"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -119,8 +115,3 @@ class Outcomes(Protocol):
 
         Groups outside the stage are whole.
         """
-
-
-def starting(problem: Problem) -> Kept:
-    """Return the atoms at the widest levels: all of a group, or the most salient ones where it may not be whole."""
-    return tuple(select(scores, int(levels[-1])) for scores, levels in zip(problem.scores, problem.levels, strict=True))

@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     from graphprune.solvers.outcomes import Kept, Profile
     from graphprune.solvers.problem import Problem
 
-__all__ = ["errors_at_levels", "kept_at", "narrowed", "values_at_levels"]
+__all__ = ["errors_at_levels", "kept_at", "narrowed", "starting", "values_at_levels"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _SHARES = np.linspace(0.0, 1.0, 65)
+
+
+def starting(problem: Problem) -> Kept:
+    """Return the atoms at the widest levels: all of a group, or the most salient ones where it may not be whole."""
+    return tuple(select(scores, int(levels[-1])) for scores, levels in zip(problem.scores, problem.levels, strict=True))
 
 
 def narrowed(problem: Problem, kept: Kept, held: Sequence[bool] = ()) -> Problem:
@@ -101,4 +106,5 @@ def _envelope(measured: Sequence[Profile]) -> Floats:
     curves = [
         profile.at(np.maximum(1, np.round(_SHARES * profile.widths[-1])).astype(np.int64)) for profile in measured
     ]
-    return np.max(curves, axis=0)
+    highest: Floats = np.max(curves, axis=0)
+    return highest

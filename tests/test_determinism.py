@@ -49,19 +49,24 @@ WEIGHTS = {
 CHILD = """
 import hashlib, json, sys
 import graphprune
+import numpy as np
 from graphprune import BudgetRequest, SolveOptions
 from graphprune.plan.file import dumps
 from graphprune.solvers import criteria, widths
 
 analysis = graphprune.analyze(graphprune.load(sys.argv[1]))
+values = np.random.default_rng(0).standard_normal((24, 3, 12, 12)).astype(np.float32)
+np.save(sys.argv[1] + ".npy", values)
+data = graphprune.open_data(sys.argv[1] + ".npy", analysis.model)
 found = {}
 for solver in widths.names():
     for criterion in criteria.names():
         plan = graphprune.solve(
-            analysis, BudgetRequest("flops", 0.5), SolveOptions(solver, criterion, round_to=1, seed=5)
+            analysis, BudgetRequest("flops", 0.5), SolveOptions(solver, criterion, round_to=1, seed=5),
+            data=data
         )
-        data = graphprune.apply(analysis, plan).proto.SerializeToString()
-        found[f"{solver} {criterion}"] = [hashlib.sha256(part).hexdigest() for part in (dumps(plan).encode(), data)]
+        pruned = graphprune.apply(analysis, plan).proto.SerializeToString()
+        found[f"{solver} {criterion}"] = [hashlib.sha256(part).hexdigest() for part in (dumps(plan).encode(), pruned)]
 print(json.dumps(found))
 """
 

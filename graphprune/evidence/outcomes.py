@@ -20,7 +20,7 @@ from graphprune.evidence.refits import Refits
 from graphprune.evidence.stages import group_stages, node_stages
 from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Budget, Plan, SolverRecord
-from graphprune.planning import describe_model
+from graphprune.records import describe_model
 from graphprune.recovery.options import METHODS, RecoverOptions
 from graphprune.recovery.run import recover
 from graphprune.recovery.sensitivity import SensitivityOptions, measure_sensitivity, read_consumers

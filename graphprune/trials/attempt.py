@@ -43,9 +43,9 @@ def attempt(
     """
     started = time.perf_counter()
     if any(request.metric == "latency" for request in requests):  # planned and measured in turn
-        plan = api.solve(analysis, requests, options)
+        plan = api.solve(analysis, requests, options, data=meter.calibration if meter else None)
     else:
-        plan = make_plan(analysis, requests, options, scores=scores)
+        plan = make_plan(analysis, requests, options, scores=scores, evidence=meter.evidence if meter else None)
     seconds = time.perf_counter() - started
     certificate, kept = plan.solver.certificate, kept_share(plan, scores)
     cost, after = analysis.cost, np.array([len(group.kept) for group in plan.groups], dtype=np.int64)

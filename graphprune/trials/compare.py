@@ -63,8 +63,11 @@ class Contest:
 
     @property
     def all_solvers(self) -> tuple[str, ...]:
-        """The names of the solvers."""
-        return _names(self.solvers, widths.names)
+        """The names of the solvers; "all" are those that need no samples where none are given."""
+        return _names(self.solvers, self._usable)
+
+    def _usable(self) -> tuple[str, ...]:
+        return tuple(name for name in widths.names() if self.measures.calib or not widths.needs_samples(name))
 
     @property
     def all_criteria(self) -> tuple[str, ...]:
@@ -112,12 +115,12 @@ def compare(
     contest = contest or Contest()
     requests = (budget,) if not isinstance(budget, (list, tuple)) else tuple(budget)
     analysis = model if isinstance(model, api.Analysis) else api.analyze(model)
-    meter = Meter(analysis, contest.measures)
+    meter = Meter(analysis, contest.measures, contest.options.seed)
     trials: list[Trial] = []
     refused: list[RequestError] = []
     for criterion in contest.all_criteria:
         started = time.perf_counter()
-        scores = score_groups(analysis, contest.choice(contest.all_solvers[0], criterion))
+        scores = score_groups(analysis, contest.choice(contest.all_solvers[0], criterion), meter.evidence)
         scoring = time.perf_counter() - started
         own: list[Trial] = []
         for solver in contest.all_solvers:

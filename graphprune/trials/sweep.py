@@ -192,7 +192,7 @@ class _State:
 
     def __init__(self, path: Path, what: Sweep) -> None:
         self.analysis = api.analyze(api.load(path), what.analysis)
-        self.meter = Meter(self.analysis, what.contest.measures)
+        self.meter = Meter(self.analysis, what.contest.measures, what.contest.options.seed)
         self._contest = what.contest
         self._scores: dict[str, Scores] = {}
 
@@ -200,7 +200,8 @@ class _State:
         """Return the scores of a criterion."""
         if criterion not in self._scores:
             options = self._contest.choice(self._contest.all_solvers[0], criterion)
-            self._scores = {criterion: score_groups(self.analysis, options)}  # points come criterion by criterion
+            # Points come criterion by criterion.
+            self._scores = {criterion: score_groups(self.analysis, options, self.meter.evidence)}
         return self._scores[criterion]
 
 
@@ -219,5 +220,5 @@ def _plain(options: Any) -> dict[str, Any]:
     return {
         name: value
         for name, value in sorted(vars(options).items())
-        if name not in ("solver", "criterion") and isinstance(value, bool | int | float | str)
+        if name not in ("solver", "criterion") and isinstance(value, bool | int | float | str | tuple)
     }

@@ -13,9 +13,8 @@ from graphprune.errors import UsageError
 from graphprune.solvers.allocation import allocate
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.fill import fill
-from graphprune.solvers.outcomes import starting
 from graphprune.solvers.problem import Solution, ensure_reachable
-from graphprune.solvers.profiles import errors_at_levels, kept_at, narrowed, values_at_levels
+from graphprune.solvers.profiles import errors_at_levels, kept_at, narrowed, starting, values_at_levels
 from graphprune.solvers.registry import one_of
 from graphprune.solvers.stairs import Stairs
 from graphprune.solvers.widths import solver

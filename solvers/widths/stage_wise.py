@@ -14,9 +14,8 @@ from graphprune.solvers.allocation import allocate
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.fill import fill
 from graphprune.solvers.knapsack import choose
-from graphprune.solvers.outcomes import starting
 from graphprune.solvers.problem import Solution, ensure_reachable
-from graphprune.solvers.profiles import errors_at_levels, kept_at
+from graphprune.solvers.profiles import errors_at_levels, kept_at, starting
 from graphprune.solvers.stairs import Stairs
 from graphprune.solvers.widths import solver
 
