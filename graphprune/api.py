@@ -25,27 +25,27 @@ from graphprune.errors import InternalError, PlanError, UsageError, Verification
 from graphprune.fidelity.check import check_fidelity
 from graphprune.fidelity.reweighing import check_reweighted
 from graphprune.fidelity.shortening import check_shortened
-from graphprune.fidelity.weights import check_same_but_weights, is_float, new_biases
 from graphprune.inheritance.ground import ground
 from graphprune.labels.resolve import Attention
 from graphprune.lossless import lossless_plan
 from graphprune.model import write
 from graphprune.model.atomic import check_target, output_errors
 from graphprune.model.load import Model, load
-from graphprune.model.normalize import inline_functions
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.check import Reconciled
 from graphprune.plan.check import reconcile as _reconcile
-from graphprune.plan.structure import structure_digest
-from graphprune.planning import SolveOptions, describe_model, make_plan
+from graphprune.plan.structure import check_model
+from graphprune.planning import SolveOptions, make_plan
+from graphprune.records import describe_model
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
+from graphprune.verification.relearned import verify_relearned
 from graphprune.verification.verdict import judged, keep_mask
 from graphprune.verification.verify import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from graphprune.calibrate.source import Source
     from graphprune.plan.schema import Plan
@@ -127,6 +127,7 @@ def solve(
     options: SolveOptions | None = None,
     *,
     data: Source | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Plan:
     """Choose which channels to remove, so that the budget holds and nothing more fits into it.
 
@@ -141,6 +142,8 @@ def solve(
         Solver, criterion, rounding and seed.
     data : Source, optional
         Samples, from :func:`graphprune.open_data`, for criteria and solvers that look at some.
+    progress : callable, optional
+        Called with what is being done with samples, how much of it is done, and how much there is to do.
 
     Returns
     -------
@@ -166,7 +169,7 @@ def solve(
     if data is not None:
         from graphprune.evidence import Samples  # with onnxruntime, too
 
-        evidence = Samples(analysis, data, options.seed)
+        evidence = Samples(analysis, data, options.seed, progress)
     if any(request.metric == "latency" for request in requests):
         from graphprune.tuning import make_measured_plan  # with onnxruntime, which nothing else here needs
 
@@ -195,7 +198,7 @@ def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> R
     notes: tuple[str, ...] = ()
     found = describe_model(analysis)
     if plan.model.sha256 != found.sha256:
-        _check_model(plan, analysis.model, rebind=rebind)
+        check_model(plan, analysis.model, rebind=rebind)
         notes = (f"the plan was made for another file of the same structure, {quote(plan.model.name)}",)
         plan = _rebased(replace(plan, model=found), analysis)
     elif replace(plan.model, name=found.name) != found:
@@ -323,7 +326,9 @@ def verify(
     made_of = ground(analysis, plan)
     changed = weights_changed(pruned.proto)
     if changed and pruned.path is not None:
-        return _verify_relearned(analysis, pruned, plan, changed, unverified=unverified)
+        made = apply(analysis, plan)
+        found = judged(made_of.reweighted, made, plan, original=analysis, unverified=unverified)
+        return verify_relearned(found, made, pruned, changed)
     found = judged(made_of.reweighted, pruned, plan, original=analysis, unverified=unverified)
     if pruned.path is not None:  # what `apply` makes is compared there
         try:
@@ -333,19 +338,6 @@ def verify(
         except VerificationError as error:
             raise VerificationError(error.message, hint=_NOT_OF_PLAN) from error
     return found
-
-
-def _verify_relearned(analysis: Analysis, pruned: Model, plan: Plan, changed: str, *, unverified: bool) -> Verification:
-    """Prove the surgery, and that a file whose weights were changed afterwards is what surgery makes but for them."""
-    made = apply(analysis, plan)
-    found = judged(ground(analysis, plan).reweighted, made, plan, original=analysis, unverified=unverified)
-    before, after = inline_functions(made.proto), inline_functions(pruned.proto)
-    try:
-        check_same_but_weights(before, after, is_float, new_biases(before, after))
-    except VerificationError as error:
-        raise VerificationError(error.message, hint=_NOT_OF_PLAN) from error
-    own = f"this is what the plan makes; the file differs from it in weights ({quote(changed)}) and in nothing else"
-    return replace(found, note="; ".join(part for part in (found.note, own) if part))
 
 
 def mark_verified(pruned: Model, found: Verification) -> None:
@@ -389,7 +381,7 @@ def analyze_for(model: Model, plan: Plan, *, rebind: bool = False) -> Analysis:
     PlanError
         If the plan was made for another model.
     """
-    _check_model(plan, model, rebind=rebind)
+    check_model(plan, model, rebind=rebind)
     return analyze(model, AnalyzeOptions.of(plan))
 
 
@@ -398,20 +390,3 @@ def _analysis(model: Model | Analysis, plan: Plan | None = None, *, rebind: bool
     if isinstance(model, Analysis):
         return model
     return analyze_for(model, plan, rebind=rebind) if plan else analyze(model)
-
-
-def _check_model(plan: Plan, model: Model, *, rebind: bool) -> None:
-    """Refuse a plan of another model; nothing else that is wrong would say what the matter is."""
-    if plan.model.sha256 == model.sha256:
-        return
-    name = quote(model.name)
-    if plan.solver.options.get("structure") != structure_digest(model.proto):
-        raise PlanError(
-            f"the plan was made for another model ({quote(plan.model.name)}), {name} has another structure",
-            hint="make a new plan with `graphprune solve`",
-        )
-    if not rebind:
-        raise PlanError(
-            f"the plan was made for another file than {name}: the structure is the same, the contents differ",
-            hint="to use it for this file all the same, give --rebind (rebind=True)",
-        )

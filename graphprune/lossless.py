@@ -14,7 +14,8 @@ from graphprune.model.finite import check_finite
 from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Budget, Plan, SolverRecord
 from graphprune.plan.structure import structure_digest
-from graphprune.planning import SolveOptions, describe_model, recorded_choices
+from graphprune.planning import SolveOptions
+from graphprune.records import describe_model, recorded_choices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from graphprune.adapting import Contest, adapt
 from graphprune.constraints import Constraints
 from graphprune.constraints.bounds import Bounds, WidthRules
 from graphprune.constraints.reach import held_by, unreachable
@@ -26,8 +27,9 @@ from graphprune.errors import InternalError, NothingToPruneError, UsageError, qu
 from graphprune.inheritance.merging import Inherit, inherit
 from graphprune.latency.efficiency import efficiency
 from graphprune.model.finite import check_finite
-from graphprune.plan.schema import Budget, Certificate, Plan, PlanModel, SolverRecord
+from graphprune.plan.schema import Budget, Certificate, Plan, SolverRecord
 from graphprune.plan.structure import structure_digest
+from graphprune.records import describe_model, recorded_choices
 from graphprune.solvers import criteria, widths
 from graphprune.solvers.bounds.certify import certify
 from graphprune.solvers.criteria import Aggregate
@@ -35,7 +37,7 @@ from graphprune.solvers.filters import coupled_filters
 from graphprune.solvers.levels import rule_for
 from graphprune.solvers.problem import Limit, Problem, ensure_sound
 from graphprune.solvers.registry import Setting, chosen, settings
-from graphprune.solvers.saliency import importance, select
+from graphprune.solvers.saliency import importance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,10 +53,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SolveOptions",
-    "describe_model",
     "make_plan",
     "make_problem",
-    "recorded_choices",
     "score_groups",
 ]
 
@@ -94,6 +94,8 @@ class SolveOptions:
     allow_empty : bool
         Let groups go as a whole, with all layers that depend on them, where a residual branch or an operand of a
         concatenation can do without.
+    adapt : tuple of str
+        Criteria that compete for the choice of channels once widths are chosen (:mod:`graphprune.adapting`).
     """
 
     solver: str = "bisection"
@@ -109,6 +111,7 @@ class SolveOptions:
     inherit: Inherit = "keep"
     lossless: bool = False
     allow_empty: bool = False
+    adapt: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.min_keep < 1:
@@ -124,6 +127,13 @@ class SolveOptions:
             raise UsageError(
                 "groups cannot go as a whole where a least width, a largest share or a plan to start from is given"
             )
+        if self.allow_empty and (self.adapt or widths.needs_samples(self.solver)):
+            raise UsageError("groups cannot go as a whole where networks are tried out", hint="leave out --allow-empty")
+
+    @property
+    def contest(self) -> Contest:
+        """Who competes for the choice of channels."""
+        return Contest(self.adapt, self.criterion, self.solver)
 
     @property
     def rules(self) -> WidthRules:
@@ -168,7 +178,7 @@ def make_plan(
     Complexity: that of the criterion (each weight is read once) and of the solver.
     """
     score, solve = criteria.get(options.criterion), widths.get(options.solver)
-    for_solver, _ = chosen(options.settings, solve, score)
+    for_solver, *_ = chosen(options.settings, solve, score, *map(criteria.get, options.adapt))
     options = replace(options, round_to=rule_for(options.round_to))
     limited = _limits(analysis, requests, latency)
     limits = tuple(limit for limit, _ in limited)
@@ -189,16 +199,12 @@ def make_plan(
     if not options.allow_empty:
         solution = find(problem)
     ensure_sound(problem, solution, options.solver)
-    groups, inherited = inherit(analysis, _kept(problem, solution), options.inherit)
+    kept, adapted = adapt(problem, solution, options.contest, partial(_scores_by, analysis, options, evidence))
+    groups, inherited = inherit(analysis, kept, options.inherit)
+    spent = [_spent(analysis, start, limit.metric, latency)(solution.widths) for limit in limits]
     budget, *further = (
-        Budget(
-            request.metric,
-            request.target,
-            limit.limit,
-            before,
-            _spent(analysis, start, limit.metric, latency)(solution.widths),
-        )
-        for request, (limit, before) in zip(requests, limited, strict=True)
+        Budget(request.metric, request.target, limit.limit, before, after)
+        for request, (limit, before), after in zip(requests, limited, spent, strict=True)
     )
     return Plan(
         model=describe_model(analysis),
@@ -208,6 +214,7 @@ def make_plan(
             criterion=options.criterion,
             seed=options.seed,
             options=_record(analysis, options, scores, relaxed=relaxed)
+            | adapted
             | inherited
             | ({"emptied": [analysis.groups[number].id for number in sorted(emptied)]} if options.allow_empty else {}),
             trace=tuple(solution.trace),
@@ -235,6 +242,14 @@ def score_groups(analysis: Analysis, options: SolveOptions, evidence: Evidence |
     check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
     material = criteria.Material(analysis.groups, analysis.read, options.seed, options.aggregate, evidence)
     return score(material, **own)
+
+
+def _scores_by(
+    analysis: Analysis, options: SolveOptions, evidence: Evidence | None, criterion: str
+) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return the scores of another criterion, in the order that a plan to start from demands."""
+    found, start = score_groups(analysis, replace(options, criterion=criterion), evidence), options.constraints.start
+    return found.per_group if start is None else ranked(found.per_group, kept_by(analysis, start))
 
 
 def _limits(
@@ -346,30 +361,6 @@ def _certificate(
         return None
     proof = certify(problem, solution, str(settings.get("normalize", "auto")))
     return Certificate(proof.objective, proof.bound, proof.gap)
-
-
-def _kept(problem: Problem, solution: Solution) -> tuple[npt.NDArray[np.int64], ...]:
-    """Return which atoms stay: those that the solver chose, or the most salient ones."""
-    if solution.kept is not None:
-        return solution.kept
-    return tuple(select(values, int(width)) for values, width in zip(problem.scores, solution.widths, strict=True))
-
-
-def recorded_choices(analysis: Analysis) -> list[dict[str, str | None]]:
-    """Say which axes carry the channels wherever there was a choice."""
-    return [
-        {"node": choice.node.label, "carried": None if taken is None else taken.name}
-        for choice, taken in analysis.resolution.committed
-        if len(choice.alternatives) > 1
-    ]
-
-
-def describe_model(analysis: Analysis) -> PlanModel:
-    """Return what a plan records of its model."""
-    model = analysis.model
-    opset = max((entry.version for entry in model.proto.opset_import if entry.domain in ("", "ai.onnx")), default=1)
-    inputs = {name: tuple(int(size) for size in shape) for name, shape in analysis.input_shapes.items()}
-    return PlanModel(model.name, model.sha256, int(model.proto.ir_version), int(opset), inputs)
 
 
 def _record(analysis: Analysis, options: SolveOptions, scores: Scores, *, relaxed: bool) -> dict[str, Any]:

@@ -7,16 +7,23 @@ for, and what was asked for twice is computed once.
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from graphprune.errors import UsageError, quote
 from graphprune.solvers.observed import Observed
+
+if TYPE_CHECKING:
+    from graphprune.solvers.outcomes import Outcomes
 
 __all__ = ["Evidence", "needed"]
 
 
 class Evidence(Observed, Protocol):
     """What samples say about the groups of one network."""
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """What becomes of the network when channels go, for solvers."""
 
 
 Some = TypeVar("Some", bound=Evidence)

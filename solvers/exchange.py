@@ -23,7 +23,7 @@ __all__ = ["exchange"]
 _WORTHWHILE = 1e-9  # less than this share of the saliency is rounding
 
 
-def exchange(problem: Problem, widths: Widths, rounds: int) -> tuple[Widths, int]:
+def exchange(problem: Problem, widths: Widths, rounds: int, stairs: Stairs | None = None) -> tuple[Widths, int]:
     """Return widths that keep as much saliency as `widths` or more, and the number of exchanges that made them.
 
     Each round tries two moves of every group, in turn: give up a step and fill up with steps of others, and take a step
@@ -37,10 +37,12 @@ def exchange(problem: Problem, widths: Widths, rounds: int) -> tuple[Widths, int
         Levels within the limits, with no step left that fits; not changed.
     rounds : int
         The most rounds; a round without an improvement is the last.
+    stairs : Stairs, optional
+        What levels are worth, where that is something else than saliency.
 
     Complexity: two fillings and a trimming per group and round.
     """
-    search = _Search(problem, widths)
+    search = _Search(problem, widths, stairs or Stairs(problem))
     for _ in range(rounds):
         before = search.improvements
         for group in range(len(widths)):
@@ -54,9 +56,9 @@ def exchange(problem: Problem, widths: Widths, rounds: int) -> tuple[Widths, int
 class _Search:
     """The best widths so far."""
 
-    def __init__(self, problem: Problem, widths: Widths) -> None:
+    def __init__(self, problem: Problem, widths: Widths, stairs: Stairs) -> None:
         self._problem = problem
-        self._stairs = Stairs(problem)
+        self._stairs = stairs
         self._kept = self._stairs.kept(widths)
         self.widths = widths
         self.improvements = 0

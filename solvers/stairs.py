@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stairs: the levels of each group as steps, and the saliency that each step gains."""
+"""Stairs: the levels of each group as steps, and the saliency, or another value, that each step gains."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from graphprune.errors import InternalError, quote
 from graphprune.solvers.saliency import comparable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import numpy.typing as npt
 
     from graphprune.solvers.problem import Problem
@@ -27,20 +29,22 @@ class Stairs:
     Parameters
     ----------
     problem : Problem
+    values : sequence of ndarray of float64, optional
+        Per group, what each of its levels is worth; by default the saliency of the atoms that stay, on one scale for
+        all groups.
 
     Attributes
     ----------
+    values : tuple of ndarray of float64
+        Per group, what each of its levels is worth.
     gains : list of list of float
-        Per group, the saliency gained by each step from a level to the next, on one scale for all groups.
+        Per group, what is gained by each step from a level to the next.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, values: Sequence[npt.NDArray[np.float64]] | None = None) -> None:
         self._problem = problem
-        self._kept = []
-        for scores, levels in zip(comparable(problem).scores, problem.levels, strict=True):
-            total = np.concatenate([[0.0], np.cumsum(-np.sort(-scores))])
-            self._kept.append(total[levels])
-        self.gains: list[list[float]] = [np.diff(kept).tolist() for kept in self._kept]
+        self.values = tuple(_saliencies(problem) if values is None else values)
+        self.gains: list[list[float]] = [np.diff(worth).tolist() for worth in self.values]
 
     def heights(self, widths: npt.NDArray[np.int64]) -> list[int]:
         """Return the index of each width among the levels of its group.
@@ -59,5 +63,11 @@ class Stairs:
         return found
 
     def kept(self, widths: npt.NDArray[np.int64]) -> float:
-        """Return the saliency that stays at `widths`, which must be levels."""
-        return float(sum(kept[height] for kept, height in zip(self._kept, self.heights(widths), strict=True)))
+        """Return what `widths`, which must be levels, are worth together."""
+        return float(sum(worth[height] for worth, height in zip(self.values, self.heights(widths), strict=True)))
+
+
+def _saliencies(problem: Problem) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield per group the saliency that stays at each of its levels."""
+    for scores, levels in zip(comparable(problem).scores, problem.levels, strict=True):
+        yield np.concatenate([[0.0], np.cumsum(-np.sort(-scores))])[levels]

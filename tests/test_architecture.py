@@ -25,7 +25,7 @@ LAYERS = (
     ("graphprune.training", "graphprune.recovery", "graphprune.report", "graphprune.export"),
     ("graphprune.lossless", "graphprune.tuning"),
     ("graphprune.planning",),
-    ("graphprune.dropping",),
+    ("graphprune.adapting", "graphprune.dropping", "graphprune.records"),
     ("graphprune.constraints",),
     ("graphprune.counting",),
     ("graphprune.costs", "graphprune.latency"),

@@ -162,6 +162,14 @@ class Choosing:
         typer.Option(help="merge: who read a removed channel reads a multiple of its most similar kept one instead."),
     ] = Inheritance.keep
 
+    adapt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Criteria that compete for which channels stay, by what the samples of --calib say of each.",
+            show_default=False,
+        ),
+    ] = None
     allow_empty: Annotated[
         bool, typer.Option("--allow-empty", help="Let residual branches go as a whole, with all their layers.")
     ] = False
@@ -186,6 +194,7 @@ class Choosing:
             inherit=self.inherit.value,
             lossless=self.lossless,
             allow_empty=self.allow_empty,
+            adapt=tuple(name.strip() for name in self.adapt.split(",")) if self.adapt else (),
         )
 
 

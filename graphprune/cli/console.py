@@ -53,6 +53,12 @@ class Talk:
 
         Yields what is to be called with the part that is done and the whole.
         """
+        with self.steps(name) as show:
+            yield lambda done, total: show(name, done, total)
+
+    @contextmanager
+    def steps(self, name: str) -> Iterator[Callable[[str, int, int], None]]:
+        """Show how far a long stage of several steps is; the same, called with the name of a step as well."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -62,8 +68,10 @@ class Talk:
             self.stage(name),
             Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
         ):
-            task = bar.add_task(name, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            task = bar.add_task(name, total=None, visible=False)
+            yield lambda step, done, total: bar.update(
+                task, description=step, completed=done, total=total, visible=True
+            )
 
 
 def print_json(data: dict[str, Any]) -> None:

@@ -145,12 +145,7 @@ def finetune(
     inputs = [path for path in (pruned, teacher) if path is not None]
     check_target(target, inputs, force=force or resume)
     state = checkpoint or target.with_name(target.name + ".checkpoint.safetensors")
-    if state.exists() and not (resume or force):
-        raise OutputError(f"{quote(str(state))} exists", hint="go on with --resume, or start anew with --force")
-    if resume and not state.exists():
-        raise InputError(
-            f"there is no run to go on with: {quote(str(state))} does not exist", hint="leave out --resume"
-        )
+    _check_state(state, resume=resume, force=force)
     result = _run(given, state)
     if not result.main:
         return
@@ -166,6 +161,16 @@ def finetune(
     api.save(result.model, target, force=force or resume)
     state.unlink(missing_ok=True)
     _show(result, target, as_json=as_json)
+
+
+def _check_state(state: Path, *, resume: bool, force: bool) -> None:
+    """Refuse to write over a run that can be taken up, and to take up one that is not there."""
+    if state.exists() and not (resume or force):
+        raise OutputError(f"{quote(str(state))} exists", hint="go on with --resume, or start anew with --force")
+    if resume and not state.exists():
+        raise InputError(
+            f"there is no run to go on with: {quote(str(state))} does not exist", hint="leave out --resume"
+        )
 
 
 def _run(given: dict[str, Any], state: Path) -> Finetuned:

@@ -64,8 +64,8 @@ def solve(
         samples, lessons = calibrating.open(loaded), replace(calibrating, calib=restoring.data).open(loaded)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, analysed)
-    with talk.stage("solving"):
-        solution = api.solve(analysis, requests, options, data=samples)
+    with talk.steps("solving") as progress:
+        solution = api.solve(analysis, requests, options, data=samples, progress=progress)
     notes = (*plan_notes(solution), *uncounted_notes(analysis))
     wanted = restoring.recover is not None or restoring.finetune
     afterwards = Restoration(restoring, options.seed, samples, lessons) if wanted else None

@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from graphprune.evidence.channels import Channels
+
+if TYPE_CHECKING:
+    from graphprune.evidence.outcomes import Listen, Outcomes
 
 __all__ = ["Samples"]
 
@@ -22,4 +27,15 @@ class Samples(Channels):
         Samples as the network meets them in use.
     seed : int
         For what is drawn.
+    listen : callable, optional
+        Told what is being done, how much of it is done, and how much there is to do.
     """
+
+    listen: Listen | None = None
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What becomes of the network when channels go."""
+        from graphprune.evidence.outcomes import Outcomes
+
+        return Outcomes(self.analysis, self.source, self.seed, self.listen)

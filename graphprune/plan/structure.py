@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING
 
 from onnx import AttributeProto, TensorProto
 
+from graphprune.errors import PlanError, quote
+
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-__all__ = ["structure_digest"]
+    from graphprune.model.load import Model
+    from graphprune.plan.schema import Plan
+
+__all__ = ["check_model", "structure_digest"]
 
 _INTEGERS = frozenset((TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL))
 _LARGEST_SHAPE_CONSTANT = 4096  # elements; larger integer tensors are tables of data, like weights
@@ -64,3 +69,20 @@ def _attribute(attribute: AttributeProto) -> bytes:
     if attribute.type == AttributeProto.TENSOR:
         return f"attribute {attribute.name!r} ".encode() + _tensor(attribute.t)
     return attribute.SerializeToString(deterministic=True)
+
+
+def check_model(plan: Plan, model: Model, *, rebind: bool) -> None:
+    """Refuse a plan of another model; nothing else that is wrong would say what the matter is."""
+    if plan.model.sha256 == model.sha256:
+        return
+    name = quote(model.name)
+    if plan.solver.options.get("structure") != structure_digest(model.proto):
+        raise PlanError(
+            f"the plan was made for another model ({quote(plan.model.name)}), {name} has another structure",
+            hint="make a new plan with `graphprune solve`",
+        )
+    if not rebind:
+        raise PlanError(
+            f"the plan was made for another file than {name}: the structure is the same, the contents differ",
+            hint="to use it for this file all the same, give --rebind (rebind=True)",
+        )

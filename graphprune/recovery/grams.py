@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from graphprune.calibrate.moments import Summary
     from graphprune.recovery.consumers import Consumer
     from graphprune.recovery.draft import Draft
+    from graphprune.recovery.options import Progress
 
 __all__ = ["consumer_moments"]
 
@@ -29,6 +30,7 @@ def consumer_moments(
     feeds: Callable[[int], Mapping[str, Array]],
     count: int,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> dict[str, Summary]:
     """Return the moments of what each consumer reads and gives, by the consumer's first output.
 
@@ -38,6 +40,8 @@ def consumer_moments(
         Returns the graph inputs of batch number i.
     count : int
         Number of batches.
+    progress : callable, optional
+        Told how many consumers are done.
     """
     random = np.random.default_rng(seed)
     unique = {consumer.node.index: consumer for consumer in consumers}
@@ -45,7 +49,9 @@ def consumer_moments(
     stops = [(consumer.node.inputs[0], consumer.node.outputs[0]) for consumer in ordered]
     found = {}
     with Walk(draft.model, draft.graph, stops, feeds, count) as walk:
-        for consumer, (x, y) in zip(ordered, stops, strict=True):
+        for number, (consumer, (x, y)) in enumerate(zip(ordered, stops, strict=True)):
+            if progress is not None:
+                progress(number, len(ordered))
             moments = Moments()
             view = consumer.kernel.view
             for values in walk.step():

@@ -53,10 +53,10 @@ class SensitivityOptions:
 
     Parameters
     ----------
-    fitted : int
-        The most samples whose moments the refits use.
-    measured : int
-        The most samples on which errors are measured.
+    samples : int
+        The most samples used.
+    held_out : float
+        Share of them on which errors are measured; the moments of the others are what refits use.
     ridge : float
         As for recovery.
     steps : int
@@ -65,11 +65,16 @@ class SensitivityOptions:
         For the sampled positions.
     """
 
-    fitted: int = 1024
-    measured: int = 256
+    samples: int = 1024
+    held_out: float = 0.25
     ridge: float = 1e-3
     steps: int = 8
     seed: int = 0
+
+    def divided(self, source: Source) -> tuple[Source, Source]:
+        """Return the samples that refits use, and those on which errors are measured."""
+        used = source.limited(self.samples)
+        return used.split(max(1, round(self.held_out * len(used))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +98,6 @@ class Table:
     widths: Ints
     errors: Floats
 
-    def error(self, width: int) -> float:
-        """Return the error at any width, interpolated geometrically between the measured ones."""
-        logs = np.log(np.maximum(self.errors, 1e-12))
-        return 0.0 if width >= self.widths[-1] else float(np.exp(np.interp(width, self.widths, logs)))
-
 
 def measure_sensitivity(
     analysis: Analysis,
@@ -105,7 +105,9 @@ def measure_sensitivity(
     options: SensitivityOptions | None = None,
     levels: Sequence[Ints] | None = None,
     progress: Progress | None = None,
+    *,
     teacher: Model | None = None,
+    read: Readings | None = None,
 ) -> tuple[Table, ...]:
     """Measure every group of a network.
 
@@ -122,6 +124,8 @@ def measure_sensitivity(
     teacher : Model, optional
         Whose outputs errors are measured against; by default those of the network itself. The error that a network
         has from the start is taken off.
+    read : Readings, optional
+        What :func:`read_consumers` gave with the same options, if it is there already.
 
     Returns
     -------
@@ -129,11 +133,11 @@ def measure_sensitivity(
         In the order of ``analysis.groups``.
     """
     options = options or SensitivityOptions()
-    read = read_consumers(analysis, source, options)
+    read = read or read_consumers(analysis, source, options)
     wanted = [
         _levels(group.size, options.steps) if levels is None else levels[at] for at, group in enumerate(analysis.groups)
     ]
-    errors = Tails(read, options.ridge).measure(wanted, source.limited(options.measured), progress, teacher)
+    errors = Tails(read, options.ridge).measure(wanted, options.divided(source)[1], progress, teacher)
     tables = []
     for at, group in enumerate(analysis.groups):
         widths = np.unique(np.append(wanted[at], group.size)) if at in errors else np.array([group.size])
@@ -143,7 +147,9 @@ def measure_sensitivity(
     return tuple(tables)
 
 
-def read_consumers(analysis: Analysis, source: Source, options: SensitivityOptions | None = None) -> Readings:
+def read_consumers(
+    analysis: Analysis, source: Source, options: SensitivityOptions | None = None, progress: Progress | None = None
+) -> Readings:
     """Collect what the consumers of every group read, and in which order their atoms can go.
 
     Parameters
@@ -152,11 +158,13 @@ def read_consumers(analysis: Analysis, source: Source, options: SensitivityOptio
         Of the dense network.
     source : Source
         Samples; labels are not looked at.
+    progress : callable, optional
+        Told how many layers are done.
     """
     options = options or SensitivityOptions()
     draft = Draft(analysis.model)
     found = find_consumers(draft, analysis)
-    used = source.limited(options.fitted)
+    used, _ = options.divided(source)
     batches = whole_batches(used, input_specs(analysis.model))
     moments = consumer_moments(
         draft,
@@ -164,6 +172,7 @@ def read_consumers(analysis: Analysis, source: Source, options: SensitivityOptio
         lambda number: used.read(batches[number]).feeds,
         len(batches),
         options.seed,
+        progress,
     )
     orders = tuple(None if each is None else _eliminate(draft, each, moments, options.ridge) for each in found)
     return Readings(draft, found, moments, orders)

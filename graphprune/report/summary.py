@@ -122,7 +122,7 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
     if len(sources) > 1 or (plan.solver.criterion == _BN_SCALE and sources.keys() != {_SCALES}):
         shown = ", ".join(f"{source} ({groups} groups)" for source, groups in sources.items())
         notes.append(f"{plan.solver.criterion} reads {shown}")
-    notes += _merge_notes(plan) + _lossless_notes(plan) + _empty_notes(plan)
+    notes += _contest_notes(plan) + _merge_notes(plan) + _lossless_notes(plan) + _empty_notes(plan)
     notes += [_missed(plan, budget) for budget in plan.budgets if _is_missed(budget)]
     return tuple(notes)
 
@@ -139,6 +139,22 @@ def _missed(plan: Plan, budget: Budget) -> str:
         f"the latency budget of {limit} is not met: the pruned model takes {measured} here, and of {rounds} plans none "
         "came nearer; the tables of single layers do not tell what this network takes as a whole, so ask for less"
     )
+
+
+def _contest_notes(plan: Plan) -> list[str]:
+    """Say which criterion won the contest for the choice of channels, and against what."""
+    contest = plan.solver.options.get("adapt")
+    if not contest:
+        return []
+    shown = ", ".join(f"{entry['name']} {_score(contest['measure'], entry)}" for entry in contest["contest"])
+    return [
+        f"channels by {contest['chosen']}: {contest['measure']} on {contest['samples']} held-out samples, "
+        f"recalibrated: {shown}"
+    ]
+
+
+def _score(measure: str, entry: Mapping[str, Any]) -> str:
+    return f"{entry['error']:.3g}" if measure == "error" else f"{entry['score']:.2%}"
 
 
 def _merge_notes(plan: Plan) -> list[str]:

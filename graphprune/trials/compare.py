@@ -130,25 +130,24 @@ def compare(
     contest = contest or Contest()
     requests = (budget,) if not isinstance(budget, (list, tuple)) else tuple(budget)
     analysis = model if isinstance(model, api.Analysis) else api.analyze(model)
-    meter = Meter(analysis, contest.measures)
-    evidence = meter.evidence(contest.options.seed)
+    meter = Meter(analysis, contest.measures, contest.options.seed)
     trials: list[Trial] = []
     refused: list[RequestError] = []
     for criterion in contest.all_criteria:
         started = time.perf_counter()
-        scores = score_groups(analysis, contest.choice(contest.all_solvers[0], criterion), evidence)
+        scores = score_groups(analysis, contest.choice(contest.all_solvers[0], criterion), meter.evidence)
         scoring = time.perf_counter() - started
         own: list[Trial] = []
         for solver in contest.all_solvers:
             options = contest.choice(solver, criterion)
             options = replace(options, certify=options.certify and not contest.one_scale)
             try:
-                trial = attempt(analysis, requests, options, scores, meter, evidence)
+                trial = attempt(analysis, requests, options, scores, meter, meter.evidence)
                 own.append(replace(trial, seconds=trial.seconds + scoring))
             except RequestError as error:
                 refused.append(error)
                 own.append(Trial(solver, criterion, described(requests), requests[0].metric, note=error.message))
-        trials += _certified(analysis, requests, contest, own, (scores, evidence))
+        trials += _certified(analysis, requests, contest, own, (scores, meter.evidence))
     if len(refused) == len(trials):
         raise refused[0]
     return tuple(trials)

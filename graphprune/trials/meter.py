@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.calibrate.evaluation import Evaluation
     from graphprune.calibrate.source import Source
-    from graphprune.evidence import Samples
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
+    from graphprune.solvers.evidence import Evidence
 
 __all__ = ["Measured", "Measures", "Meter"]
 
@@ -33,8 +33,8 @@ class Measures:
         Samples for the accuracy, as :func:`graphprune.open_data` takes them; without labels it is the share of samples
         for which the classes of both models agree. Empty for none.
     calib : str
-        Samples for criteria and solvers that look at some; with them each model is recovered, too, before its accuracy
-        is measured. Empty for none.
+        Samples with which each model is recovered before its accuracy is measured, and at which criteria and solvers
+        look that need some. Empty for none.
     limit : int, optional
         Use this many samples of `data`.
     """
@@ -71,25 +71,14 @@ class Meter:
     ----------
     analysis : Analysis
     measures : Measures
+    seed : int
+        For what is drawn from samples.
     """
 
-    def __init__(self, analysis: Analysis, measures: Measures) -> None:
+    def __init__(self, analysis: Analysis, measures: Measures, seed: int = 0) -> None:
         self._analysis = analysis
         self._measures = measures
-
-    def evidence(self, seed: int) -> Samples | None:
-        """Return what the samples for criteria say, None if there are none.
-
-        Raises
-        ------
-        DataError, UsageError
-            If they do not fit the model.
-        """
-        if not self._measures.calib:
-            return None
-        from graphprune.evidence import Samples
-
-        return Samples(self._analysis, self._calib, seed)
+        self._seed = seed
 
     def measure(self, plan: Plan) -> Measured:
         """Prune as planned and measure what is wanted.
@@ -115,8 +104,18 @@ class Meter:
         return accuracy.open_data(self._measures.data, self._analysis.model).limited(self._measures.limit)
 
     @cached_property
-    def _calib(self) -> Source:
-        return accuracy.open_data(self._measures.calib, self._analysis.model)
+    def calibration(self) -> Source | None:
+        """Unlabelled samples; None where none are given."""
+        return accuracy.open_data(self._measures.calib, self._analysis.model) if self._measures.calib else None
+
+    @cached_property
+    def evidence(self) -> Evidence | None:
+        """What these samples say, for solvers and criteria; computed once for all trials."""
+        if self.calibration is None:
+            return None
+        from graphprune.evidence import Samples
+
+        return Samples(self._analysis, self.calibration, self._seed)
 
     @cached_property
     def _before(self) -> float | None:
@@ -128,9 +127,9 @@ class Meter:
         return accuracy.evaluate(pruned, self._data, teacher)
 
     def _recovered(self, pruned: Model, plan: Plan) -> Model:
-        if not self._measures.calib or plan.is_identity:
+        if self.calibration is None or plan.is_identity:
             return pruned
-        return accuracy.recover(self._analysis, pruned, plan, self._calib).model
+        return accuracy.recover(self._analysis, pruned, plan, self.calibration).model
 
     def _latency(self, pruned: Model, plan: Plan) -> tuple[float, float, float] | None:
         """Time both models in pairs; None where onnxruntime cannot run them."""

@@ -182,7 +182,7 @@ def _trial(job: _Job, criterion: str, solver: str, budget: BudgetRequest) -> Tri
     contest, state = job.what.contest, _state(job)
     options = contest.choice(solver, criterion)
     try:
-        return attempt(state.analysis, (budget,), options, state.scores(criterion), state.meter, state.evidence)
+        return attempt(state.analysis, (budget,), options, state.scores(criterion), state.meter, state.meter.evidence)
     except RequestError as error:
         return Trial(solver, criterion, described([budget]), budget.metric, note=error.message)
 
@@ -192,8 +192,7 @@ class _State:
 
     def __init__(self, path: Path, what: Sweep) -> None:
         self.analysis = api.analyze(api.load(path), what.analysis)
-        self.meter = Meter(self.analysis, what.contest.measures)
-        self.evidence = self.meter.evidence(what.contest.options.seed)
+        self.meter = Meter(self.analysis, what.contest.measures, what.contest.options.seed)
         self._contest = what.contest
         self._scores: dict[str, Scores] = {}
 
@@ -201,9 +200,8 @@ class _State:
         """Return the scores of a criterion."""
         if criterion not in self._scores:
             options = self._contest.choice(self._contest.all_solvers[0], criterion)
-            self._scores = {
-                criterion: score_groups(self.analysis, options, self.evidence)  # points come criterion by criterion
-            }
+            # Points come criterion by criterion.
+            self._scores = {criterion: score_groups(self.analysis, options, self.meter.evidence)}
         return self._scores[criterion]
 
 
@@ -222,5 +220,5 @@ def _plain(options: Any) -> dict[str, Any]:
     return {
         name: value
         for name, value in sorted(vars(options).items())
-        if name not in ("solver", "criterion") and isinstance(value, bool | int | float | str)
+        if name not in ("solver", "criterion") and isinstance(value, bool | int | float | str | tuple)
     }

@@ -13,9 +13,11 @@ from graphprune.solvers.bounds.decomposition import decompose
 from graphprune.solvers.bounds.factors import networks
 from graphprune.solvers.bounds.lagrangian import ROUNDING, minimize
 from graphprune.solvers.fill import fill
-from graphprune.solvers.saliency import kept_saliency
+from graphprune.solvers.stairs import Stairs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from graphprune.solvers.bounds.decomposition import Tree
@@ -35,23 +37,26 @@ class Search:
     ----------
     problem : Problem
         With scores on one scale.
+    values : sequence of ndarray of float64, optional
+        Per group, what each of its levels is worth; by default the saliency that it keeps.
 
     Attributes
     ----------
     widths : ndarray of int64, shape (groups,)
         The best widths known, within the limits and with no step left that fits.
     objective : float
-        What they keep.
+        What they are worth.
     bound : float
-        No widths within the limits keep more.
+        No widths within the limits are worth more.
     trace : list of dict
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, values: Sequence[npt.NDArray[np.float64]] | None = None) -> None:
         self._problem = problem
+        self._stairs = Stairs(problem, values)
         self._seen: set[bytes] = set()
         self.trace: list[TraceRecord] = []
-        most = float(sum(values.max() for values in self._values()))
+        most = float(sum(values.max() for values in self._stairs.values))
         self.bound = most + ROUNDING * abs(most)
         self.widths = problem.narrowest
         self.objective = -np.inf
@@ -66,8 +71,8 @@ class Search:
         if widths.tobytes() in self._seen or not self._problem.fits(widths):
             return
         self._seen.add(widths.tobytes())
-        filled = fill(self._problem, widths)
-        objective = kept_saliency(self._problem, filled)
+        filled = fill(self._problem, widths, self._stairs)
+        objective = self._stairs.kept(filled)
         if objective > self.objective:
             self.widths, self.objective = filled, objective
 
@@ -79,7 +84,7 @@ class Search:
         Tree or None
             None where every tree is too large.
         """
-        tree = decompose(networks(self._problem, self._values()), _MOST_ROWS)
+        tree = decompose(networks(self._problem, self._stairs.values), _MOST_ROWS)
         if tree is None:
             self.trace.append({"stage": "dual", "stopped": "too large"})
             return None
@@ -108,11 +113,6 @@ class Search:
                 self._pass(tree)
         if tree.rows > _MOST_OPEN:
             self._record("highs", rows=tree.rows, nodes=0, stopped="too large")
-
-    def _values(self) -> list[npt.NDArray[np.float64]]:
-        """Return per group what each of its levels keeps."""
-        totals = [np.append(0.0, np.cumsum(-np.sort(-scores))) for scores in self._problem.scores]
-        return [total[levels] for total, levels in zip(totals, self._problem.levels, strict=True)]
 
     def _visit(self, states: npt.NDArray[np.int64]) -> float:
         """Offer the widths of some states; return what the best widths known keep."""

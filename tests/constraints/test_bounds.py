@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from constraint_cases import analysis, plan, widths
+from recovery_models import samples
 
 from graphprune import BudgetRequest, Constraints, SolveOptions, solve
 from graphprune.constraints.bounds import Bounds
@@ -88,7 +89,7 @@ def test_values_without_a_meaning_are_refused(constraints: dict[str, object], me
 def test_plans_keep_constraints_and_budget_and_are_maximal(solver: str, constraints: dict[str, object]) -> None:
     model, limits = analysis(), Constraints(**constraints)  # type: ignore[arg-type]
     options = SolveOptions(solver=solver, criterion="l1", round_to=1, constraints=limits)
-    found = solve(model, BudgetRequest("flops", 0.75), options)
+    found = solve(model, BudgetRequest("flops", 0.75), options, data=samples(model.model.proto, 32))
     kept, allowed = widths(found), Bounds(model, options.rules).levels()
     cost, limit = model.cost.flops, found.budget.limit
     assert cost(kept) == found.budget.after <= limit

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files whose weights were changed after pruning: what can still be proven of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from graphprune.errors import VerificationError, quote
+from graphprune.fidelity.weights import check_same_but_weights, is_float, new_biases
+from graphprune.model.normalize import inline_functions
+
+if TYPE_CHECKING:
+    from graphprune.model.load import Model
+    from graphprune.verification.verify import Verification
+
+__all__ = ["verify_relearned"]
+
+
+def verify_relearned(found: Verification, made: Model, pruned: Model, changed: str) -> Verification:
+    """Say that a file is what the surgery makes but for its weights.
+
+    Parameters
+    ----------
+    found : Verification
+        Of what the surgery makes.
+    made, pruned : Model
+        What it makes, and the file.
+    changed : str
+        How the file says that its weights were changed.
+
+    Raises
+    ------
+    VerificationError
+        If more than weights differs.
+    """
+    before, after = inline_functions(made.proto), inline_functions(pruned.proto)
+    try:
+        check_same_but_weights(before, after, is_float, new_biases(before, after))
+    except VerificationError as error:
+        hint = "the file is not what the plan makes of the original; `graphprune apply` makes it anew"
+        raise VerificationError(error.message, hint=hint) from error
+    own = f"this is what the plan makes; the file differs from it in weights ({quote(changed)}) and in nothing else"
+    return replace(found, note="; ".join(part for part in (found.note, own) if part))

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sensitivity: the widths with the least measured error of the outputs, approached in stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.errors import UsageError
+from graphprune.solvers.allocation import allocate
+from graphprune.solvers.evidence import needed
+from graphprune.solvers.fill import fill
+from graphprune.solvers.problem import Solution, ensure_reachable
+from graphprune.solvers.profiles import errors_at_levels, kept_at, narrowed, starting, values_at_levels
+from graphprune.solvers.registry import one_of
+from graphprune.solvers.stairs import Stairs
+from graphprune.solvers.widths import solver
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from graphprune.solvers.outcomes import Kept, Outcomes, Profile
+    from graphprune.solvers.problem import Limit, Problem, TraceRecord
+
+__all__ = ["solve"]
+
+Ints = npt.NDArray[np.int64]
+_STREAMS = ("try", "yes", "no")
+
+
+@solver("sensitivity", samples=True)
+def solve(problem: Problem, *, stages: int = 2, measured: int = 4, streams: str = "try") -> Solution:
+    """Measure what the outputs lose when one group alone gets narrower, and allocate widths by that.
+
+    The errors of single groups add up only as long as all of them are small. So the budget is approached in stages:
+    what a further step costs is measured in the network that has been pruned and recovered so far, against the
+    outputs of the dense one. Every recovery starts from the dense network's weights again.
+
+    Which atoms go from a group is decided by backward elimination on what reads it; in a group that cannot be measured
+    (:mod:`graphprune.solvers.profiles`) the least salient ones go.
+
+    Parameters
+    ----------
+    problem : Problem
+    stages : int, at least 1
+        Steps in which the budget is approached.
+    measured : int, at least 1
+        Widths measured per group and stage, besides the present one.
+    streams : {"try", "yes", "no"}
+        Whether groups that several layers make, as along residual streams, get narrower: "try" realises the widths
+        with them and without at every stage, and held-out samples decide. Where the budget needs them, they do.
+
+    Raises
+    ------
+    BudgetUnreachableError
+        When the narrowest levels cost more than a limit.
+    UsageError
+        Without samples, or for settings that mean nothing.
+    """
+    if stages < 1 or measured < 1:
+        raise UsageError(f"stages and measured must be positive, got {stages} and {measured}")
+    one_of("streams", streams, _STREAMS)
+    outcomes = needed(problem.evidence, "sensitivity").outcomes
+    ensure_reachable(problem)
+    search = _Search(problem, outcomes, measured, streams)
+    state = _State(starting(problem))
+    for stage in range(1, stages + 1):
+        state = search.step(state, stage, stages)
+    search.trace.append({"stage": "fill", "cost": problem.cost(state.widths)})
+    return Solution(state.widths, search.trace, state.kept)
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What is kept of each group, and what went, the last to go last."""
+
+    kept: Kept
+    gone: Kept = ()
+
+    @property
+    def widths(self) -> Ints:
+        return np.array([len(atoms) for atoms in self.kept], dtype=np.int64)
+
+    def same(self, other: _State) -> bool:
+        return all(np.array_equal(one, two) for one, two in zip(self.kept, other.kept, strict=True))
+
+
+class _Search:
+    """Goes from stage to stage."""
+
+    def __init__(self, problem: Problem, outcomes: Outcomes, measured: int, streams: str) -> None:
+        self._problem = problem
+        self._outcomes = outcomes
+        self._measured = measured
+        self._streams = outcomes.streams
+        some = any(stream and len(levels) > 1 for stream, levels in zip(self._streams, problem.levels, strict=True))
+        self._ways = (False, True) if some and streams != "yes" else (True,)
+        self._both = streams == "try"
+        self.trace: list[TraceRecord] = []
+
+    def step(self, state: _State, stage: int, stages: int) -> _State:
+        """Return the best state found within the limits of a stage."""
+        limits = tuple(self._limit(limit, stage / stages) for limit in self._problem.limits)
+        problem = replace(self._problem, limits=limits)
+        if problem.fits(state.widths):
+            return state
+        profiles = self._outcomes.profiles(state.kept, problem.levels, self._measured)
+        found: list[_State] = []
+        for narrow in self._ways:
+            held = [stream and not narrow for stream in self._streams]
+            part = narrowed(problem, state.kept, held)
+            if (found and not self._both) or not part.fits(part.narrowest):
+                continue
+            candidate = self._candidate(state, part, problem, profiles)
+            if not any(candidate.same(other) for other in found):
+                found.append(candidate)
+                record: TraceRecord = {"stage": f"{stage} of {stages}", "streams": narrow}
+                self.trace.append(record | {"cost": problem.cost(candidate.widths)})
+        return found[0] if len(found) == 1 else self._best(found)
+
+    def _candidate(self, state: _State, part: Problem, problem: Problem, profiles: Sequence[Profile | None]) -> _State:
+        """Return what the profiles advise, with what they leave of the limits given back to what went last."""
+        errors = errors_at_levels(part, profiles)
+        before = state.gone or tuple(atoms[:0] for atoms in state.kept)
+        kept = kept_at(part, state.kept, profiles, allocate(part, errors))
+        gone = tuple(_gone(*each) for each in zip(before, state.kept, kept, profiles, strict=True))
+        new = _State(kept, gone)
+        return _grown(new, fill(problem, new.widths, Stairs(problem, values_at_levels(problem, part, errors))))
+
+    def _best(self, found: Sequence[_State]) -> _State:
+        """Return the state with the least error on held-out samples."""
+        errors = []
+        for state, record in zip(found, self.trace[-len(found) :], strict=True):
+            outcome = self._outcomes.realise(state.kept)
+            errors.append(outcome.error)
+            record["error"] = round(outcome.error, 6)
+        return found[int(np.argmin(errors))]
+
+    def _limit(self, limit: Limit, progress: float) -> Limit:
+        """Return what is allowed on the way from the widest levels to a limit, in equal ratios."""
+        start = max(limit.cost(self._problem.widest), limit.limit)
+        if progress >= 1 or limit.limit < 1:
+            return limit
+        return replace(limit, limit=max(limit.limit, int(start * (limit.limit / start) ** progress)))
+
+
+def _grown(state: _State, widths: Ints) -> _State:
+    """Return a state in which the atoms that went last are there again, as many as the widths say."""
+    kept, gone = [], []
+    for there, went, width in zip(state.kept, state.gone, widths.tolist(), strict=True):
+        back = width - len(there)
+        kept.append(np.sort(np.append(there, went[len(went) - back :])))
+        gone.append(went[: len(went) - back])
+    return _State(tuple(kept), tuple(gone))
+
+
+def _gone(before: Ints, present: Ints, kept: Ints, profile: Profile | None) -> Ints:
+    """Return what went before and now, the last to go last."""
+    order = present if profile is None else profile.order
+    return np.append(before, order[~np.isin(order, kept)])
