@@ -215,8 +215,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Check every solver with every criterion under every kind of budget.")
     parser.add_argument("models", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--budgets", default=BUDGETS, help="separated by commas; joined by + they hold together")
-    parser.add_argument("--solvers", default=",".join(widths.names()))
-    parser.add_argument("--criteria", default=",".join(criteria.names()))
+    parser.add_argument(
+        "--solvers", default=",".join(name for name in widths.names() if not widths.needs_samples(name))
+    )
+    parser.add_argument(
+        "--criteria", default=",".join(name for name in criteria.names() if not criteria.needs_samples(name))
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", type=Path, metavar="JSONL", help="keep records here, skip what was fine")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to this page")
