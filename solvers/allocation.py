@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from graphprune.solvers.exchange import exchange
 from graphprune.solvers.stairs import Stairs
+from graphprune.solvers.trim import trim
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,12 +44,13 @@ def allocate(problem: Problem, errors: Sequence[npt.NDArray[np.float64]]) -> npt
     """
     from graphprune.solvers.bounds.search import Search
 
-    search = Search(problem, [-values for values in errors])
-    for widths in (problem.widest, problem.narrowest):
+    values = [-own for own in errors]
+    search, stairs = Search(problem, values), Stairs(problem, values)
+    for widths in (problem.narrowest, trim(problem, problem.widest, stairs)):
         search.offer(widths)
     tree = None if search.closed else search.relax()
     if tree is not None and not search.closed:
         search.finish(tree, _SECONDS, _NODES)
     if search.closed:
         return search.widths
-    return exchange(problem, search.widths, _ROUNDS, Stairs(problem, [-values for values in errors]))[0]
+    return exchange(problem, search.widths, _ROUNDS, stairs)[0]
