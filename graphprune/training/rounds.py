@@ -81,9 +81,9 @@ def search_rate(
 ) -> dict[float, float]:
     """Return the held-out measure that rates reach in a few steps, all from the same start.
 
-    The second candidate comes first; lower ones follow as long as they do better, and the highest if they did not. The
-    steps are a whole small run each, warm-up and decay included: a large rate looks bad halfway and may still end
-    best. The module is left as it was.
+    The second candidate comes first; lower ones follow as long as they do better, and then the highest, if the
+    second is still the one to take. The steps are a whole small run each, warm-up and decay included: a large rate
+    looks bad halfway and may still end best. The module is left as it was.
 
     Parameters
     ----------
