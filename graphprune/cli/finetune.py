@@ -17,10 +17,11 @@ from graphprune.cli.targets import beside, check_target
 from graphprune.errors import InputError, NotImprovedError, OutputError, UsageError, quote
 
 if TYPE_CHECKING:
-    from graphprune.training.finetune import Finetuned, FinetuneOptions
+    from graphprune.training.finetune import Finetuned
     from graphprune.training.losses import Kind
+    from graphprune.training.options import FinetuneOptions
 
-__all__ = ["finetune"]
+__all__ = ["finetune", "training_options"]
 
 
 class Optimizer(StrEnum):
@@ -183,12 +184,13 @@ def _run(given: dict[str, Any], state: Path) -> Finetuned:
         from graphprune.training.finetune import finetune as train
     meter = Meter()
     with meter:
-        return train(model, source, original, _options(given, state), meter.listen)
+        return train(model, source, original, training_options(given, state), meter.listen)
 
 
-def _options(given: dict[str, Any], state: Path) -> FinetuneOptions:
-    from graphprune.training.finetune import FinetuneOptions
+def training_options(given: dict[str, Any], state: Path) -> FinetuneOptions:
+    """Return the options by name for the Python API; `state` is where the run is saved."""
     from graphprune.training.losses import load_function
+    from graphprune.training.options import FinetuneOptions
     from graphprune.training.trainer import Optimisation
 
     how = {name: given[name] for name in ("weight_decay", "warmup", "clip", "ema")}
@@ -204,6 +206,8 @@ def _options(given: dict[str, Any], state: Path) -> FinetuneOptions:
         checkpoint_every=given["checkpoint_every"],
         resume=given["resume"],
         seed=given["seed"],
+        regularize=given.get("regularize") or "",
+        strength=given.get("strength"),
         **{name: given[name] for name in same},
     )
 
