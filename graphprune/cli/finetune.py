@@ -46,6 +46,14 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+class Regularizing(StrEnum):
+    """What draws channels towards zero."""
+
+    bn_l1 = "bn-l1"
+    group_norm = "group-norm"
+    growing = "growing"
+
+
 Pruned = Annotated[Path, typer.Argument(metavar="PRUNED", help="The pruned ONNX file.", show_default=False)]
 Data = Annotated[
     str,
@@ -89,6 +97,18 @@ UnfoldBn = Annotated[
         show_default=False,
     ),
 ]
+Regularize = Annotated[
+    Regularizing | None,
+    typer.Option(
+        help="Draw whole channels towards zero: scales of BatchNormalizations, coupled channels, or the lower half of "
+        "each group ever harder. Any criterion can follow; the result is kept even if the loss rises.",
+        show_default=False,
+    ),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(help="Of --regularize: by default 1e-4, and 1 with growing.", min=0.0, show_default=False),
+]
 On = Annotated[Device, typer.Option(help="auto, or cpu; `accelerate launch` decides for several.")]
 In = Annotated[Precision, typer.Option(help="Of activations.")]
 Checkpoint = Annotated[
@@ -122,6 +142,8 @@ def finetune(
     held_out: HeldOut = None,
     limit: dat.Limit = None,
     unfold_bn: UnfoldBn = None,
+    regularize: Regularize = None,
+    strength: Strength = None,
     device: On = Device.auto,
     precision: In = Precision.no,
     checkpoint: Checkpoint = None,
@@ -206,7 +228,7 @@ def training_options(given: dict[str, Any], state: Path) -> FinetuneOptions:
         checkpoint_every=given["checkpoint_every"],
         resume=given["resume"],
         seed=given["seed"],
-        regularize=given.get("regularize") or "",
+        regularize=given["regularize"].value if given.get("regularize") else "",
         strength=given.get("strength"),
         **{name: given[name] for name in same},
     )

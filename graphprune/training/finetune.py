@@ -6,11 +6,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
+from graphprune.analysis import Analysis
 from graphprune.calibrate.source import Source
 from graphprune.model.load import Model
 from graphprune.surgery.marks import FINETUNED, VERIFIED, put_marks
@@ -20,6 +21,7 @@ from graphprune.training.fidelity import check_written
 from graphprune.training.loader import Samples
 from graphprune.training.options import FinetuneOptions
 from graphprune.training.preparation import check_gradients, prepare
+from graphprune.training.pruning.regularize import Regularizer
 from graphprune.training.rounds import Guard, Listener, Report, best_rate, search_rate, train
 from graphprune.training.trainer import Measure, Task, measure
 
@@ -31,6 +33,8 @@ _RATES = {
     "sgd": (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001),
     "adamw": (0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001),
 }
+UNSEARCHED = {"sgd": 0.01, "adamw": 1e-3}
+"""The rate where none is searched for, since a low loss is not what is wanted."""
 _SEARCH_SHARE = 0.1
 _SEARCH_STEPS = (8, 40)
 
@@ -44,7 +48,8 @@ class Finetuned:
     model : Model
         The finetuned model if that helped, else the one that was given.
     improved : bool
-        Whether it helped: whether the held-out measure is lower than at the start.
+        Whether it helped: whether the held-out measure is lower than at the start. With a regulariser it is kept in
+        any case, since small weights are wanted, not a small loss.
     before, after : Measure
         On the held-out samples, at the start and with the weights that were kept.
     rate : float
@@ -113,6 +118,7 @@ def finetune(
     task, before, facts = prepare(model, data, teacher, options)
     total = max(1, round(options.epochs * task.loader.steps))
     check_gradients(task)
+    task = _regularized(task, model, options)
     now = measure(task).loss
     if not task.accelerator.is_main_process:
         listen = _deaf
@@ -123,14 +129,20 @@ def finetune(
         options.checkpoint_every,
         max(1, min(task.loader.steps, total)),
         options.resume,
+        last=bool(options.regularize),
     )
-    if options.rate is None and not options.resume:
+    if options.regularize:
+        progress.rate = progress.rate or UNSEARCHED[options.optimisation.optimizer]
+    elif options.rate is None and not options.resume:
         steps = int(min(max(_SEARCH_STEPS[0], _SEARCH_SHARE * total), _SEARCH_STEPS[1], total))
         found = search_rate(task, options.optimisation, _RATES[options.optimisation.optimizer], steps, listen)
         progress.searched = {str(rate): loss for rate, loss in found.items()}
         progress.rate = best_rate(found)
     progress = train(task, options.optimisation, progress, total, guard, listen)
-    improved = progress.best < progress.start - _ROUNDING * (abs(progress.start) + _ROUNDING)
+    if guard.last and not progress.stopped:
+        progress.best_step, improved = progress.step, True
+    else:
+        improved = progress.best < progress.start - _ROUNDING * (abs(progress.start) + _ROUNDING)
     after = measure(task) if improved else before
     result = _finish(task, model) if improved else model
     return Finetuned(
@@ -146,6 +158,14 @@ def finetune(
         facts,
         bool(task.accelerator.is_main_process),
     )
+
+
+def _regularized(task: Task, model: Model, options: FinetuneOptions) -> Task:
+    """Return the task with a regulariser, if one is wanted."""
+    if not options.regularize:
+        return task
+    hook = Regularizer(task.net, Analysis(model), options.regularize, options.strength)
+    return replace(task, hook=hook)
 
 
 def _finish(task: Task, model: Model) -> Model:

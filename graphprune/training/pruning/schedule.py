@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from graphprune.errors import UsageError, quote
@@ -50,7 +49,7 @@ class CostSchedule:
     def steps(self, total: int) -> tuple[int, ...]:
         """Return after how many of `total` steps something goes: increasing, the last time at `end`."""
         width = (self.end - self.begin) / self.times
-        found = {min(total, max(1, math.ceil((self.begin + width * k) * total))) for k in range(1, self.times + 1)}
+        found = {min(total, max(1, round((self.begin + width * k) * total))) for k in range(1, self.times + 1)}
         return tuple(sorted(found))
 
     def way(self, step: int, total: int) -> float:
