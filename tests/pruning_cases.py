@@ -119,7 +119,7 @@ def transformer() -> ModelProto:
     """Return a vision transformer of one block with four heads."""
     shapes = {"patch": (16, 3, 4, 4), "wq": (16, 16), "wk": (16, 16), "wv": (16, 16), "wo": (16, 16)}
     shapes |= {"up": (16, 24), "down": (24, 16), "head": (4, 64), "head_bias": (4,), "up_bias": (24,)}
-    shapes |= {name: (16,) for name in ("patch_bias", "ln0", "lb0", "ln1", "lb1")}
+    shapes |= dict.fromkeys(("patch_bias", "ln0", "lb0", "ln1", "lb1"), (16,))
     lists = {"to_tokens": [0, 16, 4], "to_heads": [0, 4, 4, 4], "from_heads": [0, 4, 16]}
     return _tamed(model(TRANSFORMER, shapes, **lists))
 

@@ -174,7 +174,7 @@ class Cac(Method):
         assert moment.outputs is not None  # noqa: S101 - the forward pass is over
         objective, samples = self._course.task.objective, moment.samples
         outputs = {name: value.detach() for name, value in moment.outputs.items()}
-        if self.gain == "accuracy" and objective.labelled is not None:
+        if self.gain == "accuracy" and objective.labelled is not None and samples.labels is not None:
             return torch.eq(outputs[objective.labelled].argmax(1), samples.labels).double()
         return -objective.each(outputs, moment.target, samples.labels).double()
 

@@ -67,7 +67,7 @@ def test_refusals(quick: Callable[..., Outcome], model: Path, data: Path, tmp_pa
     cases = {
         ("--method", "foo"): "there are cac",
         ("--method", "cac", "--set", "sparsity=1"): "unknown setting 'sparsity'",
-        ("--method", "cac", "--set", "estimator=guess"): "there are monte-carlo",
+        ("--method", "cac", "--set", "estimator=guess"): "there are first-order",
         ("--resume",): "no checkpoint",
     }
     for given, message in cases.items():
