@@ -110,6 +110,10 @@ class Course:
             requests = tuple(BudgetRequest(item.metric, share) for item, share in zip(budgets, shares, strict=True))
         return make_plan(self.running.whole, requests, self.starting(self.running.plan), scores=scores)
 
+    def plan_from(self, start: Plan, scores: Scores) -> Plan:
+        """Choose what is to go, starting from what another plan removes."""
+        return make_plan(self.running.whole, self.requests, self.starting(start), scores=scores)
+
     def starting(self, plan: Plan | None) -> SolveOptions:
         """Return how widths are chosen if a plan comes first."""
         if plan is None:
