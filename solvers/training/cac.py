@@ -140,10 +140,7 @@ class Cac(Method):
         """Put gates on the network as it is."""
         self._course = course
         self._gates = course.attach()
-        self._open = {
-            name: torch.from_numpy(course.running.alive(name)[course.running.atoms[name]]).float()
-            for name in self._gates
-        }
+        self._open = {name: course.open(name) for name in self._gates}
 
     def begin(self, moment: Moment) -> None:
         """Shut gates at random, or watch their gradients; after the last removal they are just open."""

@@ -106,6 +106,7 @@ class StageWise(Method):
         self.candidates = candidates
         self.narrowest = narrowest
         self.images = images
+        self._alive: dict[str, Tensor] = {}
 
     def begin_course(self, course: Course) -> None:
         """Find the stages, rank the channels, put gates on the groups and taps on the borders."""
@@ -159,8 +160,6 @@ class StageWise(Method):
         for name, gate in self._gates.items():
             gate.value = self._alive.get(name, torch.ones(gate.size))
 
-    _alive: Mapping[str, Tensor] = {}
-
     def begin(self, moment: Moment) -> None:
         """Let the usual pass be that of the full network."""
         self._open()
@@ -210,21 +209,17 @@ class StageWise(Method):
     def survivors(self, course: Course) -> Plan | None:
         """Judge candidates of every stage, choose one for each, and fill up what is left of the budget."""
         limit = course.plan(self._scores).budgets[0]
+        if limit.metric != "flops":  # the knapsack counts these; for others the ranking decides
+            course.trace.append(
+                {"stage": "search", "found": f"nothing, since {limit.metric} do not add up over stages"}
+            )
+            return course.plan(self._scores)
         searches = self.judged()
-        chosen = None
-        if limit.metric == "flops":
-            chosen = combine([item.candidates for item in searches], self._cost, limit.limit)
-        if chosen is None:  # another metric, or nothing is as narrow as the budget wants: the ranking decides
-            plan = course.plan(self._scores)
+        chosen = combine([item.candidates for item in searches], self._cost, limit.limit)
+        if chosen is None:
             course.trace.append({"stage": "search", "found": "nothing within the budget"})
-        else:
-            plan = self._filled(course, [item.candidates[index] for item, index in zip(searches, chosen, strict=True)])
-        for group in plan.groups:
-            value = torch.zeros(group.size)
-            value[list(group.kept)] = 1.0
-            self._alive = {**self._alive, group.id: value}
-        self._open()
-        return plan
+            return course.plan(self._scores)
+        return self._filled(course, [item.candidates[index] for item, index in zip(searches, chosen, strict=True)])
 
     @torch.no_grad()
     def judged(self) -> list[_Search]:
@@ -279,8 +274,9 @@ class StageWise(Method):
         return course.plan_from(first, self._scores)
 
     def renew(self, course: Course) -> None:
-        """Go on without gates."""
-        self._gates, self._alive = {}, {}
+        """Go on without supernet."""
+        self._gates = course.attach()
+        self._alive = {name: course.open(name) for name in self._gates}
 
     def rest(self) -> None:
         """Open all gates of channels that are left."""

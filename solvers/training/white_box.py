@@ -98,6 +98,7 @@ class WhiteBox(Method):
         self._masks: dict[str, nn.Parameter] = {}
         self._gates: dict[str, Gate] = {}
         self._votes: dict[str, Tensor] = {}
+        self._open: dict[str, Tensor] = {}
 
     def begin_course(self, course: Course) -> None:
         """Give every group its masks."""
@@ -151,6 +152,7 @@ class WhiteBox(Method):
     def begin(self, moment: Moment) -> None:
         """Mask every sample by its class and some others."""
         if moment.step >= self._last or moment.samples.labels is None:
+            self.rest()
             return
         classes = next(iter(self._masks.values())).shape[0]
         drawn = draw_classes(moment.samples.labels, classes)
@@ -167,7 +169,7 @@ class WhiteBox(Method):
     def rest(self) -> None:
         """Mask all samples alike, by the expected factor."""
         for name, gate in self._gates.items():
-            gate.value = self._open[name] if self._votes else expected_factor(self._masks[name].detach())
+            gate.value = self._open[name] if self._open else expected_factor(self._masks[name].detach())
 
     def stops(self, course: Course) -> tuple[int, ...]:
         """Return when the vote is held."""
@@ -178,17 +180,12 @@ class WhiteBox(Method):
         self._votes = {name: mask.detach().cpu().clone() for name, mask in self._masks.items()}
         found = {name: expected_factor(mask).to(course.task.device) for name, mask in self._votes.items()}
         fold_factors(course.running.net, course.running.analysis, found)
-        plan = course.plan(self.scores())
-        stays = {group.id: list(group.kept) for group in plan.groups}
-        self._open = {name: torch.zeros(gate.size) for name, gate in self._gates.items()}
-        for name, value in self._open.items():
-            value[stays[name]] = 1.0
-        self.rest()
-        return plan
+        return course.plan(self.scores())
 
     def renew(self, course: Course) -> None:
         """Go on without masks."""
-        self._gates = {}
+        self._gates = course.attach()
+        self._open = {name: course.open(name) for name in self._gates}
 
     def scores(self) -> Scores:
         """Return the magnitudes of the votes; they are compared as they are."""

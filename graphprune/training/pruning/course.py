@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from graphprune.calibrate.source import Source
 from graphprune.plan.budget import BudgetRequest
 from graphprune.planning import SolveOptions, make_plan
+from graphprune.training.bridge import Trainable
 from graphprune.training.gates import Gate, attach_gates
 from graphprune.training.preparation import calibration, check_gradients
 from graphprune.training.pruning.running import Running, shrunk
@@ -57,6 +58,8 @@ class Course:
     total: int
     step: int = 0
     trace: list[Mapping[str, Any]] = field(default_factory=list)
+    _gated: Trainable | None = None
+    _gates: dict[str, Gate] = field(default_factory=dict)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -64,7 +67,7 @@ class Course:
         return self.running.whole.groups
 
     def attach(self, groups: Iterable[str] | None = None) -> dict[str, Gate]:
-        """Insert gates into the network.
+        """Insert gates into the network, or find those that are there.
 
         Parameters
         ----------
@@ -77,10 +80,18 @@ class Course:
             By the same ids. A gate has one factor for each of ``running.atoms``; a group that is not in the network
             any more, since a single atom is left of it, has none.
         """
-        names = self.running.names
+        names, net = self.running.names, self.running.net
+        if self._gated is not net:
+            self._gated, self._gates = net, {}
         wanted = [name for name in (names if groups is None else groups) if name in names]
-        gates = attach_gates(self.running.net, self.running.analysis, [names[name] for name in wanted])
-        return {name: gates[names[name]] for name in wanted}
+        new = [names[name] for name in wanted if name not in self._gates]
+        gates = attach_gates(net, self.running.analysis, new)
+        self._gates |= {name: gates[names[name]] for name in wanted if name not in self._gates}
+        return {name: self._gates[name] for name in wanted}
+
+    def open(self, group: str) -> Tensor:
+        """Return the factors that open a gate for what is left, and shut it for what is gone but not cut out."""
+        return torch.from_numpy(self.running.alive(group)[self.running.atoms[group]]).float()
 
     def own(self, name: str, value: Tensor) -> nn.Parameter:
         """Give the network a parameter of the method's own, which the optimiser trains along."""

@@ -78,7 +78,10 @@ class Method(Hook, ABC):
         return None
 
     def renew(self, course: Course) -> None:
-        """Take up a network that has shrunk: ``course.running`` is a new one, gates have to be attached again."""
+        """Take up a network that has shrunk: ``course.running`` is another one.
+
+        Gates are to be attached again, and held as ``course.open`` says: what is gone may still be in the module.
+        """
 
     @abstractmethod
     def finish(self, course: Course) -> Outcome:

@@ -220,10 +220,9 @@ class _Run:
             return False
         kept = sum(len(group.kept) for group in plan.groups)
         course.trace.append({"stage": "removal", "step": course.step, "kept": kept, "cost": plan.budget.after})
-        if not course.shrink(plan):
-            return False
+        new = course.shrink(plan)
         self.method.renew(course)
-        return True
+        return new
 
     def _save(self, trainer: Trainer) -> None:
         course = self.course
@@ -255,8 +254,8 @@ class _Run:
             model = with_values(model, Graph(inline_functions(model.proto)), below(tensors, "whole/"))
             arrays = tuple(kept[group.id].numpy().astype(np.int64) for group in course.groups)
             groups, _ = inherit(course.running.whole, arrays, "keep")
-            if course.shrink(replace(self.first, groups=groups), model):
-                self.method.renew(course)
+            course.shrink(replace(self.first, groups=groups), model)
+            self.method.renew(course)
         trainer = self._trainer()
         trainer.restore(tensors)
         self.method.restore(below(tensors, "hook/"))
