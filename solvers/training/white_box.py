@@ -218,4 +218,4 @@ class WhiteBox(Method):
         for name, mask in self._masks.items():
             with torch.no_grad():
                 mask.copy_(tensors[f"mask/{name}"])
-        self._votes = {name.removeprefix("vote/"): value for name, value in tensors.items() if name.startswith("vote/")}
+        self._votes = {name: tensors[f"vote/{name}"] for name in self._masks if f"vote/{name}" in tensors}

@@ -101,9 +101,11 @@ class StoppedError(Exception):
     """Somebody pulled the plug."""
 
 
-@pytest.mark.parametrize("name", training.names())
-@pytest.mark.parametrize(("kind", "cut"), [("residual", True), ("folded", True), ("folded", False)])
-@pytest.mark.parametrize("after", [5, 15])
+KILLED = [(name, "folded", True, 15) for name in training.names()]
+KILLED += [("cac", "residual", True, 5), ("cac", "folded", False, 15), ("white-box", "folded", False, 9)]
+
+
+@pytest.mark.parametrize(("name", "kind", "cut", "after"), KILLED)
 def test_a_run_that_was_killed_ends_as_if_it_was_not(
     name: str, kind: str, cut: bool, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
