@@ -16,7 +16,44 @@ from graphprune.training.options import FinetuneOptions
 from graphprune.training.pruning.method import Method
 from graphprune.training.pruning.run import Trained, TrainOptions
 
-__all__ = ["KINDS", "QUICK", "concatenated", "depthwise", "labelled", "mapping", "trained", "transformer", "unlabelled"]
+__all__ = [
+    "KINDS",
+    "QUICK",
+    "concatenated",
+    "coupled",
+    "depthwise",
+    "labelled",
+    "mapping",
+    "residual",
+    "trained",
+    "transformer",
+    "unlabelled",
+]
+
+RESIDUAL = """(float[n,3,8,8] image) => (float[n,4] scores) {
+    a = Conv <pads = [1, 1, 1, 1]> (image, w0)
+    b = BatchNormalization (a, s0, b0, m0, var0)
+    c = Relu (b)
+    d = Conv <pads = [1, 1, 1, 1]> (c, w1)
+    e = BatchNormalization (d, s1, b1, m1, var1)
+    f = Relu (e)
+    g = Conv <pads = [1, 1, 1, 1]> (f, w2)
+    h = BatchNormalization (g, s2, b2, m2, var2)
+    i = Add (h, c)
+    j = Relu (i)
+    k = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (j, w3)
+    l = BatchNormalization (k, s3, b3, m3, var3)
+    o = Relu (l)
+    p = Conv <pads = [1, 1, 1, 1]> (o, w4)
+    q = BatchNormalization (p, s4, b4, m4, var4)
+    r = Slice (j, starts, ends, axes, steps)
+    t = Pad (r, padding)
+    u = Add (q, t)
+    v = Relu (u)
+    x = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (v)
+    y = Flatten (x)
+    scores = Gemm <transB = 1> (y, head, offset)
+}"""
 
 DEPTHWISE = """(float[n,3,8,8] image) => (float[n,4] scores) {
     a = Conv <pads = [1, 1, 1, 1]> (image, w0)
@@ -102,6 +139,19 @@ def _tamed(proto: ModelProto) -> ModelProto:
     return proto
 
 
+def residual() -> ModelProto:
+    """Return a residual network whose second shortcut is padded with channels, as those for CIFAR are."""
+    shapes = {"w0": (8, 3, 3, 3), "w1": (8, 8, 3, 3), "w2": (8, 8, 3, 3), "w3": (16, 8, 3, 3), "w4": (16, 16, 3, 3)}
+    lists = {"starts": [0, 0], "ends": [1 << 30, 1 << 30], "axes": [2, 3], "steps": [2, 2]}
+    lists["padding"] = [0, 4, 0, 0, 0, 4, 0, 0]
+    return _tamed(model(RESIDUAL, {**shapes, **_norms(8, 8, 8, 16, 16), "head": (4, 64), "offset": (4,)}, **lists))
+
+
+def coupled() -> ModelProto:
+    """Return a residual network with a single group."""
+    return _tamed(normalised())
+
+
 def depthwise() -> ModelProto:
     """Return a network with a depthwise convolution."""
     shapes = {"w0": (8, 3, 3, 3), "w1": (8, 1, 3, 3), "w2": (12, 8, 1, 1), "w3": (4, 48), "b3": (4,)}
@@ -131,7 +181,7 @@ def mapping() -> ModelProto:
 
 
 KINDS: dict[str, Callable[[], ModelProto]] = {
-    "residual": lambda: _tamed(normalised()),
+    "residual": residual,
     "folded": lambda: _tamed(folded()),
     "depthwise": depthwise,
     "concat": concatenated,

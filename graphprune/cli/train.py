@@ -250,6 +250,9 @@ class _Places:
         files, notes = dict(summary.files), summary.notes
         if not self.targets.dry:
             files["model"] = str(api.save(result.model, self.whole, force=self.targets.force))
+            for word, model in result.further.items():
+                path = api.save(model, beside(self.targets.output, f".{word}.onnx"), force=self.targets.force)
+                notes = (*notes, f"{word} model: {quote(str(path))}")
         self.state.unlink(missing_ok=True)
         if self.finetuned is not None and not self.targets.dry:
             with talk.stage("finetuning"):

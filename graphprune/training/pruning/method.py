@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graphprune.inheritance.merging import Inherit
+from graphprune.model.load import Model
 from graphprune.plan.schema import Plan
 from graphprune.solvers.registry import Setting, settings
 from graphprune.solvers.saliency import Scores
@@ -34,12 +35,15 @@ class Outcome:
         What becomes of the weights that read a removed channel.
     trace : tuple of dict
         For the record: how it came to that.
+    further : mapping of str to Model
+        Other models that came of it, by a word for the name of their files.
     """
 
     scores: Scores
     start: Plan | None = None
     inherit: Inherit = "keep"
     trace: tuple[Mapping[str, Any], ...] = ()
+    further: Mapping[str, Model] = field(default_factory=dict)
 
 
 class Method(Hook, ABC):

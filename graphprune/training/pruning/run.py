@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -85,6 +85,8 @@ class Trained:
         What was chosen: losses, samples, steps.
     main : bool
         Whether this is the process that writes.
+    further : mapping of str to Model
+        Other models that came of it, such as one with gates, by a word for the name of their files.
     """
 
     analysis: Analysis
@@ -93,6 +95,7 @@ class Trained:
     after: Measure
     facts: dict[str, object]
     main: bool = True
+    further: Mapping[str, Model] = field(default_factory=dict)
 
     @property
     def model(self) -> Model:
@@ -191,7 +194,7 @@ class _Run:
             scores=outcome.scores,
         )
         main = bool(course.task.accelerator.is_main_process)
-        return Trained(whole, self._signed(plan, outcome), self.before, after, self._facts(), main)
+        return Trained(whole, self._signed(plan, outcome), self.before, after, self._facts(), main, outcome.further)
 
     def _trainer(self) -> Trainer:
         return Trainer(self.course.task, self.how.optimisation, self.progress.rate, self.course.total)

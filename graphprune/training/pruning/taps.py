@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from graphprune.labels.space import Cost
 from graphprune.training.bridge import Trainable
 
-__all__ = ["Tap", "attach_taps"]
+__all__ = ["Tap", "attach_taps", "reading"]
 
 
 class Tap(nn.Module):
@@ -50,7 +50,7 @@ def attach_taps(net: Trainable, readers: Sequence[Cost]) -> list[Tap | None]:
     for cost in readers:
         node = net.graph.producer.get(cost.node.outputs[0])
         source = net.values.get(cost.node.inputs[0])
-        place = None if node is None or source is None else _read(net.made[node.index], source)
+        place = None if node is None or source is None else reading(net.made[node.index], source)
         if place is None:
             taps.append(None)
             continue
@@ -65,7 +65,7 @@ def attach_taps(net: Trainable, readers: Sequence[Cost]) -> list[Tap | None]:
     return taps
 
 
-def _read(made: Sequence[fx.Node], source: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+def reading(made: Sequence[fx.Node], source: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     """Return which of the nodes reads a value, and what it reads in its place (a gated value)."""
     for item in made:
         for read in item.all_input_nodes:

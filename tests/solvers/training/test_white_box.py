@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pruning_cases import KINDS, QUICK, labelled, mapping, trained, unlabelled
+from pruning_cases import KINDS, QUICK, coupled, labelled, mapping, trained, unlabelled
 from training_cases import images
 
 import graphprune
@@ -95,7 +95,7 @@ def test_the_budget_is_met_within_a_step_and_every_group_keeps_its_share() -> No
 
 
 def test_the_plan_records_the_votes_of_every_class() -> None:
-    found = trained(KINDS["residual"](), WhiteBox(), labelled())
+    found = trained(coupled(), WhiteBox(), labelled())
     votes = [entry for entry in found.plan.solver.trace if entry.get("stage") == "votes"]
     assert [np.array(entry["by_class"]).shape for entry in votes] == [(8, 4)]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pruning_cases import KINDS, QUICK, labelled, unlabelled
+from pruning_cases import KINDS, QUICK, coupled, labelled, unlabelled
 
 import graphprune
 from graphprune.errors import UsageError
@@ -26,8 +26,8 @@ def prepared(kind: str, name: str, strength: float = 1.0) -> Regularizer:
 
 
 def test_l1_is_the_sum_of_the_scales() -> None:
-    found = prepared("residual", "bn-l1", 0.5)
-    model = graphprune.load(KINDS["residual"]())
+    model = graphprune.load(coupled())
+    found = Regularizer(to_torch(model), graphprune.analyze(model), "bn-l1", 0.5)
     stored = to_torch(model).stored
     expected = 0.5 * (stored["bn.weight"].abs().sum() + stored["bn2.weight"].abs().sum())
     assert torch.allclose(found.penalty(), expected)
