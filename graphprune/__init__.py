@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphprune.accuracy import evaluate, open_data, recover
+    from graphprune.accuracy import evaluate, open_data, recover, train
     from graphprune.analysis import Analysis
     from graphprune.api import (
         AnalyzeOptions,
@@ -90,6 +90,7 @@ __all__ = [
     "save_drawing",
     "solve",
     "sweep",
+    "train",
     "verify",
     "write_plan",
 ]
@@ -124,6 +125,7 @@ _HOMES = {
     "recover": "graphprune.accuracy",
     "save_drawing": "graphprune.report.picture",
     "sweep": "graphprune.trials.sweep",
+    "train": "graphprune.accuracy",
     "write_plan": "graphprune.plan.file",
 }
 

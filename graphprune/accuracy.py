@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The public functions that need data: open_data, evaluate, recover.
+"""The public functions that need data: open_data, evaluate, recover, train.
 
 ::
 
@@ -11,14 +11,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphprune.analysis import Analysis
-from graphprune.api import analyze_for, reconcile
+from graphprune.api import analyze, analyze_for, reconcile
 from graphprune.calibrate.evaluation import evaluate as run_evaluation
 from graphprune.calibrate.open import open_source
 from graphprune.calibrate.preprocessing import read_settings
 from graphprune.calibrate.signature import input_specs
+from graphprune.planning import SolveOptions
 from graphprune.recovery.options import RecoverOptions
 from graphprune.recovery.run import recover as run_recovery
 
@@ -29,10 +31,13 @@ if TYPE_CHECKING:
     from graphprune.calibrate.preprocessing import Preprocessing
     from graphprune.calibrate.source import Source
     from graphprune.model.load import Model
+    from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Plan
     from graphprune.recovery.options import Recovery
+    from graphprune.training.pruning.method import Method
+    from graphprune.training.pruning.run import Trained, TrainOptions
 
-__all__ = ["evaluate", "open_data", "recover"]
+__all__ = ["evaluate", "open_data", "recover", "train"]
 
 
 def open_data(text: str, model: Model, preprocessing: Preprocessing | None = None) -> Source:
@@ -116,3 +121,49 @@ def evaluate(
         If data or labels do not fit the model.
     """
     return run_evaluation(model, data, teacher, progress)
+
+
+def train(
+    model: Model | Analysis,
+    data: Source,
+    budget: BudgetRequest | Sequence[BudgetRequest],
+    method: str | Method = "slimming",
+    options: TrainOptions | None = None,
+) -> Trained:
+    """Prune while training: a method trains the network, and a plan is made for the trained one.
+
+    Parameters
+    ----------
+    model : Model or Analysis
+    data : Source
+        Samples, with labels or without.
+    budget : BudgetRequest or sequence of them
+    method : str or Method
+        A name in :mod:`graphprune.solvers.training`, or a method with settings of its own.
+    options : TrainOptions, optional
+        See :class:`graphprune.training.pruning.run.TrainOptions`. Where nothing is said about widths, they are chosen
+        by the solver of the method.
+
+    Returns
+    -------
+    Trained
+        With the analysis of the trained model, to which :func:`apply` and :func:`verify` take the plan.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model cannot be converted for training.
+    UsageError
+        If the data does not fit, or the method needs labels and there are none.
+    BudgetUnreachableError, NothingToPruneError
+        If the model cannot be made as small.
+    """
+    from graphprune.solvers import training as methods  # torch, which nothing else here needs
+    from graphprune.training.pruning.run import TrainOptions, train
+
+    found = methods.get(method)() if isinstance(method, str) else method
+    requests = (budget,) if not isinstance(budget, Sequence) else tuple(budget)
+    if options is None:
+        options = TrainOptions(solving=SolveOptions(solver=found.solver))
+    analysis = model if isinstance(model, Analysis) else analyze(model)
+    return train(analysis, data, requests, found, options)

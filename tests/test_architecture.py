@@ -22,6 +22,7 @@ LAYERS = (
     ("graphprune.accuracy",),
     ("graphprune.api",),
     ("graphprune.evidence",),
+    ("graphprune.solvers.training",),
     ("graphprune.training", "graphprune.recovery", "graphprune.report", "graphprune.export"),
     ("graphprune.lossless", "graphprune.tuning"),
     ("graphprune.planning",),

@@ -18,6 +18,7 @@ from graphprune.cli.normalize import normalize
 from graphprune.cli.recover import recover
 from graphprune.cli.solve import solve
 from graphprune.cli.sweep import sweep
+from graphprune.cli.train import train
 from graphprune.cli.verify import verify
 
 __all__ = ["app"]
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (solve, compare, sweep, inspect, apply, verify, recover, finetune, export):
+for command in (solve, compare, sweep, inspect, apply, verify, recover, train, finetune, export):
     app.command()(command)
 app.command("eval")(evaluate)
 app.command()(normalize)

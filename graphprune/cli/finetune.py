@@ -17,10 +17,11 @@ from graphprune.cli.targets import beside, check_target
 from graphprune.errors import InputError, NotImprovedError, OutputError, UsageError, quote
 
 if TYPE_CHECKING:
-    from graphprune.training.finetune import Finetuned, FinetuneOptions
+    from graphprune.training.finetune import Finetuned
     from graphprune.training.losses import Kind
+    from graphprune.training.options import FinetuneOptions
 
-__all__ = ["finetune"]
+__all__ = ["finetune", "training_options"]
 
 
 class Optimizer(StrEnum):
@@ -43,6 +44,14 @@ class Precision(StrEnum):
     no = "no"
     fp16 = "fp16"
     bf16 = "bf16"
+
+
+class Regularizing(StrEnum):
+    """What draws channels towards zero."""
+
+    bn_l1 = "bn-l1"
+    group_norm = "group-norm"
+    growing = "growing"
 
 
 Pruned = Annotated[Path, typer.Argument(metavar="PRUNED", help="The pruned ONNX file.", show_default=False)]
@@ -88,6 +97,18 @@ UnfoldBn = Annotated[
         show_default=False,
     ),
 ]
+Regularize = Annotated[
+    Regularizing | None,
+    typer.Option(
+        help="Draw whole channels towards zero: scales of BatchNormalizations, coupled channels, or the lower half of "
+        "each group ever harder. Any criterion can follow; the result is kept even if the loss rises.",
+        show_default=False,
+    ),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(help="Of --regularize: by default 1e-4, and 1 with growing.", min=0.0, show_default=False),
+]
 On = Annotated[Device, typer.Option(help="auto, or cpu; `accelerate launch` decides for several.")]
 In = Annotated[Precision, typer.Option(help="Of activations.")]
 Checkpoint = Annotated[
@@ -121,6 +142,8 @@ def finetune(
     held_out: HeldOut = None,
     limit: dat.Limit = None,
     unfold_bn: UnfoldBn = None,
+    regularize: Regularize = None,
+    strength: Strength = None,
     device: On = Device.auto,
     precision: In = Precision.no,
     checkpoint: Checkpoint = None,
@@ -188,12 +211,13 @@ def _run(given: dict[str, Any], state: Path) -> Finetuned:
         from graphprune.training.finetune import finetune as train
     meter = Meter()
     with meter:
-        return train(model, source, original, _options(given, state), meter.listen)
+        return train(model, source, original, training_options(given, state), meter.listen)
 
 
-def _options(given: dict[str, Any], state: Path) -> FinetuneOptions:
-    from graphprune.training.finetune import FinetuneOptions
+def training_options(given: dict[str, Any], state: Path) -> FinetuneOptions:
+    """Return the options by name for the Python API; `state` is where the run is saved."""
     from graphprune.training.losses import load_function
+    from graphprune.training.options import FinetuneOptions
     from graphprune.training.trainer import Optimisation
 
     how = {name: given[name] for name in ("weight_decay", "warmup", "clip", "ema")}
@@ -209,6 +233,8 @@ def _options(given: dict[str, Any], state: Path) -> FinetuneOptions:
         checkpoint_every=given["checkpoint_every"],
         resume=given["resume"],
         seed=given["seed"],
+        regularize=given["regularize"].value if given.get("regularize") else "",
+        strength=given.get("strength"),
         **{name: given[name] for name in same},
     )
 

@@ -34,7 +34,7 @@ from graphprune.training.naming import module_paths, renamed
 from graphprune.training.unfolded import Unfolded
 from graphprune.training.weights import Weights, find_weights, stored_tensor
 
-__all__ = ["Trainable", "to_onnx", "to_torch"]
+__all__ = ["Trainable", "named", "to_onnx", "to_torch", "value_in", "weights_now", "with_values"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,13 +238,7 @@ def to_onnx(net: Trainable) -> Model:
     UnsupportedModelError
         If a weight is no longer finite.
     """
-    changed = _changed(net)
-    if not changed:
-        return net.model
-    proto = ModelProto()
-    proto.CopyFrom(net.model.proto)
-    _replace(proto, changed)
-    return net.model.replaced(proto)
+    return with_values(net.model, net.graph, weights_now(net))
 
 
 def weights_now(net: Trainable) -> dict[str, Tensor]:
@@ -256,20 +250,36 @@ def weights_now(net: Trainable) -> dict[str, Tensor]:
     return now
 
 
-def _changed(net: Trainable) -> dict[str, bytes]:
-    """Return the bytes of the stored tensors whose values differ from those in the file."""
-    found: dict[str, bytes] = {}
-    for name, value in weights_now(net).items():
-        tensor = stored_tensor(net.graph, name)
-        if tensor is None:
+def value_in(model: Model, graph: Graph, name: str) -> Tensor | None:
+    """Return a stored tensor of a model; None if there is none of this name."""
+    tensor = stored_tensor(graph, name)
+    return None if tensor is None else from_numpy(model.tensors.array(tensor))
+
+
+def with_values(model: Model, graph: Graph, values: Mapping[str, Tensor]) -> Model:
+    """Return a model with other values in stored tensors, by name; the same model where none differs.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If a value is not finite.
+    """
+    changed: dict[str, bytes] = {}
+    for name, value in values.items():
+        tensor, before = stored_tensor(graph, name), value_in(model, graph, name)
+        if tensor is None or before is None:
             continue
-        before = from_numpy(net.model.tensors.array(tensor))
         after = value.cpu().to(before.dtype)
         if not bool(torch.isfinite(after).all()):
             raise UnsupportedModelError(f"the trained tensor {quote(name)} has values that are not finite")
         if not torch.equal(before, after):
-            found[name] = _raw(after, tensor)
-    return found
+            changed[name] = _raw(after, tensor)
+    if not changed:
+        return model
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    _replace(proto, changed)
+    return model.replaced(proto)
 
 
 def _raw(value: Tensor, tensor: TensorProto) -> bytes:

@@ -26,7 +26,7 @@ from graphprune.model.write import save
 from graphprune.training.bridge import Trainable, constant_tensors
 from graphprune.training.loader import Samples
 
-__all__ = ["TOLERANCE", "check_converted", "check_written"]
+__all__ = ["TOLERANCE", "check_converted", "check_written", "run_file"]
 
 Array = npt.NDArray[Any]
 
@@ -51,7 +51,7 @@ def check_converted(net: Trainable, model: Model, samples: Samples) -> float:
         If they differ, naming the first node that does.
     """
     names = _compared(net)
-    worst = _worst(_run(model, samples, names, net), _module_values(net, samples, names))
+    worst = _worst(run_file(model, samples, names, net), _module_values(net, samples, names))
     if worst > TOLERANCE:
         _blame(net, samples, worst)
     return worst
@@ -73,7 +73,7 @@ def check_written(net: Trainable, written: Model, samples: Samples) -> float:
     if _without_weights(net, net.model.proto) != _without_weights(net, written.proto):
         raise VerificationError("the finetuned model differs from the pruned one in more than its weights")
     names = _compared(net)
-    worst = _worst(_run(written, samples, names, net), _module_values(net, samples, names))
+    worst = _worst(run_file(written, samples, names, net), _module_values(net, samples, names))
     if worst > TOLERANCE:
         raise VerificationError(
             f"the finetuned file differs from the trained module by {worst:.1e} ({TOLERANCE:.0e} is allowed)",
@@ -106,7 +106,7 @@ def _compared(net: Trainable) -> tuple[str, ...]:
     return smooth or tuple(read)
 
 
-def _run(model: Model, samples: Samples, names: tuple[str, ...], net: Trainable) -> dict[str, Array]:
+def run_file(model: Model, samples: Samples, names: tuple[str, ...], net: Trainable) -> dict[str, Array]:
     """Return values of a model that is run in onnxruntime as it is stored."""
     import onnxruntime as ort
 
@@ -140,7 +140,7 @@ def _module_values(net: Trainable, samples: Samples, names: tuple[str, ...]) -> 
             try:
                 value = super().run_node(n)
             except Exception as error:  # torch raises whatever it likes
-                raise _does_not_run(net, n, error) from error
+                raise _does_notrun_file(net, n, error) from error
             if n in wanted and isinstance(value, Tensor):
                 found[wanted[n]] = value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
             return value
@@ -149,7 +149,7 @@ def _module_values(net: Trainable, samples: Samples, names: tuple[str, ...]) -> 
     return found
 
 
-def _does_not_run(net: Trainable, at: fx.Node, error: Exception) -> UnsupportedModelError:
+def _does_notrun_file(net: Trainable, at: fx.Node, error: Exception) -> UnsupportedModelError:
     """Name the node of the file that fails in torch."""
     index = next((number for number, made in enumerate(net.made) if at in made), None)
     node = "the model" if index is None else f"node {net.graph.nodes[index]!r}"
@@ -178,7 +178,7 @@ def _difference(expected: object, found: Array) -> float:
 def _blame(net: Trainable, samples: Samples, worst: float) -> None:
     """Name the first node whose result differs."""
     names = tuple(name for node in net.graph.nodes for name in node.outputs if name in net.values)
-    expected = _run(net.model, samples, names, net)
+    expected = run_file(net.model, samples, names, net)
     found = _module_values(net, samples, names)
     blamed = next(
         (name for name in names if name in found and _difference(expected[name], found[name]) > TOLERANCE), None

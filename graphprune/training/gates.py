@@ -20,7 +20,7 @@ from graphprune.errors import UnsupportedModelError, UsageError, quote
 from graphprune.labels.space import Contraction
 from graphprune.training.bridge import Trainable
 
-__all__ = ["Gate", "attach_gates", "gateable"]
+__all__ = ["Gate", "attach_gates", "gateable", "touched"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -58,9 +58,13 @@ class Gate(nn.Module):
         self.value = torch.ones(shape, requires_grad=True)
         return self.value
 
-    def forward(self, x: Tensor, atoms: Tensor, axis: int) -> Tensor:
-        """Multiply `x` along `axis`; `atoms` gives the atom of each slice, `size` where a slice has none."""
+    def forward(self, x: Tensor, atoms: Tensor, axis: int, predicted: Tensor | None = None) -> Tensor:
+        """Multiply `x` along `axis`; `atoms` gives the atom of each slice, `size` where a slice has none.
+
+        What the network itself predicts for each sample (`pruning.predictors`) is a further factor.
+        """
         value = self.value.to(x.device, x.dtype)
+        value = value if predicted is None else value * predicted
         whole = torch.cat([value, value.new_ones((*value.shape[:-1], 1))], dim=-1)
         factor = whole[..., atoms.to(x.device)]
         shape = [1] * x.dim()
@@ -105,7 +109,7 @@ def attach_gates(net: Trainable, analysis: Analysis, groups: Iterable[str] | Non
     for number, gate in gates.items():
         net.module.add_submodule(f"gate_{number}", gate)
     for contraction in analysis.scope.space.contractions:
-        for number, atoms in _touched(analysis, contraction).items():
+        for number, atoms in touched(analysis, contraction).items():
             if number in gates:
                 _insert(net, contraction, f"gate_{number}", atoms)
     net.module.recompile()
@@ -129,11 +133,11 @@ def gateable(net: Trainable, analysis: Analysis) -> list[str]:
         own, source = net.graph.producer.get(node.outputs[0]), net.values.get(node.inputs[contraction.slot])
         can = own is not None and source is not None
         can = can and any(source in item.all_input_nodes for item in net.made[own.index])  # type: ignore[union-attr]
-        (reached if can else missed).update(_touched(analysis, contraction))
+        (reached if can else missed).update(touched(analysis, contraction))
     return [group.id for number, group in enumerate(analysis.groups) if number in reached - missed]
 
 
-def _touched(analysis: Analysis, contraction: Contraction) -> dict[int, Ints]:
+def touched(analysis: Analysis, contraction: Contraction) -> dict[int, Ints]:
     """Return for each group on the axis the atom of every slice, the group's size where it is another's."""
     grouping = analysis.grouping
     atoms = grouping.atom_of[contraction.labels.expand()]

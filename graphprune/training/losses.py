@@ -134,25 +134,48 @@ class Objective:
         """Return the mean loss of a batch, a scalar."""
         if self.own is not None:
             return self.own(outputs, teacher, labels)
+        parts = self._parts(outputs, teacher, labels, smoothing=self.smoothing if training else 0.0)
+        return torch.stack([part.mean() for part in parts]).sum()
+
+    def each(self, outputs: Outputs, teacher: Outputs | None, labels: Tensor | None) -> Tensor:
+        """Return the loss of every sample, shape (n,), without label smoothing.
+
+        Raises
+        ------
+        UsageError
+            If the user's own loss is one number for a batch, or an output does not have its samples on the first axis.
+        """
+        if self.own is not None:
+            raise UsageError("a loss of your own says nothing of single samples")
+        parts = self._parts(outputs, teacher, labels, smoothing=0.0)
+        if len({len(part) for part in parts}) > 1:
+            raise UsageError("the outputs of the model do not have one row per sample each")
+        return torch.stack(parts).sum(0)
+
+    def _parts(
+        self, outputs: Outputs, teacher: Outputs | None, labels: Tensor | None, *, smoothing: float
+    ) -> list[Tensor]:
+        """Return the weighted summands of the loss, each with one value per sample."""
         parts: list[Tensor] = []
         weight = 0.0
         if self.labelled is not None and labels is not None:
             weight = 1.0 if teacher is None else self.label_weight
             if weight:
-                smoothing = self.smoothing if training else 0.0
                 scores = self._logits(self.labelled, outputs[self.labelled])
-                parts.append(weight * functional.cross_entropy(scores, labels, label_smoothing=smoothing))
+                loss = functional.cross_entropy(scores, labels, label_smoothing=smoothing, reduction="none")
+                parts.append(weight * _per_sample(loss))
         if teacher is not None and weight < 1.0:
-            parts.append((1.0 - weight) * self.distance(outputs, teacher))
+            compared = [self._compare(name, kind, outputs[name], teacher[name]) for name, kind in self.kinds.items()]
+            found = [part for part in compared if part is not None]
+            parts += [(1.0 - weight) / len(found) * part for part in found]
         if not parts:
             raise UsageError("there is nothing to learn from: neither a teacher nor labels")
-        return torch.stack(parts).sum()
+        return parts
 
     def distance(self, outputs: Outputs, teacher: Outputs) -> Tensor:
         """Return the distance from the teacher, the mean over the compared outputs."""
         parts = [self._compare(name, kind, outputs[name], teacher[name]) for name, kind in self.kinds.items()]
-        found = [part for part in parts if part is not None]
-        return torch.stack(found).mean()
+        return torch.stack([part.mean() for part in parts if part is not None]).mean()
 
     def _logits(self, name: str, value: Tensor) -> Tensor:
         value = value.float()
@@ -166,11 +189,16 @@ class Objective:
             log_own = functional.log_softmax(self._logits(name, own) / t, dim=1)
             log_other = functional.log_softmax(self._logits(name, other) / t, dim=1)
             pointwise = functional.kl_div(log_own, log_other, reduction="none", log_target=True)
-            return pointwise.sum(1).mean() * t**2
+            return _per_sample(pointwise.sum(1)) * t**2
         own, other = own.float(), other.float()
         if kind == "cosine":
-            return (1.0 - functional.cosine_similarity(own.flatten(1), other.flatten(1), dim=1)).mean()
-        return functional.mse_loss(own, other) / self.spread.get(name, 1.0)
+            return 1.0 - functional.cosine_similarity(own.flatten(1), other.flatten(1), dim=1)
+        return _per_sample((own - other).square()) / self.spread.get(name, 1.0)
+
+
+def _per_sample(value: Tensor) -> Tensor:
+    """Return the mean over all axes but the first."""
+    return value.reshape(len(value), -1).mean(1) if value.dim() else value.reshape(1)
 
 
 def load_function(name: str, option: str) -> Callable[..., object]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from torch import Tensor
 
 from graphprune.training.checkpoint import Progress, read_checkpoint, write_checkpoint
-from graphprune.training.trainer import Measure, Optimisation, Task, Trainer, _below, measure, put, snapshot
+from graphprune.training.trainer import Measure, Optimisation, Task, Trainer, below, measure, put, snapshot
 
-__all__ = ["Guard", "Report", "best_rate", "search_rate", "train"]
+__all__ = ["Clock", "Guard", "Listener", "Report", "best_rate", "search_rate", "train"]
 
 _EVERY = 0.5
 """Seconds between two reports."""
@@ -67,6 +67,8 @@ class Guard:
         Steps between two held-out measures; there is one at the end of the run in any case.
     resume : bool
         Go on from the checkpoint.
+    last : bool
+        Keep the weights of the last step, not the best ones: something else than the loss is wanted of them.
     """
 
     checkpoint: Path | None
@@ -74,6 +76,7 @@ class Guard:
     every: int
     judge: int
     resume: bool = False
+    last: bool = False
 
 
 def search_rate(
@@ -115,7 +118,7 @@ def best_rate(found: Mapping[float, float]) -> float:
 def _tried(task: Task, how: Optimisation, rate: float, steps: int, listen: Listener) -> float:
     """Return the held-out measure after a small run."""
     trainer = Trainer(task, how, rate, steps)
-    clock = _Clock(f"search {rate:g}", steps, 0, listen)
+    clock = Clock(f"search {rate:g}", steps, 0, listen)
     for step, samples in enumerate(task.loader.stream(0, steps)):
         loss = trainer.step(samples, step)
         if not math.isfinite(loss):
@@ -128,7 +131,7 @@ def _tried(task: Task, how: Optimisation, rate: float, steps: int, listen: Liste
 
 
 def train(task: Task, how: Optimisation, progress: Progress, total: int, guard: Guard, listen: Listener) -> Progress:
-    """Make all steps that are left, and leave the best weights in the module.
+    """Make all steps that are left, and leave the best weights in the module (or the last, as `guard` says).
 
     Parameters
     ----------
@@ -141,10 +144,10 @@ def train(task: Task, how: Optimisation, progress: Progress, total: int, guard: 
         progress, tensors = read_checkpoint(guard.checkpoint, guard.run)
         trainer.rate = progress.rate
         trainer.restore(tensors)
-        best = {path: value.to(task.device) for path, value in _below(tensors, "best/").items()}
+        best = {path: value.to(task.device) for path, value in below(tensors, "best/").items()}
         if progress.scaler and task.accelerator.scaler is not None:
             task.accelerator.scaler.load_state_dict(progress.scaler)
-    clock = _Clock("train", total, progress.step, listen)
+    clock = Clock("train", total, progress.step, listen)
     steps = total if not progress.stopped else progress.step
     for samples in task.loader.stream(progress.step, steps):
         loss = trainer.step(samples, progress.step)
@@ -157,11 +160,12 @@ def train(task: Task, how: Optimisation, progress: Progress, total: int, guard: 
             best = _judge(trainer, progress, best, clock)
         if progress.step % guard.every == 0 or progress.step == total:
             _save(trainer, progress, best, guard)
-    put(task.net, best)
+    if not guard.last or progress.stopped:
+        put(task.net, best)
     return progress
 
 
-def _judge(trainer: Trainer, progress: Progress, best: dict[str, Tensor], clock: _Clock) -> dict[str, Tensor]:
+def _judge(trainer: Trainer, progress: Progress, best: dict[str, Tensor], clock: Clock) -> dict[str, Tensor]:
     """Measure the module; return its weights if they are the best so far, else those that are."""
     with trainer.judged():
         found = measure(trainer.task)
@@ -180,7 +184,7 @@ def _save(trainer: Trainer, progress: Progress, best: dict[str, Tensor], guard: 
     write_checkpoint(guard.checkpoint, guard.run, progress, tensors)
 
 
-class _Clock:
+class Clock:
     """Tells a listener how far a run is, and when it will be done."""
 
     def __init__(self, stage: str, total: int, first: int, listen: Listener) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from graphprune.calibrate.source import Source
 from graphprune.training.bridge import Trainable, named
+from graphprune.training.hooks import Hook, Moment
 from graphprune.training.loader import Loader, Samples
 from graphprune.training.losses import Objective
 from graphprune.training.schedule import rate_at
@@ -83,6 +84,8 @@ class Task:
     accelerator : accelerate.Accelerator
         Device, precision and processes.
     seed : int
+    hook : Hook
+        What happens at every step beside that.
     """
 
     net: Trainable
@@ -92,6 +95,7 @@ class Task:
     held_out: Source
     accelerator: Any
     seed: int = 0
+    hook: Hook = field(default_factory=Hook)
 
     @property
     def device(self) -> torch.device:
@@ -129,7 +133,7 @@ class Trainer:
         self.how = how
         self.rate = rate
         self.total = total
-        self.optimizer = task.accelerator.prepare_optimizer(_optimizer(task.net.module, how, rate))
+        self.optimizer = task.accelerator.prepare_optimizer(_optimizer(task, how, rate))
         self.model: nn.Module = task.accelerator.prepare_model(task.net.module)
         self.average = {path: value.detach().clone() for path, value in task.net.changing.items()} if how.ema else {}
 
@@ -140,19 +144,22 @@ class Trainer:
         torch.manual_seed(hash((task.seed, number)) & (2**63 - 1))
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(number, self.total, self.rate, int(self.how.warmup * self.total))
-        target = task.teach(samples)
+        moment = Moment(number, self.total, samples, task.teach(samples))
         self.model.train()
+        task.hook.begin(moment)
         with accelerator.autocast(), task.on_device():
-            result = self.model(*(samples.feeds[name] for name in task.net.inputs))
-            loss = task.objective(named(task.net, result), target, samples.labels)
+            moment.outputs = named(task.net, self.model(*(samples.feeds[name] for name in task.net.inputs)))
+            loss = task.hook.loss(moment, task.objective(moment.outputs, moment.target, samples.labels))
         value = float(accelerator.reduce(loss.detach(), "mean"))
         if not math.isfinite(value):
             return value
         accelerator.backward(loss)
         if self.how.clip:
             accelerator.clip_grad_norm_(self.model.parameters(), self.how.clip)
+        task.hook.rewrite(moment)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        task.hook.end(moment)
         self._follow(number)
         return value
 
@@ -186,10 +193,10 @@ class Trainer:
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `tensors` returned."""
-        put(self.task.net, _below(tensors, "net/"))
-        self.average = {path: value.to(self.task.device) for path, value in _below(tensors, "average/").items()}
+        put(self.task.net, below(tensors, "net/"))
+        self.average = {path: value.to(self.task.device) for path, value in below(tensors, "average/").items()}
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in _below(tensors, "optimizer/").items():
+        for name, value in below(tensors, "optimizer/").items():
             number, _, key = name.partition("/")
             state.setdefault(int(number), {})[key] = value
         inner = self.optimizer.optimizer
@@ -202,7 +209,7 @@ class Trainer:
         return {} if scaler is None else dict(scaler.state_dict())
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
@@ -218,11 +225,15 @@ def put(net: Trainable, tensors: dict[str, Tensor]) -> None:
             value.copy_(tensors[path])
 
 
-def _optimizer(module: nn.Module, how: Optimisation, rate: float) -> torch.optim.Optimizer:
-    parameters = [value for value in module.parameters() if value.requires_grad]
+def _optimizer(task: Task, how: Optimisation, rate: float) -> torch.optim.Optimizer:
+    kept = task.hook.undecayed
+    parameters = [value for value in task.net.module.parameters() if value.requires_grad]
     groups: list[dict[str, Any]] = [
-        {"params": [value for value in parameters if value.dim() > 1], "weight_decay": how.weight_decay},
-        {"params": [value for value in parameters if value.dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": [value for value in parameters if value.dim() > 1 and id(value) not in kept],
+            "weight_decay": how.weight_decay,
+        },
+        {"params": [value for value in parameters if value.dim() <= 1 or id(value) in kept], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if how.optimizer == "adamw":
@@ -235,6 +246,7 @@ def measure(task: Task, batch: int | None = None) -> Measure:
     """Judge the module on the held-out samples, which are divided among the processes."""
     accelerator, net = task.accelerator, task.net
     net.module.eval()
+    task.hook.rest()
     size = batch or max(1, task.loader.batch // task.loader.processes)
     sums = torch.zeros(4, dtype=torch.float64)
     for start in range(task.loader.rank * size, len(task.held_out), size * task.loader.processes):

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A course: one run of a method, as the method sees it; the network may shrink on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from graphprune.calibrate.source import Source
+from graphprune.plan.budget import BudgetRequest
+from graphprune.planning import SolveOptions, make_plan
+from graphprune.training.bridge import Trainable
+from graphprune.training.gates import Gate, attach_gates
+from graphprune.training.preparation import calibration, check_gradients
+from graphprune.training.pruning.running import Running, shrunk
+from graphprune.training.trainer import Task
+from graphprune.training.unfold import settle
+
+if TYPE_CHECKING:
+    from graphprune.groups import Group
+    from graphprune.model.load import Model
+    from graphprune.plan.schema import Plan
+    from graphprune.solvers.saliency import Scores
+
+__all__ = ["Course"]
+
+
+@dataclass(eq=False)
+class Course:
+    """One run of a method.
+
+    Attributes
+    ----------
+    running : Running
+        The network as it is now.
+    task : Task
+        What it learns.
+    data : Source
+        What it learns from; held-out samples are not among them.
+    requests : tuple of BudgetRequest
+    solving : SolveOptions
+        How widths are chosen.
+    total, step : int
+        Steps of the run, and those that are done.
+    trace : list of dict
+        For the record.
+    """
+
+    running: Running
+    task: Task
+    data: Source
+    requests: tuple[BudgetRequest, ...]
+    solving: SolveOptions
+    total: int
+    step: int = 0
+    trace: list[Mapping[str, Any]] = field(default_factory=list)
+    _gated: Trainable | None = None
+    _gates: dict[str, Gate] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of the whole model."""
+        return self.running.whole.groups
+
+    def attach(self, groups: Iterable[str] | None = None) -> dict[str, Gate]:
+        """Insert gates into the network, or find those that are there.
+
+        Parameters
+        ----------
+        groups : iterable of str, optional
+            Ids of groups of the whole model; all by default.
+
+        Returns
+        -------
+        dict of str to Gate
+            By the same ids. A gate has one factor for each of ``running.atoms``; a group that is not in the network
+            any more, since a single atom is left of it, has none.
+        """
+        names, net = self.running.names, self.running.net
+        if self._gated is not net:
+            self._gated, self._gates = net, {}
+        wanted = [name for name in (names if groups is None else groups) if name in names]
+        new = [names[name] for name in wanted if name not in self._gates]
+        gates = attach_gates(net, self.running.analysis, new)
+        self._gates |= {name: gates[names[name]] for name in wanted if name not in self._gates}
+        return {name: self._gates[name] for name in wanted}
+
+    def open(self, group: str) -> Tensor:
+        """Return the factors that open a gate for what is left, and shut it for what is gone but not cut out."""
+        return torch.from_numpy(self.running.alive(group)[self.running.atoms[group]]).float()
+
+    def own(self, name: str, value: Tensor) -> nn.Parameter:
+        """Give the network a parameter of the method's own, which the optimiser trains along."""
+        parameter = nn.Parameter(value.to(self.task.device))
+        self.running.net.module.register_parameter(name, parameter)
+        return parameter
+
+    def plan(self, scores: Scores, way: float = 1.0) -> Plan:
+        """Choose what is to go, starting from what is gone.
+
+        Parameters
+        ----------
+        scores : Scores
+            For the groups of the whole model.
+        way : float
+            Share of the way from the full cost to the budgets, ``0 < way <= 1``.
+
+        Raises
+        ------
+        BudgetUnreachableError, NothingToPruneError
+            If the model cannot be made as small.
+        """
+        requests = self.requests
+        if way < 1.0:
+            budgets = self.plan(scores).budgets
+            shares = [1.0 - way * (1.0 - min(1.0, item.limit / max(1, item.before))) for item in budgets]
+            requests = tuple(BudgetRequest(item.metric, share) for item, share in zip(budgets, shares, strict=True))
+        return make_plan(self.running.whole, requests, self.starting(self.running.plan), scores=scores)
+
+    def plan_from(self, start: Plan, scores: Scores) -> Plan:
+        """Choose what is to go, starting from what another plan removes."""
+        return make_plan(self.running.whole, self.requests, self.starting(start), scores=scores)
+
+    def starting(self, plan: Plan | None) -> SolveOptions:
+        """Return how widths are chosen if a plan comes first."""
+        if plan is None:
+            return self.solving
+        return replace(self.solving, constraints=replace(self.solving.constraints, start=plan))
+
+    def shrink(self, plan: Plan, model: Model | None = None) -> bool:
+        """Remove from the network what a plan removes.
+
+        Parameters
+        ----------
+        plan : Plan
+            For the whole model.
+        model : Model, optional
+            The whole model, by default with the weights of the network as it is.
+
+        Returns
+        -------
+        bool
+            Whether the network is a new one. Else gates have to hold shut what is gone.
+        """
+        self.running, before = shrunk(self.running, plan, model), self.running
+        if self.running.net is before.net:
+            return False
+        net = self.running.net
+        net.module.to(self.task.device)
+        self.task = replace(self.task, net=net)
+        if net.unfolded:
+            with self.task.on_device(), torch.no_grad():
+                settle(net, calibration(self.task, self.data))
+        check_gradients(self.task)
+        return True

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A gated file: a network whose channels are switched on and off for every sample, in plain ONNX operators.
+
+No runtime skips what is switched off, so the file saves nothing by itself: it is for looking at what a gated network
+computes. What could be saved is the *expected* cost, which must not be mixed up with the cost of a pruned network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from graphprune.analysis import Analysis
+from graphprune.errors import UnsupportedModelError
+from graphprune.model.graph import Graph
+from graphprune.model.load import Model
+from graphprune.model.normalize import inline_functions
+from graphprune.training.gates import touched
+from graphprune.training.pruning.predictors import Place, Predictor
+
+__all__ = ["gated_model"]
+
+Array = npt.NDArray[Any]
+
+_OPSET = 13
+"""The first with all operators in the form that is written."""
+
+
+def gated_model(
+    model: Model, analysis: Analysis, places: Mapping[str, Place], predictors: Mapping[str, Predictor]
+) -> Model:
+    """Return a model with its gates.
+
+    Parameters
+    ----------
+    model : Model
+        With trained weights.
+    analysis : Analysis
+        Of a model of the same structure.
+    places : mapping of str to Place
+        Where each gated group is made.
+    predictors : mapping of str to Predictor
+        By the id of the group.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the operator set is too old.
+    """
+    proto = ModelProto()
+    proto.CopyFrom(inline_functions(model.proto))
+    graph = Graph(proto)
+    if graph.opset < _OPSET:
+        raise UnsupportedModelError(f"gates need operator set {_OPSET}, and the model has {graph.opset}")
+    writer = _Writer(graph)
+    numbers = {number: group.id for number, group in enumerate(analysis.groups) if group.id in predictors}
+    for contraction in analysis.scope.space.contractions:
+        for number, atoms in touched(analysis, contraction).items():
+            if number in numbers:
+                place = (contraction.node.outputs[0], contraction.slot)
+                rank = len(analysis.shapes.dims[contraction.node.inputs[contraction.slot]])
+                writer.gates.setdefault(place, []).append((numbers[number], atoms, contraction.axis % rank, rank))
+    for name, predictor in predictors.items():
+        writer.makers[places[name].cost.node.outputs[0]] = (name, places[name], predictor)
+    writer.write()
+    return model.replaced(proto)
+
+
+class _Writer:
+    """Puts nodes before those that read or make gated channels."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.gates: dict[tuple[str, int], list[tuple[str, Array, int, int]]] = {}
+        self.makers: dict[str, tuple[str, Place, Predictor]] = {}
+        self._taken = set(graph.initializers) | set(graph.inputs) | set(graph.producer)
+        self._nodes: list[NodeProto] = []
+        self._factors: dict[str, str] = {}
+
+    def write(self) -> None:
+        """Replace the nodes of the graph."""
+        for node in self.graph.nodes:
+            own = NodeProto()
+            own.CopyFrom(node.proto)
+            for slot in range(len(own.input)):
+                for gate in self.gates.get((node.outputs[0], slot), ()):
+                    own.input[slot] = self._gated(own.input[slot], *gate)
+            if node.outputs[0] in self.makers:
+                self._predict(own.input[0], *self.makers[node.outputs[0]])
+            self._nodes.append(own)
+        del self.graph.proto.graph.node[:]
+        self.graph.proto.graph.node.extend(self._nodes)
+
+    def _name(self, base: str) -> str:
+        name, number = base, 0
+        while name in self._taken:
+            number += 1
+            name = f"{base}.{number}"
+        self._taken.add(name)
+        return name
+
+    def _add(self, op: str, *inputs: str, base: str, outputs: int = 1, **attributes: Any) -> str:
+        names = [self._name(base) for _ in range(outputs)]
+        self._nodes.append(helper.make_node(op, list(inputs), names, name=names[0], **attributes))
+        return names[0]
+
+    def _constant(self, base: str, value: Array) -> str:
+        name = self._name(base)
+        self.graph.proto.graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+    def _predict(self, source: str, name: str, place: Place, predictor: Predictor) -> None:
+        """Compute the factors of a group, and remember their name."""
+        base = f"{name}.gate"
+        axis = place.axis % place.rank
+        rest = [other for other in range(1, place.rank) if other != axis]
+        pooled = source
+        if rest and self.graph.opset >= 18:
+            axes = self._constant(f"{base}.axes", np.array(rest, dtype=np.int64))
+            pooled = self._add("ReduceMean", source, axes, base=f"{base}.mean", keepdims=0)
+        elif rest:
+            pooled = self._add("ReduceMean", source, base=f"{base}.mean", keepdims=0, axes=rest)
+        phi = self._constant(f"{base}.phi", predictor.phi.detach().cpu().numpy())
+        rho = self._constant(f"{base}.rho", predictor.rho.detach().cpu().numpy())
+        found = self._add("Relu", self._add("Gemm", pooled, phi, rho, base=f"{base}.linear"), base=f"{base}.relu")
+        if predictor.kept < len(predictor.rho):
+            many = self._constant(f"{base}.k", np.array([predictor.kept + 1], dtype=np.int64))
+            top = self._add("TopK", found, many, base=f"{base}.top", outputs=2, axis=1)
+            last = self._constant(f"{base}.last", np.array([predictor.kept], dtype=np.int64))
+            threshold = self._add("Gather", top, last, base=f"{base}.threshold", axis=1)
+            fires = self._add("Greater", found, threshold, base=f"{base}.fires")
+            zero = self._constant(f"{base}.zero", np.zeros((), dtype=np.float32))
+            found = self._add("Where", fires, found, zero, base=f"{base}.chosen")
+        self._factors[name] = found
+
+    def _gated(self, value: str, name: str, atoms: Array, axis: int, rank: int) -> str:
+        """Multiply a value along an axis; slices of other groups get the factor 1."""
+        base, factor = f"{name}.gated", self._factors[name]
+        size = len(self._predictor(name).rho)
+        if (atoms == size).any():
+            zero = self._constant(f"{base}.none", np.zeros((), dtype=np.float32))
+            one = self._constant(f"{base}.one", np.ones((), dtype=np.float32))
+            first = self._constant(f"{base}.first", np.zeros(1, dtype=np.int64))
+            column = self._add("Gather", factor, first, base=f"{base}.column", axis=1)
+            ones = self._add("Add", self._add("Mul", column, zero, base=f"{base}.nothing"), one, base=f"{base}.ones")
+            factor = self._add("Concat", factor, ones, base=f"{base}.whole", axis=1)
+        if len(atoms) != size or (atoms != np.arange(size)).any():
+            index = self._constant(f"{base}.atoms", atoms.astype(np.int64))
+            factor = self._add("Gather", factor, index, base=f"{base}.slices", axis=1)
+        shape = self._constant(
+            f"{base}.shape", np.array([0, *[1] * (axis - 1), -1, *[1] * (rank - axis - 1)], np.int64)
+        )
+        factor = self._add("Reshape", factor, shape, base=f"{base}.shaped")
+        return self._add("Mul", value, factor, base=base)
+
+    def _predictor(self, name: str) -> Predictor:
+        return next(predictor for own, _, predictor in self.makers.values() if own == name)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A method: a hook that knows, when training is over, which channels matter."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from graphprune.inheritance.merging import Inherit
+from graphprune.model.load import Model
+from graphprune.plan.schema import Plan
+from graphprune.solvers.registry import Setting, settings
+from graphprune.solvers.saliency import Scores
+from graphprune.training.hooks import Hook
+
+if TYPE_CHECKING:
+    from graphprune.training.pruning.course import Course
+
+__all__ = ["Method", "Outcome"]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a method has found.
+
+    Attributes
+    ----------
+    scores : Scores
+        Saliency of every atom of every group of the whole model.
+    start : Plan, optional
+        What goes first, with the widths that it has: the plan that is made starts from it.
+    inherit : {"keep", "merge"}
+        What becomes of the weights that read a removed channel.
+    trace : tuple of dict
+        For the record: how it came to that.
+    further : mapping of str to Model
+        Other models that came of it, by a word for the name of their files.
+    """
+
+    scores: Scores
+    start: Plan | None = None
+    inherit: Inherit = "keep"
+    trace: tuple[Mapping[str, Any], ...] = ()
+    further: Mapping[str, Model] = field(default_factory=dict)
+
+
+class Method(Hook, ABC):
+    """What the run asks of a method; the hook's part of it happens at every step.
+
+    Keyword-only parameters of a method's constructor are settings that a user may give, and attributes of the same
+    name hold them.
+
+    Attributes
+    ----------
+    name : str
+        Under which it is registered.
+    labelled : bool
+        Whether it needs labels.
+    solver : str
+        The width solver that fits its scores, where the user names none.
+    """
+
+    name: ClassVar[str] = ""
+    labelled: ClassVar[bool] = False
+    solver: ClassVar[str] = "global"
+
+    def record(self) -> dict[str, Setting]:
+        """Return the settings."""
+        return {name: getattr(self, name) for name in settings(type(self))}
+
+    def begin_course(self, course: Course) -> None:
+        """Look at the network, attach gates, choose targets. Called once before the first step."""
+
+    def stops(self, course: Course) -> tuple[int, ...]:
+        """Return after which steps `survivors` is asked, increasing."""
+        return ()
+
+    def survivors(self, course: Course) -> Plan | None:
+        """Return what goes now: a plan for the whole model that starts from the last one. None for nothing."""
+        return None
+
+    def renew(self, course: Course) -> None:
+        """Take up a network that has shrunk: ``course.running`` is another one.
+
+        Gates are to be attached again, and held as ``course.open`` says: what is gone may still be in the module.
+        """
+
+    @abstractmethod
+    def finish(self, course: Course) -> Outcome:
+        """Say what was found; weights may be changed for the last time."""

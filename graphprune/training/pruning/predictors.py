@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predictors: small layers that tell from the input of a layer which of its channels matter for the sample at hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from graphprune.analysis import Analysis
+from graphprune.groups import Group
+from graphprune.labels.space import Cost
+from graphprune.training.bridge import Trainable
+from graphprune.training.pruning.taps import reading
+
+__all__ = ["Place", "Predictor", "attach_predictors", "detach_predictors", "predictable"]
+
+_LAYERS = {"Conv": 1, "Gemm": 1, "MatMul": -1}
+"""Layers whose channels can be predicted, and the channel axis of their input."""
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """The layer that makes a group: its node, and the channel axis, channels and rank of its input."""
+
+    cost: Cost
+    axis: int
+    channels: int
+    rank: int
+
+
+class Predictor(nn.Module):
+    """Factors of a group's channels for every sample.
+
+    ``relu(mean of the input over all positions @ phi + rho)``; of these the `density` largest stay, all others are 0,
+    and so is what ties with the first that goes.
+
+    Parameters
+    ----------
+    axis : int
+        Channel axis of the input.
+    channels : int
+        Its channels.
+    size : int
+        Atoms of the group.
+
+    Attributes
+    ----------
+    density : float
+        Share of the channels that stay.
+    last : Tensor, shape (n, size)
+        What was predicted last.
+    """
+
+    def __init__(self, axis: int, channels: int, size: int) -> None:
+        super().__init__()
+        self.axis = axis
+        self.density = 1.0
+        deviation = 0.05 / math.sqrt(channels)  # a trained network must not be disturbed at first
+        phi = torch.empty(channels, size)
+        self.phi = nn.Parameter(nn.init.trunc_normal_(phi, std=deviation, a=-2 * deviation, b=2 * deviation))
+        self.rho = nn.Parameter(torch.ones(size))
+        self.last = torch.ones(1, size)
+
+    @property
+    def kept(self) -> int:
+        """How many channels stay at most."""
+        return min(len(self.rho), math.ceil(self.density * len(self.rho)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the factors, shape (n, size)."""
+        axis = self.axis % x.dim()
+        rest = [other for other in range(1, x.dim()) if other != axis]
+        pooled = x.mean(rest) if rest else x
+        found = torch.relu(pooled @ self.phi + self.rho)
+        if self.kept < found.shape[1]:
+            threshold = found.detach().topk(self.kept + 1, dim=1).values[:, self.kept :]
+            found = found * (found > threshold)
+        self.last = found
+        return found
+
+
+def predictable(net: Trainable, analysis: Analysis) -> dict[str, Place]:
+    """Return where each group is made, for the groups that one layer alone makes."""
+    costs = {cost.node.label: cost for cost in analysis.scope.space.costs}
+    found: dict[str, Place] = {}
+    for group in analysis.groups:
+        place = _place(group, costs, analysis)
+        if place is not None and place.cost.node.outputs[0] in net.graph.producer:
+            found[group.id] = place
+    return found
+
+
+def _place(group: Group, costs: dict[str, Cost], analysis: Analysis) -> Place | None:
+    makers = {member.node: member for member in group.members if member.role == "out"}
+    if len(makers) != 1:
+        return None
+    ((name, member),) = makers.items()
+    cost = costs.get(name)
+    if cost is None or member.op not in _LAYERS or member.slot != 1:
+        return None
+    shape = analysis.shapes.dims.get(cost.node.inputs[0])
+    axis = _LAYERS[member.op]
+    if shape is None or len(shape) < 2 or not isinstance(shape[axis], int):
+        return None
+    return Place(cost, axis, int(shape[axis]), len(shape))
+
+
+def attach_predictors(net: Trainable, analysis: Analysis, groups: Iterable[str]) -> dict[str, Predictor]:
+    """Let gates that are attached already follow predictors.
+
+    Parameters
+    ----------
+    net : Trainable
+        Changed in place.
+    analysis : Analysis
+        Of the same model.
+    groups : iterable of str
+        Ids of groups of `predictable`.
+    """
+    places = predictable(net, analysis)
+    numbers = {group.id: number for number, group in enumerate(analysis.groups)}
+    found: dict[str, Predictor] = {}
+    for name in groups:
+        node = places[name].cost.node
+        source = net.values.get(node.inputs[0])
+        made = net.made[net.graph.producer[node.outputs[0]].index]
+        place = None if source is None else reading(made, source)
+        if place is None:
+            continue
+        reader, value = place
+        predictor = Predictor(places[name].axis, places[name].channels, analysis.groups[numbers[name]].size)
+        own = f"predictor_{numbers[name]}"
+        net.module.add_submodule(own, predictor)
+        with net.module.graph.inserting_before(reader):
+            predicted = net.module.graph.call_module(own, (value,))
+        for item in net.module.graph.nodes:
+            if item.op == "call_module" and item.target == f"gate_{numbers[name]}":
+                item.args = (*item.args[:3], predicted)
+        found[name] = predictor
+    net.module.recompile()
+    return found
+
+
+def detach_predictors(net: Trainable) -> None:
+    """Let gates be what they are without predictors, which do nothing any more."""
+    for item in net.module.graph.nodes:
+        if item.op == "call_module" and str(item.target).startswith("gate_") and len(item.args) > 3:
+            item.args = item.args[:3]
+    net.module.recompile()

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run: a network is trained by a method, its weights go back into the file, and an ordinary plan is made for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphprune.analysis import Analysis
+from graphprune.calibrate.source import Source
+from graphprune.errors import NotImprovedError, UsageError, quote
+from graphprune.inheritance.merging import inherit
+from graphprune.model.graph import Graph
+from graphprune.model.load import Model
+from graphprune.model.normalize import inline_functions
+from graphprune.plan.budget import BudgetRequest
+from graphprune.plan.schema import Plan
+from graphprune.planning import SolveOptions, make_plan
+from graphprune.training.bridge import to_onnx, value_in, weights_now, with_values
+from graphprune.training.checkpoint import Progress, read_checkpoint, write_checkpoint
+from graphprune.training.fidelity import check_written
+from graphprune.training.gates import Gate
+from graphprune.training.loader import Samples
+from graphprune.training.options import FinetuneOptions
+from graphprune.training.preparation import check_gradients, prepare
+from graphprune.training.pruning.course import Course
+from graphprune.training.pruning.method import Method, Outcome
+from graphprune.training.pruning.running import begin, renewed
+from graphprune.training.rounds import Clock, Listener
+from graphprune.training.trainer import Measure, Trainer, below, measure
+
+__all__ = ["TrainOptions", "Trained", "train"]
+
+RATES = {"sgd": 0.01, "adamw": 1e-3}
+"""The highest learning rate where none is given. It is not searched for: the original is the best there is at first."""
+
+
+def _deaf(report: object) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a network is pruned while it trains.
+
+    Parameters
+    ----------
+    training : FinetuneOptions
+        Epochs, rate, batch and the rest; `regularize` has no meaning here.
+    solving : SolveOptions
+        How widths are chosen.
+    teacher : Model, optional
+        Whose outputs are learned. Where there are no labels, it is the model as it was.
+    listen : callable, optional
+        Is told how far the run is.
+    """
+
+    training: FinetuneOptions = field(default_factory=lambda: FinetuneOptions(epochs=5.0))
+    solving: SolveOptions = field(default_factory=SolveOptions)
+    teacher: Model | None = None
+    listen: Listener = _deaf
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What came of a run.
+
+    Attributes
+    ----------
+    analysis : Analysis
+        Of the trained model: the whole one, with all channels.
+    plan : Plan
+        What to remove from it.
+    before, after : Measure
+        On held-out samples: the model as it was, and the network as it ended, whatever is still in it.
+    facts : dict of str to object
+        What was chosen: losses, samples, steps.
+    main : bool
+        Whether this is the process that writes.
+    further : mapping of str to Model
+        Other models that came of it, such as one with gates, by a word for the name of their files.
+    """
+
+    analysis: Analysis
+    plan: Plan
+    before: Measure
+    after: Measure
+    facts: dict[str, object]
+    main: bool = True
+    further: Mapping[str, Model] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Model:
+        """The trained model."""
+        return self.analysis.model
+
+
+def train(
+    analysis: Analysis,
+    data: Source,
+    requests: Sequence[BudgetRequest],
+    method: Method,
+    options: TrainOptions | None = None,
+) -> Trained:
+    """Train a network by a method and plan what to remove from it.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of the model. Not changed.
+    data : Source
+        Samples, with labels or without.
+    requests : sequence of BudgetRequest
+        The first one leads.
+    method : Method
+        With its settings; a new one for every run.
+    options : TrainOptions, optional
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model cannot be converted for training, before anything is trained.
+    UsageError
+        If the data does not fit, or the method needs labels and there are none.
+    BudgetUnreachableError, NothingToPruneError
+        If the model cannot be made as small, before anything is trained.
+    NotImprovedError
+        If numbers are no longer finite.
+    """
+    options = options or TrainOptions()
+    return _Run(analysis, data, tuple(requests), method, options).result()
+
+
+class _Run:
+    """The loop around a course."""
+
+    def __init__(
+        self,
+        analysis: Analysis,
+        data: Source,
+        requests: tuple[BudgetRequest, ...],
+        method: Method,
+        options: TrainOptions,
+    ) -> None:
+        self.how = options.training
+        _check(analysis, data, requests, method)
+        first = make_plan(analysis, requests, replace(options.solving, solver="uniform", criterion="l1", settings={}))
+        teacher = options.teacher if options.teacher is not None or data.labelled else analysis.model
+        task, self.before, self.facts = prepare(analysis.model, data, teacher, self.how)
+        check_gradients(task)
+        self.first, self.method = first, method
+        self.task_facts = {"teacher": teacher is not None}
+        total = max(1, round(self.how.epochs * task.loader.steps))
+        running = begin(task.net, analysis)
+        source = task.loader.source
+        self.course = Course(running, replace(task, hook=method), source, requests, options.solving, total)
+        self.progress = Progress(0, self.how.rate or RATES[self.how.optimisation.optimizer], self.before.loss, math.inf)
+        self.digest = _digest(analysis, data, requests, method, options)
+        listen = options.listen if task.accelerator.is_main_process else _deaf
+        self.listen = listen
+
+    def result(self) -> Trained:
+        """Make all steps, and the plan."""
+        original, course = self.course.running.whole, self.course
+        self.method.begin_course(course)
+        trainer = self._resumed() if self.how.resume else self._trainer()
+        clock = Clock("train", course.total, course.step, self.listen)
+        while course.step < course.total:
+            last = min([stop for stop in self.method.stops(course) if stop > course.step] + [course.total])
+            self._stretch(trainer, clock, last)
+            if last in self.method.stops(course) and self._shrink():
+                trainer = self._trainer()
+            self._save(trainer)
+        after = measure(course.task)
+        outcome = self.method.finish(course)
+        self._check_module()
+        whole = renewed(original, course.running.written())
+        plan = make_plan(
+            whole,
+            course.requests,
+            replace(course.starting(outcome.start), inherit=outcome.inherit),
+            scores=outcome.scores,
+        )
+        main = bool(course.task.accelerator.is_main_process)
+        return Trained(whole, self._signed(plan, outcome), self.before, after, self._facts(), main, outcome.further)
+
+    def _trainer(self) -> Trainer:
+        return Trainer(self.course.task, self.how.optimisation, self.progress.rate, self.course.total)
+
+    def _stretch(self, trainer: Trainer, clock: Clock, last: int) -> None:
+        """Make steps until `last`; checkpoints fall between them, but not on it."""
+        course = self.course
+        for samples in course.task.loader.stream(course.step, last):
+            loss = trainer.step(samples, course.step)
+            if not math.isfinite(loss):
+                raise NotImprovedError(
+                    f"the loss of step {course.step + 1} is not finite; nothing was written", hint="lower the --rate"
+                )
+            course.step += 1
+            clock.tick(loss, trainer.optimizer.param_groups[0]["lr"])
+            if course.step % course.task.loader.steps == 0:
+                clock.judged(measure(course.task))
+            if course.step % self.how.checkpoint_every == 0 and course.step < last:
+                self._save(trainer)
+
+    def _shrink(self) -> bool:
+        """Ask the method what goes; return whether the network is a new one."""
+        course = self.course
+        plan = self.method.survivors(course)
+        if plan is None:
+            return False
+        kept = sum(len(group.kept) for group in plan.groups)
+        course.trace.append({"stage": "removal", "step": course.step, "kept": kept, "cost": plan.budget.after})
+        new = course.shrink(plan)
+        self.method.renew(course)
+        return new
+
+    def _save(self, trainer: Trainer) -> None:
+        course = self.course
+        if self.how.checkpoint is None or not course.task.accelerator.is_main_process:
+            return
+        tensors = trainer.tensors() | {f"hook/{name}": value for name, value in self.method.tensors().items()}
+        running = course.running
+        if running.plan is not None:
+            graph = Graph(inline_functions(running.whole.model.proto))
+            whole = {name: value_in(running.whole.model, graph, name) for name in weights_now(running.net)}
+            tensors |= {f"whole/{name}": value for name, value in whole.items() if value is not None}
+            for group in running.plan.groups:
+                tensors[f"kept/{group.id}"] = torch.tensor(group.kept, dtype=torch.int64)
+        progress = replace(self.progress, step=course.step, scaler=trainer.scaler)
+        tensors["trace"] = _text(json.dumps(course.trace))
+        write_checkpoint(self.how.checkpoint, self.digest, progress, tensors)
+
+    def _resumed(self) -> Trainer:
+        """Take up the run where the checkpoint is."""
+        if self.how.checkpoint is None:
+            raise UsageError("there is no checkpoint to go on from", hint="give --checkpoint")
+        course = self.course
+        self.progress, tensors = read_checkpoint(self.how.checkpoint, self.digest)
+        course.step = self.progress.step
+        course.trace = json.loads(bytes(tensors["trace"].tolist()))
+        kept = below(tensors, "kept/")
+        if kept:
+            model = course.running.whole.model
+            model = with_values(model, Graph(inline_functions(model.proto)), below(tensors, "whole/"))
+            arrays = tuple(kept[group.id].numpy().astype(np.int64) for group in course.groups)
+            groups, _ = inherit(course.running.whole, arrays, "keep")
+            course.shrink(replace(self.first, groups=groups), model)
+            self.method.renew(course)
+        trainer = self._trainer()
+        trainer.restore(tensors)
+        self.method.restore(below(tensors, "hook/"))
+        if self.progress.scaler and course.task.accelerator.scaler is not None:
+            course.task.accelerator.scaler.load_state_dict(self.progress.scaler)
+        return trainer
+
+    def _check_module(self) -> None:
+        """Run the file that the module would be against the module."""
+        task, net = self.course.task, self.course.running.net
+        task.accelerator.unwrap_model(net.module, keep_fp32_wrapper=False)
+        net.module.to("cpu").eval()
+        for gate in net.module.modules():
+            if isinstance(gate, Gate):
+                gate.value = torch.ones(gate.size)
+        index = torch.arange(min(len(task.held_out), 32)).numpy()
+        check_written(net, to_onnx(net), Samples.of(task.held_out.read(index)))
+
+    def _signed(self, plan: Plan, outcome: Outcome) -> Plan:
+        """Let the plan say how it came about."""
+        solving = self.course.solving
+        options = {
+            **plan.solver.options,
+            "solver": solving.solver,
+            "epochs": self.how.epochs,
+            "rate": self.progress.rate,
+            "batch": self.course.task.loader.batch,
+            "method": self.method.record(),
+        }
+        trace = (*self.course.trace, *outcome.trace, *plan.solver.trace)
+        record = replace(
+            plan.solver,
+            name=self.method.name,
+            criterion="trained",
+            seed=self.how.seed,
+            options=options,
+            trace=tuple(trace),
+        )
+        return replace(plan, solver=record)
+
+    def _facts(self) -> dict[str, object]:
+        return self.facts | self.task_facts | {"steps": self.course.total, "rate": self.progress.rate}
+
+
+def _text(text: str) -> Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _check(analysis: Analysis, data: Source, requests: Sequence[BudgetRequest], method: Method) -> None:
+    if method.labelled and not data.labelled:
+        raise UsageError(
+            f"the method {quote(method.name)} needs labels, and the data {quote(data.name)} has none",
+            hint="give images in one folder per class, or an .npz with labels; or choose another method",
+        )
+    if any(request.metric == "latency" for request in requests):
+        raise UsageError("a latency cannot be the budget of training", hint="use --flops, --params, --size or --memory")
+    if not analysis.groups:
+        make_plan(analysis, requests, SolveOptions())  # says best why nothing can go
+
+
+def _digest(
+    analysis: Analysis, data: Source, requests: Sequence[BudgetRequest], method: Method, options: TrainOptions
+) -> str:
+    """Return a digest of everything that the course of a run depends on."""
+    said: dict[str, Any] = asdict(options.training)
+    for name in ("checkpoint", "checkpoint_every", "resume"):
+        said.pop(name)
+    said["loss"] = getattr(said["loss"], "__qualname__", None)
+    said |= {
+        "method": method.name,
+        "settings": method.record(),
+        "model": analysis.model.sha256,
+        "data": [data.name, len(data)],
+        "requests": [[request.metric, request.target] for request in requests],
+        "teacher": options.teacher.sha256 if options.teacher is not None else None,
+        "widths": str(options.solving),
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taps: values inside a module that are looked at while it runs, as their reader gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, fx, nn
+
+from graphprune.labels.space import Cost
+from graphprune.training.bridge import Trainable
+
+__all__ = ["Tap", "attach_taps", "reading"]
+
+
+class Tap(nn.Module):
+    """Lets a value through and remembers it.
+
+    Attributes
+    ----------
+    value : Tensor or None
+        What passed last.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x`."""
+        self.value = x
+        return x
+
+
+def attach_taps(net: Trainable, readers: Sequence[Cost]) -> list[Tap | None]:
+    """Look at the first input of some layers, behind its gates.
+
+    Parameters
+    ----------
+    net : Trainable
+        Changed in place; its outputs stay what they are.
+    readers : sequence of Cost
+
+    Returns
+    -------
+    list of Tap or None
+        For each layer; None where the module does not have it.
+    """
+    taps: list[Tap | None] = []
+    for cost in readers:
+        node = net.graph.producer.get(cost.node.outputs[0])
+        source = net.values.get(cost.node.inputs[0])
+        place = None if node is None or source is None else reading(net.made[node.index], source)
+        if place is None:
+            taps.append(None)
+            continue
+        reader, value = place
+        name = f"tap_{len([item for item in net.module.children() if isinstance(item, Tap)])}"
+        tap = Tap()
+        net.module.add_submodule(name, tap)
+        with net.module.graph.inserting_before(reader):
+            reader.replace_input_with(value, net.module.graph.call_module(name, (value,)))
+        taps.append(tap)
+    net.module.recompile()
+    return taps
+
+
+def reading(made: Sequence[fx.Node], source: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """Return which of the nodes reads a value, and what it reads in its place (a gated value)."""
+    for item in made:
+        for read in item.all_input_nodes:
+            origin: object = read
+            while isinstance(origin, fx.Node):
+                if origin is source:
+                    return item, read
+                origin = origin.meta.get("gate_of")
+    return None

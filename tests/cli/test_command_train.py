@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`graphprune train`: what it writes, what it says, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.cli.conftest import Outcome
+
+QUICK = ("--flops", 0.6, "--epochs", 1, "--batch", 32, "--augment", "none", "--round-to", 1, "--device", "cpu")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    path = tmp_path / "data.npz"
+    np.savez(path, images=random.standard_normal((96, 3, 12, 12)).astype(np.float32), labels=np.arange(96) % 5)
+    return path
+
+
+def test_three_files_that_belong_together(quick: Callable[..., Outcome], model: Path, data: Path) -> None:
+    done = quick("train", model, "--data", data, *QUICK, "--method", "cac", "--json")
+    assert done.code == 0, done.err
+    said = json.loads(done.out)
+    assert said["command"] == "train"
+    assert said["flops"]["ratio"] <= 0.6
+    assert said["verification"]["status"] == "verified"
+    trained, pruned, plan = (model.with_name(f"net.{name}") for name in ("trained.onnx", "pruned.onnx", "plan.json"))
+    assert said["model"] == str(trained)
+    assert not list(model.parent.glob("*.checkpoint*"))
+    recorded = json.loads(plan.read_text())["solver"]
+    assert (recorded["name"], recorded["seed"], recorded["options"]["epochs"]) == ("cac", 0, 1.0)
+    assert recorded["options"]["method"]["estimator"] in ("monte-carlo", "first-order")
+    assert quick("verify", trained, pruned, plan).code == 0
+    again = quick("train", model, "--data", data, *QUICK)
+    assert again.code == 2
+    assert "exists" in again.err
+
+
+def test_settings_and_a_closing_round(quick: Callable[..., Outcome], model: Path, data: Path) -> None:
+    given = ("--set", "regularize=group-norm", "--set", "normalize=l2", "--finetune-epochs", 2)
+    done = quick("train", model, "--data", data, *QUICK, *given)
+    assert done.code == 0, done.err
+    assert "finetun" in done.out
+    plan = json.loads(model.with_name("net.plan.json").read_text())
+    assert plan["solver"]["options"]["method"]["regularize"] == "group-norm"
+    assert plan["solver"]["options"]["settings"] == {"normalize": "l2"}
+
+
+def test_nothing_is_written_on_a_dry_run(quick: Callable[..., Outcome], model: Path, data: Path) -> None:
+    before = set(model.parent.iterdir())
+    assert quick("train", model, "--data", data, *QUICK, "--dry-run").code == 0
+    assert set(model.parent.iterdir()) == before
+
+
+def test_refusals(quick: Callable[..., Outcome], model: Path, data: Path, tmp_path: Path) -> None:
+    unlabelled = tmp_path / "data.npy"
+    np.save(unlabelled, np.zeros((64, 3, 12, 12), dtype=np.float32))
+    cases = {
+        ("--method", "foo"): "there are cac",
+        ("--method", "cac", "--set", "sparsity=1"): "unknown setting 'sparsity'",
+        ("--method", "cac", "--set", "estimator=guess"): "there are first-order",
+        ("--resume",): "no checkpoint",
+    }
+    for given, message in cases.items():
+        done = quick("train", model, "--data", data, *QUICK, *given)
+        assert done.code == 2
+        assert message in done.err
+    done = quick("train", model, "--data", unlabelled, *QUICK, "--method", "white-box")
+    assert done.code == 2
+    assert "needs labels" in done.err
+    done = quick("train", model, "--data", data, "--epochs", 1)
+    assert done.code == 2
+
+
+def test_finetuning_under_a_regulariser(quick: Callable[..., Outcome], model: Path, data: Path) -> None:
+    how = ("--epochs", 1, "--batch", 32, "--augment", "none", "--regularize", "group-norm", "--device", "cpu")
+    done = quick("finetune", model, "--data", data, *how, "-o", model.with_name("sparse.onnx"))
+    assert done.code == 0, done.err
+    assert quick("solve", model.with_name("sparse.onnx"), "--flops", 0.5).code == 0
