@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from outcome_cases import analysis, samples
+from two_stages import analysis, samples
 
 from graphprune.analysis import Analysis
 from graphprune.calibrate.evaluation import evaluate
