@@ -49,6 +49,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--adapt", default="", help="criteria that compete for the channels")
     parser.add_argument("--methods", nargs="+", default=["least-squares"], help="of recovery; none is one, too")
+    parser.add_argument("--mirror", action="store_true", help="recover from the images and their mirror images")
     parser.add_argument("--round-to", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, help="folder for the recovered models")
@@ -60,7 +61,9 @@ def main() -> None:
     options = parse()
     data = np.load(options.data)
     model = graphprune.load(options.model)
-    calibration = source(model, data["x_train"][:CALIBRATION])
+    images = data["x_train"][:CALIBRATION]
+    calibration = source(model, images)
+    both = source(model, np.concatenate([images, images[:, :, ::-1]])) if options.mirror else calibration
     test = source(model, data["x_test"], data["y_test"].astype(np.int64))
     analysis = graphprune.analyze(model)
     print(json.dumps({"model": options.model.stem, "dense": graphprune.evaluate(model, test).top1}), flush=True)
@@ -81,7 +84,7 @@ def main() -> None:
         if choices.adapt:
             print(json.dumps(plan.solver.options["adapt"]), flush=True)
         for method in options.methods:
-            print(json.dumps(recovered(options, analysis, plan, method, calibration, test, solved)), flush=True)
+            print(json.dumps(recovered(options, analysis, plan, method, both, test, solved)), flush=True)
 
 
 def recovered(
@@ -97,7 +100,7 @@ def recovered(
     start = cpu_seconds()
     pruned, errors = graphprune.apply(analysis, plan), []
     if method != "none":
-        wanted = graphprune.RecoverOptions(method=method, seed=options.seed)
+        wanted = graphprune.RecoverOptions(method=method, seed=options.seed, samples=len(calibration))
         found = graphprune.recover(analysis, pruned, plan, calibration, wanted)
         pruned, errors = found.model, [round(found.before, 4), round(found.after, 4)]
     seconds = solved + cpu_seconds() - start
