@@ -26,6 +26,7 @@ __all__ = ["errors_at_levels", "kept_at", "narrowed", "starting", "values_at_lev
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+_MOST_LEVELS = 16
 _SHARES = np.linspace(0.0, 1.0, 65)
 
 
@@ -37,6 +38,9 @@ def starting(problem: Problem) -> Kept:
 def narrowed(problem: Problem, kept: Kept, held: Sequence[bool] = ()) -> Problem:
     """Return the problem with no levels above the present widths, and the present ones among them.
 
+    Of many levels a few are left, evenly spaced: what lies between measured widths is a guess, and filling up to all
+    levels comes later.
+
     Parameters
     ----------
     kept : tuple of ndarray of int64
@@ -47,7 +51,8 @@ def narrowed(problem: Problem, kept: Kept, held: Sequence[bool] = ()) -> Problem
     levels = []
     for group, (own, atoms) in enumerate(zip(problem.levels, kept, strict=True)):
         below = own[:0] if held and held[group] else own[own < len(atoms)]
-        levels.append(np.append(below, len(atoms)).astype(np.int64))
+        at = np.unique(np.round(np.linspace(0, len(below) - 1, min(len(below), _MOST_LEVELS))).astype(np.int64))
+        levels.append(np.append(below[at], len(atoms)).astype(np.int64))
     return replace(problem, levels=tuple(levels))
 
 
