@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from graphprune.training.losses import Kind
     from graphprune.training.options import FinetuneOptions
 
-__all__ = ["finetune", "training_options"]
+__all__ = ["check_state", "finetune", "training_options"]
 
 
 class Optimizer(StrEnum):
@@ -168,7 +168,7 @@ def finetune(
     inputs = [path for path in (pruned, teacher) if path is not None]
     check_target(target, inputs, force=force or resume)
     state = checkpoint or target.with_name(target.name + ".checkpoint.safetensors")
-    _check_state(state, resume=resume, force=force)
+    check_state(state, resume=resume, force=force)
     result = _run(given, state)
     if not result.main:
         return
@@ -186,8 +186,13 @@ def finetune(
     _show(result, target, as_json=as_json)
 
 
-def _check_state(state: Path, *, resume: bool, force: bool) -> None:
-    """Refuse to write over a run that can be taken up, and to take up one that is not there."""
+def check_state(state: Path, *, resume: bool, force: bool) -> None:
+    """Refuse a checkpoint that is in the way, or is wanted and not there.
+
+    Raises
+    ------
+    OutputError, InputError
+    """
     if state.exists() and not (resume or force):
         raise OutputError(f"{quote(str(state))} exists", hint="go on with --resume, or start anew with --force")
     if resume and not state.exists():

@@ -18,7 +18,7 @@ from graphprune.cli.data import SOURCE_HELP, LayoutOption, Limit, Mean, Std, ope
 from graphprune.cli.groups import spread
 from graphprune.cli.meter import Meter
 from graphprune.cli.targets import Targets, beside, check_target
-from graphprune.errors import ModelFileError, OutputError, quote
+from graphprune.errors import quote
 
 if TYPE_CHECKING:
     from graphprune.api import SolveOptions
@@ -237,11 +237,7 @@ class _Places:
         for path in (self.whole, self.finetuned):
             if path is not None and all(item.exists() for item in inputs):
                 check_target(path, inputs, force=self.targets.force or self.targets.dry)
-        if self.learning.resume and not self.state.exists():
-            raise ModelFileError(f"there is no checkpoint {quote(str(self.state))} to go on from")
-        if self.state.exists() and not self.targets.force:
-            hint = "go on with --resume, or start anew with --force"
-            raise OutputError(f"{quote(str(self.state))} exists", hint=hint)
+        fine.check_state(self.state, resume=self.learning.resume, force=self.targets.force)
 
     def finished(self, result: Trained, summary: Summary, by: tuple[Source, Model], talk: Talk) -> Summary:
         """Write the trained model, and finetune the pruned one if that is wanted."""

@@ -121,6 +121,9 @@ class Cac(Method):
         self._averages = {group.id: torch.zeros((4, group.size), dtype=torch.float64) for group in course.groups}
         self._last = self._plan.steps(course.total)[-1]
         self.renew(course)
+        if not self._gates:
+            raise UsageError("no group of the model can have a gate, so nothing can be measured")
+        self._gated = frozenset(self._gates)
         if self.estimator == "monte-carlo":
             self._try(course)
 
@@ -208,7 +211,10 @@ class Cac(Method):
         return None if same or plan.is_identity else plan
 
     def changes(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Return the conditional change of every atom, by group id: how much is lost without it."""
+        """Return the conditional change of every atom, by group id: how much is lost without it.
+
+        That of a group without a gate is the mean of the others.
+        """
         found = {}
         for name, (gained, opened, other, shut) in self._averages.items():
             value = gained / opened.clamp_min(1e-12)
@@ -216,7 +222,8 @@ class Cac(Method):
                 value = value - other / shut.clamp_min(1e-12)
                 value[(opened < 1) | (shut < 1)] = 0.0
             found[name] = value.numpy().copy()
-        return found
+        mean = float(np.mean(np.concatenate([value for name, value in found.items() if name in self._gated])))
+        return {name: value if name in self._gated else np.full(len(value), mean) for name, value in found.items()}
 
     def scores(self) -> Scores:
         """Return the changes as saliencies; they are losses all of them, and compared as they are."""

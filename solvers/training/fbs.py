@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from onnx import load_from_string
 from torch import Tensor
 
 from graphprune.errors import UsageError, VerificationError
@@ -19,12 +18,11 @@ from graphprune.solvers.training import method
 from graphprune.training.fidelity import TOLERANCE, run_file
 from graphprune.training.loader import Samples
 from graphprune.training.pruning.folding import fold_factors, foldable_groups
-from graphprune.training.pruning.gated_file import gated_model
+from graphprune.training.pruning.gated_file import GatedModel, gated_model, packed, unpacked
 from graphprune.training.pruning.method import Method, Outcome
 from graphprune.training.pruning.predictors import Predictor, attach_predictors, detach_predictors, predictable
 
 if TYPE_CHECKING:
-    from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
     from graphprune.training.gates import Gate
     from graphprune.training.hooks import Moment
@@ -85,7 +83,7 @@ class Fbs(Method):
         self._mean: dict[str, npt.NDArray[np.float64]] = {}
         self._fires: dict[str, npt.NDArray[np.float64]] = {}
         self._expected = 0.0
-        self._gated: Model | None = None
+        self._gated: GatedModel | None = None
 
     def begin_course(self, course: Course) -> None:
         """Put gates and predictors into the network."""
@@ -172,7 +170,7 @@ class Fbs(Method):
         fold_factors(course.running.net, course.running.analysis, factors)
         return course.plan(self.scores())
 
-    def _export(self, course: Course) -> Model:
+    def _export(self, course: Course) -> GatedModel:
         """Return the network with its gates as a model that computes the same."""
         net = course.running.net
         model = gated_model(course.running.written(), course.running.whole, self._places, self._predictors)
@@ -227,7 +225,7 @@ class Fbs(Method):
         found |= {f"mean/{name}": torch.from_numpy(value) for name, value in self._mean.items()}
         found |= {f"fires/{name}": torch.from_numpy(value) for name, value in self._fires.items()}
         if self._gated is not None:
-            found["gated"] = torch.frombuffer(bytearray(self._gated.proto.SerializeToString()), dtype=torch.uint8)
+            found["gated"] = packed(self._gated)
             found["expected"] = torch.tensor(self._expected, dtype=torch.float64)
         return found
 
@@ -241,5 +239,4 @@ class Fbs(Method):
             self._mean = {name: tensors[f"mean/{name}"].numpy() for name in self._predictors}
             self._fires = {name: tensors[f"fires/{name}"].numpy() for name in self._predictors}
             self._expected = float(tensors["expected"])
-            proto = load_from_string(tensors["gated"].numpy().tobytes())
-            self._gated = self._course.running.whole.model.replaced(proto)
+            self._gated = unpacked(tensors["gated"], self._course.running.whole.model)

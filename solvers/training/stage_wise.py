@@ -134,9 +134,12 @@ class StageWise(Method):
         return 1 if self.samples == 0 else max(1, round(self.until * self._course.total))
 
     def widths(self, stage: Stage, shares: Sequence[float]) -> tuple[int, ...]:
-        """Return the widths of a stage's groups, given the share of each."""
-        sizes = [self._course.groups[number].size for number in stage.groups]
-        return tuple(max(1, round(size * share)) for size, share in zip(sizes, shares, strict=True))
+        """Return the widths of a stage's groups, given the share of each; one that has no gate stays whole."""
+        groups = [self._course.groups[number] for number in stage.groups]
+        return tuple(
+            max(1, round(group.size * share)) if group.id in self._gates else group.size
+            for group, share in zip(groups, shares, strict=True)
+        )
 
     @contextmanager
     def narrowed(self, stage: Stage, widths: Sequence[int]) -> Iterator[None]:

@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.cli.conftest import Outcome
+    from conftest import Outcome
 
 QUICK = ("--flops", 0.6, "--epochs", 1, "--batch", 32, "--augment", "none", "--round-to", 1, "--device", "cpu")
 
@@ -68,7 +68,7 @@ def test_refusals(quick: Callable[..., Outcome], model: Path, data: Path, tmp_pa
         ("--method", "foo"): "there are cac",
         ("--method", "cac", "--set", "sparsity=1"): "unknown setting 'sparsity'",
         ("--method", "cac", "--set", "estimator=guess"): "there are first-order",
-        ("--resume",): "no checkpoint",
+        ("--resume",): "no run to go on with",
     }
     for given, message in cases.items():
         done = quick("train", model, "--data", data, *QUICK, *given)

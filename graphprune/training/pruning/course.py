@@ -14,7 +14,7 @@ from graphprune.calibrate.source import Source
 from graphprune.plan.budget import BudgetRequest
 from graphprune.planning import SolveOptions, make_plan
 from graphprune.training.bridge import Trainable
-from graphprune.training.gates import Gate, attach_gates
+from graphprune.training.gates import Gate, attach_gates, gateable
 from graphprune.training.preparation import calibration, check_gradients
 from graphprune.training.pruning.running import Running, shrunk
 from graphprune.training.trainer import Task
@@ -60,6 +60,7 @@ class Course:
     trace: list[Mapping[str, Any]] = field(default_factory=list)
     _gated: Trainable | None = None
     _gates: dict[str, Gate] = field(default_factory=dict)
+    _possible: set[str] = field(default_factory=set)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -77,13 +78,15 @@ class Course:
         Returns
         -------
         dict of str to Gate
-            By the same ids. A gate has one factor for each of ``running.atoms``; a group that is not in the network
-            any more, since a single atom is left of it, has none.
+            By the same ids. A gate has one factor for each of ``running.atoms``. Groups have none that are not in the
+            network any more, since a single atom is left of them, or that are read inside a branch or a loop.
         """
         names, net = self.running.names, self.running.net
         if self._gated is not net:
+            possible = set(gateable(net, self.running.analysis))
             self._gated, self._gates = net, {}
-        wanted = [name for name in (names if groups is None else groups) if name in names]
+            self._possible = {name for name, other in names.items() if other in possible}
+        wanted = [name for name in (names if groups is None else groups) if name in self._possible]
         new = [names[name] for name in wanted if name not in self._gates]
         gates = attach_gates(net, self.running.analysis, new)
         self._gates |= {name: gates[names[name]] for name in wanted if name not in self._gates}

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from onnx import ModelProto, NodeProto, helper, numpy_helper
+from torch import Tensor
 
 from graphprune.analysis import Analysis
 from graphprune.errors import UnsupportedModelError
@@ -22,7 +24,9 @@ from graphprune.model.normalize import inline_functions
 from graphprune.training.gates import touched
 from graphprune.training.pruning.predictors import Place, Predictor
 
-__all__ = ["gated_model"]
+__all__ = ["GatedModel", "gated_model", "packed", "unpacked"]
+
+GatedModel = Model
 
 Array = npt.NDArray[Any]
 
@@ -68,6 +72,18 @@ def gated_model(
         writer.makers[places[name].cost.node.outputs[0]] = (name, places[name], predictor)
     writer.write()
     return model.replaced(proto)
+
+
+def packed(model: GatedModel) -> Tensor:
+    """Return a model as a tensor of bytes, for a checkpoint."""
+    return torch.frombuffer(bytearray(model.proto.SerializeToString()), dtype=torch.uint8)
+
+
+def unpacked(data: Tensor, like: Model) -> GatedModel:
+    """Return the model that `packed` was given."""
+    proto = ModelProto()
+    proto.ParseFromString(data.numpy().tobytes())
+    return like.replaced(proto)
 
 
 class _Writer:
