@@ -13,7 +13,8 @@ import onnxruntime as ort
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from graphprune.analysis import Analysis
-from graphprune.surgery.prune import Kept, prune
+from graphprune.surgery.prune import prune
+from graphprune.surgery.slices import Kept
 from graphprune.verification.comparison import FLOOR_FACTOR, WIDEST, deviation, tolerance
 from graphprune.verification.oracle import build_oracle
 

@@ -20,7 +20,8 @@ from graphprune.accounting import Accounts
 from graphprune.analysis import Analysis
 from graphprune.labels.resolve import Attention
 from graphprune.model.load import load
-from graphprune.surgery.prune import Kept, prune
+from graphprune.surgery.prune import prune
+from graphprune.surgery.slices import Kept
 from graphprune.verification.oracle import build_oracle, discrete_names
 
 __all__ = ["Outcome", "analyze", "assert_costs", "check", "halves", "run"]

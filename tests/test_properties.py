@@ -23,7 +23,8 @@ from random_models import Case, Choice, choices, models
 from graphprune.accounting import Accounts
 from graphprune.analysis import Analysis
 from graphprune.model.load import load
-from graphprune.surgery.prune import Kept, prune
+from graphprune.surgery.prune import prune
+from graphprune.surgery.slices import Kept
 from graphprune.verification.verify import verify_pruned
 
 NIGHTLY = os.environ.get("GRAPHPRUNE_PROFILE") == "nightly"

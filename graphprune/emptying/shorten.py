@@ -22,7 +22,8 @@ from graphprune.model.bodies import flatten
 from graphprune.model.inline_tensors import FREE_INITIALIZERS, as_nodes
 from graphprune.model.messages import copy_but
 from graphprune.model.unread import remove_unread
-from graphprune.surgery.prune import Kept, prune
+from graphprune.surgery.prune import prune
+from graphprune.surgery.slices import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -20,11 +20,15 @@ from graphprune.errors import InternalError, UnsupportedModelError
 from graphprune.model.graph import Node
 
 __all__ = [
-    *("Adapter", "Edits", "Pruned", "adapter", "adapter_for", "both_open", "size_attributes", "size_slots", "spell")
+    *("Adapter", "Counts", "Edits", "Pruned", "adapter", "adapter_for", "both_open", "follow", "size_attributes"),
+    *("size_slots", "spell", "whole"),
 ]
 
 Array = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.bool_ | np.int64]
+"""How often each slice of an original axis is there afterwards: a mask where slices only go."""
 
 
 @dataclass
@@ -47,16 +51,22 @@ class Edits:
 
 
 class Pruned(Protocol):
-    """One node as it stands after the slices are gone."""
+    """One node as it stands after slices are gone, or have been copied."""
 
     node: Node
     version: int
 
-    def kept(self, slot: int) -> list[Mask]:
-        """Kept slices along each axis of an input, as masks over the original axis."""
+    def kept(self, slot: int) -> list[Counts]:
+        """Kept slices along each axis of an input, as masks (or numbers of copies) over the original axis."""
 
-    def kept_out(self, slot: int) -> list[Mask]:
+    def kept_out(self, slot: int) -> list[Counts]:
         """Kept slices along each axis of an output."""
+
+    def order(self, slot: int) -> list[Ints]:
+        """For each axis of an input, where each of its slices stood in the original."""
+
+    def order_out(self, slot: int) -> list[Ints]:
+        """For each axis of an output, where each of its slices stood in the original."""
 
     def original(self, slot: int) -> Array | None:
         """Value that a constant input had in the original graph."""
@@ -132,6 +142,32 @@ def size_attributes(node: Node) -> frozenset[str]:
 
 def _entry(node: Node) -> _Entry | None:
     return None if node.domain else _ADAPTERS.get(node.op_type)
+
+
+def whole(counts: Counts) -> bool:
+    """Whether an axis has all its slices, each once."""
+    return bool((counts == 1).all())
+
+
+def follow(line: Ints, source: Ints, target: Ints) -> Ints:
+    """Return the new positions of what is picked from an axis.
+
+    Parameters
+    ----------
+    line : ndarray of int64
+        For each position of the original result, the original position that it is picked from.
+    source, target : ndarray of int64
+        Original position of each slice that the axis, and that the result now has. The n-th copy is picked
+        from the n-th copy.
+    """
+    wanted = line[target]
+    by_target = np.argsort(target, kind="stable")
+    starts = np.searchsorted(target[by_target], target[by_target], side="left")
+    number = np.empty_like(target)
+    number[by_target] = np.arange(len(target)) - starts
+    by_source = np.argsort(source, kind="stable")
+    picked: Ints = by_source[np.searchsorted(source[by_source], wanted, side="left") + number]
+    return picked
 
 
 def spell(edits: Edits, op: Pruned, slot: int, wanted: Sequence[int], fixed: Mask | None = None) -> Edits:

@@ -8,10 +8,11 @@ where a value is really computed, a new initializer holds what is demanded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +20,19 @@ from onnx import TensorProto, numpy_helper
 
 from graphprune.analysis import Analysis
 from graphprune.errors import InternalError, UnsupportedModelError, quote
-from graphprune.labels.vector import Labels
+from graphprune.labels.adapt import Counts, whole
 from graphprune.model.graph import Node
 from graphprune.model.scaling import PARAMETERS, Span, is_scaling, spans
 from graphprune.surgery.cutting import cut_array, cut_tensor
 
+if TYPE_CHECKING:
+    from graphprune.model.tensors import TensorStore
+    from graphprune.surgery.slices import Slices
+
 __all__ = ["Demand", "Placement"]
 
 Array = npt.NDArray[np.generic]
+Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Reader = tuple[int, int]
 
@@ -48,13 +54,27 @@ class Demand:
         return all(bool(mask.all()) for mask in self.masks)
 
     @property
+    def counts(self) -> tuple[Counts, ...]:
+        """How often each slice is wanted, per axis."""
+        return self.masks
+
+    @property
+    def orders(self) -> tuple[Ints, ...]:
+        """Where the wanted slices stand in the original, per axis."""
+        return tuple(np.flatnonzero(mask) for mask in self.masks)
+
+    @property
     def dims(self) -> tuple[int, ...]:
         """Shape of what is wanted."""
-        return tuple(int(mask.sum()) for mask in self.masks)
+        return tuple(int(counts.sum()) for counts in self.counts)
 
     def cut(self, array: Array) -> Array:
         """Take the wanted slices."""
         return cut_array(array, self.masks)
+
+    def cut_tensor(self, store: TensorStore, tensor: TensorProto, name: str | None = None) -> TensorProto:
+        """Return a tensor message with the wanted slices, under another name if one is given."""
+        return cut_tensor(store, tensor, self.masks, name)
 
     def seen_from(self, axes: tuple[int | None, ...], dims: tuple[int, ...]) -> Demand:
         """Return the demand on the input (of shape `dims`) of a layout-only node whose output axes come from `axes`."""
@@ -77,8 +97,8 @@ class Demand:
 
 def _mapped(layout: tuple[int | None, ...], demands: dict[Reader, Demand]) -> bool:
     """Whether nothing is to be cut from an axis that the input does not have."""
-    masks = next(iter(demands.values())).masks
-    return all(axis is not None or bool(mask.all()) for axis, mask in zip(layout, masks, strict=True))
+    counts = next(iter(demands.values())).counts
+    return all(axis is not None or whole(own) for axis, own in zip(layout, counts, strict=True))
 
 
 class Placement:
@@ -96,13 +116,14 @@ class Placement:
         What is left of stored tensors that are sliced in place, and of values that follow them.
     """
 
-    def __init__(self, analysis: Analysis, masks: Callable[[tuple[Labels, ...]], tuple[Mask, ...]]) -> None:
+    def __init__(self, analysis: Analysis, slices: Slices) -> None:
         self._analysis = analysis
+        self._suffix = slices.suffix
         self._demands: dict[str, dict[Reader, Demand]] = {}
         for use in analysis.scope.space.uses:
             if use.follows:
                 continue  # what it follows will demand it
-            demand = Demand(masks(use.axes))
+            demand = slices.demand(use)
             self._demands.setdefault(use.tensor, {})[use.node.index, use.slot] = demand
         self._by_reader = {reader: d for found in self._demands.values() for reader, d in found.items()}
         self.in_place: dict[str, TensorProto] = {}
@@ -186,9 +207,11 @@ class Placement:
                 continue
             if demand.key not in named:
                 in_place = free and not named
-                named[demand.key] = name if in_place else self._analysis.graph.unused(f"{name}.pruned{len(named)}")
+                named[demand.key] = (
+                    name if in_place else self._analysis.graph.unused(f"{name}.{self._suffix}{len(named)}")
+                )
                 store = self._analysis.model.tensors
-                cut = cut_tensor(store, tensor, demand.masks, None if in_place else named[demand.key])
+                cut = demand.cut_tensor(store, tensor, None if in_place else named[demand.key])
                 if in_place:
                     self.in_place[name] = cut
                     self.settled[name] = demand
@@ -206,7 +229,7 @@ class Placement:
                 continue
             if demand.key not in named:
                 value = self._value(name) if value is None else value
-                named[demand.key] = self._analysis.graph.unused(f"{name}.pruned{len(named)}")
+                named[demand.key] = self._analysis.graph.unused(f"{name}.{self._suffix}{len(named)}")
                 stored = numpy_helper.from_array(np.ascontiguousarray(demand.cut(value)), named[demand.key])
                 self.copies.append(stored)
             self.rewired[reader] = named[demand.key]

@@ -11,7 +11,6 @@ by field, unknown fields included.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,51 +19,18 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from graphprune.analysis import Analysis
 from graphprune.errors import UnsupportedModelError, quote
 from graphprune.labels.adapt import adapter_for, size_slots
-from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
 from graphprune.model.inline_tensors import FREE_INITIALIZERS, as_nodes
 from graphprune.model.messages import copy_but
 from graphprune.model.unread import remove_unread
 from graphprune.surgery.placement import Placement
 from graphprune.surgery.resizing import PrunedNode, Resizing
+from graphprune.surgery.slices import Changes, Kept, Slices
 
-__all__ = ["prune"]
+__all__ = ["operate", "prune"]
 
 Array = npt.NDArray[np.generic]
 Mask = npt.NDArray[np.bool_]
-
-
-@dataclass
-class _Changes:
-    """What the surgery does to the graph, before anything is written."""
-
-    inputs: dict[tuple[int, int], str] = field(default_factory=dict)
-    attributes: dict[int, dict[str, int | float | list[int] | None]] = field(default_factory=dict)
-    added: list[TensorProto] = field(default_factory=list)
-    scaled: dict[int, float] = field(default_factory=dict)
-    before: dict[int, list[NodeProto]] = field(default_factory=dict)
-
-
-class Kept:
-    """Which slices stay, by label vector."""
-
-    def __init__(self, analysis: Analysis, keep: Mask) -> None:
-        self.analysis = analysis
-        self._grouping = analysis.grouping
-        self._keep = keep
-        self.all = bool(keep.all())
-        self._masks: dict[tuple[int, int, int], Mask] = {}
-
-    def mask(self, labels: Labels) -> Mask:
-        """Return which slices of an axis stay (bool, shape (len(labels),))."""
-        key = (id(labels.base), labels.repeat, labels.tile)
-        if key not in self._masks:
-            self._masks[key] = self._grouping.kept(labels, self._keep)
-        return self._masks[key]
-
-    def masks(self, axes: tuple[Labels, ...]) -> tuple[Mask, ...]:
-        """Return the masks of all axes."""
-        return tuple(self.mask(labels) for labels in axes)
 
 
 def prune(analysis: Analysis, keep: Mask, without: Collection[int] = ()) -> ModelProto:
@@ -90,10 +56,20 @@ def prune(analysis: Analysis, keep: Mask, without: Collection[int] = ()) -> Mode
     InternalError
         If an operator cannot follow; a rule is wrong then.
     """
-    kept = Kept(analysis, keep)
-    placement = Placement(analysis, kept.masks)
-    resizing = Resizing(analysis, kept.masks, placement)
-    changes = _Changes()
+    return operate(analysis, Kept(analysis, keep), without)
+
+
+def operate(analysis: Analysis, slices: Slices, without: Collection[int] = ()) -> ModelProto:
+    """Give every axis the slices that it is to have; errors and what is returned are those of :func:`prune`.
+
+    Parameters
+    ----------
+    slices : Slices
+        What becomes of every axis, and what is scaled in return.
+    """
+    placement = Placement(analysis, slices)
+    resizing = Resizing(analysis, slices, placement)
+    changes = Changes(slices.suffix)
     for node in analysis.graph.nodes:
         if node.index in without:
             continue
@@ -102,14 +78,14 @@ def prune(analysis: Analysis, keep: Mask, without: Collection[int] = ()) -> Mode
             _adapt(node, resizing, changes)
         if not is_constant:
             _hold(node, analysis, placement, resizing, changes)
-    _scale_means(analysis, kept, changes)
+    slices.balance(changes)
     for index in without:
         changes.scaled.pop(index, None)
     changes.inputs.update(placement.rewired)
     return analysis.flat.restore(_Writer(analysis, placement, resizing, changes).write())
 
 
-def _adapt(node: Node, resizing: Resizing, changes: _Changes) -> None:
+def _adapt(node: Node, resizing: Resizing, changes: Changes) -> None:
     """Let the operator's adapter bring size attributes and inputs into line."""
     adapt = adapter_for(node)
     if adapt is None or not resizing.touches(node):
@@ -121,24 +97,29 @@ def _adapt(node: Node, resizing: Resizing, changes: _Changes) -> None:
         if value is None:
             changes.inputs[node.index, slot] = ""
             continue
-        name = resizing.analysis.graph.unused(f"{node.outputs[0]}.{slot}.pruned")
+        name = resizing.analysis.graph.unused(f"{node.outputs[0]}.{slot}.{changes.suffix}")
         changes.added.append(numpy_helper.from_array(np.asarray(value), name))
         changes.inputs[node.index, slot] = name
     for slot, (fixed, values) in edits.splices.items():
         _splice(node, slot, (fixed, values), resizing, changes)
 
 
-def _splice(node: Node, slot: int, splice: tuple[Mask, Array], resizing: Resizing, changes: _Changes) -> None:
+def _spliced(suffix: str) -> tuple[str, str, str]:
+    """Return what the parts of spliced sizes are called."""
+    return f"fixed.{suffix}", f"sizes.{suffix}", "spliced"
+
+
+def _splice(node: Node, slot: int, splice: tuple[Mask, Array], resizing: Resizing, changes: Changes) -> None:
     """Replace some elements of a list of sizes that the graph goes on computing."""
     unused = resizing.analysis.graph.unused
-    names = [unused(f"{node.outputs[0]}.{slot}.{part}") for part in ("fixed.pruned", "sizes.pruned", "spliced")]
+    names = [unused(f"{node.outputs[0]}.{slot}.{part}") for part in _spliced(changes.suffix)]
     changes.added.extend(numpy_helper.from_array(value, name) for value, name in zip(splice, names, strict=False))
     where = helper.make_node("Where", [names[0], names[1], node.inputs[slot]], [names[2]], name=names[2])
     changes.before.setdefault(node.index, []).append(where)
     changes.inputs[node.index, slot] = names[2]
 
 
-def _hold(node: Node, analysis: Analysis, placement: Placement, resizing: Resizing, changes: _Changes) -> None:
+def _hold(node: Node, analysis: Analysis, placement: Placement, resizing: Resizing, changes: Changes) -> None:
     """Keep data computed from shapes as it was: 1/sqrt(d) must not follow d (only sizes may)."""
     for slot, name in enumerate(node.inputs):
         reader = node.index, slot
@@ -165,20 +146,10 @@ def _hold(node: Node, analysis: Analysis, placement: Placement, resizing: Resizi
         changes.inputs[reader] = held
 
 
-def _scale_means(analysis: Analysis, kept: Kept, changes: _Changes) -> None:
-    """Note the factor for every mean over kept slices, which is too large by total / kept."""
-    for contraction in analysis.scope.space.contractions:
-        if contraction.mean == "masked":
-            mask = kept.mask(contraction.labels)
-            if not mask.all():
-                factor = changes.scaled.get(contraction.node.index, 1.0)
-                changes.scaled[contraction.node.index] = factor * float(mask.sum()) / len(mask)
-
-
 class _Writer:
     """Puts the new message together."""
 
-    def __init__(self, analysis: Analysis, placement: Placement, resizing: Resizing, changes: _Changes) -> None:
+    def __init__(self, analysis: Analysis, placement: Placement, resizing: Resizing, changes: Changes) -> None:
         self.analysis = analysis
         self.placement = placement
         self.resizing = resizing

@@ -8,24 +8,27 @@ with the labels is edited.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from graphprune.analysis import Analysis
-from graphprune.labels.adapt import size_slots
-from graphprune.labels.vector import Labels
+from graphprune.labels.adapt import Counts, size_slots
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Node
 from graphprune.model.shapes import evaluate, shape_value
-from graphprune.surgery.placement import Placement
+
+if TYPE_CHECKING:
+    from graphprune.surgery.placement import Placement
+    from graphprune.surgery.slices import Slices
 
 __all__ = ["PrunedNode", "Resizing"]
 
 Array = npt.NDArray[np.generic]
+Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -38,14 +41,13 @@ class Resizing:
         Shapes of activations and constants in the pruned graph.
     """
 
-    def __init__(
-        self, analysis: Analysis, masks: Callable[[tuple[Labels, ...]], tuple[Mask, ...]], placement: Placement
-    ) -> None:
+    def __init__(self, analysis: Analysis, slices: Slices, placement: Placement) -> None:
         self.analysis = analysis
         self.placement = placement
-        self._masks = masks
+        self._slices = slices
         self.dims = {
-            name: tuple(int(mask.sum()) for mask in masks(axes)) for name, axes in analysis.scope.values.items()
+            name: tuple(int(slices.counts(labels).sum()) for labels in axes)
+            for name, axes in analysis.scope.values.items()
         }
         self.dims.update((name, demand.dims) for name, demand in placement.settled.items())
 
@@ -113,14 +115,23 @@ class Resizing:
                 pass  # not to be computed any more: whoever reads it has to be edited
         return shapes.dims[name]
 
-    def kept(self, name: str) -> list[Mask]:
-        """Return the masks of an activation, or of a constant."""
+    def kept(self, name: str) -> list[Counts]:
+        """Return how often each slice of an activation, or of a constant, is there."""
         if name in self.placement.settled:
-            return list(self.placement.settled[name].masks)
+            return list(self.placement.settled[name].counts)
         axes = self.analysis.scope.values.get(name)
         if axes is None:
             return [np.ones(size, dtype=np.bool_) for size in self.analysis.shapes.dims[name]]
-        return list(self._masks(axes))
+        return [self._slices.counts(labels) for labels in axes]
+
+    def orders(self, name: str) -> list[Ints]:
+        """Return where the slices of an activation, or of a constant, stood in the original."""
+        if name in self.placement.settled:
+            return list(self.placement.settled[name].orders)
+        axes = self.analysis.scope.values.get(name)
+        if axes is None:
+            return [np.arange(size) for size in self.analysis.shapes.dims[name]]
+        return [self._slices.order(labels) for labels in axes]
 
     def touches(self, node: Node) -> bool:
         """Whether any axis of an input or output of a node loses slices, or a size that it is given changes."""
@@ -163,14 +174,23 @@ class PrunedNode:
         self.node = node
         self.version = resizing.analysis.graph.opsets.get(node.domain, 1)
 
-    def kept(self, slot: int) -> list[Mask]:
-        """Masks of an input."""
+    def kept(self, slot: int) -> list[Counts]:
+        """How often each slice of an input is there."""
         demand = self._resizing.placement.demand(self.node, slot)
-        return list(demand.masks) if demand is not None else self._resizing.kept(self.node.inputs[slot])
+        return list(demand.counts) if demand is not None else self._resizing.kept(self.node.inputs[slot])
 
-    def kept_out(self, slot: int) -> list[Mask]:
-        """Masks of an output."""
+    def kept_out(self, slot: int) -> list[Counts]:
+        """How often each slice of an output is there."""
         return self._resizing.kept(self.node.outputs[slot])
+
+    def order(self, slot: int) -> list[Ints]:
+        """Where the slices of an input stood."""
+        demand = self._resizing.placement.demand(self.node, slot)
+        return list(demand.orders) if demand is not None else self._resizing.orders(self.node.inputs[slot])
+
+    def order_out(self, slot: int) -> list[Ints]:
+        """Where the slices of an output stood."""
+        return self._resizing.orders(self.node.outputs[slot])
 
     def original(self, slot: int) -> Array | None:
         """Value of a constant input in the original graph."""

@@ -27,7 +27,7 @@ from graphprune.model.sandbox import ChildError, run_child
 from graphprune.model.survey import survey
 from graphprune.model.widening import NARROW, widened
 from graphprune.model.write import save
-from graphprune.surgery.prune import Kept
+from graphprune.surgery.slices import Kept
 from graphprune.verification.limits import RELATIVE
 from graphprune.verification.oracle import (
     Oracle,

@@ -14,7 +14,8 @@ from tiny_models import chain, model
 
 from graphprune.analysis import Analysis
 from graphprune.errors import VerificationError
-from graphprune.surgery.prune import Kept, prune
+from graphprune.surgery.prune import prune
+from graphprune.surgery.slices import Kept
 from graphprune.verification.oracle import build_oracle, discrete_names
 from graphprune.verification.verify import Verification, verify_pruned
 

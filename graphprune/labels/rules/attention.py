@@ -13,7 +13,7 @@ from math import sqrt
 
 import numpy as np
 
-from graphprune.labels.adapt import Edits, Pruned, adapter
+from graphprune.labels.adapt import Edits, Pruned, adapter, whole
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.rules.elementwise import tail
@@ -146,13 +146,15 @@ def adapt_attention(op: Pruned) -> Edits:
     for slot, name in ((0, "q_num_heads"), (1, "kv_num_heads")):
         heads = op.node.attribute(name)
         if heads is not None and packed:
-            left = int(op.kept(slot)[2].reshape(heads, -1).any(axis=1).sum())
+            left = int(op.kept(slot)[2].reshape(heads, -1).max(axis=1).sum())
         else:
             left = int(op.kept(slot)[1].sum())
         if heads is not None and left != heads:
             edits.attributes[name] = left
-    inside = np.atleast_1d(q[2].reshape(op.node.attribute("q_num_heads"), -1).any(axis=0) if packed else q[3])
-    if not inside.all() and op.node.attribute("scale") is None:
+    inside = np.atleast_1d(
+        q[2].astype(np.bool_).reshape(op.node.attribute("q_num_heads"), -1).any(axis=0) if packed else q[3]
+    )
+    if not whole(inside) and op.node.attribute("scale") is None:
         edits.attributes["scale"] = 1.0 / sqrt(len(inside))
     return edits
 
@@ -188,5 +190,5 @@ def adapt_rotary(op: Pruned) -> Edits:
     heads, x = op.node.attribute("num_heads", 0), op.kept(0)
     if not heads or len(x) != _PACKED:
         return Edits()
-    left = int(x[2].reshape(heads, -1).any(axis=1).sum())
+    left = int(x[2].reshape(heads, -1).max(axis=1).sum())
     return Edits() if left == heads else Edits(attributes={"num_heads": left})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.labels.adapt import Edits, Pruned, adapter
+from graphprune.labels.adapt import Edits, Pruned, adapter, whole
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.space import Axes
@@ -92,11 +92,9 @@ def adapt_recurrent(op: Pruned) -> Edits:
     """Fewer hidden units; initial states of zeros that exporters compute at full size are the default and go."""
     kept = op.kept(2)[2]
     edits = Edits()
-    if kept.all():
+    if whole(kept):
         return edits
     if op.node.attribute("hidden_size") is not None:
         edits.attributes["hidden_size"] = int(kept.sum())
-    edits.inputs.update(
-        (slot, None) for slot in _STATES if _is_zero(op.original(slot)) and bool(op.kept(slot)[-1].all())
-    )
+    edits.inputs.update((slot, None) for slot in _STATES if _is_zero(op.original(slot)) and whole(op.kept(slot)[-1]))
     return edits

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from graphprune.labels.adapt import Edits, Pruned, adapter, spell
+from graphprune.labels.adapt import Edits, Pruned, adapter, spell, whole
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.segments import regroup
@@ -113,7 +113,7 @@ def _target(op: Pruned, before: list[int], after: list[int]) -> Edits:
     rest = left or [at for at, value in enumerate(old) if value == -1 and target[at] != 0]
     if len(left) > 1:
         # An open axis that loses slices is none that the graph computes, so it is the one to be inferred.
-        rest = sorted(left, key=lambda at: bool(op.kept_out(0)[at].all()))
+        rest = sorted(left, key=lambda at: whole(op.kept_out(0)[at]))
         fixed[rest[1:]] = False
     if rest:
         target[rest[0]] = -1

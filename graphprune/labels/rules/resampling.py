@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from graphprune.labels.adapt import Edits, Pruned, adapter, spell
+from graphprune.labels.adapt import Edits, Pruned, adapter, spell, whole
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.vector import stay
@@ -37,7 +37,7 @@ def adapt_resize(op: Pruned) -> Edits:
     # With an aspect ratio to keep, sizes are bounds: those of whole axes are not what comes out.
     bounds = op.node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch"
     for at, axis in enumerate(axes):
-        if bounds and op.kept_out(0)[axis % rank].all():
+        if bounds and whole(op.kept_out(0)[axis % rank]):
             sizes[at] = int(original[at])
     if current is not None and [int(v) for v in current] == sizes:
         return Edits()

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.errors import UnsupportedModelError
-from graphprune.labels.adapt import Edits, Pruned, adapter
+from graphprune.labels.adapt import Edits, Pruned, adapter, follow, whole
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.space import Axes, Role
@@ -102,12 +102,12 @@ def _picked(data: Axes, whole: Axes, lines: list[Ints]) -> list[Labels]:
 def adapt_scatter_nd(op: Pruned) -> Edits:
     """The grid loses the removed positions, and later ones move up."""
     kept, index = op.kept(0), op.original(1)
-    if index is None or all(mask.all() for mask in kept[: index.shape[-1]]):
+    if index is None or all(whole(mask) for mask in kept[: index.shape[-1]]):
         return Edits()
     lines = _lines(index, tuple(len(mask) for mask in kept))
     if lines is None:
         return Edits()
-    moved = [(np.cumsum(mask) - 1)[line[mask[line]]] for mask, line in zip(kept, lines, strict=False)]
+    moved = [follow(*given) for given in zip(lines, op.order(0), op.order(2), strict=False)]
     new = np.stack(np.meshgrid(*moved, indexing="ij"), axis=-1)
     current = op.current(1)
     if current is not None and current.shape == new.shape and np.array_equal(current, new):

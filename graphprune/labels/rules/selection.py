@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.labels.adapt import Edits, Pruned, adapter, spell
+from graphprune.labels.adapt import Edits, Pruned, adapter, follow, spell, whole
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.space import Role
@@ -47,7 +47,7 @@ def adapt_slice(op: Pruned) -> Edits:
     wrong = False
     for at, axis in enumerate(old.axes):
         kept = op.kept(0)[axis]
-        if not kept.all():
+        if not whole(kept):
             first, last, _ = slice(starts[at], ends[at]).indices(len(kept))
             starts[at], ends[at] = int(kept[:first].sum()), int(kept[:last].sum())
         left, step = int(kept.sum()), old.steps[at]
@@ -110,14 +110,15 @@ def gather(op: Operator) -> None:
 
 @adapter("Gather", slots=(1,))
 def adapt_gather(op: Pruned) -> Edits:
-    """Indices of kept slices move up by the removed ones before them."""
+    """Indices of kept slices move with what goes or is copied before them."""
     index = op.original(1)
-    kept = op.kept(0)[op.node.attribute("axis", 0) % len(op.kept(0))]
-    if index is None or kept.all() or index.ndim > 1:
+    axis = op.node.attribute("axis", 0) % len(op.kept(0))
+    kept = op.kept(0)[axis]
+    if index is None or whole(kept) or index.ndim > 1:
         return Edits()
     flat = np.asarray(index, dtype=np.int64) % len(kept)
-    rank = np.cumsum(kept) - 1
-    new = rank[flat[kept[flat]]] if flat.ndim else rank[flat]
+    source = op.order(0)[axis]
+    new = follow(flat, source, op.order_out(0)[axis]) if flat.ndim else np.searchsorted(source, flat)
     current = op.current(1)
     if current is not None:
         given = np.asarray(current, dtype=np.int64)
@@ -177,7 +178,7 @@ def adapt_pad(op: Pruned) -> Edits:
     new = list(pads)
     for at, axis in enumerate(axes):
         front, back = pads[at], pads[at + len(axes)]
-        if after[axis].all() and before[axis].all():
+        if whole(after[axis]) and whole(before[axis]):
             continue
         new[at] = int(after[axis][:front].sum()) if front >= 0 else -int(before[axis][:-front].sum())
         tail = len(after[axis]) - back
