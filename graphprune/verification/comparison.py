@@ -183,11 +183,11 @@ class Comparison:
         return max(min(deviation(a, b), 1e300) for a, b in zip(original, masked, strict=True))
 
     def _cut(self, number: int, value: Array) -> Array:
-        """Take the kept slices of a tensor of the masked original."""
+        """Take the slices of a tensor of the masked original that the other model has."""
         for axis in range(value.ndim):
-            mask = self.keep.get(f"{number}.{axis}")
-            if mask is not None:
-                value = np.compress(mask, value, axis=axis)
+            order = self.keep.get(f"{number}.{axis}")
+            if order is not None:
+                value = np.take(value, order, axis=axis)
         return value
 
 

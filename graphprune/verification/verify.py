@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from onnx import ModelProto, TensorProto, TypeProto, helper
 
 from graphprune.analysis import Analysis
 from graphprune.errors import VerificationError
+from graphprune.labels.adapt import whole
 from graphprune.model.load import Model
 from graphprune.model.sandbox import ChildError, run_child
 from graphprune.model.survey import survey
@@ -39,7 +40,10 @@ from graphprune.verification.oracle import (
 )
 from graphprune.verification.rounding import OWN, behind, cut_kind, cut_roundings, roundings
 
-__all__ = ["Verification", "verify_equal", "verify_pruned"]
+if TYPE_CHECKING:
+    from graphprune.widening.copies import Copies
+
+__all__ = ["EXACT", "Verification", "verify_equal", "verify_pruned", "verify_widened"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -47,8 +51,8 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorPro
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _WIDENED = "compared as float32 copies of both models: onnxruntime cannot run all operators in their own type here"
 _MOVES_NOTHING = 1e-3
-_LOSSLESS = 1e-5
-"""What is allowed between outputs that should be the same."""
+EXACT = 1e-5
+"""What is allowed between tensors that should be the same."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,8 @@ def verify_pruned(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: flo
         If one of the models does not run, or not in time.
     """
     kept = Kept(analysis, keep)
-    return _in_a_type(analysis, kept, pruned, (build_oracle(analysis, kept.mask), False), timeout)
+    question = _Question(build_oracle(analysis, kept.mask), removed=not kept.all)
+    return _in_a_type(analysis, kept, pruned, question, timeout)
 
 
 def verify_equal(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: float = 900.0) -> Verification:
@@ -120,13 +125,46 @@ def verify_equal(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: floa
     """
     model = ModelProto()
     model.CopyFrom(analysis.graph.proto)
-    oracle = Oracle(analysis.flat.restore(model))
-    found = _in_a_type(analysis, Kept(analysis, keep), pruned, (oracle, True), timeout)
+    kept = Kept(analysis, keep)
+    question = _Question(Oracle(analysis.flat.restore(model)), EXACT, lossless=True, removed=not kept.all)
+    found = _in_a_type(analysis, kept, pruned, question, timeout)
     return replace(found, status="verified" if found.status == "vacuous" and found.compared else found.status)
 
 
+def verify_widened(analysis: Analysis, wide: Model, copies: Copies, *, timeout: float = 900.0) -> Verification:
+    """Compare all tensors of a wider model with copies of the original's, to 1e-5 of their largest value.
+
+    Parameters and errors are those of :func:`verify_pruned`, but for what says how often each slice is there.
+    """
+    model = ModelProto()
+    model.CopyFrom(analysis.graph.proto)
+    question = _Question(Oracle(analysis.flat.restore(model)), relative=EXACT)
+    return _in_a_type(analysis, copies, wide, question, timeout)
+
+
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """What a model is compared with, and how.
+
+    Attributes
+    ----------
+    oracle : Oracle
+    relative : float
+        What counts as rounding.
+    lossless : bool
+        Whether only outputs are compared.
+    removed : bool
+        Whether it is masks that tell both apart, which then have to move the outputs.
+    """
+
+    oracle: Oracle
+    relative: float = RELATIVE
+    lossless: bool = False
+    removed: bool = False
+
+
 def _in_a_type(
-    analysis: Analysis, kept: Kept, pruned: Model, question: tuple[Oracle, bool], timeout: float
+    analysis: Analysis, kept: Kept | Copies, pruned: Model, question: _Question, timeout: float
 ) -> Verification:
     """Compare in the model's own type if onnxruntime has kernels for it, else in float32."""
     narrow = {held.tensor.data_type for held in survey(analysis.model.proto).tensors} & NARROW
@@ -155,16 +193,15 @@ def _unverified(error: ChildError) -> VerificationError:
 
 
 def _compare(
-    analysis: Analysis, kept: Kept, pruned: Model, question: tuple[Oracle, bool], timeout: float, *, wide: bool
+    analysis: Analysis, kept: Kept | Copies, pruned: Model, question: _Question, timeout: float, *, wide: bool
 ) -> Verification:
     """Let a child process compare both models, or copies of both in float32 if `wide`."""
-    oracle, lossless = question
     with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
         place = Path(folder)
-        _prepare(place, analysis, kept, (oracle, pruned), wide=wide, lossless=lossless)
+        _prepare(place, analysis, kept, (question, pruned), wide=wide)
         result = run_child("graphprune.verification.comparison", place, timeout)
-    found = _judge(result, removed=not kept.all, note=_WIDENED if wide else "")
-    return replace(found, lossless=lossless)
+    found = _judge(result, removed=question.removed, note=_WIDENED if wide else "")
+    return replace(found, lossless=question.lossless)
 
 
 def _judge(result: dict[str, object], *, removed: bool, note: str) -> Verification:
@@ -183,17 +220,18 @@ def _judge(result: dict[str, object], *, removed: bool, note: str) -> Verificati
 
 
 def _prepare(
-    place: Path, analysis: Analysis, kept: Kept, models: tuple[Oracle, Model], *, wide: bool, lossless: bool
+    place: Path, analysis: Analysis, kept: Kept | Copies, models: tuple[_Question, Model], *, wide: bool
 ) -> None:
     """Write both models, the masks and what is to be compared into the child's folder."""
-    oracle, pruned = models
+    question, pruned = models
+    oracle = question.oracle
     shared = {name for node in pruned.proto.graph.node for name in node.output if name}
     cuts = roundings(analysis, shared)
     names = list(dict.fromkeys((*_comparable(analysis, shared), *cuts)))
-    if lossless:
+    if question.lossless:
         ends = _ends(analysis, discrete_names(analysis))
         names = [name for name in names if name in ends or name in cuts]
-    branches = pruned_branches(analysis, kept.mask)
+    branches = pruned_branches(analysis, lambda labels: kept.counts(labels) == 1)
     grains = _Grains(analysis, wide=wide)
     spec = {
         "inputs": {
@@ -201,16 +239,16 @@ def _prepare(
             for name, shape in analysis.input_shapes.items()
         },
         "grain": grains.coarsest,
-        "relative": _LOSSLESS if lossless else RELATIVE,
+        "relative": question.relative,
         "branches": [_switches(path, branches) for path in branches],
         "tensors": _tensors(analysis, names, cuts, grains),
     }
-    masks: dict[str, Any] = {}
+    orders: dict[str, Any] = {}
     for number, name in enumerate(names):
-        for axis, mask in enumerate(kept.masks(analysis.scope.values.get(name, ()))):
-            if not mask.all():
-                masks[f"{number}.{axis}"] = mask
-    np.savez(place / "keep.npz", **masks)
+        for axis, labels in enumerate(analysis.scope.values.get(name, ())):
+            if not whole(kept.counts(labels)):
+                orders[f"{number}.{axis}"] = kept.order(labels)
+    np.savez(place / "keep.npz", **orders)
     as_floats: dict[str, Any] = {name: value.astype(np.float32) for name, value in oracle.masks.items()}
     np.savez(place / "masks.npz", **as_floats)
     masked = force_branches(oracle.model, branches)
