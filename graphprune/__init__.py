@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from graphprune.trials.compare import Contest, compare
     from graphprune.trials.sweep import Sweep, sweep
     from graphprune.verification.verify import Verification
+    from graphprune.widening.widen import Widened, WidenOptions, widen
 
 __all__ = [
     "Analysis",
@@ -72,6 +73,8 @@ __all__ = [
     "Source",
     "Sweep",
     "Verification",
+    "WidenOptions",
+    "Widened",
     "__version__",
     "analyze",
     "apply",
@@ -92,6 +95,7 @@ __all__ = [
     "sweep",
     "train",
     "verify",
+    "widen",
     "write_plan",
 ]
 
@@ -112,6 +116,8 @@ _HOMES = {
     "RecoverOptions": "graphprune.recovery.options",
     "Recovery": "graphprune.recovery.options",
     "SolveOptions": "graphprune.planning",
+    "WidenOptions": "graphprune.widening.widen",
+    "Widened": "graphprune.widening.widen",
     "Source": "graphprune.calibrate.source",
     "Sweep": "graphprune.trials.sweep",
     "Verification": "graphprune.verification.verify",
@@ -126,6 +132,7 @@ _HOMES = {
     "save_drawing": "graphprune.report.picture",
     "sweep": "graphprune.trials.sweep",
     "train": "graphprune.accuracy",
+    "widen": "graphprune.widening.widen",
     "write_plan": "graphprune.plan.file",
 }
 

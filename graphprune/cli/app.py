@@ -20,6 +20,7 @@ from graphprune.cli.solve import solve
 from graphprune.cli.sweep import sweep
 from graphprune.cli.train import train
 from graphprune.cli.verify import verify
+from graphprune.cli.widen import widen
 
 __all__ = ["app"]
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 for command in (solve, compare, sweep, inspect, apply, verify, recover, train, finetune, export):
     app.command()(command)
 app.command("eval")(evaluate)
+app.command()(widen)
 app.command()(normalize)
 
 

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.analysis import Analysis
 from graphprune.errors import NothingToPruneError, UsageError, VerificationError
 from graphprune.surgery.prune import operate
 from graphprune.widening.copies import Copies, Noise
 from graphprune.widening.sums import Sums, find_sums
 
 if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
     from graphprune.model.load import Model
     from graphprune.verification.verify import Verification
 
-__all__ = ["WideGroup", "WidenOptions", "Widened", "copies_of", "widen_analysed"]
+__all__ = ["WideGroup", "WidenOptions", "Widened", "copies_of", "widen"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -85,17 +85,44 @@ class Widened:
     ----------
     model : Model
     groups : tuple of WideGroup
+    flops : int
+        Of the wider model.
     verification : Verification or None
         How the tensors compared; None where they were not.
     """
 
     model: Model
     groups: tuple[WideGroup, ...]
+    flops: int
     verification: Verification | None
 
 
-def widen_analysed(analysis: Analysis, options: WidenOptions) -> Widened:
-    """Widen an analysed model; see :func:`graphprune.widen`."""
+def widen(model: Model | Analysis, options: WidenOptions | None = None) -> Widened:
+    """Have the channels of every coupled group several times, without changing what the network computes.
+
+    Parameters
+    ----------
+    model : Model or Analysis
+        It is not changed. An analysis with head-dim attention copies parts of heads instead of heads.
+    options : WidenOptions, optional
+        How many times as wide, and whether copies are made to differ.
+
+    Returns
+    -------
+    Widened
+        The wider model in memory; by default both were run, and all tensors compared.
+
+    Raises
+    ------
+    NothingToPruneError
+        If no group can be wider.
+    UsageError
+        If an option has no meaning.
+    VerificationError
+        If the wider model computes something else, or onnxruntime cannot run it.
+    """
+    analysis = model if isinstance(model, Analysis) else Analysis(model)
+    options = options or WidenOptions()
     if analysis.approximate:
         raise UsageError("copies would change what normalisations over channels compute", hint="analyse without them")
     sums = find_sums(analysis)
@@ -114,7 +141,8 @@ def widen_analysed(analysis: Analysis, options: WidenOptions) -> Widened:
         )
         for at, (group, start) in enumerate(zip(analysis.groups, starts, strict=False))
     )
-    return Widened(model, groups, found)
+    flops = analysis.cost.flops(np.array([group.after for group in groups], dtype=np.int64))
+    return Widened(model, groups, flops, found)
 
 
 def copies_of(analysis: Analysis, factor: float, sums: Sums) -> Ints:
