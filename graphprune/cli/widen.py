@@ -99,7 +99,7 @@ def _tables(facts: dict[str, Any], written: str | None) -> RenderableType:
     flops, check = facts["flops"], facts["verification"]
     rows = [("flops", f"{count(flops['before'], 'FLOPs')} -> {count(flops['after'], 'FLOPs')}")]
     rows += [
-        ("fixed", f"channels of {each['layers']} layers: {name(each['node'])} {each['why']} ({each['kind']})")
+        ("fixed", f"channels of {each['layers']} layers: {name(each['node'])} {each['why']}".replace(":  ", ": "))
         for each in facts["fixed"]
     ]
     if check is None:

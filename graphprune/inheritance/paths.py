@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from graphprune.inheritance.affine import affine_behind
-from graphprune.inheritance.sites import EDITABLE
+from graphprune.inheritance.sites import EDITABLE, goes_by_groups
 from graphprune.labels.rules.elementwise import BROADCASTING, UNARY
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ _PER_CHANNEL = _HOMOGENEOUS.union(
     ("QuantizeLinear", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceProd", "ReduceSumSquare"),
     ("Softmax",),
 )
+_PER_SLICE = _PER_CHANNEL | {"MatMul"}
+"""A product of two activations sees slices of an axis that it does not sum over one by one, as those of heads."""
 _MAKERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _GRADES: tuple[Grade, ...] = ("none", "equal", "scaled")
 
@@ -174,9 +176,9 @@ class _Walk:
         """Lower the grade by what one node does to the channels that it reads."""
         reads = {slot for slot, name in enumerate(node.inputs) if number in self._of.get(name, ())}
         for contraction in self._contracted[node.index]:
-            if number not in self._owners(contraction.labels) or self._is_depthwise(node, number):
+            if number not in self._owners(contraction.labels) or self._is_own(node, number):
                 continue
-            site = self._sites.at(contraction)
+            site = self._sites.at(contraction) or self._sites.within_groups(contraction)
             if site is None:
                 path.lower("none", f"{node.op_type} sums over channels without weights of its own")
             elif not self._sites.editable(site):
@@ -186,14 +188,16 @@ class _Walk:
             reads.discard(contraction.slot)
         if not reads or (node.op_type in ("Shape", "Size") and not node.domain):
             return
-        if node.domain or not (node.op_type in _PER_CHANNEL or self._is_depthwise(node, number)):
+        if node.domain or not (node.op_type in _PER_SLICE or self._is_own(node, number)):
             path.lower("none", f"{node.op_type} mixes channels")
         elif not self._homogeneous(node, reads, number):
             path.lower("equal", f"{node.op_type} does not scale with its input")
 
-    def _is_depthwise(self, node: Node, number: int) -> bool:
-        """Whether a convolution has a kernel of its own for each channel of the group."""
-        return node.op_type in ("Conv", "ConvTranspose") and any(
+    def _is_own(self, node: Node, number: int) -> bool:
+        """Whether a convolution has a kernel of its own for each channel of the group, or for all that go together."""
+        if node.op_type not in ("Conv", "ConvTranspose"):
+            return False
+        return goes_by_groups(self._analysis, node) or any(
             use.slot == 1 and "per_channel" in use.roles and any(number in self._owners(axis) for axis in use.axes)
             for use in self._uses[node.index]
         )
@@ -233,7 +237,7 @@ def _check_positions(path: Path, group: Group) -> None:
         if places is None or (places - places[:, :1] != places[:1] - places[0, 0]).any():
             path.lower("none", "its channels lie in different orders")
         elif member.role == "out" and places.shape[1] > 1:
-            path.lower("none", "several channels go together")
+            path.lower("equal", "several channels go together")
 
 
 def atom_positions(member: Member, size: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]] | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from graphprune.labels.vector import Labels
     from graphprune.model.graph import Node
 
-__all__ = ["EDITABLE", "Site", "Sites"]
+__all__ = ["EDITABLE", "Site", "Sites", "goes_by_groups"]
 
 EDITABLE = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 """Types of weights that can take any value."""
@@ -79,13 +79,35 @@ class Sites:
         site = self.of.get((contraction.node.index, contraction.slot))
         return site if site is not None and site.axis == contraction.axis else None
 
+    def within_groups(self, contraction: Contraction) -> Site | None:
+        """Return the site of a grouped convolution that loses the same slices of each group.
+
+        Its columns are those of one group, and stand for the same ones of all.
+        """
+        return self._grouped.get((contraction.node.index, contraction.slot))
+
     def editable(self, site: Site) -> bool:
         """Whether the stored weight can be given other values: no other kind of reader sees them."""
         return site.tensor in self._editable
 
     @cached_property
+    def _grouped(self) -> Mapping[tuple[int, int], Site]:
+        found = [self._site_within(contraction) for contraction in self.contractions]
+        return {(site.node.index, site.slot): site for site in found if site is not None}
+
+    def _site_within(self, contraction: Contraction) -> Site | None:
+        node, slot = contraction.node, contraction.slot
+        if node.domain or node.op_type != "Conv" or slot != 0 or node.attribute("group", 1) == 1:
+            return None
+        name = node.inputs[1]
+        if name not in self._analysis.shapes.constant or goes_by_groups(self._analysis, node):
+            return None
+        root = self._analysis.constants.trace(name)
+        return Site(node, slot, 1, 1, 1, 0, root.tensor, root.axes[1], contraction.labels)
+
+    @cached_property
     def _editable(self) -> frozenset[str]:
-        analysis, sites = self._analysis, list(self.of.values())
+        analysis, sites = self._analysis, [*self.of.values(), *self._grouped.values()]
         readers: dict[str, set[tuple[int, int]]] = {}
         columns: dict[str, set[int | None]] = {}
         for site in sites:
@@ -124,6 +146,18 @@ class Sites:
         return Site(
             contraction.node, contraction.slot, contraction.axis, weight, column, row, root.tensor, place, labels
         )
+
+
+def goes_by_groups(analysis: Analysis, node: Node) -> bool:
+    """Whether a grouped convolution loses whole groups, with all that they read and make."""
+    groups = node.attribute("group", 1)
+    if groups == 1:
+        return False
+    read = analysis.scope.values.get(node.inputs[0], ())
+    if len(read) < 2 or not read[1].live:
+        return False
+    rows = analysis.grouping.atom_of[read[1].expand()].reshape(groups, -1)
+    return bool((rows == rows[:, :1]).all())
 
 
 def _weight_axes(contraction: Contraction, analysis: Analysis) -> tuple[int, int, int | None] | None:
