@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.groups import Group, Member
     from graphprune.inheritance.paths import Maker, Path
-    from graphprune.plan.schema import GroupPlan
+    from graphprune.plan.schema import GroupPlan, Plan
 
 __all__ = [
     "Chosen",
@@ -40,6 +40,7 @@ __all__ = [
     "column_edits",
     "effective_filters",
     "equal_atoms",
+    "exact_merges",
     "inherit",
 ]
 
@@ -153,6 +154,24 @@ def column_changes(
         tensor: _adding(axis, *(np.concatenate(parts) for parts in zip(*steps, strict=True)))
         for (tensor, axis), steps in moves.items()
     }
+
+
+def exact_merges(analysis: Analysis, plan: Plan) -> Plan:
+    """Let a plan merge what it removes into channels that stay and are equal to the last bit.
+
+    Where that is all that it removes, the plan is lossless: it is held to the outputs of the model itself.
+    """
+    merges = []
+    for group, planned, path in zip(analysis.groups, plan.groups, find_paths(analysis, Sites(analysis)), strict=True):
+        stays = np.asarray(planned.kept, dtype=np.int64)
+        legal = path.grade != "none" and len(stays) < group.size
+        merges.append(_repeated(equal_atoms(analysis, group), stays) if legal else ())
+    groups = tuple(replace(planned, merged=found) for planned, found in zip(plan.groups, merges, strict=True))
+    lossless = all(
+        len(planned.kept) + len(found) == planned.size and (not found or group.exact)
+        for planned, found, group in zip(groups, merges, analysis.groups, strict=True)
+    )
+    return replace(plan, groups=groups, lossless=lossless)
 
 
 def effective_filters(analysis: Analysis, makers: Iterable[Maker], number: int) -> npt.NDArray[np.float64]:

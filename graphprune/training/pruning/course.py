@@ -17,7 +17,7 @@ from graphprune.training.bridge import Trainable
 from graphprune.training.gates import Gate, attach_gates, gateable
 from graphprune.training.preparation import calibration, check_gradients
 from graphprune.training.pruning.running import Running, shrunk
-from graphprune.training.trainer import Task
+from graphprune.training.trainer import Optimisation, Task
 from graphprune.training.unfold import settle
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ class Course:
         How widths are chosen.
     total, step : int
         Steps of the run, and those that are done.
+    how : Optimisation
+    rate : float
+        How steps are made, and the highest learning rate.
     trace : list of dict
         For the record.
     """
@@ -57,6 +60,8 @@ class Course:
     solving: SolveOptions
     total: int
     step: int = 0
+    how: Optimisation = field(default_factory=Optimisation)
+    rate: float = 0.0
     trace: list[Mapping[str, Any]] = field(default_factory=list)
     _gated: Trainable | None = None
     _gates: dict[str, Gate] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from graphprune.solvers.saliency import Scores
 from graphprune.training.hooks import Hook
 
 if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
     from graphprune.training.pruning.course import Course
 
 __all__ = ["Method", "Outcome"]
@@ -86,6 +87,10 @@ class Method(Hook, ABC):
 
         Gates are to be attached again, and held as ``course.open`` says: what is gone may still be in the module.
         """
+
+    def settle(self, analysis: Analysis, plan: Plan) -> Plan:
+        """Return the plan for the trained model as it is to be carried out; kept atoms and widths are not changed."""
+        return plan
 
     @abstractmethod
     def finish(self, course: Course) -> Outcome:

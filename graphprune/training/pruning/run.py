@@ -166,7 +166,9 @@ class _Run:
         running = begin(task.net, analysis)
         source = task.loader.source
         self.course = Course(running, replace(task, hook=method), source, requests, options.solving, total)
-        self.progress = Progress(0, self.how.rate or RATES[self.how.optimisation.optimizer], self.before.loss, math.inf)
+        rate = self.how.rate or RATES[self.how.optimisation.optimizer]
+        self.course.how, self.course.rate = self.how.optimisation, rate
+        self.progress = Progress(0, rate, self.before.loss, math.inf)
         self.digest = _digest(analysis, data, requests, method, options)
         listen = options.listen if task.accelerator.is_main_process else _deaf
         self.listen = listen
@@ -193,6 +195,7 @@ class _Run:
             replace(course.starting(outcome.start), inherit=outcome.inherit),
             scores=outcome.scores,
         )
+        plan = self.method.settle(whole, plan)
         main = bool(course.task.accelerator.is_main_process)
         return Trained(whole, self._signed(plan, outcome), self.before, after, self._facts(), main, outcome.further)
 
