@@ -21,6 +21,7 @@ from graphprune.training.pruning.method import Method, Outcome
 from graphprune.training.pruning.slices import find_slices, norms
 from graphprune.training.pruning.ties import Ties, pull_for
 from graphprune.training.schedule import rate_at
+from graphprune.training.trainer import measure
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
@@ -108,6 +109,7 @@ class CentripetalSGD(Method):
     def finish(self, course: Course) -> Outcome:
         """Make clusters equal; of each, the first channel stays."""
         left = self.ties.project()
+        reached = measure(course.task)
         scores = self._scores(course.running.analysis)
         kept = [
             np.unique(self.ties.clusters[group.id], return_index=True)[1].tolist()
@@ -118,7 +120,13 @@ class CentripetalSGD(Method):
         groups = tuple(
             replace(group, kept=tuple(sorted(own))) for group, own in zip(self._target.groups, kept, strict=True)
         )
-        trace = {"stage": "projection", "pull": self._strength, "deviation": left}
+        trace = {
+            "stage": "projection",
+            "pull": self._strength,
+            "deviation": left,
+            "loss": reached.loss,
+            "accuracy": reached.accuracy,
+        }
         return Outcome(scores, replace(self._target, groups=groups), trace=(trace,))
 
     def settle(self, analysis: Analysis, plan: Plan) -> Plan:
