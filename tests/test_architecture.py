@@ -24,7 +24,7 @@ LAYERS = (
     ("graphprune.evidence",),
     ("graphprune.solvers.training",),
     ("graphprune.training", "graphprune.recovery", "graphprune.report", "graphprune.export"),
-    ("graphprune.lossless", "graphprune.tuning"),
+    ("graphprune.lossless", "graphprune.tuning", "graphprune.widening"),
     ("graphprune.planning",),
     ("graphprune.adapting", "graphprune.dropping", "graphprune.records"),
     ("graphprune.constraints",),

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.errors import InternalError
 from graphprune.labels.adapt import Counts
-from graphprune.surgery.placement import Demand
+from graphprune.surgery.cutting import cut_array, cut_tensor
 
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
@@ -21,11 +22,72 @@ if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.labels.space import Use
     from graphprune.labels.vector import Labels
+    from graphprune.model.scaling import Span
+    from graphprune.model.tensors import TensorStore
 
-__all__ = ["Changes", "Kept", "Slices"]
+__all__ = ["Changes", "Demand", "Kept", "Slices"]
 
+Array = npt.NDArray[np.generic]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Demand:
+    """The slices that a reader wants of a constant: one mask per axis."""
+
+    masks: tuple[Mask, ...]
+
+    @property
+    def key(self) -> bytes:
+        """Equal where the same slices are wanted."""
+        return b"/".join(np.packbits(mask).tobytes() for mask in self.masks)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every slice is wanted."""
+        return all(bool(mask.all()) for mask in self.masks)
+
+    @property
+    def counts(self) -> tuple[Counts, ...]:
+        """How often each slice is wanted, per axis."""
+        return self.masks
+
+    @property
+    def orders(self) -> tuple[Ints, ...]:
+        """Where the wanted slices stand in the original, per axis."""
+        return tuple(np.flatnonzero(mask) for mask in self.masks)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Shape of what is wanted."""
+        return tuple(int(counts.sum()) for counts in self.counts)
+
+    def cut(self, array: Array) -> Array:
+        """Take the wanted slices."""
+        return cut_array(array, self.masks)
+
+    def cut_tensor(self, store: TensorStore, tensor: TensorProto, name: str | None = None) -> TensorProto:
+        """Return a tensor message with the wanted slices, under another name if one is given."""
+        return cut_tensor(store, tensor, self.masks, name)
+
+    def seen_from(self, axes: tuple[int | None, ...], dims: tuple[int, ...]) -> Demand:
+        """Return the demand on the input (of shape `dims`) of a layout-only node whose output axes come from `axes`."""
+        masks: list[Mask] = [np.ones(size, dtype=np.bool_) for size in dims]
+        for mask, axis in zip(self.masks, axes, strict=True):
+            if axis is not None:
+                masks[axis] = mask
+        return Demand(tuple(masks))
+
+    def laid_over(self, found: tuple[Span, ...] | None) -> Demand:
+        """Return the demand on a scale over what is demanded (see `model.scaling.spans`)."""
+        if found is None:
+            raise InternalError("a scale lies over pruned slices in an unknown way")
+        masks: list[Mask] = [
+            np.asarray(self.masks[axis].reshape(-1, block).any(axis=1)) if block else np.ones(1, dtype=np.bool_)
+            for axis, block in found
+        ]
+        return Demand(tuple(masks))
 
 
 @dataclass

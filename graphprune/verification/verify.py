@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from graphprune.model.sandbox import ChildError, run_child
 from graphprune.model.survey import survey
 from graphprune.model.widening import NARROW, widened
 from graphprune.model.write import save
-from graphprune.surgery.slices import Kept
+from graphprune.surgery.slices import Kept, Slices
 from graphprune.verification.limits import RELATIVE
 from graphprune.verification.oracle import (
     Oracle,
@@ -39,9 +39,6 @@ from graphprune.verification.oracle import (
     pruned_branches,
 )
 from graphprune.verification.rounding import OWN, behind, cut_kind, cut_roundings, roundings
-
-if TYPE_CHECKING:
-    from graphprune.widening.copies import Copies
 
 __all__ = ["EXACT", "Verification", "verify_equal", "verify_pruned", "verify_widened"]
 
@@ -133,7 +130,7 @@ def verify_equal(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: floa
     return replace(found, status="verified" if found.status == "vacuous" and found.compared else found.status)
 
 
-def verify_widened(analysis: Analysis, wide: Model, copies: Copies, *, timeout: float = 900.0) -> Verification:
+def verify_widened(analysis: Analysis, wide: Model, copies: Slices, *, timeout: float = 900.0) -> Verification:
     """Compare all tensors of a wider model with copies of the original's, to 1e-5 of their largest value.
 
     Parameters and errors are those of :func:`verify_pruned`, but for what says how often each slice is there.
@@ -174,9 +171,7 @@ class _Question:
     grain: float = 0.0
 
 
-def _in_a_type(
-    analysis: Analysis, kept: Kept | Copies, pruned: Model, question: _Question, timeout: float
-) -> Verification:
+def _in_a_type(analysis: Analysis, kept: Slices, pruned: Model, question: _Question, timeout: float) -> Verification:
     """Compare in the model's own type if onnxruntime has kernels for it, else in float32."""
     narrow = {held.tensor.data_type for held in survey(analysis.model.proto).tensors} & NARROW
     try:
@@ -204,7 +199,7 @@ def _unverified(error: ChildError) -> VerificationError:
 
 
 def _compare(
-    analysis: Analysis, kept: Kept | Copies, pruned: Model, question: _Question, timeout: float, *, wide: bool
+    analysis: Analysis, kept: Slices, pruned: Model, question: _Question, timeout: float, *, wide: bool
 ) -> Verification:
     """Let a child process compare both models, or copies of both in float32 if `wide`."""
     with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
@@ -230,9 +225,7 @@ def _judge(result: dict[str, object], *, removed: bool, note: str) -> Verificati
     )
 
 
-def _prepare(
-    place: Path, analysis: Analysis, kept: Kept | Copies, models: tuple[_Question, Model], *, wide: bool
-) -> None:
+def _prepare(place: Path, analysis: Analysis, kept: Slices, models: tuple[_Question, Model], *, wide: bool) -> None:
     """Write both models, the masks and what is to be compared into the child's folder."""
     question, pruned = models
     oracle = question.oracle

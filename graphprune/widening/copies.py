@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from graphprune.errors import InternalError
 from graphprune.model.messages import copy_but
 from graphprune.model.tensors import DATA_FIELDS
-from graphprune.surgery.placement import Demand
+from graphprune.surgery.slices import Demand
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
