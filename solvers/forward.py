@@ -49,7 +49,7 @@ def forward_selection(readings: Sequence[Reading], ridge: float) -> Selection:
     ----------
     readings : sequence of Reading, at least one
         One per consumer, all with the same number of atoms.
-    ridge : float, > 0
+    ridge : float, >= 1e-9
         Relative to the mean variance of the inputs of each consumer; draws the refitted weights to the present ones.
 
     Complexity: O(columns^3) for each consumer.
@@ -77,31 +77,59 @@ def forward_selection(readings: Sequence[Reading], ridge: float) -> Selection:
 
 
 class _State:
-    """What the chosen atoms leave of the inputs of one consumer, and of their part in its outputs."""
+    """What the chosen atoms leave of the inputs of one consumer, and of their part in its outputs.
+
+    Only what gains are made of is kept up to date, blocks of m x m per atom; the rest of what is left follows from the
+    factors of the atoms chosen so far, for the atom that is chosen.
+    """
 
     def __init__(self, reading: Reading, ridge: float) -> None:
         size = len(reading.gram)
         scale = float(np.trace(reading.gram)) / size
-        self.columns = reading.columns
-        self.rest = reading.gram + (ridge * scale or 1.0) * np.eye(size)
-        self.unexplained = self.rest @ reading.weight
-        variance = float(np.einsum("do,do->", self.unexplained, reading.weight)) if scale > 0 else 0.0
+        self._columns = reading.columns
+        self._gram = reading.gram + (ridge * scale or 1.0) * np.eye(size)
+        weight = _narrowed(reading.weight)
+        self._made = self._gram @ weight
+        variance = float(np.einsum("do,do->", self._made, weight)) if scale > 0 else 0.0
         self.norm = 1.0 / variance if variance > 0 else 0.0
+        self._factors = np.zeros((size, size))
+        self._explained = np.zeros((size, weight.shape[1]))
+        self._done = 0
+        columns = reading.columns
+        self._rest = self._gram[columns[:, :, None], columns[:, None, :]]
+        self._parts = np.stack([block @ block.T for block in self._made[columns]])
 
     def gains(self, live: Ints) -> Floats:
         """Return by how much each live atom would lower the error."""
-        columns = self.columns[live]
-        blocks = self.rest[columns[:, :, None], columns[:, None, :]]
-        rows = self.unexplained[columns]
-        result: Floats = np.einsum("amo,amo->a", rows, np.linalg.solve(blocks, rows)) * self.norm
-        return result
+        rest, parts = self._rest[live], self._parts[live]
+        if rest.shape[1] == 1:
+            result: Floats = parts[:, 0, 0] / rest[:, 0, 0]
+        else:
+            result = np.einsum("amm->a", np.linalg.solve(rest, parts))
+        return np.maximum(result, 0.0) * self.norm
 
     def choose(self, atom: int) -> None:
         """Take what an atom explains off everything."""
-        own = self.columns[atom]
-        outputs = self.unexplained.shape[1]
-        known = np.concatenate([self.unexplained[own], self.rest[own]], axis=1)
-        factor = np.linalg.solve(self.rest[np.ix_(own, own)], known)
-        across = self.rest[:, own]
-        self.unexplained -= across @ factor[:, :outputs]
-        self.rest -= across @ factor[:, outputs:]
+        own, done = self._columns[atom], self._done
+        known, explained = self._factors[:, :done], self._explained[:done]
+        across = self._gram[:, own] - known @ known[own].T
+        root = np.linalg.cholesky(across[own])
+        factor = np.linalg.solve(root, across.T).T  # shape (columns, m)
+        made = np.linalg.solve(root, self._made[own] - known[own] @ explained)  # shape (m, outputs)
+        left = self._made @ made.T - known @ (explained @ made.T)
+        # The parts of an atom are P P', and its P becomes P - L Y: its block L of the factor times what is `made`, Y.
+        blocks, mixed = factor[self._columns], left[self._columns]
+        cross = mixed @ blocks.transpose(0, 2, 1)
+        self._parts += blocks @ (made @ made.T) @ blocks.transpose(0, 2, 1) - cross - cross.transpose(0, 2, 1)
+        self._rest -= blocks @ blocks.transpose(0, 2, 1)
+        self._factors[:, done : done + len(own)] = factor
+        self._explained[done : done + len(own)] = made
+        self._done += len(own)
+
+
+def _narrowed(weight: Floats) -> Floats:
+    """Return weights of no more outputs than columns with the same products of any two rows, shape (columns, least)."""
+    if weight.shape[1] <= weight.shape[0]:
+        return weight
+    triangle: Floats = np.linalg.qr(weight.T, mode="r")
+    return triangle.T

@@ -55,11 +55,11 @@ class _Path:
 
     def __init__(self, gram: Floats, aims: Floats) -> None:
         self._gram = gram
-        self._aims = aims
+        self._correlations = aims.copy()
         self._weights = np.zeros(len(aims))
         self._active: list[int] = []
         self._signs = np.zeros(len(aims))
-        self._inverse = np.zeros((0, 0))
+        self._room = np.zeros((len(aims), len(aims)))
         self._barred = np.diagonal(gram) <= 0  # not asked: constant, or dependent on the others
         self._left = 0
         self._penalty = float(np.abs(aims[~self._barred]).max(initial=0.0))
@@ -67,20 +67,28 @@ class _Path:
         self.entered = np.zeros(len(aims))
         self._enter()
 
+    @property
+    def _inverse(self) -> Floats:
+        """The inverse of the part of the matrix that belongs to the variables that are in, in their order."""
+        size = len(self._active)
+        return self._room[:size, :size]
+
     def step(self) -> bool:
         """Go on to the next penalty at which a variable enters or leaves; False at the end of the path."""
         if not self._active or self._penalty <= self._end:
             return False
         active = np.array(self._active)
         direction = self._inverse @ self._signs[active]
-        falling = self._gram[:, active] @ direction
-        correlations = self._aims - self._gram @ self._weights
-        until_next = self._until_next(correlations, falling)
+        towards = np.zeros(len(self._weights))
+        towards[active] = direction
+        falling = self._gram @ towards
+        until_next = self._until_next(falling)
         with np.errstate(divide="ignore", invalid="ignore"):
             until_zero = -self._weights[active] / direction
         until_zero = np.where(until_zero > self._penalty * _SMALL, until_zero, np.inf)
         length = min(self._penalty, until_next, float(until_zero.min()))
-        self._weights[active] += length * direction
+        self._weights += length * towards
+        self._correlations -= length * falling
         self._penalty -= length
         if length == until_zero.min() and length < self._penalty + length:
             self._leave(int(until_zero.argmin()))
@@ -88,14 +96,14 @@ class _Path:
             self._enter()
         return self._penalty > self._end
 
-    def _until_next(self, correlations: Floats, falling: Floats) -> float:
+    def _until_next(self, falling: Floats) -> float:
         """Return by how much the penalty falls until the correlation of another variable is as large."""
         open_ = self._open()
         if not len(open_):
             return float(np.inf)
         gaps = []
         for sign in (1.0, -1.0):
-            gap, speed = self._penalty - sign * correlations[open_], 1 - sign * falling[open_]
+            gap, speed = self._penalty - sign * self._correlations[open_], 1 - sign * falling[open_]
             with np.errstate(divide="ignore", invalid="ignore"):
                 gaps.append(np.where(speed > _SMALL, np.maximum(gap, 0.0) / speed, np.inf))
         return float(np.minimum(*gaps).min())
@@ -110,7 +118,7 @@ class _Path:
         open_ = self._open()
         if not len(open_):
             return
-        correlations = (self._aims - self._gram @ self._weights)[open_]
+        correlations = self._correlations[open_]
         sizes = np.abs(correlations)
         at = int(np.argmax(sizes >= sizes.max() * (1 - _SMALL)))
         new = int(open_[at])
@@ -121,11 +129,9 @@ class _Path:
             self._barred[new] = True
             return
         size = len(self._active)
-        grown = np.zeros((size + 1, size + 1))
-        grown[:size, :size] = self._inverse + np.outer(seen, seen) / own
-        grown[:size, size] = grown[size, :size] = -seen / own
-        grown[size, size] = 1 / own
-        self._inverse = grown
+        self._inverse[:] += np.outer(seen, seen) / own
+        self._room[:size, size] = self._room[size, :size] = -seen / own
+        self._room[size, size] = 1 / own
         self._active.append(new)
         self._signs[new] = np.sign(correlations[at])
         self.entered[new] = self.entered[new] or self._penalty
@@ -134,7 +140,8 @@ class _Path:
         """Take a variable out whose weight has become 0; what depended on it may enter now."""
         rest = [place for place in range(len(self._active)) if place != at]
         column = self._inverse[rest, at]
-        self._inverse = self._inverse[np.ix_(rest, rest)] - np.outer(column, column) / self._inverse[at, at]
+        left = self._inverse[np.ix_(rest, rest)] - np.outer(column, column) / self._inverse[at, at]
+        self._room[: len(rest), : len(rest)] = left
         self._weights[self._active.pop(at)] = 0.0
         self._left += 1
         self._barred = np.diagonal(self._gram) <= 0

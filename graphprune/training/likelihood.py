@@ -10,6 +10,7 @@ the gradient is the squared change of the output, relative to how far it spreads
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -79,7 +80,7 @@ class Likelihood:
             self._spread[name] = max(float(value.detach().std(correction=0)), _SMALL)
         noise = torch.randn(value.shape, generator=self._random)
         of_a_sample = value.numel() / max(value.shape[0] if value.dim() else 1, 1)
-        loss: Tensor = (noise * value).sum() / (self._spread[name] * of_a_sample**0.5)
+        loss: Tensor = (noise * value).sum() / (self._spread[name] * math.sqrt(of_a_sample))
         return loss
 
     def _cross_entropy(self, name: str, value: Tensor, labels: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["score"]
 
+_LEAST_RIDGE = 1e-9  # below it, what copies of an atom leave of each other is rounding
 _STEP = 1e-9  # between atoms of equal error, relative to the largest; well below what the scores are rounded to
 
 
@@ -36,7 +37,7 @@ def score(material: Material, *, ridge: float = 1e-3, samples: int = 1024) -> Sc
     Parameters
     ----------
     material : Material
-    ridge : float, > 0
+    ridge : float, >= 1e-9
         Of the refits, relative to the mean variance of the inputs.
     samples : int
         The most samples that are looked at.
@@ -50,8 +51,8 @@ def score(material: Material, *, ridge: float = 1e-3, samples: int = 1024) -> Sc
     -----
     Source: the ranking of CaP (Xie et al., Compensation-aware pruning); see :mod:`graphprune.solvers.forward`.
     """
-    if not 0 < ridge < np.inf:
-        raise UsageError(f"the setting 'ridge' is {ridge}, but must be positive")
+    if not _LEAST_RIDGE <= ridge < np.inf:
+        raise UsageError(f"the setting 'ridge' is {ridge}, but must be at least {_LEAST_RIDGE}")
     material.refuse_aggregate("the errors of all readers are added up", hint="leave --aggregate out", allowed=("sum",))
     readings = needed(material.evidence, "reconstruct").readings(check_samples(samples))
     found = [None if read is None else _scores(forward_selection(read, ridge)) for read in readings]
