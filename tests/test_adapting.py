@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_up_outcomes import with_evidence
 from outcome_cases import analysis, samples
-from outcome_cases import with_evidence
 from solver_cases import problem
 
 from graphprune import BudgetRequest, Constraints, SolveOptions, apply, solve, verify

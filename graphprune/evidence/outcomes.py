@@ -117,7 +117,7 @@ class Outcomes:
                 at = None
             found_at.append(at)
             if at is not None:
-                wanted[at] = _spread(allowed[allowed < len(atoms)], count)
+                wanted[at] = _spread(allowed[allowed < len(atoms)], len(atoms), count)
         tables = measure_sensitivity(
             present,
             self.source,
@@ -240,11 +240,11 @@ def _key(kept: Kept) -> bytes:
     return b"|".join(atoms.astype(np.int64).tobytes() for atoms in kept)
 
 
-def _spread(levels: Ints, count: int) -> Ints:
-    """Return at most `count` of some widths, evenly spaced, the smallest and the largest among them."""
-    if len(levels) <= count:
-        return levels
-    return levels[np.unique(np.round(np.linspace(0, len(levels) - 1, count)).astype(np.int64))]
+def _spread(levels: Ints, present: int, count: int) -> Ints:
+    """Return at most `count` of some widths, those nearest to the middles of equal parts of the present width."""
+    wanted = (np.arange(count) + 0.5) / count * present
+    nearest = np.abs(levels[:, None] - wanted).argmin(axis=0) if len(levels) else np.zeros(0, dtype=np.int64)
+    return levels[np.unique(nearest)]
 
 
 def _reconstruction(order: Ints, costs: Floats, kept: Ints) -> Profile:

@@ -109,6 +109,12 @@ def test_profiles_say_what_narrowing_one_group_does_to_the_outputs(outcomes: Out
         assert (np.diff(between) <= 1e-12).all()
 
 
+def test_errors_between_and_below_the_widths_measured() -> None:
+    square = Profile(np.arange(8), np.array([2, 4, 8]), np.array([0.36, 0.16, 0.0]))
+    assert square.at(np.arange(1, 9)) == pytest.approx([((8 - width) / 10) ** 2 for width in range(1, 9)])
+    assert Profile(np.arange(3), np.array([3]), np.zeros(1)).at(np.array([1, 3])).tolist() == [0, 0]
+
+
 def test_profiles_of_a_narrower_network_keep_the_numbers_of_atoms(outcomes: Outcomes) -> None:
     kept = tuple(np.sort(np.random.default_rng(1).permutation(group.size)[:6]) for group in outcomes.analysis.groups)
     levels = [np.arange(1, group.size + 1) for group in outcomes.analysis.groups]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from outcome_cases import with_evidence
+from made_up_outcomes import with_evidence
 from solver_cases import limited, odd_problems, problem, problems
 
 from graphprune.errors import BudgetUnreachableError, UsageError
