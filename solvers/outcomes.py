@@ -27,8 +27,6 @@ Kept = tuple[Ints, ...]
 Choose = Callable[[int, "Profile", Callable[[int], float]], int]
 """Called with a group, its profile, and what gives the score at a width; returns the width that the group takes."""
 
-_LEAST = 1e-12
-
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -72,9 +70,18 @@ class Profile:
     errors: Floats
 
     def at(self, widths: Ints) -> Floats:
-        """Return the errors at any widths up to the present one, interpolated geometrically."""
-        found = np.exp(np.interp(widths, self.widths, np.log(np.maximum(self.errors, _LEAST))))
-        return np.where(widths >= self.widths[-1], 0.0, found)
+        """Return the errors at any widths up to the present one: their roots are interpolated.
+
+        Small errors grow with the square of what is missing. Below the narrowest width that was measured, the root
+        goes on as between the two narrowest ones.
+        """
+        roots, known = np.sqrt(np.maximum(self.errors, 0.0)), self.widths
+        found = np.interp(widths, known, roots)
+        if len(known) > 1:
+            slope = (roots[0] - roots[1]) / (known[1] - known[0])
+            found = found + slope * np.maximum(known[0] - widths, 0)
+        result: Floats = np.square(found)
+        return result
 
     def kept(self, width: int) -> Ints:
         """Return the atoms that stay at a width, ascending."""

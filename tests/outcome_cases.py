@@ -1,81 +1,82 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Outcomes without a network: every atom has a weight, and errors are sums of what is missing."""
+"""A small classifier of two stages with residual streams, and labelled samples that it is right for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
+from onnx import ModelProto, numpy_helper
+from tiny_models import model
 
-from graphprune.solvers.outcomes import Choose, Kept, Outcome, Profile
-from graphprune.solvers.problem import Problem
+from graphprune.analysis import Analysis
+from graphprune.api import load
+from graphprune.calibrate.arrays import from_arrays
+from graphprune.calibrate.session import Session
+from graphprune.calibrate.signature import input_specs
+from graphprune.calibrate.source import Source
 
-
-@dataclass(eq=False)
-class MadeUp:
-    """Stands in for graphprune.evidence.outcomes.Outcomes; `unknown` groups cannot be measured."""
-
-    weights: list[np.ndarray]
-    unknown: frozenset[int] = frozenset()
-    streams: tuple[bool, ...] = ()
-    stages: tuple[int, ...] = ()
-    realised: list[Kept] = field(default_factory=list)
-    scores: list[tuple[int, float]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.streams = self.streams or (False,) * len(self.weights)
-        self.stages = self.stages or tuple(range(len(self.weights)))
-
-    def missing(self, group: int, kept: np.ndarray) -> float:
-        return float(np.delete(self.weights[group], kept).sum())
-
-    def error(self, kept: Kept) -> float:
-        return sum(self.missing(group, atoms) for group, atoms in enumerate(kept))
-
-    def realise(self, kept: Kept, method: str = "least-squares") -> Outcome:
-        self.realised.append(kept)
-        return Outcome(self.error(kept), -self.error(kept), "error", 10)
-
-    def profiles(self, kept: Kept, levels: list[np.ndarray], count: int) -> tuple[Profile | None, ...]:
-        return self.reconstructions(kept)
-
-    def reconstructions(self, kept: Kept) -> tuple[Profile | None, ...]:
-        found: list[Profile | None] = []
-        for group, atoms in enumerate(kept):
-            order = atoms[np.argsort(self.weights[group][atoms], kind="stable")]
-            lost = np.cumsum(self.weights[group][order])
-            widths = np.arange(len(atoms) + 1, dtype=np.int64)
-            errors = np.append(lost[::-1], 0.0)
-            found.append(None if group in self.unknown else Profile(order, widths, errors))
-        return tuple(found)
-
-    def go_forward(self, kept: Kept, choose: Choose) -> None:
-        state = list(kept)
-        for group, profile in enumerate(self.reconstructions(kept)):
-            if profile is None:
-                continue
-
-            def score(width: int, group: int = group, profile: Profile = profile) -> float:
-                found = 1 - self.error((*state[:group], profile.kept(width), *state[group + 1 :]))
-                self.scores.append((group, found))
-                return found
-
-            state[group] = profile.kept(choose(group, profile, score))
-
-    def stage_errors(self, stage: int, candidates: list[Kept]) -> np.ndarray:
-        own = [group for group, of in enumerate(self.stages) if of == stage]
-        return np.array([sum(self.missing(group, kept[group]) for group in own) for kept in candidates])
+TEXT = """(float[n, 3, 8, 8] image) => (float[n, 4] scores) {
+    a = Conv <pads = [1, 1, 1, 1]> (image, stem)
+    b = Relu (a)
+    c = Conv <pads = [1, 1, 1, 1]> (b, first)
+    d = Relu (c)
+    e = Conv <pads = [1, 1, 1, 1]> (d, second)
+    f = Add (e, b)
+    g = Relu (f)
+    h = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (g, down)
+    i = Relu (h)
+    j = Conv <pads = [1, 1, 1, 1]> (i, third)
+    k = Relu (j)
+    l = Conv <pads = [1, 1, 1, 1]> (k, fourth)
+    m = Add (l, i)
+    o = Relu (m)
+    p = GlobalAveragePool (o)
+    q = Flatten (p)
+    scores = Gemm (q, head, offset)
+}"""
+WEIGHTS = {
+    "stem": (8, 3, 3, 3),
+    "first": (12, 8, 3, 3),
+    "second": (8, 12, 3, 3),
+    "down": (10, 8, 3, 3),
+    "third": (14, 10, 3, 3),
+    "fourth": (10, 14, 3, 3),
+    "head": (10, 4),
+    "offset": (4,),
+}
 
 
-@dataclass(eq=False)
-class MadeUpEvidence:
-    """Stands in for graphprune.evidence.Samples."""
+@cache
+def network() -> ModelProto:
+    """Return a network whose signals keep their size and whose scores are centred."""
+    proto = model(TEXT, WEIGHTS)
+    rng = np.random.default_rng(4)
+    for tensor in proto.graph.initializer:
+        if len(tensor.dims) > 1:
+            value = rng.standard_normal(tuple(tensor.dims)) / np.sqrt(np.prod(tensor.dims[1:]) / 2)
+            tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float32), tensor.name))
+    (offset,) = (tensor for tensor in proto.graph.initializer if tensor.name == "offset")
+    scores = Session(load(proto)).run({"image": images(256, 9)})[0]
+    centred = numpy_helper.to_array(offset) - scores.mean(axis=0)
+    offset.CopyFrom(numpy_helper.from_array(centred.astype(np.float32), "offset"))
+    return proto
 
-    outcomes: MadeUp
+
+def images(count: int, seed: int) -> np.ndarray:
+    """Return noise that is smooth enough to say something different in every image."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.standard_normal((count, 3, 4, 4)).repeat(2, axis=2).repeat(2, axis=3)
+    return (coarse + 0.3 * rng.standard_normal((count, 3, 8, 8))).astype(np.float32)
 
 
-def with_evidence(case: Problem, **facts: object) -> Problem:
-    """Return a problem with made-up outcomes; weights are those of its scores, shared out to a sum of 1."""
-    total = sum(float(scores.sum()) for scores in case.scores) or 1.0
-    made = MadeUp([scores / total for scores in case.scores], **facts)  # type: ignore[arg-type]
-    return replace(case, evidence=MadeUpEvidence(made))
+def samples(count: int = 160, seed: int = 0, *, labelled: bool = False) -> Source:
+    """Return samples; labels are what the network says."""
+    loaded, drawn = load(network()), images(count, seed)
+    labels = Session(loaded).run({"image": drawn})[0].argmax(axis=1) if labelled else None
+    return from_arrays("samples", input_specs(loaded), {"image": drawn}, labels)
+
+
+def analysis() -> Analysis:
+    """Return the network, analysed: streams of 8 and 10, blocks of 12 and 14."""
+    return Analysis(load(network()))

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from outcome_cases import with_evidence
+from made_up_outcomes import with_evidence
+from outcome_cases import analysis, samples
 from solver_cases import problem
-from two_stages import analysis, samples
 
 from graphprune import BudgetRequest, Constraints, SolveOptions, apply, solve, verify
 from graphprune.adapting import Contest, adapt

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.analysis import Analysis
-from graphprune.calibrate.evaluation import evaluate
 from graphprune.counting import count_layers
 from graphprune.errors import UsageError, quote
 from graphprune.evidence.pieces import Dense, StagePiece, go_forward
@@ -24,7 +23,7 @@ from graphprune.records import describe_model
 from graphprune.recovery.options import METHODS, RecoverOptions
 from graphprune.recovery.run import recover
 from graphprune.recovery.sensitivity import SensitivityOptions, measure_sensitivity, read_consumers
-from graphprune.solvers.outcomes import Outcome, Profile
+from graphprune.solvers.outcomes import Profile
 from graphprune.surgery.prune import prune
 from graphprune.verification.verdict import keep_mask
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from graphprune.calibrate.source import Source
     from graphprune.model.load import Model
     from graphprune.recovery.tails import Readings
-    from graphprune.solvers.outcomes import Choose, Kept
+    from graphprune.solvers.outcomes import Choose, Kept, Outcome
 
 __all__ = ["Listen", "Outcomes"]
 
@@ -92,15 +91,7 @@ class Outcomes:
         """
         key = method, _key(kept)
         if key not in self._known:
-            model = self._made(kept, method)
-            held = self._options.divided(self.source)[1]
-            found = evaluate(model, held, self.analysis.model)
-            error = found.output_error or 0.0
-            score, measure = -error, "error"
-            if found.agreement is not None:
-                labelled = found.top1 is not None
-                score, measure = (found.top1 or 0.0, "accuracy") if labelled else (found.agreement, "agreement")
-            self._known[key] = Outcome(error, score, measure, found.samples)
+            self._known[key] = self._dense.run(self._made(kept, method))
         return self._known[key]
 
     def profiles(self, kept: Kept, levels: Sequence[Ints], count: int) -> tuple[Profile | None, ...]:
@@ -117,7 +108,7 @@ class Outcomes:
                 at = None
             found_at.append(at)
             if at is not None:
-                wanted[at] = _spread(allowed[allowed < len(atoms)], count)
+                wanted[at] = _spread(allowed[allowed < len(atoms)], len(atoms), count)
         tables = measure_sensitivity(
             present,
             self.source,
@@ -240,11 +231,11 @@ def _key(kept: Kept) -> bytes:
     return b"|".join(atoms.astype(np.int64).tobytes() for atoms in kept)
 
 
-def _spread(levels: Ints, count: int) -> Ints:
-    """Return at most `count` of some widths, evenly spaced, the smallest and the largest among them."""
-    if len(levels) <= count:
-        return levels
-    return levels[np.unique(np.round(np.linspace(0, len(levels) - 1, count)).astype(np.int64))]
+def _spread(levels: Ints, present: int, count: int) -> Ints:
+    """Return at most `count` of some widths, those nearest to the middles of equal parts of the present width."""
+    wanted = (np.arange(count) + 0.5) / count * present
+    nearest = np.abs(levels[:, None] - wanted).argmin(axis=0) if len(levels) else np.zeros(0, dtype=np.int64)
+    return levels[np.unique(nearest)]
 
 
 def _reconstruction(order: Ints, costs: Floats, kept: Ints) -> Profile:

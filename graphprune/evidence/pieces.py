@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from graphprune.calibrate.session import Session
 from graphprune.calibrate.signature import input_specs
 from graphprune.calibrate.walk import Walk, constant_nodes, cut_piece
 from graphprune.recovery.tails import behind
+from graphprune.solvers.outcomes import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from graphprune.calibrate.source import Source
     from graphprune.evidence.refits import Refits
     from graphprune.model.graph import Graph, Node
+    from graphprune.model.load import Model
     from graphprune.recovery.options import Progress
     from graphprune.solvers.outcomes import Choose, Profile
 
@@ -59,29 +62,47 @@ class Dense:
         """Return the inputs of a batch."""
         return self._held.read(self._batches[number]).feeds
 
-    @property
-    def by_labels(self) -> bool:
-        """Whether the labels of the samples count: where there are some, and the first output is logits."""
-        return self._held.labelled and logits_like(self.outputs[0][self.names[0]])
+    @cached_property
+    def measure(self) -> str:
+        """What scores are: see :class:`graphprune.solvers.outcomes.Outcome`."""
+        first = self.outputs[0][self.names[0]]
+        if not logits_like(first):
+            return "error"
+        labels = self._labels(0)
+        return "agreement" if labels is None or not _are_classes(labels, first) else "accuracy"
 
-    def score(self, outputs: Sequence[Mapping[str, Array]]) -> float:
-        """Return what outputs are worth, higher is better: see :class:`graphprune.solvers.outcomes.Outcome`."""
-        accuracy, agreement = Accuracy(), Agreement(self.names)
+    def outcome(self, outputs: Sequence[Mapping[str, Array]]) -> Outcome:
+        """Return what the outputs of another network are worth, given batch by batch."""
+        accuracy, agreement, samples = Accuracy(), Agreement(self.names), 0
         for number, (own, wanted) in enumerate(zip(outputs, self.outputs, strict=True)):
-            if self.by_labels:
-                labels = self._held.read(self._batches[number]).labels
-                if labels is not None:
-                    accuracy.add(own[self.names[0]], labels)
-            else:
-                agreement.add([own[name] for name in self.names], [wanted[n] for n in self.names], samples=1)
-        if self.by_labels:
-            return accuracy.top1
-        return -agreement.relative_error if agreement.agreement is None else agreement.agreement
+            agreement.add([own[name] for name in self.names], [wanted[name] for name in self.names], samples=1)
+            labels = self._labels(number)
+            if self.measure == "accuracy" and labels is not None:
+                accuracy.add(own[self.names[0]], labels)
+            samples += len(self._batches[number])
+        error = agreement.relative_error
+        scores = {"accuracy": accuracy.top1, "agreement": agreement.agreement or 0.0, "error": -error}
+        return Outcome(error, scores[self.measure], self.measure, samples)
+
+    def run(self, model: Model) -> Outcome:
+        """Return what another network is worth."""
+        session = Session(model)
+        values = (session.run(self.feeds(number), self.names) for number in range(self.count))
+        return self.outcome([dict(zip(self.names, own, strict=True)) for own in values])
+
+    def _labels(self, number: int) -> Array | None:
+        return self._held.read(self._batches[number]).labels if self._held.labelled else None
 
 
 def logits_like(output: Array) -> bool:
     """Whether an output has one row of logits for each sample."""
     return output.ndim == 2 and output.shape[1] > 1 and output.dtype.kind == "f"
+
+
+def _are_classes(labels: Array, logits: Array) -> bool:
+    """Whether labels are one class of the logits for each sample, and not targets of another kind."""
+    fits = labels.shape == logits.shape[:1] and labels.dtype.kind in "iu"
+    return fits and bool((labels >= 0).all() and (labels < logits.shape[1]).all())
 
 
 def go_forward(
@@ -120,7 +141,7 @@ def go_forward(
                 width: int, group: int = group, profile: Profile = profile, run: Callable[..., list[Values]] = run
             ) -> float:
                 given = run({group: profile.kept(width)})
-                return dense.score([{**own, **new} for own, new in zip(dense.outputs, given, strict=True)])
+                return dense.outcome([{**own, **new} for own, new in zip(dense.outputs, given, strict=True)]).score
 
             refits.write({group: profile.kept(choose(group, profile, score))})
             if progress is not None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from two_stages import analysis, samples
+from outcome_cases import analysis, images, samples
 
 from graphprune.analysis import Analysis
+from graphprune.calibrate.arrays import from_arrays
 from graphprune.calibrate.evaluation import evaluate
+from graphprune.calibrate.signature import input_specs
 from graphprune.errors import UsageError
 from graphprune.evidence import Samples
 from graphprune.evidence.outcomes import Outcomes
@@ -73,7 +75,7 @@ def test_recovery_pays_and_is_measured_on_samples_that_nothing_was_fitted_to(out
     assert errors[0] > errors[1] > errors[2] > 0
     held = SensitivityOptions().divided(outcomes.source)[1]
     again = evaluate(outcomes.recovered(kept), held, outcomes.analysis.model)
-    assert again.output_error == errors[2]
+    assert again.output_error == pytest.approx(errors[2])
     assert outcomes.realise(kept).score == again.agreement
 
 
@@ -83,6 +85,13 @@ def test_labels_count_where_there_are_some() -> None:
     assert found.measure == "accuracy" and 0.25 < found.score < 1
     held = labelled._options.divided(labelled.source)[1]
     assert {len(held)} == {found.samples}
+
+
+def test_labels_that_are_no_classes_do_not_count() -> None:
+    drawn = {"image": images(40, 1)}
+    source = from_arrays("boxes", input_specs(analysis().model), drawn, np.zeros((40, 4), dtype=np.float32))
+    made = Samples(analysis(), source).outcomes
+    assert made.realise(tuple(whole(made))).measure == "agreement"
 
 
 def test_what_cannot_be_tried_out(outcomes: Outcomes) -> None:
@@ -107,6 +116,12 @@ def test_profiles_say_what_narrowing_one_group_does_to_the_outputs(outcomes: Out
         assert profile.at(profile.widths) == pytest.approx(profile.errors)
         between = profile.at(np.arange(1, group.size + 1))
         assert (np.diff(between) <= 1e-12).all()
+
+
+def test_errors_between_and_below_the_widths_measured() -> None:
+    square = Profile(np.arange(8), np.array([2, 4, 8]), np.array([0.36, 0.16, 0.0]))
+    assert square.at(np.arange(1, 9)) == pytest.approx([((8 - width) / 10) ** 2 for width in range(1, 9)])
+    assert Profile(np.arange(3), np.array([3]), np.zeros(1)).at(np.array([1, 3])).tolist() == [0, 0]
 
 
 def test_profiles_of_a_narrower_network_keep_the_numbers_of_atoms(outcomes: Outcomes) -> None:
