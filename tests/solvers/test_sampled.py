@@ -131,7 +131,7 @@ def test_sensitivity_tries_streams_both_ways_and_takes_the_better_one():
     without = widths.get("sensitivity")(case, streams="no")
     assert without.widths[0] == 8 and not case.evidence.outcomes.realised
     free = widths.get("sensitivity")(case, streams="yes")
-    tried = widths.get("sensitivity")(case, stages=1)
+    tried = widths.get("sensitivity")(case, stages=1, streams="try")
     made = case.evidence.outcomes
     assert made.error(tried.kept) <= min(made.error(without.kept), made.error(free.kept)) + 1e-9
     assert [entry["streams"] for entry in tried.trace[:-1]] == [False, True]
