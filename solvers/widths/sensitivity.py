@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["solve"]
 
 Ints = npt.NDArray[np.int64]
-_STREAMS = ("try", "yes", "no")
+_STREAMS = ("yes", "no", "try")
 
 
 @solver("sensitivity", samples=True)
-def solve(problem: Problem, *, stages: int = 2, measured: int = 4, streams: str = "try") -> Solution:
+def solve(problem: Problem, *, stages: int = 2, measured: int = 4, streams: str = "yes") -> Solution:
     """Measure what the outputs lose when one group alone gets narrower, and allocate widths by that.
 
     The errors of single groups add up only as long as all of them are small. So the budget is approached in stages:
@@ -49,9 +49,9 @@ def solve(problem: Problem, *, stages: int = 2, measured: int = 4, streams: str 
         Steps in which the budget is approached.
     measured : int, at least 1
         Widths measured per group and stage, besides the present one.
-    streams : {"try", "yes", "no"}
-        Whether groups that several layers make, as along residual streams, get narrower: "try" realises the widths
-        with them and without at every stage, and held-out samples decide. Where the budget needs them, they do.
+    streams : {"yes", "no", "try"}
+        Whether groups that several layers make, as along residual streams, get narrower. Where the budget needs them,
+        they do. "try" realises the widths with them and without at every stage, and held-out samples decide.
 
     Raises
     ------
