@@ -131,5 +131,5 @@ def _narrowed(weight: Floats) -> Floats:
     """Return weights of no more outputs than columns with the same products of any two rows, shape (columns, least)."""
     if weight.shape[1] <= weight.shape[0]:
         return weight
-    triangle: Floats = np.linalg.qr(weight.T, mode="r")
+    triangle: Floats = np.asarray(np.linalg.qr(weight.T, mode="r"))
     return triangle.T
