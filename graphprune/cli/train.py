@@ -191,6 +191,7 @@ def train(
     with talk.stage("importing torch"):
         from graphprune.training.pruning.run import TrainOptions
     found, own = _method(method, settings, choosing.solver)
+    places.check_further(found.makes)
     solving = choosing.options(found, own, constraining, learning.seed)
     with Meter() as meter:
         options = TrainOptions(learning.options(places.state), solving, original, meter.listen)
@@ -239,6 +240,15 @@ class _Places:
                 check_target(path, inputs, force=self.targets.force or self.targets.dry)
         fine.check_state(self.state, resume=self.learning.resume, force=self.targets.force)
 
+    def further(self, word: str) -> Path:
+        """Where another model of a method goes."""
+        return beside(self.targets.output, f".{word}.onnx")
+
+    def check_further(self, words: tuple[str, ...]) -> None:
+        """Refuse what other models of a method could not be written to in the end."""
+        for word in words:
+            check_target(self.further(word), [], force=self.targets.force or self.targets.dry)
+
     def finished(self, result: Trained, summary: Summary, by: tuple[Source, Model], talk: Talk) -> Summary:
         """Write the trained model, and finetune the pruned one if that is wanted."""
         from graphprune import api
@@ -247,7 +257,7 @@ class _Places:
         if not self.targets.dry:
             files["model"] = str(api.save(result.model, self.whole, force=self.targets.force))
             for word, model in result.further.items():
-                path = api.save(model, beside(self.targets.output, f".{word}.onnx"), force=self.targets.force)
+                path = api.save(model, self.further(word), force=self.targets.force)
                 notes = (*notes, f"{word} model: {quote(str(path))}")
         self.state.unlink(missing_ok=True)
         if self.finetuned is not None and not self.targets.dry:

@@ -66,6 +66,8 @@ class Fbs(Method):
     3.2 to 3.4, for the predictor and its threshold; removing by it is ours.
     """
 
+    makes = ("gated",)
+
     def __init__(
         self, *, density: float = 0.5, sparsity: float = 1e-6, until: float = 2 / 3, images: int = 512
     ) -> None:

@@ -55,6 +55,18 @@ def test_settings_and_a_closing_round(quick: Callable[..., Outcome], model: Path
     assert plan["solver"]["options"]["settings"] == {"normalize": "l2"}
 
 
+def test_the_gated_network_is_a_further_file(quick: Callable[..., Outcome], model: Path, data: Path) -> None:
+    assert quick("train", model, "--data", data, *QUICK, "--method", "fbs").code == 0
+    gated = model.with_name("net.pruned.gated.onnx")
+    assert gated.exists()
+    for name in ("pruned.onnx", "plan.json", "trained.onnx"):
+        model.with_name(f"net.{name}").unlink()
+    done = quick("train", model, "--data", data, *QUICK, "--method", "fbs")
+    assert done.code == 2
+    assert "exists" in done.err
+    assert "train " not in done.err
+
+
 def test_nothing_is_written_on_a_dry_run(quick: Callable[..., Outcome], model: Path, data: Path) -> None:
     before = set(model.parent.iterdir())
     assert quick("train", model, "--data", data, *QUICK, "--dry-run").code == 0

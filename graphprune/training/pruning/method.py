@@ -61,11 +61,14 @@ class Method(Hook, ABC):
         Whether it needs labels.
     solver : str
         The width solver that fits its scores, where the user names none.
+    makes : tuple of str
+        The keys of `Outcome.further`.
     """
 
     name: ClassVar[str] = ""
     labelled: ClassVar[bool] = False
     solver: ClassVar[str] = "global"
+    makes: ClassVar[tuple[str, ...]] = ()
 
     def record(self) -> dict[str, Setting]:
         """Return the settings."""
