@@ -49,7 +49,10 @@ _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _WIDENED = "compared as float32 copies of both models: onnxruntime cannot run all operators in their own type here"
 _MOVES_NOTHING = 1e-3
 _COARSE = 1e-6
-_CHAOTIC = "this network makes much of rounding: tensors were held to how far a change of its input by 1e-6 moves them"
+_CHAOTIC = (
+    "this network makes much of rounding: tensors were held to how far a change of its input by 1e-6 moves them, "
+    "and not at all where that is far"
+)
 EXACT = 1e-5
 """What is allowed between tensors that should be the same."""
 
@@ -161,7 +164,8 @@ class _Question:
     removed : bool
         Whether it is masks that tell both apart, which then have to move the outputs.
     grain : float
-        How far, relatively, an input is moved at least to see what rounding does.
+        How far, relatively, an input is moved at least to see what rounding does; what that moves by more than a
+        tenth of the widest tolerance is not judged.
     """
 
     oracle: Oracle
@@ -244,6 +248,7 @@ def _prepare(place: Path, analysis: Analysis, kept: Slices, models: tuple[_Quest
         },
         "grain": max(grains.coarsest, question.grain),
         "relative": question.relative,
+        "chaotic": question.grain > 0,
         "branches": [_switches(path, branches) for path in branches],
         "tensors": _tensors(analysis, names, cuts, grains),
     }
