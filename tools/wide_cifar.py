@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Widen a CIFAR-10 network and prune it back to what it cost, by tying channels or by their accuracy change.
+"""Train wide and squeeze, or double the channels and prune half, against the narrow network trained as long.
 
-    python tools/wide_cifar.py resnet20_cifar10.onnx cifar10.npz --factor 1.5 --epochs 1 --images 5000
+    python tools/wide_cifar.py resnet20_cifar10.onnx cifar10.npz --narrow 0.06 --epochs 4 --images 10000
 
-The archive is that of tools/train_cifar.py, whose loop this is. Prints a line each for the original, the original
-trained for as many epochs, and each way back from the wide network, which costs as much as the original again.
+The narrow network is what uniform widths leave of the given one at a share of its FLOPs; the wide one is that, widened
+by 2. Weights of both are drawn anew, so everything is trained from scratch, by the loop of `graphprune train`. The
+archive is that of tools/train_cifar.py. One line each: the narrow network; wide-then-squeeze (half of the epochs wide, half by
+csgd); and DCPH (all epochs by cac). All end at the cost of the narrow network.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from onnx import ModelProto, numpy_helper
 from train_cifar import cpu_seconds, source
 
 import graphprune
@@ -26,63 +28,100 @@ from graphprune.training.finetune import finetune
 from graphprune.training.options import FinetuneOptions
 from graphprune.training.pruning.run import TrainOptions
 
+_NORMALISED = {1: 1.0, 2: 0.0, 3: 0.0, 4: 1.0}
+
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--factor", type=float, default=1.5)
-    parser.add_argument("--noise", type=float, default=0.1)
-    parser.add_argument("--epochs", type=float, default=1.0)
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--rate", type=float, default=0.01)
+    parser.add_argument("--narrow", type=float, default=0.06)
+    parser.add_argument("--epochs", type=float, default=4.0)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--methods", nargs="*", default=["csgd", "cac"])
+    parser.add_argument("--ways", nargs="*", default=["narrow", "csgd", "cac"])
     return parser.parse_args()
+
+
+class Race:
+    """Networks from scratch, and the ways to train them."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given = given
+        data = np.load(given.data)
+        whole = graphprune.analyze(graphprune.load(given.model))
+        solving = graphprune.SolveOptions(solver="uniform", criterion="l1", round_to=1)
+        plan = graphprune.solve(whole, graphprune.BudgetRequest("flops", given.narrow), solving)
+        self.narrow = fresh(graphprune.apply(whole, plan), given.seed)
+        self.wide = fresh(graphprune.widen(self.narrow).model, given.seed)
+        analysis = graphprune.analyze(self.narrow)
+        self.cost = analysis.cost.flops(analysis.cost.sizes)
+        labels = data["y_train"][: given.images].astype(np.int64)
+        self.train = source(self.narrow, data["x_train"][: given.images], labels)
+        self.test = source(self.narrow, data["x_test"], data["y_test"].astype(np.int64))
+
+    def how(self, epochs: float) -> FinetuneOptions:
+        """Return how is trained."""
+        return FinetuneOptions(epochs=epochs, rate=self.given.rate, device="cpu", seed=self.given.seed, held_out=512)
+
+    def run(self, way: str) -> graphprune.Model:
+        """Return the network at the end of a way."""
+        epochs = self.given.epochs
+        if way == "narrow":
+            return finetune(self.narrow, self.train, None, self.how(epochs)).model
+        if way == "csgd":
+            learned = finetune(self.wide, self.train, None, self.how(epochs / 2)).model
+            return self.squeezed(learned, way, epochs / 2)
+        return self.squeezed(self.wide, way, epochs)
+
+    def squeezed(self, wide: graphprune.Model, name: str, epochs: float) -> graphprune.Model:
+        """Prune while training, to the cost of the narrow network."""
+        method = training.get(name)()
+        solving = graphprune.SolveOptions(solver=method.solver, round_to=1, seed=self.given.seed)
+        budget = graphprune.BudgetRequest("flops", f"{self.cost / 1000}k")
+        found = graphprune.train(wide, self.train, budget, method, TrainOptions(self.how(epochs), solving))
+        pruned = graphprune.apply(found.analysis, found.plan)
+        graphprune.verify(found.analysis, pruned, found.plan)
+        for entry in found.plan.solver.trace:
+            if "deviation" in entry:
+                print(json.dumps(entry | {"before": found.after.accuracy}), flush=True)
+        return pruned
+
+
+def fresh(model: graphprune.Model, seed: int) -> graphprune.Model:
+    """Draw all weights of a model anew (He's initialisation, by fan-out)."""
+    random = np.random.default_rng(seed)
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    norms = [node for node in proto.graph.node if node.op_type == "BatchNormalization"]
+    constant = {node.input[slot]: value for node in norms for slot, value in _NORMALISED.items()}
+    for tensor in proto.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if tensor.name in constant:
+            array = np.full_like(array, constant[tensor.name])
+        elif array.dtype == np.float32 and array.ndim > 1:
+            fan = array.size // array.shape[1] if array.ndim > 2 else array.shape[1]
+            array = (random.standard_normal(array.shape) * np.sqrt(2.0 / fan)).astype(np.float32)
+        elif array.dtype == np.float32:
+            array = np.zeros_like(array)
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return graphprune.load(proto)
 
 
 def main() -> None:
     """Print a line per way."""
     given = parse()
     torch.set_num_threads(1)
-    data = np.load(given.data)
-    narrow = graphprune.load(given.model)
-    train = source(narrow, data["x_train"][: given.images], data["y_train"][: given.images].astype(np.int64))
-    test = source(narrow, data["x_test"], data["y_test"].astype(np.int64))
-    how = FinetuneOptions(epochs=given.epochs, rate=given.rate, device="cpu", seed=given.seed, held_out=512)
-    analysis = graphprune.analyze(narrow)
-    before = analysis.cost.flops(analysis.cost.sizes)
-    found = graphprune.widen(analysis, graphprune.WidenOptions(given.factor, given.noise, given.seed))
-    rows = {"original": lambda: (narrow, before), "trained": lambda: (finetune(narrow, train, None, how).model, before)}
-    for name in given.methods:
-        rows[name] = lambda name=name: squeezed(found.model, train, name, how, before)
-    for name, run in rows.items():
+    race = Race(given)
+    for way in given.ways:
         start, wall = cpu_seconds(), time.perf_counter()
-        try:
-            model, cost = run()
-        except graphprune.GraphPruneError as error:
-            print(json.dumps({"way": name, "failed": str(error)}), flush=True)
-            continue
+        model = race.run(way)
         spent = {"cpu_s": round(cpu_seconds() - start, 1), "wall_s": round(time.perf_counter() - wall, 1)}
-        row = {"way": name, "flops": cost, "wide": found.flops, "epochs": given.epochs, "seed": given.seed, **spent}
-        print(json.dumps(row | {"top1": graphprune.evaluate(model, test).top1}), flush=True)
-
-
-def squeezed(
-    wide: graphprune.Model, train: graphprune.Source, name: str, how: FinetuneOptions, limit: int
-) -> tuple[graphprune.Model, int]:
-    """Prune a wide network while it trains; return the model and its cost."""
-    method = training.get(name)()
-    solving = graphprune.SolveOptions(solver=method.solver, round_to=1, seed=how.seed)
-    budget = graphprune.BudgetRequest("flops", f"{limit / 1000}k")
-    found = graphprune.train(wide, train, budget, method, TrainOptions(replace(how), solving))
-    pruned = graphprune.apply(found.analysis, found.plan)
-    graphprune.verify(found.analysis, pruned, found.plan)
-    for entry in found.plan.solver.trace:
-        if "deviation" in entry:
-            print(json.dumps(entry), flush=True)
-    return pruned, found.plan.budget.after
+        after = graphprune.analyze(model)
+        row = {"way": way, "flops": after.cost.flops(after.cost.sizes), "epochs": given.epochs, "seed": given.seed}
+        print(json.dumps(row | spent | {"top1": graphprune.evaluate(model, race.test).top1}), flush=True)
 
 
 if __name__ == "__main__":
