@@ -6,8 +6,9 @@
 
 The narrow network is what uniform widths leave of the given one at a share of its FLOPs; the wide one is that, widened
 by 2. Weights of both are drawn anew, so everything is trained from scratch, by the loop of `graphprune train`. The
-archive is that of tools/train_cifar.py. One line each: the narrow network; wide-then-squeeze (half of the epochs wide, half by
-csgd); and DCPH (all epochs by cac). All end at the cost of the narrow network.
+archive is that of tools/train_cifar.py. One line each: the narrow network; wide-then-squeeze (half of the epochs wide,
+half by csgd); and DCPH (all epochs by cac). All end at the cost of the narrow network. For csgd, the trained network whose
+channels are tied is judged beside the merged one.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ class Race:
         graphprune.verify(found.analysis, pruned, found.plan)
         for entry in found.plan.solver.trace:
             if "deviation" in entry:
-                print(json.dumps(entry | {"before": found.after.accuracy}), flush=True)
+                tied, merged = (graphprune.evaluate(item, self.test).top1 for item in (found.model, pruned))
+                print(json.dumps(entry | {"before": found.after.accuracy, "tied": tied, "merged": merged}), flush=True)
         return pruned
 
 
