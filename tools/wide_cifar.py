@@ -7,8 +7,8 @@
 The narrow network is what uniform widths leave of the given one at a share of its FLOPs; the wide one is that, widened
 by 2. Weights of both are drawn anew, so everything is trained from scratch, by the loop of `graphprune train`. The
 archive is that of tools/train_cifar.py. One line each: the narrow network; wide-then-squeeze (half of the epochs wide,
-half by csgd); and DCPH (all epochs by cac). All end at the cost of the narrow network. For csgd, the trained network whose
-channels are tied is judged beside the merged one.
+half by csgd); and DCPH (all epochs by cac). All end at the cost of the narrow network. For csgd, the trained network
+whose channels are tied is judged beside the merged one.
 """
 
 from __future__ import annotations

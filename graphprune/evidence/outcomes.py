@@ -235,7 +235,8 @@ def _spread(levels: Ints, present: int, count: int) -> Ints:
     """Return at most `count` of some widths, those nearest to the middles of equal parts of the present width."""
     wanted = (np.arange(count) + 0.5) / count * present
     nearest = np.abs(levels[:, None] - wanted).argmin(axis=0) if len(levels) else np.zeros(0, dtype=np.int64)
-    return levels[np.unique(nearest)]
+    chosen: Ints = levels[np.unique(nearest)]
+    return chosen
 
 
 def _reconstruction(order: Ints, costs: Floats, kept: Ints) -> Profile:
