@@ -268,12 +268,13 @@ def test_sensitivity_is_what_pruning_and_refitting_one_group_does() -> None:
         assert table.elimination is not None
         assert (np.diff(table.errors) <= 0).all()
         assert table.errors[-1] == 0
-        assert table.error(int(table.widths[0])) == pytest.approx(table.errors[0])
+        assert table.errors[0] > 0
     inner = next(at for at, group in enumerate(analysis.groups) if group.name == "c")
     table = tables[inner]
     assert table.elimination is not None
     plan = keep(analysis, {"c": table.elimination.kept(8).tolist()})
     pruned = apply(analysis, plan)
     found = recover(analysis, pruned, plan, source)
-    assert 0.3 * table.error(8) < found.after < 3 * table.error(8)
+    (measured,) = table.errors[table.widths == 8]
+    assert 0.3 * measured < found.after < 3 * measured
     assert found.after < found.before
