@@ -67,7 +67,7 @@ def main() -> None:
     show("least squares", recovery.model, test, wanted, cpu_s=round(cpu_seconds() - start))
 
     start = cpu_seconds()
-    settings = FinetuneOptions(options.epochs, batch=32, loss=loss, augment="flip", held_out=32)
+    settings = FinetuneOptions(options.epochs, batch=32, loss=loss, augment="flip", held_out=32, unfold=False)
     with Meter() as meter:
         tuned = finetune(recovery.model, learned, dense, settings, meter.listen)
     found["distilled"] = tuned.model

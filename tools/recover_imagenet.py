@@ -46,7 +46,12 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Print one line per result."""
     options = parse()
-    model = folded(options.model) if options.fold else graphprune.load(options.model)
+    with tempfile.TemporaryDirectory() as folder:
+        compare(options, graphprune.load(folded(options.model, Path(folder)) if options.fold else options.model))
+
+
+def compare(options: argparse.Namespace, model: graphprune.Model) -> None:
+    """Print what each method brings."""
     paths = sorted(options.photographs.glob("*.jpg"))
     images = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
     labels = np.array([int(path.stem) for path in paths], np.int64)
@@ -68,15 +73,14 @@ def main() -> None:
     print(json.dumps({"cpu_s": round(cpu_seconds(), 1)}))
 
 
-def folded(path: Path) -> graphprune.Model:
-    """Return the network with BatchNormalization folded."""
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "folded.onnx"
-        options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(target)
-        ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return graphprune.load(target)
+def folded(path: Path, folder: Path) -> Path:
+    """Return the file of the network with BatchNormalization folded."""
+    target = folder / path.name
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return target
 
 
 def show(model: graphprune.Model, test: graphprune.Source, **facts: object) -> None:
