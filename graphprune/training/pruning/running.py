@@ -24,6 +24,7 @@ from graphprune.model.graph import Graph
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.plan.schema import Plan
+from graphprune.surgery.marks import marks, put_marks
 from graphprune.surgery.prune import prune
 from graphprune.training.bridge import Trainable, to_torch, value_in, weights_now, with_values
 from graphprune.verification.verdict import keep_mask
@@ -131,6 +132,7 @@ def shrunk(running: Running, plan: Plan, model: Model | None = None) -> Running:
         return uncut
     start = ground(whole, plan).start
     proto = prune(start, keep_mask(whole, plan))
+    put_marks(proto, marks(whole, plan))  # a model that was pruned before names the plan of then
     check_fidelity(start, proto, plan)
     analysis = renewed(whole, whole.model.replaced(proto))
     net = to_torch(analysis.model, unfold=bool(running.net.unfolded))

@@ -142,3 +142,11 @@ def test_what_has_no_meaning_is_refused() -> None:
     with pytest.raises(UsageError, match="needs labels"):
         trained(KINDS["folded"](), Cac(gain="accuracy"), unlabelled())
     assert trained(KINDS["folded"](), Cac(gain="accuracy"), labelled()).plan.solver.name == "cac"
+
+
+def test_a_network_that_was_pruned_before_shrinks_again() -> None:
+    analysis = graphprune.analyze(graphprune.load(normalised()))
+    options = graphprune.SolveOptions(round_to=1)
+    plan = graphprune.solve(analysis, graphprune.BudgetRequest("flops", 0.8), options)
+    before = graphprune.apply(analysis, plan).proto
+    assert trained(before, Cac(), labelled()).plan.budget.after > 0
