@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from graphprune.constraints import Constraints
 from graphprune.counting import count_costs
 from graphprune.errors import UsageError
 from graphprune.inheritance.ground import ground
@@ -46,6 +47,8 @@ def lossless_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options
             "a lossless plan removes whatever changes nothing, so it takes no --round-to, --min-keep, --inherit or "
             "--allow-empty"
         )
+    if options.constraints != Constraints():
+        raise UsageError("a lossless plan removes whatever changes nothing, so nothing can be constrained")
     check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
     found = find_lossless(analysis)
     groups = tuple(

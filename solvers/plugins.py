@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphprune.errors import GraphPruneError, PluginError, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from importlib.metadata import EntryPoint
 
-__all__ = ["Plugins"]
+__all__ = ["Fault", "Plugins"]
+
+Fault = Callable[[object, Any], str | None]
 
 
 class Plugins:
@@ -30,11 +32,14 @@ class Plugins:
     group : str
         The group of entry points: "graphprune.criteria". An entry point's name is that of the method, and its object
         the function.
+    fault : callable, optional
+        Says what is wrong with a result, given that and the first argument; nothing if it is sound.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
+    def __init__(self, kind: str, group: str, fault: Fault | None = None) -> None:
         self._kind = kind
         self._group = group
+        self._fault = fault
 
     def names(self) -> set[str]:
         """Return the names of all methods; nothing is imported."""
@@ -64,7 +69,7 @@ class Plugins:
         fault = _fault(method)
         if fault:
             raise PluginError(f"{what} cannot be used: {fault}", hint="docs/writing_a_solver.md says what is expected")
-        return _guarded(method, what)
+        return _guarded(method, what, self._fault)
 
     def _offers(self) -> dict[str, list[EntryPoint]]:
         """Return the entry points by name; one that a search path leads to twice counts once."""
@@ -93,17 +98,21 @@ def _fault(method: object) -> str | None:
     return None
 
 
-def _guarded(method: Callable[..., Any], what: str) -> Callable[..., Any]:
+def _guarded(method: Callable[..., Any], what: str, fault: Fault | None) -> Callable[..., Any]:
     @functools.wraps(method)
     def guarded(*arguments: Any, **settings: Any) -> Any:
         try:
-            return method(*arguments, **settings)
+            result = method(*arguments, **settings)
         except GraphPruneError:
             raise
         except Exception as error:  # the method of another package may raise anything
             raise PluginError(
                 f"{what} failed: {_said(error)}", hint="this is a fault of that package; --debug shows where"
             ) from error
+        wrong = fault(result, arguments[0]) if fault is not None else None
+        if wrong:
+            raise PluginError(f"{what} failed: {wrong}", hint="this is a fault of that package")
+        return result
 
     return guarded
 

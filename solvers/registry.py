@@ -16,7 +16,7 @@ import re
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from graphprune.errors import InternalError, UsageError, quote
-from graphprune.solvers.plugins import Plugins
+from graphprune.solvers.plugins import Fault, Plugins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,12 +39,14 @@ class Registry(Generic[Method]):
         The package whose modules register methods; a module whose name starts with ``_`` is not imported.
     plugins : str
         The group of entry points through which other packages offer methods.
+    fault : callable, optional
+        Says what is wrong with a result of theirs, given that and the first argument; nothing if it is sound.
     """
 
-    def __init__(self, kind: str, package: str, plugins: str = "") -> None:
+    def __init__(self, kind: str, package: str, plugins: str = "", fault: Fault | None = None) -> None:
         self._kind = kind
         self._package = package
-        self._plugins = Plugins(kind, plugins) if plugins else None
+        self._plugins = Plugins(kind, plugins, fault) if plugins else None
         self._methods: dict[str, Method] = {}
         self._sampled: set[str] = set()
         self._discovered = False

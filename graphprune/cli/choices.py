@@ -153,7 +153,9 @@ class Choosing:
         ),
     ] = None
     seed: Annotated[int, typer.Option(metavar="INT", min=0, help="For criteria that draw.")] = 0
-    threads: Annotated[int, typer.Option(metavar="INT", min=1, help="Threads with which a latency is measured.")] = 1
+    threads: Annotated[
+        int, typer.Option(metavar="INT", min=1, max=512, help="Threads with which a latency is measured.")
+    ] = 1
     certify: Annotated[
         bool, typer.Option("--certify", help="Say how much more saliency any other widths could keep at most.")
     ] = False

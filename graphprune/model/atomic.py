@@ -203,7 +203,8 @@ def check_target(path: Path, *, force: bool, inputs: Iterable[Path] = ()) -> Pat
         with contextlib.suppress(OSError):
             if os.path.samestat(source.stat(), status):
                 raise OutputError(
-                    f"{shown} is the input file itself; inputs are never changed", hint="choose another output name"
+                    f"{shown} is the input file itself; inputs are never changed",
+                    hint="choose another name with --output or --plan",
                 )
     if not force:
         raise OutputError(f"{shown} exists", hint="give --force (force=True) to replace it")

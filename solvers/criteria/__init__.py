@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from graphprune.errors import UsageError, quote
@@ -62,7 +63,22 @@ Criterion = Callable[..., "Scores"]
 """A function ``(material, *, setting=default, ...)`` that gives a saliency per atom of each group, and what was read
 for it. Its keyword-only parameters are settings that a user may give."""
 
-_registry: Registry[Criterion] = Registry("criterion", __name__, "graphprune.criteria")
+
+def _fault(found: object, material: Material) -> str | None:
+    """Say what is wrong with scores that another package gave."""
+    from graphprune.solvers.saliency import Scores
+
+    if not isinstance(found, Scores):
+        return f"it gave a {type(found).__name__}, not Scores"
+    if len(found.per_group) != len(material.groups):
+        return f"it gave scores for {len(found.per_group)} of {len(material.groups)} groups"
+    for group, scores in zip(material.groups, found.per_group, strict=True):
+        if np.shape(scores) != (group.size,) or np.isnan(scores).any():
+            return f"group {quote(group.id)} has {group.size} atoms, but not a number for each"
+    return None
+
+
+_registry: Registry[Criterion] = Registry("criterion", __name__, "graphprune.criteria", _fault)
 criterion = _registry.register
 get = _registry.get
 names = _registry.names

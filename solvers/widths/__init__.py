@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphprune.solvers.problem import Solution
+from graphprune.errors import InternalError
+from graphprune.solvers.problem import Problem, Solution, ensure_sound
 from graphprune.solvers.registry import Registry
 
 __all__ = ["WidthSolver", "get", "names", "needs_samples", "solver"]
@@ -16,7 +17,19 @@ WidthSolver = Callable[..., Solution]
 and raises :class:`~graphprune.errors.BudgetUnreachableError` where the narrowest levels cost more. Its keyword-only
 parameters are settings that a user may give."""
 
-_registry: Registry[WidthSolver] = Registry("solver", __name__, "graphprune.solvers")
+
+def _fault(found: object, problem: Problem) -> str | None:
+    """Say what is wrong with a solution that another package gave."""
+    if not isinstance(found, Solution):
+        return f"it gave a {type(found).__name__}, not a Solution"
+    try:
+        ensure_sound(problem, found, "of another package")
+    except InternalError as error:
+        return error.message
+    return None
+
+
+_registry: Registry[WidthSolver] = Registry("solver", __name__, "graphprune.solvers", _fault)
 solver = _registry.register
 get = _registry.get
 names = _registry.names

@@ -19,6 +19,7 @@ from tiny_models import chain, model
 
 from graphprune import api
 from graphprune.analysis import Analysis
+from graphprune.constraints import Constraints
 from graphprune.errors import PlanError, UsageError
 from graphprune.inheritance.paths import atom_positions
 from graphprune.model.load import load
@@ -178,12 +179,19 @@ def test_in_a_quantised_model_only_zeros_go() -> None:
     assert solved(twins(proto, 0, (0, 1)))[1].is_identity
 
 
+def test_a_network_without_groups_stays_whole() -> None:
+    _, plan, _ = solved(model("(float[1,3,6,6] x) => (float[a,b,c,d] y) { y = Conv (x, w) }", {"w": (4, 3, 3, 3)}))
+    assert plan.is_identity
+
+
 def test_budgets_and_alignment_have_no_say() -> None:
     analysis = Analysis(load(chain("m = Relu (h)")))
     with pytest.raises(UsageError, match="has no budget"):
         api.solve(analysis, api.BudgetRequest("flops", 0.5), OPTIONS)
     with pytest.raises(UsageError, match="takes no --round-to"):
         api.solve(analysis, (), replace(OPTIONS, round_to=8))
+    with pytest.raises(UsageError, match="nothing can be constrained"):
+        api.solve(analysis, (), replace(OPTIONS, constraints=Constraints(max_prune=0.5)))
     with pytest.raises(UsageError, match="no budget is given"):
         api.solve(analysis, ())
 

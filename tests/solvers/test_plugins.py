@@ -125,3 +125,12 @@ def test_a_name_that_two_packages_offer_is_refused(install: Install) -> None:
 def test_a_name_of_graphprunes_own_stays_its_own(install: Install) -> None:
     install("toybox", code="raise RuntimeError('imported')", own="good")
     assert registry().get("own")(None) == "own"
+
+
+def test_a_result_that_cannot_be_used_names_its_package(install: Install) -> None:
+    install("pack", good="good")
+    found: Registry[Callable[..., object]] = Registry(
+        "toy", "graphprune.solvers.widths", "tests.toys", lambda result, first: f"it gave {result} for {first}"
+    )
+    with pytest.raises(PluginError, match=r"pack 1.2 failed: it gave \(3, 1.0\) for 3"):
+        found.get("good")(3)

@@ -83,3 +83,15 @@ def test_a_solver_that_breaks_its_promise_is_named(solution: Solution, message: 
     ensure_sound(case, Solution(np.array([4, 4]), [], (np.arange(4), np.arange(4))), "fine")
     with pytest.raises(InternalError, match=f"the solver 'cheat' gave .*{message}"):
         ensure_sound(case, solution, "cheat")
+
+
+def test_results_of_other_packages_are_looked_at() -> None:
+    from graphprune.solvers import criteria, widths
+    from graphprune.solvers.saliency import Scores
+
+    given = problem([4, 4])
+    assert "not a Solution" in (widths._fault(None, given) or "")
+    assert "type float64" in (widths._fault(Solution(np.array([1.5, 2.0]), []), given) or "")
+    material = criteria.Material((), lambda name: np.zeros(0))
+    assert "not Scores" in (criteria._fault([1.0], material) or "")
+    assert criteria._fault(Scores((), ()), material) is None

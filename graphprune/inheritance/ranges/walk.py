@@ -107,7 +107,8 @@ class Ranges:
         if self._gone is None or labels is None:
             return found
         atoms = self._atoms(labels[axis])
-        return found.replaced((atoms >= 0) & self._gone[atoms], 0.0)
+        # What is no atom is -1, which reads the entry behind the last atom.
+        return found.replaced(np.append(self._gone, False)[atoms], 0.0)
 
     def constant(self, name: str) -> npt.NDArray[np.float64] | None:
         """Return the value of a constant, None where it cannot be computed."""
