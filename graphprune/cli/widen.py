@@ -98,10 +98,9 @@ def _tables(facts: dict[str, Any], written: str | None) -> RenderableType:
         groups.add_row(group["id"], cell(group["name"]), width, cell(group["why"]))
     flops, check = facts["flops"], facts["verification"]
     rows = [("flops", f"{count(flops['before'], 'FLOPs')} -> {count(flops['after'], 'FLOPs')}")]
-    rows += [
-        ("fixed", f"channels of {each['layers']} layers: {name(each['node'])} {each['why']}".replace(":  ", ": "))
-        for each in facts["fixed"]
-    ]
+    for each in facts["fixed"]:
+        layers = f"{each['layers']} layer{'' if each['layers'] == 1 else 's'}"
+        rows.append(("fixed", f"channels of {layers}: {name(each['node'])} {each['why']}".replace(":  ", ": ")))
     if check is None:
         rows.append(("not proven", "the models were not run"))
     else:

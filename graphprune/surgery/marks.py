@@ -30,6 +30,7 @@ __all__ = [
     "PLAN",
     "RECOVERED",
     "VERIFIED",
+    "drop_marks",
     "kept_positions",
     "marks",
     "put_marks",
@@ -73,6 +74,13 @@ def weights_changed(proto: ModelProto) -> str:
         f"{word}: {found[key]}" for key, word in ((RECOVERED, "recovered"), (FINETUNED, "finetuned")) if key in found
     ]
     return ", ".join(said)
+
+
+def drop_marks(proto: ModelProto) -> None:
+    """Take all marks out of a model that no plan describes any more; other metadata stays as it is."""
+    for at in range(len(proto.metadata_props) - 1, -1, -1):
+        if proto.metadata_props[at].key in (PLAN, KEPT, VERIFIED, RECOVERED, FINETUNED):
+            del proto.metadata_props[at]
 
 
 def put_marks(proto: ModelProto, values: Mapping[str, str]) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from graphprune.analysis import Analysis
 from graphprune.errors import NothingToPruneError, UsageError, VerificationError
+from graphprune.surgery.marks import drop_marks
 from graphprune.surgery.prune import operate
 from graphprune.widening.copies import Copies, Noise
 from graphprune.widening.sums import Sums, find_sums
@@ -132,7 +133,9 @@ def widen(model: Model | Analysis, options: WidenOptions | None = None) -> Widen
             "no channel of the model can be copied", hint="`graphprune inspect MODEL` says why channels are fixed"
         )
     copies = Copies(analysis, number, sums, Noise(options.noise, options.seed))
-    model = analysis.model.replaced(operate(analysis, copies))
+    proto = operate(analysis, copies)
+    drop_marks(proto)
+    model = analysis.model.replaced(proto)
     found = _verified(analysis, model, copies) if options.verify else None
     starts = analysis.grouping.starts.tolist()
     groups = tuple(

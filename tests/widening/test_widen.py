@@ -172,3 +172,12 @@ def test_a_network_without_groups_cannot_be_wider() -> None:
 def test_options_without_meaning(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         graphprune.WidenOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_wider_network_is_no_longer_what_a_plan_made() -> None:
+    whole = graphprune.load(chain("m = Relu (h)"))
+    plan = graphprune.solve(whole, graphprune.BudgetRequest("flops", 0.6), graphprune.SolveOptions(round_to=1))
+    pruned = graphprune.apply(whole, plan)
+    assert any(entry.key == "graphprune.plan" for entry in pruned.proto.metadata_props)
+    wider = graphprune.widen(pruned, graphprune.WidenOptions(2)).model
+    assert not any(entry.key.startswith("graphprune.") for entry in wider.proto.metadata_props)
