@@ -14,7 +14,7 @@ from graphprune.cli.choices import Budgets, Comparing, Constraining, Measuring, 
 from graphprune.cli.console import Talk, print_json, print_tables
 from graphprune.cli.groups import spread
 from graphprune.cli.targets import beside, check_target
-from graphprune.errors import UsageError, quote
+from graphprune.errors import RequestError, UsageError, quote
 
 if TYPE_CHECKING:
     from graphprune.report.trials import Trial
@@ -81,3 +81,5 @@ def sweep(
         print_json({"command": "sweep", "model": str(model), **files, "trials": found})
     else:
         print_tables(trial_tables(model.stem, trials))
+    if trials and all(trial.note for trial in trials):
+        raise RequestError(f"none of the budgets can be met: {trials[-1].note}")

@@ -33,10 +33,11 @@ def unreachable(
     costs = zip(problem.costs(problem.narrowest), problem.costs(problem.sizes), strict=True)
     pairs = zip(requests, problem.limits, costs, strict=True)
     request, missed, (smallest, before) = next(found for found in pairs if found[2][0] > found[1].limit)
+    unit = " ns" if missed.metric == "latency" else ""
     asked = request.target if isinstance(request.target, str) else f"{request.target:g}"
     return BudgetUnreachableError(
-        f"cannot reach {missed.metric} {asked} ({missed.limit:,} of {before:,}): "
-        f"the smallest reachable is {_rounded_up(smallest / before):g} ({smallest:,})",
+        f"cannot reach {missed.metric} {asked} ({missed.limit:,} of {before:,}{unit}): "
+        f"the smallest reachable is {_rounded_up(smallest / before):g} ({smallest:,}{unit})",
         hint=held_by(analysis, _holding(analysis, missed, smallest, rules)),
     )
 

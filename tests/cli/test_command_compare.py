@@ -81,3 +81,10 @@ def test_sweep_writes_a_table_and_a_chart_and_goes_on(graphprune: Command, quick
     done = quick(*arguments, "--flops", "0.7", "--round-to", "1")
     assert done.code == 2 and "--force" in done.err
     assert quick(*arguments, "--flops", "0.7", "--round-to", "1", "--force").code == 0
+
+
+def test_a_sweep_of_which_nothing_can_be_met_says_so(quick: Command, model: Path) -> None:
+    done = quick("sweep", model, "--flops", "0.0001,0.00001", "--solver", "uniform")
+    assert done.code == 1
+    assert "none of the budgets can be met" in done.err
+    assert model.with_name("net.sweep.csv").exists()
