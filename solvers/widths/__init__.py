@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphprune.errors import InternalError
+import numpy as np
+
+from graphprune.errors import InternalError, quote
+from graphprune.solvers.fill import fill
 from graphprune.solvers.problem import Problem, Solution, ensure_sound
 from graphprune.solvers.registry import Registry
 
@@ -26,7 +29,8 @@ def _fault(found: object, problem: Problem) -> str | None:
         ensure_sound(problem, found, "of another package")
     except InternalError as error:
         return error.message
-    return None
+    wider = np.flatnonzero(fill(problem, found.widths) != found.widths)
+    return f"group {quote(problem.groups[wider[0]])} could be wider within the limits" if wider.size else None
 
 
 _registry: Registry[WidthSolver] = Registry("solver", __name__, "graphprune.solvers", _fault)

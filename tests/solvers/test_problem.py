@@ -92,6 +92,8 @@ def test_results_of_other_packages_are_looked_at() -> None:
     given = problem([4, 4])
     assert "not a Solution" in (widths._fault(None, given) or "")
     assert "type float64" in (widths._fault(Solution(np.array([1.5, 2.0]), []), given) or "")
+    assert "could be wider" in (widths._fault(Solution(given.narrowest, []), given) or "")
+    assert widths._fault(widths.get("uniform")(given), given) is None
     material = criteria.Material((), lambda name: np.zeros(0))
     assert "not Scores" in (criteria._fault([1.0], material) or "")
     assert criteria._fault(Scores((), ()), material) is None
