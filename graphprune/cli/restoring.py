@@ -48,7 +48,9 @@ class Restoring:
         str | None,
         typer.Option(metavar="SOURCE", help="Samples to learn from; those of --calib by default.", show_default=False),
     ] = None
-    epochs: Annotated[float, typer.Option(help="Passes of --finetune over them.", min=0.0)] = 2.0
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes of --finetune over them. [default: 2]", min=0.0, show_default=False)
+    ] = None
 
     def check(self, calib: str | None) -> None:
         """Refuse what cannot be done, before anything is.
@@ -62,6 +64,8 @@ class Restoring:
             raise UsageError("--recover needs samples", hint="give some with --calib SOURCE; labels are not needed")
         if self.finetune and self.data is None and calib is None:
             raise UsageError("--finetune needs samples", hint="give some with --data SOURCE or --calib SOURCE")
+        if self.epochs is not None and not self.finetune:
+            raise UsageError("--epochs is how long --finetune learns", hint="add --finetune, or leave it out")
         if self.data is not None and not self.finetune:
             raise UsageError("--data is what --finetune learns from", hint="add --finetune, or give --calib SOURCE")
 
@@ -114,10 +118,11 @@ class Restoration:
             from graphprune.training.finetune import FinetuneOptions
             from graphprune.training.finetune import finetune as train
         meter = Meter()
-        options = FinetuneOptions(epochs=self.wanted.epochs, seed=self.seed)
+        epochs = FinetuneOptions.epochs if self.wanted.epochs is None else self.wanted.epochs
+        options = FinetuneOptions(epochs=epochs, seed=self.seed)
         with talk.stage("finetuning"), meter:
             found = train(pruned, lessons, analysis.model, options, meter.listen)
-        facts = {"data": lessons.name, "epochs": self.wanted.epochs, "rate": found.rate, "steps": found.steps}
+        facts = {"data": lessons.name, "epochs": epochs, "rate": found.rate, "steps": found.steps}
         facts |= {name: found.facts[name] for name in ("samples", "held_out", "augment")} | {"seed": self.seed}
         before, after = _finite(found.before.loss), _finite(found.after.loss)
         return found.model, Step("finetune", "distillation", "held-out loss", before, after, found.improved, facts)

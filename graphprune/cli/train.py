@@ -260,24 +260,24 @@ class _Places:
                 path = api.save(model, self.further(word), force=self.targets.force)
                 notes = (*notes, f"{word} model: {quote(str(path))}")
         self.state.unlink(missing_ok=True)
-        if self.finetuned is not None and not self.targets.dry:
+        target = self.finetuned
+        if target is not None and not self.targets.dry:
             with talk.stage("finetuning"):
-                notes = (*notes, self._finetune(result, *by))
+                notes = (*notes, self._finetune(target, result, *by))
         return replace(summary, files=files, notes=notes)
 
-    def _finetune(self, result: Trained, data: Source, teacher: Model) -> str:
+    def _finetune(self, target: Path, result: Trained, data: Source, teacher: Model) -> str:
         from graphprune import api
         from graphprune.training.finetune import finetune
 
-        assert self.finetuned is not None  # noqa: S101 - asked for just before
         options = replace(self.learning.options(self.state), epochs=self.epochs, checkpoint=None, resume=False)
         pruned = api.apply(result.analysis, result.plan)
         with Meter() as meter:
             found = finetune(pruned, data, teacher, options, meter.listen)
         if not found.improved:
             return f"finetuning did not help: the held-out loss was {found.before.loss:.4g} and was never lower"
-        api.save(found.model, self.finetuned, force=self.targets.force)
-        return f"finetuned to {quote(str(self.finetuned))}, held-out {_measures(found.before, found.after)}"
+        api.save(found.model, target, force=self.targets.force)
+        return f"finetuned to {quote(str(target))}, held-out {_measures(found.before, found.after)}"
 
 
 def _method(name: str, texts: list[str] | None, solver: str | None) -> tuple[Method, dict[str, Setting]]:

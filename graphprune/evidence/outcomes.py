@@ -121,9 +121,10 @@ class Outcomes:
         profiles: list[Profile | None] = []
         for atoms, at in zip(kept, found_at, strict=True):
             table = None if at is None else tables[at]
-            order = None if table is None else table.elimination
-            known = table is not None and order is not None
-            profiles.append(Profile(atoms[order.order], table.widths, table.errors) if known else None)  # type: ignore[union-attr]
+            if table is None or table.elimination is None:
+                profiles.append(None)
+            else:
+                profiles.append(Profile(atoms[table.elimination.order], table.widths, table.errors))
         return tuple(profiles)
 
     def reconstructions(self, kept: Kept) -> tuple[Profile | None, ...]:

@@ -131,8 +131,8 @@ def gateable(net: Trainable, analysis: Analysis) -> list[str]:
     for contraction in analysis.scope.space.contractions:
         node = contraction.node
         own, source = net.graph.producer.get(node.outputs[0]), net.values.get(node.inputs[contraction.slot])
-        can = own is not None and source is not None
-        can = can and any(source in item.all_input_nodes for item in net.made[own.index])  # type: ignore[union-attr]
+        readers = () if own is None or source is None else net.made[own.index]
+        can = any(source in item.all_input_nodes for item in readers)
         (reached if can else missed).update(touched(analysis, contraction))
     return [group.id for number, group in enumerate(analysis.groups) if number in reached - missed]
 

@@ -79,7 +79,7 @@ def _gradients(net: Trainable, gates: Mapping[str, Gate], samples: Samples, loss
     """Return the gradient of the loss of each sample with respect to each gate, shape (n, atoms)."""
     alone = samples.count == 1  # then no value needs to have the samples on axis 0
     leaves = {name: gate.watch(None if alone else samples.count) for name, gate in gates.items()}
-    loss(net.run(samples.feeds), samples.labels).backward()  # type: ignore[no-untyped-call]
+    loss(net.run(samples.feeds), samples.labels).backward()  # type: ignore[no-untyped-call]  # torch declares no types here
     found = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
     return {name: value[None] if alone else value for name, value in found.items()}
 
@@ -122,7 +122,7 @@ def _products(net: Trainable, batches: Iterable[Samples], loss: LossSum) -> Iter
     """Yield for every batch the products of weights and gradients by stored tensor, and the number of samples."""
     for samples in batches:
         net.module.zero_grad()
-        loss(net.run(samples.feeds), samples.labels).backward()  # type: ignore[no-untyped-call]
+        loss(net.run(samples.feeds), samples.labels).backward()  # type: ignore[no-untyped-call]  # torch declares no types here
         yield (
             {
                 name: (value * value.grad).detach().double().numpy()

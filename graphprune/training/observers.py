@@ -58,7 +58,7 @@ def observed(
     net.module.recompile()
     for samples in batches:
         net.module.zero_grad()
-        loss(net.run(samples.feeds), samples.labels).backward()  # type: ignore[no-untyped-call]
+        loss(net.run(samples.feeds), samples.labels).backward()  # type: ignore[no-untyped-call]  # torch declares no types here
         pairs = {name: observer.found() for name, observer in observers.items()}
         yield {name: pair for name, pair in pairs.items() if pair is not None}
 

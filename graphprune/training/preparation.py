@@ -190,7 +190,7 @@ def check_gradients(task: Task) -> None:
         loss: object = task.objective(task.net.run(samples.feeds), target, samples.labels)
     if not isinstance(loss, torch.Tensor) or loss.dim() or not loss.requires_grad:
         raise UsageError("the loss is no scalar tensor that depends on the weights of the model")
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # torch declares no types here
     for value in task.net.module.parameters():
         value.requires_grad_(value.grad is not None)
         value.grad = None
