@@ -175,9 +175,6 @@ class Choosing:
     allow_empty: Annotated[
         bool, typer.Option("--allow-empty", help="Let residual branches go as a whole, with all their layers.")
     ] = False
-    lossless: Annotated[
-        bool, typer.Option("--lossless", help="Remove only what changes nothing, without a budget.")
-    ] = False
 
     def options(self) -> SolveOptions:
         """Return the same for the Python API."""
@@ -194,7 +191,6 @@ class Choosing:
             settings=parse_settings(self.settings),
             certify=self.certify,
             inherit=self.inherit.value,
-            lossless=self.lossless,
             allow_empty=self.allow_empty,
             adapt=tuple(name.strip() for name in self.adapt.split(",")) if self.adapt else (),
         )

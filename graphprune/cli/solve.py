@@ -30,6 +30,9 @@ def solve(
     reading: Reading,
     calibrating: Calibrating,
     restoring: Restoring,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Remove only what changes nothing, without a budget.")
+    ] = False,
     output: opt.Output = None,
     plan: Annotated[
         Path | None,
@@ -49,8 +52,11 @@ def solve(
     onnxruntime that the result equals the original with the removed channels masked out.
     --recover and --finetune then bring accuracy back; the plan says what each of them brought.
     """
-    requests = budgets.requests(needed=not choosing.lossless)
-    options, analysed = replace(choosing.options(), constraints=constraining.constraints()), reading.options()
+    requests = budgets.requests(needed=not lossless)
+    options, analysed = (
+        replace(choosing.options(), constraints=constraining.constraints(), lossless=lossless),
+        reading.options(),
+    )
     targets = Targets(output or beside(model, ".pruned.onnx"), plan or beside(model, ".plan.json"), force, dry_run)
     restoring.check(calibrating.calib)
     targets.check([path for path in (model, constraining.widths, constraining.start) if path is not None])

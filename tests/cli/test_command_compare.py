@@ -88,3 +88,10 @@ def test_a_sweep_of_which_nothing_can_be_met_says_so(quick: Command, model: Path
     assert done.code == 1
     assert "none of the budgets can be met" in done.err
     assert model.with_name("net.sweep.csv").exists()
+
+
+@pytest.mark.parametrize("command", ["compare", "sweep"])
+def test_what_has_no_budget_cannot_be_compared(quick: Command, model: Path, command: str) -> None:
+    done = quick(command, model, "--lossless")
+    assert done.code == 2
+    assert "No such option: --lossless" in done.err
