@@ -5,7 +5,7 @@
     python tools/finetune_cifar.py resnet20_cifar10.onnx cifar10.npz --learn teacher both
     python tools/finetune_cifar.py resnet56_cifar10.onnx cifar10.npz --flops 0.39 --images 50000 --epochs 20 --resume
 
-Pruning and recovery are those of `recover_cifar.py`; training is `graphprune finetune` with its defaults, on the first
+Pruning and recovery are those of `recover_cifar.py --solver sensitivity --mirror`; training is `graphprune finetune` with its defaults, on the first
 training images: `teacher` sees no label, `both` gives labels a tenth of the loss, `labels` has no teacher. Of these
 images 1,024 are held out, and they alone choose the learning rate and the weights that are kept; test labels are looked
 at for the figures that are printed. With --work everything is saved on the way, and --resume goes on from there.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recover_cifar import CALIBRATION, cpu_seconds, runs, source
+from recover_cifar import CALIBRATION, cpu_seconds, source
 
 import graphprune
 from graphprune.cli.meter import Meter
@@ -85,10 +85,14 @@ def begin(
     if options.resume and path.exists():
         recovered = graphprune.load(path)
     else:
-        how = argparse.Namespace(criterion="l1", round_to=1, widths="sensitivity", stages=2, measured=128)
-        calibration = source(dense, images[:CALIBRATION])
-        _, plan, recovery, _ = next(runs(how, graphprune.analyze(dense), options.flops, calibration))
-        recovered, share = recovery.model, plan.budget.after / plan.budget.before
+        seen = images[:CALIBRATION]
+        choices = graphprune.SolveOptions(solver="sensitivity", criterion="l1", round_to=1)
+        analysis, wanted = graphprune.analyze(dense), graphprune.BudgetRequest("flops", options.flops)
+        plan = graphprune.solve(analysis, wanted, choices, data=source(dense, seen))
+        both = source(dense, np.concatenate([seen, seen[:, :, ::-1]]))
+        how = graphprune.RecoverOptions(samples=len(both))
+        recovered = graphprune.recover(analysis, graphprune.apply(analysis, plan), plan, both, how).model
+        share = plan.budget.after / plan.budget.before
         graphprune.save(recovered, path, force=True)
     row = {"model": options.model.stem, "dense": graphprune.evaluate(dense, test).top1, "flops": round(share, 4)}
     row |= {"recovered": graphprune.evaluate(recovered, test).top1, "cpu_s": round(cpu_seconds() - before)}
