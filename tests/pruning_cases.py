@@ -12,6 +12,7 @@ from training_cases import Array, Arrays, folded, images, normalised
 
 import graphprune
 from graphprune.calibrate.source import Source
+from graphprune.recovery.options import RecoverOptions
 from graphprune.training.options import FinetuneOptions
 from graphprune.training.pruning.method import Method
 from graphprune.training.pruning.run import Trained, TrainOptions
@@ -188,6 +189,7 @@ KINDS: dict[str, Callable[[], ModelProto]] = {
     "transformer": transformer,
 }
 
+RECOVERY = RecoverOptions()
 QUICK = FinetuneOptions(epochs=6, batch=32, augment="none", device="cpu", held_out=32)
 
 
@@ -207,12 +209,17 @@ def unlabelled(count: int = 160, value: Array | None = None) -> Source:
 
 
 def trained(
-    made: ModelProto, method: Method, data: Source, how: FinetuneOptions = QUICK, share: float = 0.7
+    made: ModelProto,
+    method: Method,
+    data: Source,
+    how: FinetuneOptions = QUICK,
+    share: float = 0.7,
+    recovery: RecoverOptions | None = RECOVERY,
 ) -> Trained:
     """Run a method; check what holds for all of them."""
     solving = graphprune.SolveOptions(solver=method.solver, round_to=1)
     budget = graphprune.BudgetRequest("flops", share)
-    found = graphprune.train(graphprune.load(made), data, budget, method, TrainOptions(how, solving))
+    found = graphprune.train(graphprune.load(made), data, budget, method, TrainOptions(how, solving, recovery=recovery))
     assert found.plan.budget.after <= found.plan.budget.limit
     assert found.plan.solver.name == method.name
     pruned = graphprune.apply(found.analysis, found.plan)

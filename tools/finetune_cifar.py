@@ -5,11 +5,11 @@
     python tools/finetune_cifar.py resnet20_cifar10.onnx cifar10.npz --learn teacher both
     python tools/finetune_cifar.py resnet56_cifar10.onnx cifar10.npz --flops 0.39 --images 50000 --epochs 20 --resume
 
-Pruning and recovery are those of `recover_cifar.py --solver sensitivity --mirror`; training is `graphprune finetune` with its defaults, on the first
-training images: `teacher` sees no label, `both` gives labels a tenth of the loss, `labels` has no teacher. Of these
-images 1,024 are held out, and they alone choose the learning rate and the weights that are kept; test labels are looked
-at for the figures that are printed. With --work everything is saved on the way, and --resume goes on from there.
-One thread: OMP_NUM_THREADS=1.
+Pruning and recovery are those of `recover_cifar.py --solver sensitivity --mirror`; training is `graphprune finetune`
+with its defaults, on the first training images: `teacher` sees no label, `both` gives labels a tenth of the loss,
+`labels` has no teacher. Of these images 1,024 are held out, and they alone choose the learning rate and the weights
+that are kept; test labels are looked at for the figures that are printed. With --work everything is saved on the way,
+and --resume goes on from there. One thread: OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations

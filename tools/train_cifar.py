@@ -53,6 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=0.01)
     parser.add_argument("--round-to", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recover", choices=["least-squares", "none"], nargs="+", default=["least-squares"])
     parser.add_argument("--teacher", action="store_true", help="learn from the original, too")
     parser.add_argument("--methods", nargs="+", default=[*BASELINES, *training.names()])
     return parser.parse_args()
@@ -91,7 +92,7 @@ class Bench:
             model = graphprune.recover(self.analysis, model, plan, self.calibration).model
         return (self.tuned(model, self.options.epochs) if name.endswith("finetune") else model), plan
 
-    def method(self, text: str) -> tuple[graphprune.Model, graphprune.Plan]:
+    def method(self, text: str, recover: str) -> tuple[graphprune.Model, graphprune.Plan]:
         """Prune while training; `text` is a name, and settings after a colon."""
         name, _, rest = text.partition(":")
         kind = training.get(name)
@@ -101,7 +102,8 @@ class Bench:
             solver=kind.solver, round_to=self.options.round_to, settings=further, seed=self.options.seed
         )
         how = self.how(self.options.epochs - self.options.closing)
-        options = TrainOptions(how, solving, self.model if self.options.teacher else None)
+        mending = graphprune.RecoverOptions() if recover == "least-squares" else None
+        options = TrainOptions(how, solving, self.model if self.options.teacher else None, mending)
         found = graphprune.train(self.analysis, self.train, self.budget, kind(**own), options)
         pruned = graphprune.apply(found.analysis, found.plan)
         graphprune.verify(found.analysis, pruned, found.plan)
@@ -121,11 +123,14 @@ def main() -> None:
     bench = Bench(options)
     dense = graphprune.evaluate(bench.model, bench.test).top1
     print(json.dumps({"model": options.model.stem, "dense": dense}), flush=True)
-    for name in options.methods:
+    runs = [(name, "") for name in options.methods if name in BASELINES]
+    runs += [(name, how) for name in options.methods if name not in BASELINES for how in options.recover]
+    for name, how in runs:
         start, wall = cpu_seconds(), time.perf_counter()
-        model, plan = bench.baseline(name) if name in BASELINES else bench.method(name)
+        model, plan = bench.baseline(name) if name in BASELINES else bench.method(name, how)
         row = {
             "method": name,
+            "recover": how,
             "flops": round(plan.budget.after / plan.budget.before, 4),
             "epochs": 0 if name == "least-squares" else options.epochs,
             "closing": 0 if name in BASELINES else options.closing,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from graphprune.cli.console import Talk
 from graphprune.cli.data import SOURCE_HELP, LayoutOption, Limit, Mean, Std, open_data
 from graphprune.cli.groups import spread
 from graphprune.cli.meter import Meter
+from graphprune.cli.restoring import RecoveryMethod
 from graphprune.cli.targets import Targets, beside, check_target
 from graphprune.errors import quote
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from graphprune.api import SolveOptions
     from graphprune.calibrate.source import Source
     from graphprune.model.load import Model
+    from graphprune.recovery.options import RecoverOptions
     from graphprune.report.summary import Summary
     from graphprune.solvers.registry import Setting
     from graphprune.training.options import FinetuneOptions
@@ -32,6 +35,21 @@ if TYPE_CHECKING:
     from graphprune.training.trainer import Measure
 
 __all__ = ["train"]
+
+
+class Recovering(StrEnum):
+    """How a removal is made good."""
+
+    least_squares = "least-squares"
+    bn = "bn"
+    bias = "bias"
+    none = "none"
+
+    def options(self, seed: int) -> RecoverOptions | None:
+        """Return the same for the Python API."""
+        from graphprune.recovery.options import RecoverOptions
+
+        return None if self is Recovering.none else RecoverOptions(method=RecoveryMethod(self.value).value, seed=seed)
 
 
 Settings = Annotated[
@@ -43,6 +61,9 @@ Teacher = Annotated[
     typer.Option(
         metavar="MODEL", help="Whose outputs are learned: without labels the model as it was.", show_default=False
     ),
+]
+Recover = Annotated[
+    Recovering, typer.Option(help="How a removal is made good, from the samples, before training goes on.")
 ]
 Closing = Annotated[float, typer.Option(metavar="N", min=0.0, help="Finetune the pruned model for so long.")]
 PlanTarget = Annotated[
@@ -157,6 +178,7 @@ def train(
     ),
     settings: Settings = None,
     teacher: Teacher = None,
+    recover: Recover = Recovering.least_squares,
     finetune_epochs: Closing = 0.0,
     output: opt.Output = None,
     plan: PlanTarget = None,
@@ -194,7 +216,8 @@ def train(
     places.check_further(found.makes)
     solving = choosing.options(found, own, constraining, learning.seed)
     with Meter() as meter:
-        options = TrainOptions(learning.options(places.state), solving, original, meter.listen)
+        training, mending = learning.options(places.state), recover.options(learning.seed)
+        options = TrainOptions(training, solving, original, mending, meter.listen)
         result = accuracy.train(analysis, samples, requests, found, options)
     if result.main:
         notes = _notes(result)
@@ -293,7 +316,8 @@ def _method(name: str, texts: list[str] | None, solver: str | None) -> tuple[Met
 def _notes(result: Trained) -> tuple[str, ...]:
     from graphprune.report.summary import plan_notes, uncounted_notes
 
-    trained = f"before pruning, held-out {_measures(result.before, result.after)}"
+    when = "" if result.pruned else "before pruning, "
+    trained = f"{when}held-out {_measures(result.before, result.after)}"
     return (*plan_notes(result.plan), *uncounted_notes(result.analysis), trained)
 
 

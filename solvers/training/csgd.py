@@ -72,6 +72,7 @@ class CentripetalSGD(Method):
     """
 
     solver = "uniform"
+    exact = True
 
     def __init__(
         self, *, clusters: str = "kmeans", pull: float = 0.0, tolerance: float = 1e-4, vectors: float = 1.0

@@ -55,6 +55,17 @@ def test_settings_and_a_closing_round(quick: Callable[..., Outcome], model: Path
     assert plan["solver"]["options"]["settings"] == {"normalize": "l2"}
 
 
+def test_removals_are_made_good_unless_unwanted(quick: Callable[..., Outcome], model: Path, data: Path) -> None:
+    plan = model.with_name("net.plan.json")
+    assert quick("train", model, "--data", data, *QUICK).code == 0
+    stages = [entry["stage"] for entry in json.loads(plan.read_text())["solver"]["trace"]]
+    assert "recovery" in stages
+    done = quick("train", model, "--data", data, *QUICK, "--recover", "none", "-f")
+    assert done.code == 0
+    assert "before pruning" in done.out
+    assert "recovery" not in [entry["stage"] for entry in json.loads(plan.read_text())["solver"]["trace"]]
+
+
 def test_the_gated_network_is_a_further_file(quick: Callable[..., Outcome], model: Path, data: Path) -> None:
     assert quick("train", model, "--data", data, *QUICK, "--method", "fbs").code == 0
     gated = model.with_name("net.pruned.gated.onnx")

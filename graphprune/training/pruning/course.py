@@ -16,6 +16,7 @@ from graphprune.planning import SolveOptions, make_plan
 from graphprune.training.bridge import Trainable
 from graphprune.training.gates import Gate, attach_gates, gateable
 from graphprune.training.preparation import calibration, check_gradients
+from graphprune.training.pruning.mending import mended
 from graphprune.training.pruning.running import Running, shrunk
 from graphprune.training.trainer import Optimisation, Task
 from graphprune.training.unfold import settle
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from graphprune.groups import Group
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
+    from graphprune.recovery.options import RecoverOptions
     from graphprune.solvers.saliency import Scores
 
 __all__ = ["Course"]
@@ -46,6 +48,8 @@ class Course:
         How widths are chosen.
     total, step : int
         Steps of the run, and those that are done.
+    recovery : RecoverOptions, optional
+        How a removal is made good before training goes on; not at all by default.
     how : Optimisation
     rate : float
         How steps are made, and the highest learning rate.
@@ -60,6 +64,7 @@ class Course:
     solving: SolveOptions
     total: int
     step: int = 0
+    recovery: RecoverOptions | None = None
     how: Optimisation = field(default_factory=Optimisation)
     rate: float = 0.0
     trace: list[Mapping[str, Any]] = field(default_factory=list)
@@ -140,14 +145,15 @@ class Course:
         return replace(self.solving, constraints=replace(self.solving.constraints, start=plan))
 
     def shrink(self, plan: Plan, model: Model | None = None) -> bool:
-        """Remove from the network what a plan removes.
+        """Remove from the network what a plan removes, and make up for it if that is wanted.
 
         Parameters
         ----------
         plan : Plan
             For the whole model.
         model : Model, optional
-            The whole model, by default with the weights of the network as it is.
+            The whole model, by default with the weights of the network as it is. With a model given, its weights are
+            what is wanted, and nothing is made up for.
 
         Returns
         -------
@@ -157,6 +163,9 @@ class Course:
         self.running, before = shrunk(self.running, plan, model), self.running
         if self.running.net is before.net:
             return False
+        if self.recovery is not None and model is None:
+            self.running, record = mended(before, self.running, self.data, self.recovery)
+            self.trace.append({**record, "step": self.step})
         net = self.running.net
         net.module.to(self.task.device)
         self.task = replace(self.task, net=net)

@@ -61,6 +61,8 @@ class Method(Hook, ABC):
         Whether it needs labels.
     solver : str
         The width solver that fits its scores, where the user names none.
+    exact : bool
+        Whether what goes after the last step changes nothing, so that there is nothing to make good.
     makes : tuple of str
         The keys of `Outcome.further`.
     """
@@ -68,6 +70,7 @@ class Method(Hook, ABC):
     name: ClassVar[str] = ""
     labelled: ClassVar[bool] = False
     solver: ClassVar[str] = "global"
+    exact: ClassVar[bool] = False
     makes: ClassVar[tuple[str, ...]] = ()
 
     def record(self) -> dict[str, Setting]:

@@ -24,6 +24,7 @@ from graphprune.model.normalize import inline_functions
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.schema import Plan
 from graphprune.planning import SolveOptions, make_plan
+from graphprune.recovery.options import RecoverOptions
 from graphprune.training.bridge import to_onnx, value_in, weights_now, with_values
 from graphprune.training.checkpoint import Progress, read_checkpoint, write_checkpoint
 from graphprune.training.fidelity import check_written
@@ -59,6 +60,8 @@ class TrainOptions:
         How widths are chosen.
     teacher : Model, optional
         Whose outputs are learned. Where there are no labels, it is the model as it was.
+    recovery : RecoverOptions, optional
+        How every removal is made good, from the samples that are learned from; None for not at all.
     listen : callable, optional
         Is told how far the run is.
     """
@@ -66,6 +69,7 @@ class TrainOptions:
     training: FinetuneOptions = field(default_factory=lambda: FinetuneOptions(epochs=5.0))
     solving: SolveOptions = field(default_factory=SolveOptions)
     teacher: Model | None = None
+    recovery: RecoverOptions | None = field(default_factory=RecoverOptions)
     listen: Listener = _deaf
 
 
@@ -81,6 +85,8 @@ class Trained:
         What to remove from it.
     before, after : Measure
         On held-out samples: the model as it was, and the network as it ended, whatever is still in it.
+    pruned : bool
+        Whether all that the plan removes was gone from the network when it ended.
     facts : dict of str to object
         What was chosen: losses, samples, steps.
     main : bool
@@ -94,6 +100,7 @@ class Trained:
     before: Measure
     after: Measure
     facts: dict[str, object]
+    pruned: bool = False
     main: bool = True
     further: Mapping[str, Model] = field(default_factory=dict)
 
@@ -168,6 +175,7 @@ class _Run:
         self.course = Course(running, replace(task, hook=method), source, requests, options.solving, total)
         rate = self.how.rate or RATES[self.how.optimisation.optimizer]
         self.course.how, self.course.rate = self.how.optimisation, rate
+        self.course.recovery = options.recovery
         self.progress = Progress(0, rate, self.before.loss, math.inf)
         self.digest = _digest(analysis, data, requests, method, options)
         listen = options.listen if task.accelerator.is_main_process else _deaf
@@ -189,15 +197,37 @@ class _Run:
         outcome = self.method.finish(course)
         self._check_module()
         whole = renewed(original, course.running.written())
-        plan = make_plan(
-            whole,
-            course.requests,
-            replace(course.starting(outcome.start), inherit=outcome.inherit),
-            scores=outcome.scores,
-        )
+        plan = self._planned(whole, outcome, outcome.start)
+        if self._made_good(plan, outcome):
+            after = measure(course.task)
+            whole = renewed(original, course.running.written())
+            plan = self._planned(whole, outcome, plan)
         plan = self.method.settle(whole, plan)
-        main = bool(course.task.accelerator.is_main_process)
-        return Trained(whole, self._signed(plan, outcome), self.before, after, self._facts(), main, outcome.further)
+        return Trained(
+            whole,
+            self._signed(plan, outcome),
+            self.before,
+            after,
+            self._facts(),
+            pruned=_same(plan, course.running.plan),
+            main=bool(course.task.accelerator.is_main_process),
+            further=outcome.further,
+        )
+
+    def _planned(self, whole: Analysis, outcome: Outcome, start: Plan | None) -> Plan:
+        how = replace(self.course.starting(start), inherit=outcome.inherit)
+        return make_plan(whole, self.course.requests, how, scores=outcome.scores)
+
+    def _made_good(self, plan: Plan, outcome: Outcome) -> bool:
+        """Make good what a plan removes beyond what is gone; return whether the network is a new one.
+
+        What is merged is not made good: the channels that stay do that.
+        """
+        course = self.course
+        merged = self.method.exact or outcome.inherit == "merge"
+        if course.recovery is None or merged or _same(plan, course.running.plan):
+            return False
+        return course.shrink(plan)
 
     def _trainer(self) -> Trainer:
         return Trainer(self.course.task, self.how.optimisation, self.progress.rate, self.course.total)
@@ -306,6 +336,13 @@ class _Run:
         return self.facts | self.task_facts | {"steps": self.course.total, "rate": self.progress.rate}
 
 
+def _same(plan: Plan, other: Plan | None) -> bool:
+    """Whether two plans keep the same; no plan removes nothing."""
+    if other is None:
+        return plan.is_identity
+    return [group.kept for group in plan.groups] == [group.kept for group in other.groups]
+
+
 def _text(text: str) -> Tensor:
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
@@ -336,6 +373,7 @@ def _digest(
         "model": analysis.model.sha256,
         "data": [data.name, len(data)],
         "requests": [[request.metric, request.target] for request in requests],
+        "recovery": asdict(options.recovery) if options.recovery is not None else None,
         "teacher": options.teacher.sha256 if options.teacher is not None else None,
         "widths": str(options.solving),
     }

@@ -29,7 +29,7 @@ from graphprune.surgery.prune import prune
 from graphprune.training.bridge import Trainable, to_torch, value_in, weights_now, with_values
 from graphprune.verification.verdict import keep_mask
 
-__all__ = ["Running", "begin", "renewed", "shrunk"]
+__all__ = ["Running", "begin", "fits", "renewed", "shrunk"]
 
 Ints = npt.NDArray[np.int64]
 _Removed = Mapping[str, Mapping[int, Ints]]
@@ -144,7 +144,7 @@ def shrunk(running: Running, plan: Plan, model: Model | None = None) -> Running:
             return uncut
         if match:
             found[group.id] = match
-    if not _fits(net, whole, removed):
+    if not fits(net, whole, plan):
         return uncut
     return Running(
         whole,
@@ -188,8 +188,9 @@ def _matched(group: Group, kept: Sequence[int], removed: _Removed, places: _Plac
     return () if len(kept) == 1 else None
 
 
-def _fits(net: Trainable, whole: Analysis, removed: _Removed) -> bool:
+def fits(net: Trainable, whole: Analysis, plan: Plan) -> bool:
     """Whether every trained tensor of a cut network is a part of one in the whole model."""
+    removed = _removed(plan)
     graph = Graph(inline_functions(whole.model.proto))
     for name, value in weights_now(net).items():
         before = value_in(whole.model, graph, name)

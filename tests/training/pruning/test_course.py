@@ -110,7 +110,7 @@ def test_a_run_that_was_killed_ends_as_if_it_was_not(
     name: str, kind: str, cut: bool, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not cut:  # as where surgery makes tensors that the model does not have
-        monkeypatch.setattr(running, "_fits", lambda *_: False)
+        monkeypatch.setattr(running, "fits", lambda *_: False)
     method = training.get(name)
     state = tmp_path / "state.safetensors"
     how = replace(QUICK, checkpoint=state, checkpoint_every=2)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A removal is made good before training goes on: towards what the network gave just before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pruning_cases import KINDS, QUICK, labelled, trained
+from training_cases import Array, images, run
+
+import graphprune
+from graphprune.plan.schema import Plan
+from graphprune.recovery.options import RecoverOptions
+from graphprune.solvers import training
+from graphprune.training.preparation import prepare
+from graphprune.training.pruning import mending
+from graphprune.training.pruning.course import Course
+from graphprune.training.pruning.running import begin
+
+
+def planned(analysis: graphprune.Analysis, share: float) -> Plan:
+    options = graphprune.SolveOptions(solver="uniform", criterion="l1", round_to=1)
+    return graphprune.solve(analysis, graphprune.BudgetRequest("flops", share), options)
+
+
+def started(kind: str, recovery: RecoverOptions | None) -> Course:
+    model, data = graphprune.load(KINDS[kind]()), labelled(256)
+    task, _, _ = prepare(model, data, None, QUICK)
+    analysis = graphprune.analyze(model)
+    return Course(begin(task.net, analysis), task, data, (), graphprune.SolveOptions(), 1, recovery=recovery)
+
+
+def outputs(course: Course, x: Array) -> Array:
+    course.running.net.module.eval()
+    with torch.no_grad():
+        found: Array = course.running.net.module(torch.from_numpy(x)).numpy()
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_removals_with_training_between(kind: str) -> None:
+    """The second one is held against the network as it was by then, not against what it began as."""
+    course, x = started(kind, RecoverOptions(samples=256)), images(64, seed=5)
+    analysis = course.running.whole
+    assert course.shrink(planned(analysis, 0.8))
+    with torch.no_grad():
+        for value in course.running.net.module.parameters():
+            value.mul_(1.1)
+    before, plan = outputs(course, x), planned(analysis, 0.55)
+    rival = replace(course, recovery=None)
+    assert rival.shrink(plan)
+    bare = np.square(outputs(rival, x) - before).mean()
+    assert course.shrink(plan)
+    assert np.square(outputs(course, x) - before).mean() < bare
+    assert [entry["stage"] for entry in course.trace] == ["recovery", "recovery"]
+    whole = course.running.written()
+    again = graphprune.apply(whole, plan, rebind=True)
+    assert np.abs(run(again, x) - outputs(course, x)).max() < 1e-4  # the whole model has taken it over
+
+
+def test_weights_without_a_place_are_not_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mending, "fits", lambda *_: False)
+    course, rival, x = started("residual", RecoverOptions()), started("residual", None), images(8)
+    plan = planned(course.running.whole, 0.6)
+    assert course.shrink(plan)
+    assert rival.shrink(plan)
+    assert np.array_equal(outputs(course, x), outputs(rival, x))
+    assert course.trace[-1]["kept"] is False
+
+
+@pytest.mark.parametrize("name", ["slimming", "cac"])
+def test_what_goes_last_is_made_good_too(name: str) -> None:
+    kind = training.get(name)
+    good = trained(KINDS["residual"](), kind(), labelled(256), share=0.5)
+    bare = trained(KINDS["residual"](), kind(), labelled(256), share=0.5, recovery=None)
+    assert good.pruned
+    assert bare.pruned is (name == "cac")
+    assert any(entry["stage"] == "recovery" for entry in good.plan.solver.trace)
+    assert not any(entry["stage"] == "recovery" for entry in bare.plan.solver.trace)
+
+
+def test_what_is_merged_needs_nothing() -> None:
+    found = trained(KINDS["residual"](), training.get("csgd")(), labelled())
+    assert found.plan.lossless
+    assert not any(entry["stage"] == "recovery" for entry in found.plan.solver.trace)
