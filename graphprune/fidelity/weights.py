@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from graphprune.errors import VerificationError, quote
 from graphprune.model.messages import differing
-from graphprune.model.tensors import DATA_FIELDS
+from graphprune.model.tensors import DATA_FIELDS, FLOATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_same_but_weights", "is_float", "new_biases"]
 
-_FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE))
 _BIASED = frozenset(("Conv", "ConvTranspose", "Gemm"))
 
 
@@ -63,7 +62,7 @@ def check_same_but_weights(
 
 def is_float(tensor: TensorProto) -> bool:
     """Whether a tensor may hold weights that learn."""
-    return tensor.data_type in _FLOATS
+    return tensor.data_type in FLOATS
 
 
 def new_biases(before: ModelProto, after: ModelProto) -> dict[str, str]:

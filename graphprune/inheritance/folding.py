@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from graphprune.errors import PlanError, quote
 from graphprune.inheritance.ranges.weighted import is_padded
-from graphprune.inheritance.sites import EDITABLE, Sites
+from graphprune.inheritance.sites import Sites
+from graphprune.model.tensors import FLOATS
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
@@ -54,7 +55,7 @@ def bias_of(analysis: Analysis, site: Site) -> Bias | None:
     """Return the bias of the node at a site; None where it can have none, or sees padding."""
     node = site.node
     name = node.inputs[site.weight]
-    if node.domain or site.row is None or analysis.shapes.dtypes.get(node.outputs[0]) not in EDITABLE:
+    if node.domain or site.row is None or analysis.shapes.dtypes.get(node.outputs[0]) not in FLOATS:
         return None
     size = analysis.shapes.dims[name][site.row]
     if node.op_type == "Conv" and not is_padded(node):

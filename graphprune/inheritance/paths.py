@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from graphprune.inheritance.affine import affine_behind
-from graphprune.inheritance.sites import EDITABLE, goes_by_groups
+from graphprune.inheritance.sites import goes_by_groups
 from graphprune.labels.rules.elementwise import BROADCASTING, UNARY
+from graphprune.model.tensors import FLOATS
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
@@ -215,7 +216,7 @@ class _Walk:
         if node.op_type == "Div":
             return reads == {0}
         if node.op_type == "Cast":
-            return node.attribute("to") in EDITABLE
+            return node.attribute("to") in FLOATS
         if node.op_type == "Pad":
             return self._pads_zeros(node)
         return node.op_type in _HOMOGENEOUS

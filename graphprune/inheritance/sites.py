@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from onnx import TensorProto
+from graphprune.model.tensors import FLOATS
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from graphprune.labels.vector import Labels
     from graphprune.model.graph import Node
 
-__all__ = ["EDITABLE", "Site", "Sites", "goes_by_groups"]
+__all__ = ["Site", "Sites", "goes_by_groups"]
 
-EDITABLE = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 """Types of weights that can take any value."""
 
 
@@ -116,7 +115,7 @@ class Sites:
         found = set()
         for tensor, known in readers.items():
             stored = analysis.constants.stored(tensor)
-            plain = stored is not None and stored.data_type in EDITABLE and None not in columns[tensor]
+            plain = stored is not None and stored.data_type in FLOATS and None not in columns[tensor]
             others = {(node.index, slot) for node, slot in analysis.constants.readers(tensor)} - known
             if plain and len(columns[tensor]) == 1 and not others and not self._scaled(tensor, sites):
                 found.add(tensor)

@@ -22,7 +22,16 @@ from graphprune.errors import ModelFileError, UnsafeModelError, quote
 from graphprune.model.external import DataFile, Extent, check_sum, data_folders, open_data_file, read_extent
 from graphprune.model.survey import HeldTensor
 
-__all__ = ["DATA_FIELDS", "TensorStore", "check_tensor", "count_bits", "count_bytes", "is_external", "is_packed"]
+__all__ = [
+    "DATA_FIELDS",
+    "FLOATS",
+    "TensorStore",
+    "check_tensor",
+    "count_bits",
+    "count_bytes",
+    "is_external",
+    "is_packed",
+]
 
 Buffer = bytes | memoryview
 
@@ -43,6 +52,8 @@ _BITS_BY_NAME: Final = {
 _TYPES: Final = dict(onnx.TensorProto.DataType.items())
 _BITS: Final = {_TYPES[name]: bits for name, bits in _BITS_BY_NAME.items() if name in _TYPES}
 _TYPED_FIELDS: Final = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+FLOATS: Final = frozenset(_TYPES[name] for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16"))
+"""Types of weights that can be computed with."""
 DATA_FIELDS: Final = (*_TYPED_FIELDS, "raw_data", "external_data", "data_location")
 """Where a tensor message keeps its values."""
 

@@ -14,6 +14,7 @@ from graphprune.calibrate.walk import constant_nodes
 from graphprune.errors import InternalError, quote
 from graphprune.model.graph import Graph, Node
 from graphprune.model.normalize import inline_functions
+from graphprune.model.tensors import FLOATS
 
 if TYPE_CHECKING:
     from graphprune.model.load import Model
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Draft"]
 
 Array = npt.NDArray[Any]
-_FLOATS = frozenset((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE))
+_WRITABLE = FLOATS - {TensorProto.BFLOAT16}  # numpy has no such numbers
 
 
 class Draft:
@@ -77,7 +78,7 @@ class Draft:
     def own(self, name: str) -> bool:
         """Whether a value is a stored tensor of floats that a single node reads, and may be replaced for that one."""
         tensor = self.stored(name)
-        if tensor is None or tensor.data_type not in _FLOATS:
+        if tensor is None or tensor.data_type not in _WRITABLE:
             return False
         readers = self.graph.consumers.get(name, [])
         return len(readers) == 1 and name not in self.graph.captured and name not in self.graph.outputs

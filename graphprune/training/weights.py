@@ -15,10 +15,10 @@ from onnx import TensorProto
 
 from graphprune.errors import UnsupportedModelError, quote
 from graphprune.model.graph import Graph, Node
+from graphprune.model.tensors import FLOATS
 
 __all__ = ["Weights", "find_weights", "stored_tensor"]
 
-FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 _LAYERS = {
     "Conv": (1, 2),

@@ -19,6 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from graphprune.analysis import Analysis
 from graphprune.model.graph import Node
+from graphprune.model.tensors import FLOATS
 
 __all__ = ["OWN", "behind", "cut_kind", "cut_roundings", "roundings"]
 
@@ -26,11 +27,10 @@ OWN = ".graphprune.own"
 """Suffix of what the pruned model itself computes where it is cut."""
 
 _ROUNDING = frozenset({"Ceil", "DynamicQuantizeLinear", "Floor", "QGemm", "QuantizeLinear", "Round"})
-_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _INTEGERS = frozenset(
     value for name, value in TensorProto.DataType.items() if name in ("INT8", "UINT8", "INT16", "UINT16", "INT32")
 )
-_FED = _FLOATS | _INTEGERS | {TensorProto.INT64, TensorProto.UINT32, TensorProto.UINT64}
+_FED = FLOATS | _INTEGERS | {TensorProto.INT64, TensorProto.UINT32, TensorProto.UINT64}
 """Types that onnxruntime takes from numpy."""
 
 
@@ -59,7 +59,7 @@ def _rounds(analysis: Analysis, node: Node) -> bool:
         return False
     if node.op_type == "Cast" and not node.domain:
         source = analysis.shapes.dtypes.get(node.inputs[0])
-        return source in _FLOATS and analysis.shapes.dtypes.get(node.outputs[0]) in _INTEGERS
+        return source in FLOATS and analysis.shapes.dtypes.get(node.outputs[0]) in _INTEGERS
     return node.op_type in _ROUNDING or node.op_type.startswith("QLinear")
 
 
@@ -71,7 +71,7 @@ def cut_kind(analysis: Analysis, name: str) -> str:
     """
     if analysis.graph.producer[name].op_type != "DynamicQuantizeLinear":
         return "few"
-    return "float" if analysis.shapes.dtypes[name] in _FLOATS else "all"
+    return "float" if analysis.shapes.dtypes[name] in FLOATS else "all"
 
 
 def behind(analysis: Analysis, cuts: Iterable[str]) -> set[str]:

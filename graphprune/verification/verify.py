@@ -26,6 +26,7 @@ from graphprune.labels.adapt import whole
 from graphprune.model.load import Model
 from graphprune.model.sandbox import ChildError, run_child
 from graphprune.model.survey import survey
+from graphprune.model.tensors import FLOATS
 from graphprune.model.widening import NARROW, widened
 from graphprune.model.write import save
 from graphprune.surgery.slices import Kept, Slices
@@ -44,7 +45,6 @@ __all__ = ["EXACT", "Verification", "verify_equal", "verify_pruned", "verify_wid
 
 Mask = npt.NDArray[np.bool_]
 
-_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _WIDENED = "compared as float32 copies of both models: onnxruntime cannot run all operators in their own type here"
 _MOVES_NOTHING = 1e-3
@@ -323,7 +323,7 @@ def _comparable(analysis: Analysis, shared: Collection[str]) -> list[str]:
         for name in node.outputs
         if name in shared
         and name not in analysis.shapes.constant
-        and dtypes.get(name) in _FLOATS
+        and dtypes.get(name) in FLOATS
         and (all(size > 0 for size in dims[name]) if name in dims else name in outputs)
     ]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.inheritance.sites import EDITABLE
+from graphprune.model.tensors import FLOATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +127,7 @@ class _Search:
         power = None if node.domain or node.attribute("group", 1) != 1 else _POWERS.get(node.op_type)
         if node.op_type == "Attention" and not node.domain:
             power = "share"
-        real = self._analysis.shapes.dtypes.get(node.inputs[contraction.slot]) in EDITABLE
+        real = self._analysis.shapes.dtypes.get(node.inputs[contraction.slot]) in FLOATS
         if power is None or not real:
             self._hold(contraction.labels, f"no factor makes up for copies in {node.op_type}")
         else:
@@ -142,7 +142,7 @@ class _Search:
 
     def _is_real(self, name: str) -> bool:
         constants, dtypes = self._analysis.constants, self._analysis.shapes.dtypes
-        return dtypes.get(name) in EDITABLE and not constants.scalings(name)
+        return dtypes.get(name) in FLOATS and not constants.scalings(name)
 
     def _is_copied(self, node: Node) -> bool:
         """Whether a node is copied with the channels: a convolution by whole groups, attention by whole heads."""

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto
 
 from graphprune.inheritance.ranges.interval import UNKNOWN, Interval
 from graphprune.inheritance.ranges.registry import lookup
+from graphprune.model.tensors import FLOATS
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
@@ -27,7 +27,6 @@ __all__ = ["Ranges", "find_ranges"]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-_FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _MOVES_INTEGERS = frozenset(
     {
         *("Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "QuantizeLinear", "Reshape", "Slice"),
@@ -161,12 +160,12 @@ class Ranges:
         read = [name for name in node.inputs if name and name not in analysis.shapes.constant]
         if node.op_type == "Cast":
             (source,) = node.inputs
-            real = dtypes.get(source) in _FLOATS or source in analysis.graph.inputs
-            return real and node.attribute("to") in _FLOATS
+            real = dtypes.get(source) in FLOATS or source in analysis.graph.inputs
+            return real and node.attribute("to") in FLOATS
         if node.op_type in _MOVES_INTEGERS or node.op_type in ("DequantizeLinear", "Where"):
             return True
         names = (*read, *node.outputs[:1])
-        return all(dtypes.get(name) in _FLOATS for name in names)
+        return all(dtypes.get(name) in FLOATS for name in names)
 
     def _atoms(self, labels: Labels) -> Ints:
         return self.analysis.grouping.atom_of[labels.expand()]
