@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from graphprune.calibrate.arrays import from_arrays
+from graphprune.calibrate.importing import imported
 from graphprune.calibrate.source import Batch, Source
 from graphprune.errors import DataError, UsageError, quote
 
@@ -59,8 +57,9 @@ def open_function(text: str, specs: Sequence[InputSpec], preprocessing: Preproce
 
 def _collected(text: str) -> tuple[list[dict[str, Any]], list[Any]]:
     """Return all inputs and targets that the user's function yields."""
-    module, _, attribute = text.partition(":")
-    function = _find(module, attribute)
+    function = imported(text)
+    if not callable(function):
+        raise UsageError(f"{quote(text)} is no function", hint=_FORM)
     feeds: list[dict[str, Any]] = []
     targets: list[Any] = []
     try:
@@ -74,22 +73,6 @@ def _collected(text: str) -> tuple[list[dict[str, Any]], list[Any]]:
         feeds.append({str(name): np.asarray(value) for name, value in inputs.items()})
         targets.append(None if target is None else np.asarray(target))
     return feeds, targets
-
-
-def _find(module: str, attribute: str) -> Any:
-    """Import the user's own function."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"{quote(f'{module}:{attribute}')} cannot be imported: {quote(str(error))}") from error
-    except Exception as error:  # the module's own code failed
-        raise DataError(f"importing {quote(module)} failed: {type(error).__name__}: {quote(str(error))}") from error
-    if not callable(found):
-        raise UsageError(f"{quote(f'{module}:{attribute}')} is no function", hint=_FORM)
-    return found
 
 
 @dataclass(frozen=True, eq=False)
