@@ -45,14 +45,23 @@ def open_function(text: str, specs: Sequence[InputSpec], preprocessing: Preproce
         raise DataError(f"{text} yields nothing", hint=_FORM)
     if any(set(entry) != set(feeds[0]) for entry in feeds):
         raise DataError(f"{text} yields inputs of different names", hint=_FORM)
+    if len({target is None for target in targets}) > 1:
+        raise DataError(f"{text} yields targets with some of its inputs only", hint=_FORM)
     try:
-        arrays = {name: np.concatenate([entry[name] for entry in feeds]) for name in feeds[0]}
-        labels = None if any(target is None for target in targets) else np.concatenate(targets)
+        arrays = {name: _joined([entry[name] for entry in feeds]) for name in feeds[0]}
+        labels = None if targets[0] is None else np.concatenate(targets)
     except ValueError as error:
         raise DataError(f"{text} yields arrays that cannot be joined: {quote(str(error))}", hint=_FORM) from error
     if labels is not None and labels.dtype.kind in "iu":
         labels = labels.astype(np.int64)
     return from_arrays(text, specs, arrays, labels, preprocessing)
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Return all samples of an input; a single number, such as a rate, is one for all of them."""
+    if any(part.ndim for part in parts) or len(set(map(repr, parts))) > 1:
+        return np.concatenate(parts)
+    return parts[0]
 
 
 def _collected(text: str) -> tuple[list[dict[str, Any]], list[Any]]:
