@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from graphprune.calibrate.importing import imported
 from graphprune.errors import InputError, UsageError, quote
 
 __all__ = ["load_weights", "make_module"]
@@ -32,7 +31,7 @@ def make_module(text: str) -> nn.Module:
     place, colon, name = text.partition(":")
     if not (place and colon and name):
         raise UsageError(f"{quote(text)} names no module", hint=_FORMS)
-    made = _torchvision(name) if place == "torchvision" else _called(place, name, text)
+    made = _torchvision(name) if place == "torchvision" else _called(text)
     if not isinstance(made, nn.Module):
         raise UsageError(f"{quote(text)} makes {quote(type(made).__name__)}, which is no torch module", hint=_FORMS)
     return made
@@ -53,15 +52,8 @@ def _torchvision(name: str) -> Any:
         )  # nothing is downloaded
 
 
-def _called(place: str, name: str, text: str) -> Any:
-    if str(Path.cwd()) not in sys.path:  # where the user's own modules are
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        factory: Any = importlib.import_module(place)
-        for part in name.split("."):
-            factory = getattr(factory, part)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{quote(text)} cannot be imported: {quote(str(error))}", hint=_FORMS) from error
+def _called(text: str) -> Any:
+    factory: Any = imported(text)
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):

@@ -7,7 +7,7 @@
     ├── RequestError               exit 1    the request cannot be met by this model
     │   ├── BudgetUnreachableError           the smallest reachable cost is above the budget
     │   ├── NothingToPruneError              no coupled channel group may lose a channel
-    │   └── NotImprovedError                 training did not lower the held-out loss
+    │   └── NotImprovedError                 neither training nor recovery helped
     ├── InputError                 exit 2    what the user gave is not usable
     │   ├── ModelFileError                   missing, unreadable, truncated, not ONNX
     │   ├── UnsafeModelError                 reaches outside its folder, or exceeds a limit
@@ -89,7 +89,7 @@ class NothingToPruneError(RequestError):
 
 
 class NotImprovedError(RequestError):
-    """Training did not lower the held-out loss, so its result was thrown away."""
+    """Training or recovery did not lower the held-out loss or error, so its result was thrown away."""
 
 
 class InputError(GraphPruneError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,7 @@ def open_npz(path: Path, specs: Sequence[InputSpec], preprocessing: Preprocessin
     if not isinstance(arrays, dict):
         raise DataError(f"{name} is not an .npz file", hint="numpy.savez(path, name=array, labels=array) writes one")
     labels = arrays.pop(LABELS, None)
-    return from_arrays(name, specs, arrays, _classes(labels), preprocessing)
+    return replace(from_arrays(name, specs, arrays, _classes(labels), preprocessing), name=str(path))
 
 
 def _classes(labels: Array | None) -> Array | None:
@@ -203,12 +203,19 @@ def open_npy(path: Path, specs: Sequence[InputSpec], preprocessing: Preprocessin
         raise DataError(f"{name} is not an .npy file", hint="an archive of arrays must end in .npz")
     if len(specs) != 1:
         raise DataError(f"{name}: one array cannot feed {len(specs)} inputs", hint="an .npz file holds several")
-    return from_arrays(name, specs, {specs[0].name: array}, None, preprocessing)
+    return replace(from_arrays(name, specs, {specs[0].name: array}, None, preprocessing), name=str(path))
 
 
 def _load(path: Path, name: str) -> Array | dict[str, Array]:
     """Read a file of arrays; nothing in it is ever executed."""
     try:
+        with path.open("rb") as file:
+            start = file.read(6)
+        if not start.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY")):  # numpy would take it for a pickle
+            raise DataError(
+                f"{name} cannot be read: it holds no arrays of numpy",
+                hint="numpy.save and numpy.savez write such files",
+            )
         found = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
         if isinstance(found, np.ndarray):
             return found

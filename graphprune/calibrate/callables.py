@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from graphprune.calibrate.arrays import from_arrays
+from graphprune.calibrate.importing import imported
 from graphprune.calibrate.source import Batch, Source
 from graphprune.errors import DataError, UsageError, quote
 
@@ -47,9 +45,11 @@ def open_function(text: str, specs: Sequence[InputSpec], preprocessing: Preproce
         raise DataError(f"{text} yields nothing", hint=_FORM)
     if any(set(entry) != set(feeds[0]) for entry in feeds):
         raise DataError(f"{text} yields inputs of different names", hint=_FORM)
+    if len({target is None for target in targets}) > 1:
+        raise DataError(f"{text} yields targets with some of its inputs only", hint=_FORM)
     try:
-        arrays = {name: np.concatenate([entry[name] for entry in feeds]) for name in feeds[0]}
-        labels = None if any(target is None for target in targets) else np.concatenate(targets)
+        arrays = {name: _joined([entry[name] for entry in feeds]) for name in feeds[0]}
+        labels = None if targets[0] is None else np.concatenate(targets)
     except ValueError as error:
         raise DataError(f"{text} yields arrays that cannot be joined: {quote(str(error))}", hint=_FORM) from error
     if labels is not None and labels.dtype.kind in "iu":
@@ -57,10 +57,18 @@ def open_function(text: str, specs: Sequence[InputSpec], preprocessing: Preproce
     return from_arrays(text, specs, arrays, labels, preprocessing)
 
 
+def _joined(parts: list[Any]) -> Any:
+    """Return all samples of an input; a single number, such as a rate, is one for all of them."""
+    if any(part.ndim for part in parts) or len(set(map(repr, parts))) > 1:
+        return np.concatenate(parts)
+    return parts[0]
+
+
 def _collected(text: str) -> tuple[list[dict[str, Any]], list[Any]]:
     """Return all inputs and targets that the user's function yields."""
-    module, _, attribute = text.partition(":")
-    function = _find(module, attribute)
+    function = imported(text)
+    if not callable(function):
+        raise UsageError(f"{quote(text)} is no function", hint=_FORM)
     feeds: list[dict[str, Any]] = []
     targets: list[Any] = []
     try:
@@ -74,22 +82,6 @@ def _collected(text: str) -> tuple[list[dict[str, Any]], list[Any]]:
         feeds.append({str(name): np.asarray(value) for name, value in inputs.items()})
         targets.append(None if target is None else np.asarray(target))
     return feeds, targets
-
-
-def _find(module: str, attribute: str) -> Any:
-    """Import the user's own function."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"{quote(f'{module}:{attribute}')} cannot be imported: {quote(str(error))}") from error
-    except Exception as error:  # the module's own code failed
-        raise DataError(f"importing {quote(module)} failed: {type(error).__name__}: {quote(str(error))}") from error
-    if not callable(found):
-        raise UsageError(f"{quote(f'{module}:{attribute}')} is no function", hint=_FORM)
-    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -164,15 +164,22 @@ def read_settings(model: Path | None) -> Preprocessing:
         return Preprocessing()
     try:
         with path.open("rb") as file:
-            table = tomllib.load(file).get("data", {})
+            content = tomllib.load(file)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{quote(str(path))} cannot be read: {error}") from error
     try:
-        return _from_table(table)
+        return _from_content(content)
     except (UsageError, TypeError, ValueError) as error:
         raise UsageError(
             f"{quote(str(path))}: {error}", hint="it has mean, std, size and layout under [data]"
         ) from error
+
+
+def _from_content(content: dict[str, Any]) -> Preprocessing:
+    unknown = set(content) - {"data"}
+    if unknown:
+        raise UsageError(f"the unknown entry {quote(min(unknown))} is outside of [data]")
+    return _from_table(content.get("data", {}))
 
 
 def _from_table(table: dict[str, Any]) -> Preprocessing:

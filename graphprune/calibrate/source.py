@@ -18,7 +18,7 @@ A source is random access, so a training loop shuffles by passing its own order:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -29,7 +29,7 @@ from graphprune.errors import UsageError, quote
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Batch", "Reader", "Source"]
+__all__ = ["Batch", "Reader", "Source", "Watched"]
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -172,6 +172,43 @@ class Source:
         apart = np.zeros(len(self), dtype=np.bool_)
         apart[_spaced(len(self), held_out)] = True
         return self.subset(np.flatnonzero(~apart)), self.subset(np.flatnonzero(apart))
+
+
+@dataclass(eq=False)
+class Watched:
+    """A reader that knows whether anything was ever read from it.
+
+    Attributes
+    ----------
+    used : bool
+    """
+
+    reader: Reader
+    used: bool = False
+
+    @classmethod
+    def over(cls, source: Source) -> tuple[Source, Watched]:
+        """Return the same samples, and what watches them."""
+        watched = cls(source.reader)
+        return replace(source, reader=watched), watched
+
+    @property
+    def labelled(self) -> bool:
+        """Whether batches have labels."""
+        return self.reader.labelled
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, where they are known."""
+        return self.reader.classes
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def read(self, positions: Ints) -> Batch:
+        """Return the samples at these positions."""
+        self.used = True
+        return self.reader.read(positions)
 
 
 def _spaced(total: int, count: int) -> Ints:

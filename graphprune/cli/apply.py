@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,9 @@ from graphprune.cli import options as opt
 from graphprune.cli.carry_out import Job, carry_out, show
 from graphprune.cli.console import Talk
 from graphprune.cli.targets import Targets, beside
+
+if TYPE_CHECKING:
+    from graphprune.plan.schema import Plan
 
 __all__ = ["apply"]
 
@@ -52,7 +56,14 @@ def apply(
     with talk.stage("analysis"):
         analysis = api.analyze_for(loaded, stored, rebind=rebind)
     current = api.reconcile(analysis, stored, rebind=rebind)
-    for note in current.notes:
+    notes = (*current.notes, *_not_repeated(current.plan))
+    for note in notes:
         talk.note(note)
-    job = Job("apply", analysis, current.plan, targets, unverified, bench, current.notes)
+    job = Job("apply", analysis, replace(current.plan, steps=()), targets, unverified, bench, notes)
     show(carry_out(job, talk), as_json=as_json)
+
+
+def _not_repeated(plan: Plan) -> tuple[str, ...]:
+    """Say that what followed pruning when the plan was made does not follow now."""
+    done = " and ".join(step.name for step in plan.steps if step.applied)
+    return (f"the plan records that {done} followed; here the model is only pruned",) if done else ()

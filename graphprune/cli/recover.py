@@ -13,6 +13,7 @@ from graphprune.cli import options as opt
 from graphprune.cli.console import Talk, print_json
 from graphprune.cli.restoring import RecoveryMethod
 from graphprune.cli.targets import beside, check_target
+from graphprune.errors import NotImprovedError
 
 if TYPE_CHECKING:
     from graphprune.recovery.options import Recovery
@@ -70,6 +71,11 @@ def recover(
         with talk.stage("writing"):
             api.save(found.model, target, force=force)
     _show(found, None if dry_run or not found.improved else target, as_json=as_json)
+    if not found.improved:
+        raise NotImprovedError(
+            "recovery did not help: the error of the outputs on held-out samples did not fall; nothing was written",
+            hint="try more samples, or another --method",
+        )
 
 
 def _show(found: Recovery, target: Path | None, *, as_json: bool) -> None:
@@ -97,8 +103,6 @@ def _show(found: Recovery, target: Path | None, *, as_json: bool) -> None:
     ]
     if found.left:
         lines.append(("bias only", f"{len(found.left)} layers have too many inputs to be refitted"))
-    if not found.improved:
-        lines.append(("note", "the error did not fall; nothing was written"))
-    elif target is not None:
+    if target is not None:
         lines.append(("output", str(target)))
     typer.echo("\n".join(f"{name:<10} {value}" for name, value in lines))

@@ -52,6 +52,11 @@ class Restoring:
         float | None, typer.Option(help="Passes of --finetune over them. [default: 2]", min=0.0, show_default=False)
     ] = None
 
+    @property
+    def reads_calib(self) -> bool:
+        """Whether the samples of ``--calib`` are read after pruning."""
+        return self.recover is not None or (self.finetune and self.data is None)
+
     def check(self, calib: str | None) -> None:
         """Refuse what cannot be done, before anything is.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,15 @@ from graphprune.cli.data import Calibrating
 from graphprune.cli.groups import spread
 from graphprune.cli.restoring import Restoration, Restoring
 from graphprune.cli.targets import Targets, beside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from graphprune.analysis import Analysis
+    from graphprune.calibrate.source import Source
+    from graphprune.plan.budget import BudgetRequest
+    from graphprune.plan.schema import Plan
+    from graphprune.planning import SolveOptions
 
 __all__ = ["solve"]
 
@@ -71,9 +80,34 @@ def solve(
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, analysed)
     with talk.steps("solving") as progress:
-        solution = api.solve(analysis, requests, options, data=samples, progress=progress)
+        solution, used = _solved(analysis, requests, options, samples, progress)
     notes = (*plan_notes(solution), *uncounted_notes(analysis))
+    if not used and not restoring.reads_calib:
+        notes = (*notes, _unread(options))
     wanted = restoring.recover is not None or restoring.finetune
     afterwards = Restoration(restoring, options.seed, samples, lessons) if wanted else None
     job = Job("solve", analysis, solution, targets, unverified, bench, notes, afterwards)
     show(carry_out(job, talk), as_json=as_json)
+
+
+def _solved(
+    analysis: Analysis,
+    requests: Sequence[BudgetRequest],
+    options: SolveOptions,
+    samples: Source | None,
+    progress: Callable[[str, int, int], None],
+) -> tuple[Plan, bool]:
+    """Return the plan, and whether all samples that were given were of use."""
+    from graphprune import api
+    from graphprune.calibrate.source import Watched
+
+    if samples is None:
+        return api.solve(analysis, requests, options, progress=progress), True
+    source, watched = Watched.over(samples)
+    return api.solve(analysis, requests, options, data=source, progress=progress), watched.used
+
+
+def _unread(options: SolveOptions) -> str:
+    """Say that samples changed nothing, and what would look at them."""
+    who = "--lossless does not look" if options.lossless else f"neither {options.solver} nor {options.criterion} looks"
+    return f"the samples of --calib are not read: {who} at any; --recover, and some solvers and criteria, would"

@@ -37,7 +37,7 @@ class RecoverOptions:
     rounds : int
         How often targets in front of a ReLU are adapted to it; 0 refits without looking at it.
     rescale : bool
-        After least squares, give every output the variance of its target, as CaP does.
+        After least squares, give every output the variance of its target, as CaP does; ReLUs are not looked at then.
     seed : int
         For the sampled positions.
     """

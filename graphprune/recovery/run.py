@@ -209,4 +209,6 @@ class _Pass:
         options = self._options
         if options.method != "least-squares" or not options.rounds or not site.gated or not update.has_intercept:
             return None
+        if options.rescale:  # behind a ReLU outputs may be as negative as they like, and then have no variance to keep
+            return None
         return GatedRows(update.sign)

@@ -48,10 +48,21 @@ class Augmentation:
         with torch.random.fork_rng(devices=[]):
             for image, sample in zip(images, samples, strict=True):
                 torch.default_generator.manual_seed(hash((self.seed, epoch, sample)) & (2**63 - 1))
-                for transform in self.transforms:
-                    image = transform(image)
-                changed.append(image)
+                changed.append(self._changed(image))
         return torch.stack(changed)
+
+    def _changed(self, image: Tensor) -> Tensor:
+        """Return one image after all transforms."""
+        shape = image.shape
+        for transform in self.transforms:
+            try:
+                image = transform(image)
+            except Exception as error:  # whatever the user's own code raises
+                raise UsageError(f"augmentation failed: {type(error).__name__}: {quote(str(error))}") from error
+        if not isinstance(image, Tensor) or image.shape != shape:
+            what = f"a tensor of shape {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+            raise UsageError(f"augmentation makes {what} of an image of shape {list(shape)}")
+        return image
 
 
 def channels_last(shape: Sequence[int]) -> bool:

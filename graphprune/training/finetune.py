@@ -29,6 +29,8 @@ __all__ = ["FinetuneOptions", "Finetuned", "finetune"]
 
 _ROUNDING = 1e-4
 """Share of the held-out loss that a change must exceed to count."""
+_LEAST = 1e-6
+"""What it must exceed in any case: so much do losses of equal outputs differ from zero."""
 _RATES = {
     "sgd": (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001),
     "adamw": (0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001),
@@ -142,7 +144,7 @@ def finetune(
     if guard.last and not progress.stopped:
         progress.best_step, improved = progress.step, True
     else:
-        improved = progress.best < progress.start - _ROUNDING * (abs(progress.start) + _ROUNDING)
+        improved = lower(progress.best, progress.start)
     after = measure(task) if improved else before
     result = _finish(task, model) if improved else model
     return Finetuned(
@@ -196,6 +198,11 @@ def _digest(model: Model, teacher: Model | None, data: Source, options: Finetune
     said |= {"loss": getattr(loss, "__qualname__", None), "model": model.sha256, "data": [data.name, len(data)]}
     said["teacher"] = teacher.sha256 if teacher is not None else None
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def lower(loss: float, start: float) -> bool:
+    """Whether a held-out loss is lower than at the start by more than rounding."""
+    return loss < start - _ROUNDING * abs(start) - _LEAST
 
 
 def improvement(result: Finetuned) -> float:

@@ -8,7 +8,6 @@ features and maps by squared error relative to how far the teacher's values spre
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from graphprune.calibrate.importing import imported
 from graphprune.errors import UsageError, quote
 from graphprune.model.graph import Graph
 
@@ -131,9 +131,15 @@ class Objective:
     def __call__(
         self, outputs: Outputs, teacher: Outputs | None, labels: Tensor | None, *, training: bool = True
     ) -> Tensor:
-        """Return the mean loss of a batch, a scalar."""
+        """Return the mean loss of a batch, a scalar.
+
+        Raises
+        ------
+        UsageError
+            If the user's own loss fails, or is no scalar tensor; or if there is nothing to learn from.
+        """
         if self.own is not None:
-            return self.own(outputs, teacher, labels)
+            return _called(self.own, outputs, teacher, labels)
         parts = self._parts(outputs, teacher, labels, smoothing=self.smoothing if training else 0.0)
         return torch.stack([part.mean() for part in parts]).sum()
 
@@ -196,6 +202,18 @@ class Objective:
         return _per_sample((own - other).square()) / self.spread.get(name, 1.0)
 
 
+def _called(own: LossFunction, outputs: Outputs, teacher: Outputs | None, labels: Tensor | None) -> Tensor:
+    """Return the user's own loss of a batch."""
+    try:
+        found: object = own(outputs, teacher, labels)
+    except Exception as error:  # whatever the user's own code raises
+        raise UsageError(f"your own loss failed: {type(error).__name__}: {quote(str(error))}") from error
+    if not isinstance(found, Tensor) or found.dim():
+        what = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else quote(type(found).__name__)
+        raise UsageError(f"your own loss returns {what}, but must return a scalar tensor: the mean over the batch")
+    return found
+
+
 def _per_sample(value: Tensor) -> Tensor:
     """Return the mean over all axes but the first."""
     return value.reshape(len(value), -1).mean(1) if value.dim() else value.reshape(1)
@@ -215,15 +233,7 @@ def load_function(name: str, option: str) -> Callable[..., object]:
     UsageError
         If there is no such function.
     """
-    module, colon, function = name.partition(":")
-    if not (module and colon and function):
-        raise UsageError(f"{option} cannot be {quote(name)}", hint="give package.module:function")
-    try:
-        found: object = importlib.import_module(module)
-        for part in function.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{option} {quote(name)} cannot be imported: {quote(str(error))}") from error
+    found: object = imported(name, option)
     if not callable(found):
         raise UsageError(f"{option} {quote(name)} is not a function")
     return found

@@ -101,7 +101,16 @@ def test_several_inputs_and_one_that_all_samples_share(tmp_path: Path) -> None:
 
 def test_npy_feeds_a_single_input(tmp_path: Path) -> None:
     np.save(tmp_path / "d.npy", np.ones((3, 4), np.float32))
-    assert len(open_source(str(tmp_path / "d.npy"), [VECTOR])) == 3
+    source = open_source(str(tmp_path / "d.npy"), [VECTOR])
+    assert len(source) == 3
+    assert source.name == str(tmp_path / "d.npy")
+
+
+@pytest.mark.parametrize("name", ["text.npz", "text.npy"])
+def test_what_is_no_array_is_not_called_a_pickle(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("samples")
+    with pytest.raises(DataError, match="no arrays of numpy"):
+        open_source(str(tmp_path / name), [VECTOR])
 
 
 def test_a_function_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,13 +122,23 @@ def test_a_function_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "def broken():\n    raise KeyError('no')\n"
         "def wrong():\n    return [3]\n"
         "def empty():\n    return []\n"
+        "def some():\n    return [*plain(), next(pairs())]\n"
+        "def rated(*rates):\n"
+        "    return [{'x': np.zeros((2, 4), np.float32), 'rate': rate} for rate in rates or (3, 3)]\n"
+        "def differing():\n    return rated(3, 4)\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     source = open_source("my_samples:pairs", [VECTOR])
     assert source.read(np.arange(6)).labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert not open_source("my_samples:plain", [VECTOR]).labelled
-    for name, message in (("broken", "failed"), ("wrong", "yields"), ("empty", "nothing")):
+    rate = InputSpec("rate", np.dtype(np.int64), ())
+    rated = open_source("my_samples:rated", [VECTOR, rate])
+    assert len(rated) == 4
+    assert rated.read(np.arange(2)).feeds["rate"] == 3
+    with pytest.raises(DataError, match="cannot be joined"):
+        open_source("my_samples:differing", [VECTOR, rate])
+    for name, message in (("broken", "failed"), ("wrong", "yields"), ("empty", "nothing"), ("some", "some of its")):
         with pytest.raises(DataError, match=message):
             open_source(f"my_samples:{name}", [VECTOR])
     with pytest.raises(UsageError, match="cannot be imported"):
@@ -226,7 +245,16 @@ def test_settings_beside_the_model(tmp_path: Path) -> None:
     assert read_settings(model) == Preprocessing()
     (tmp_path / "graphprune.toml").write_text('[data]\nmean = 0.5\nstd = [1, 2, 3]\nsize = 224\nlayout = "NHWC"\n')
     assert read_settings(model) == Preprocessing((0.5,), (1.0, 2.0, 3.0), (224, 224), "NHWC")
-    for text in ("[data]\ncolour = 1\n", "[data]\nstd = 0\n", "no toml", '[data]\nmean = "x"\n', "[data]\nsize = -1\n"):
+    for text in (
+        "mean = 0.5\n",
+        "[dat]\nmean = 0.5\n",
+        "data = 1\n",
+        "[data]\ncolour = 1\n",
+        "[data]\nstd = 0\n",
+        "no toml",
+        '[data]\nmean = "x"\n',
+        "[data]\nsize = -1\n",
+    ):
         (tmp_path / "graphprune.toml").write_text(text)
         with pytest.raises(UsageError, match=r"graphprune\.toml"):
             read_settings(model)

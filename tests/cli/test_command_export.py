@@ -42,6 +42,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the name of a module of the user's own, in the folder where commands run."""
     name = "networks_" + "".join(c if c.isalnum() else "_" for c in tmp_path.name)
     (tmp_path / f"{name}.py").write_text(FACTORY)
+    (tmp_path / "broken_module.py").write_text("def make(\n")
     monkeypatch.setattr("sys.path", sys.path.copy())
     return name
 
@@ -95,6 +96,7 @@ def test_weights_from_a_file(quick: Command, module: str, tmp_path: Path) -> Non
         (("nonsense", "-o", "x.onnx"), "names no module"),
         (("MODULE:missing", "-o", "x.onnx"), "missing"),
         (("MODULE:number", "-o", "x.onnx"), "number"),
+        (("broken_module:make", "-o", "x.onnx"), "SyntaxError"),
         (("MODULE:broken", "-o", "x.onnx"), "no file"),
         (("MODULE:small", "-o", "x.onnx", "--input-shape", "3 x 8"), "--input-shape"),
         (("MODULE:small", "-o", "x.onnx", "--input-shape", "1x4x8x8"), "[2, 4, 8, 8]"),

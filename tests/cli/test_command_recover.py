@@ -89,6 +89,15 @@ def test_dry_runs_and_targets_in_the_way(quick: Command, model: Path, data: Path
     assert quick(*command, "-o", pruned, "--force").code == 2
 
 
+def test_where_it_does_not_help_nothing_is_written(quick: Command, model: Path, data: Path) -> None:
+    _, plan = prune(quick, model)
+    done = quick("recover", model, "--teacher", model, "--plan", plan, "--calib", data, "-o", "out.onnx", "--json")
+    assert done.code == 1
+    assert not json.loads(done.out)["improved"]
+    assert "nothing was written" in done.err
+    assert not model.with_name("out.onnx").exists()
+
+
 def test_what_does_not_fit(quick: Command, model: Path, other_weights: Path, data: Path, tmp_path: Path) -> None:
     pruned, plan = prune(quick, model)
     np.savez(tmp_path / "bad.npz", image=np.zeros((4, 3, 5, 5), np.float32))

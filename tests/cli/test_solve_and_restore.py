@@ -52,6 +52,10 @@ def test_recovery_is_part_of_the_plan(quick: Command, model: Path, data: Path, m
     assert f"differs from it in weights ('recovered: {method}')" in shown.out
     marks = {entry.key: entry.value for entry in onnx.load(output).metadata_props}
     assert marks["graphprune.recovered"] == method
+    again = quick("apply", model, plan_file, "-o", model.with_name("again.onnx"), "--json")
+    assert again.code == 0, again.err
+    assert json.loads(again.out)["steps"] == []  # those of the plan are not repeated
+    assert "recover followed; here the model is only pruned" in "".join(json.loads(again.out)["notes"])
 
 
 def test_the_whole_way(graphprune: Command, model: Path, data: Path) -> None:

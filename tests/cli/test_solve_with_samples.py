@@ -110,3 +110,23 @@ def test_compare_gives_samples_to_those_who_look_at_some(quick: Command, model: 
     trials = json.loads(done.out)["trials"]
     assert [trial["solver"] for trial in trials] == ["uniform", "stage-wise"]
     assert all("note" not in trial and trial["kept_saliency"] > 0 for trial in trials)
+
+
+@pytest.mark.parametrize(
+    ("more", "unread"),
+    [
+        (("--flops", "0.5"), "neither bisection nor bn-scale looks"),
+        (("--flops", "0.5", "--criterion", "domino-o"), "neither bisection nor domino-o looks"),
+        (("--lossless",), "--lossless does not look"),
+        (("--flops", "0.5", "--recover", "bias"), ""),
+        (("--flops", "0.5", "--criterion", "domino-o", "--set", "base=taylor"), ""),
+        (("--flops", "0.5", "--adapt", "l1,l2"), ""),
+    ],
+)
+def test_samples_that_nothing_reads_are_said_to_be_unread(
+    quick: Command, model: Path, data: Path, more: tuple[str, ...], unread: str
+) -> None:
+    done = quick("solve", model, *more, "--calib", data, "--round-to", "1", "--dry-run", "--json")
+    assert done.code == 0, done.err
+    notes = [note for note in json.loads(done.out)["notes"] if "not read" in note]
+    assert [unread in note for note in notes] == ([True] if unread else [])

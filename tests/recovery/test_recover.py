@@ -64,6 +64,22 @@ def test_least_squares_is_the_best_of_them() -> None:
     assert errors["least-squares"] == min(errors.values())
 
 
+@pytest.mark.parametrize("norm", [True, False])
+def test_outputs_get_the_variance_of_their_targets(norm: bool) -> None:
+    proto = block(norm=norm)
+    changed = {}
+    for rescale in (False, True):
+        _, _, found = run(proto, 0.5, rescale=rescale)
+        changed[rescale] = {
+            tensor.name: numpy_helper.to_array(tensor) for tensor in found.model.proto.graph.initializer
+        }
+    assert "first" in changed[True]
+    assert not np.allclose(changed[True]["first"], changed[False]["first"])
+    _, _, plain = run(proto, 0.5, rescale=True, rounds=0)
+    again = {tensor.name: numpy_helper.to_array(tensor) for tensor in plain.model.proto.graph.initializer}
+    assert all(np.array_equal(value, again[name]) for name, value in changed[True].items())
+
+
 def test_what_follows_from_kept_channels_comes_back_exactly() -> None:
     proto = block(norm=False)
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}

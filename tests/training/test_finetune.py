@@ -24,10 +24,17 @@ import graphprune
 from graphprune.calibrate.source import Source
 from graphprune.errors import UsageError
 from graphprune.model.load import Model
-from graphprune.training.finetune import Finetuned, FinetuneOptions, finetune
+from graphprune.training.finetune import Finetuned, FinetuneOptions, finetune, lower
 from graphprune.training.trainer import Optimisation
 
 QUICK = FinetuneOptions(epochs=4, batch=32, rate=0.01, augment="none", device="cpu", held_out=32)
+
+
+def test_rounding_is_no_improvement() -> None:
+    assert lower(0.9, 1.0)
+    assert not lower(0.99995, 1.0)
+    assert not lower(-2e-7, 0.0)
+    assert not lower(float("nan"), 1.0)
 
 
 def pruned(model: Model) -> Model:

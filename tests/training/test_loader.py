@@ -78,6 +78,9 @@ def test_what_augmentation_may_be() -> None:
     assert len(parse_augmentation("resized-crop, erase", IMAGE, 0).transforms) == 2
     own = parse_augmentation("torch:neg", IMAGE, 0)
     assert torch.equal(own(torch.ones(1, 3, 2, 2), 0, [0]), -torch.ones(1, 3, 2, 2))
+    for name, message in (("torch:mean", r"shape \[\]"), ("builtins:len", "int"), ("math:sqrt", "failed")):
+        with pytest.raises(UsageError, match=message):
+            parse_augmentation(name, IMAGE, 0)(torch.ones(1, 3, 2, 2), 0, [0])
     with pytest.raises(UsageError, match="'rotate'"):
         parse_augmentation("rotate", IMAGE, 0)
     with pytest.raises(UsageError, match="needs images"):

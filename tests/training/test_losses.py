@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,8 +99,28 @@ def test_a_function_that_cannot_be_imported(name: str) -> None:
         load_function(name, "--loss")
 
 
-def test_a_function_that_can() -> None:
+def test_a_function_that_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_function("math:sqrt", "--loss") is math.sqrt
+    (tmp_path / "my_losses.py").write_text("class Own:\n    @staticmethod\n    def loss(*_):\n        return 1\n")
+    (tmp_path / "my_wrong_losses.py").write_text("def loss(\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert load_function("my_losses:Own.loss", "--loss")() == 1
+    with pytest.raises(UsageError, match="importing --loss 'my_wrong_losses:loss' failed: SyntaxError"):
+        load_function("my_wrong_losses:loss", "--loss")
+
+
+@pytest.mark.parametrize(
+    ("found", "message"), [(3.0, "returns 'float'"), (torch.ones(2), r"of shape \[2\]"), (KeyError("z"), "KeyError")]
+)
+def test_an_own_loss_that_cannot_be_used(found: object, message: str) -> None:
+    def own(*_: object) -> torch.Tensor:
+        if isinstance(found, Exception):
+            raise found
+        return found  # type: ignore[return-value]
+
+    with pytest.raises(UsageError, match=message):
+        Objective({"y": "kl"}, own=own)({"y": torch.ones(2, 3)}, None, None)
 
 
 def test_the_rate_rises_and_falls() -> None:
