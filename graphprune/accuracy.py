@@ -15,11 +15,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphprune.analysis import Analysis
-from graphprune.api import analyze, analyze_for, reconcile
+from graphprune.api import analyze, analyze_for, apply, reconcile
 from graphprune.calibrate.evaluation import evaluate as run_evaluation
 from graphprune.calibrate.open import open_source
 from graphprune.calibrate.preprocessing import read_settings
 from graphprune.calibrate.signature import input_specs
+from graphprune.errors import PlanError, VerificationError, quote
+from graphprune.fidelity.weights import check_same_but_weights, is_float, new_biases
+from graphprune.model.normalize import inline_functions
 from graphprune.planning import SolveOptions
 from graphprune.recovery.options import RecoverOptions
 from graphprune.recovery.run import recover as run_recovery
@@ -95,13 +98,25 @@ def recover(
     Raises
     ------
     PlanError
-        If the plan does not fit the model.
+        If the plan does not fit the model, or makes something else than `pruned` of it, weights apart.
     DataError, UsageError
         If samples do not fit the model, or are too few.
     """
     analysis = model if isinstance(model, Analysis) else analyze_for(model, plan)
     plan = reconcile(analysis, plan).plan
+    _check_pruned(analysis, plan, pruned)
     return run_recovery(analysis, plan, pruned, data, options or RecoverOptions(), progress)
+
+
+def _check_pruned(analysis: Analysis, plan: Plan, pruned: Model) -> None:
+    before, after = inline_functions(apply(analysis, plan).proto), inline_functions(pruned.proto)
+    try:
+        check_same_but_weights(before, after, is_float, new_biases(before, after))
+    except VerificationError as error:
+        raise PlanError(
+            f"{quote(pruned.name)} is not what the plan makes of {quote(analysis.model.name)}: {error.message}",
+            hint="give the file that the plan made, or make it anew with `graphprune apply`",
+        ) from error
 
 
 def evaluate(

@@ -62,6 +62,9 @@ class Agreement:
     ----------
     error, power : list of float
         Per output: the sum of squared differences, and of the squared deviations of the teacher from its mean.
+    products : ndarray, shape (3,)
+        Of the scores of the first output without their mean over the classes: their sum of squares, the teacher's,
+        and that of the products of both.
     """
 
     names: Sequence[str]
@@ -69,6 +72,7 @@ class Agreement:
     agreeing: int = 0
     divergence: float = 0.0
     classified: int = 0
+    products: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     error: list[float] = field(default_factory=list)
     power: list[float] = field(default_factory=list)
 
@@ -93,6 +97,9 @@ class Agreement:
             return
         one, two = log_softmax(own.astype(np.float64)), log_softmax(other.astype(np.float64))
         self.divergence += float((np.exp(two) * (two - one)).sum())
+        first, second = (value - value.mean(axis=1, keepdims=True) for value in (one, two))
+        found = np.array([np.square(first).sum(), np.square(second).sum(), (first * second).sum()])
+        self.products = self.products + found
         self.agreeing += int((own.argmax(axis=1) == other.argmax(axis=1)).sum())
         self.classified += len(own)
 
@@ -103,6 +110,17 @@ class Agreement:
             error / power if power else float(error > 0) for error, power in zip(self.error, self.power, strict=True)
         ]
         return float(np.mean(shares)) if shares else 0.0
+
+    @property
+    def misfit(self) -> float | None:
+        """Squared error of the scores at their best scale, relative to the teacher's; None where there are no logits.
+
+        Which class is first does not depend on the scale, and neither on what all classes have in common.
+        """
+        own, other, both = self.products
+        if not self.classified:
+            return None
+        return float(1.0 - both**2 / (own * other)) if both > 0 else 1.0
 
     @property
     def agreement(self) -> float | None:

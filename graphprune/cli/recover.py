@@ -88,6 +88,7 @@ def _show(found: Recovery, target: Path | None, *, as_json: bool) -> None:
                 "improved": found.improved,
                 "error_before": found.before,
                 "error_after": found.after,
+                "agreement": found.agreement,
                 "samples": found.samples,
                 "held_out": found.held_out,
                 "layers": len(found.nodes),
@@ -101,6 +102,10 @@ def _show(found: Recovery, target: Path | None, *, as_json: bool) -> None:
         ("recovered" if found.improved else "unchanged", f"{len(found.nodes)} layers by {found.method}"),
         ("error", f"{outcome}, on {found.held_out} samples held out of {found.samples + found.held_out}"),
     ]
+    if found.agreement is not None:
+        lines.append(
+            ("agreement", f"{found.agreement[0]:.1%} -> {found.agreement[1]:.1%} with the classes of the original")
+        )
     if found.left:
         lines.append(("bias only", f"{len(found.left)} layers have too many inputs to be refitted"))
     if target is not None:

@@ -97,4 +97,4 @@ def _is_biased(first: NodeProto, second: NodeProto, biases: dict[str, str]) -> b
 
 
 def _fail(what: str) -> None:
-    raise VerificationError(f"more than weights has changed: {what}")
+    raise VerificationError(f"more than weights differs: {what}")

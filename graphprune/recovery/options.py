@@ -70,9 +70,13 @@ class Recovery:
     model : Model
         The recovered model; the pruned one as it was where recovery did not help.
     improved : bool
-        Whether it did: the error on held-out samples fell.
+        Whether it did: the error on held-out samples fell. That of scores of classes is taken at their best scale: the
+        class that comes first does not depend on it, and outputs that have collapsed would look better than they are.
     before, after : float
         Squared error of the outputs against the dense network on held-out samples, relative to their variance.
+    misfit, agreement : tuple of two float, optional
+        Before and after: the error of scores at their best scale, and the share of held-out samples with the class that
+        the dense network gives. None where the only output is no logits.
     nodes : tuple of str
         Nodes that were changed.
     left : tuple of str
@@ -88,3 +92,5 @@ class Recovery:
     held_out: int
     nodes: tuple[str, ...]
     left: tuple[str, ...]
+    misfit: tuple[float, float] | None = None
+    agreement: tuple[float, float] | None = None

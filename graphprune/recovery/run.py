@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from graphprune.analysis import Analysis
+    from graphprune.calibrate.agreement import Agreement
     from graphprune.calibrate.source import Source
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
@@ -92,20 +93,29 @@ def recover(
     result = draft.finished()
     check_recovered(pruned, result, draft)
     put_marks(result.proto, {RECOVERED: options.method, VERIFIED: f"no (weights recovered by {options.method})"})
-    before = compare(analysis.model, pruned, held).relative_error
-    after = compare(analysis.model, result, held).relative_error
-    improved = bool(np.isfinite(after) and after < before)
+    before, after = (compare(analysis.model, model, held) for model in (pruned, result))
+    misfit, agreement = (_both(before, after, name) for name in ("misfit", "agreement"))
+    fits = after.relative_error < before.relative_error if misfit is None else misfit[1] < misfit[0]
+    improved = bool(np.isfinite(after.relative_error) and fits)
     return Recovery(
         model=result if improved else pruned,
         method=options.method,
         improved=improved,
-        before=before,
-        after=after,
+        before=before.relative_error,
+        after=after.relative_error,
         samples=len(fitted),
         held_out=len(held),
         nodes=tuple(changed),
         left=tuple(pass_.left),
+        misfit=misfit,
+        agreement=agreement,
     )
+
+
+def _both(before: Agreement, after: Agreement, name: str) -> tuple[float, float] | None:
+    """Return a measure of scores before and after; None where scores are not all that the networks give."""
+    values = getattr(before, name), getattr(after, name)
+    return None if None in values or len(after.names) > 1 else values
 
 
 @dataclass

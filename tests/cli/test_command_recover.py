@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
+from graphprune.calibrate.agreement import Agreement
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -89,9 +91,12 @@ def test_dry_runs_and_targets_in_the_way(quick: Command, model: Path, data: Path
     assert quick(*command, "-o", pruned, "--force").code == 2
 
 
-def test_where_it_does_not_help_nothing_is_written(quick: Command, model: Path, data: Path) -> None:
-    _, plan = prune(quick, model)
-    done = quick("recover", model, "--teacher", model, "--plan", plan, "--calib", data, "-o", "out.onnx", "--json")
+def test_where_it_does_not_help_nothing_is_written(
+    quick: Command, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphprune.recovery.run.compare", lambda *_: Agreement(["maps"], error=[1.0], power=[2.0]))
+    pruned, plan = prune(quick, model)
+    done = quick("recover", pruned, "--teacher", model, "--plan", plan, "--calib", data, "-o", "out.onnx", "--json")
     assert done.code == 1
     assert not json.loads(done.out)["improved"]
     assert "nothing was written" in done.err
@@ -105,6 +110,7 @@ def test_what_does_not_fit(quick: Command, model: Path, other_weights: Path, dat
         (("recover", pruned, "--teacher", other_weights, "--plan", plan, "--calib", data), "another file"),
         (("recover", pruned, "--teacher", model, "--plan", plan, "--calib", tmp_path / "bad.npz"), "does not fit"),
         (("recover", pruned, "--teacher", model, "--plan", plan, "--calib", "nowhere"), "does not exist"),
+        (("recover", model, "--teacher", model, "--plan", plan, "--calib", data), "is not what the plan makes of"),
         (("eval", model, "--data", tmp_path / "none.npz"), "does not exist"),
         (("eval", model, "--data", data, "--mean", "x"), "--mean"),
         (("eval", model, "--data", data, "--size", "x"), "--size"),

@@ -80,7 +80,7 @@ def test_a_recovered_file_with_another_change_is_refused(quick: Command, model: 
     onnx.save(changed, output)
     done = quick("verify", model, output, plan_file)
     assert done.code == 101
-    assert "more than weights has changed: the node" in done.err
+    assert "more than weights differs: the node" in done.err
 
 
 @pytest.mark.parametrize(

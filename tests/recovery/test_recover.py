@@ -15,12 +15,13 @@ from tiny_models import model
 from graphprune.accuracy import recover
 from graphprune.analysis import Analysis
 from graphprune.api import apply, load, reconcile, solve
+from graphprune.calibrate.agreement import Agreement
 from graphprune.calibrate.arrays import from_arrays
 from graphprune.calibrate.capture import capture
 from graphprune.calibrate.evaluation import compare
 from graphprune.calibrate.signature import input_specs
 from graphprune.calibrate.walk import Walk
-from graphprune.errors import UsageError, VerificationError
+from graphprune.errors import PlanError, UsageError, VerificationError
 from graphprune.model.graph import Graph
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.schema import Plan
@@ -57,6 +58,32 @@ def test_every_method_lowers_the_error_on_unseen_samples(method: str, norm: bool
     after = compare(analysis.model, found.model, unseen).relative_error
     assert after < before
     onnx.checker.check_model(found.model.proto, full_check=True)
+
+
+def test_scores_are_judged_at_their_best_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs of the right size and roughly the right direction have a larger error than collapsed ones."""
+    random = np.random.default_rng(0)
+    wanted, noise = random.standard_normal((2, 64, 10))
+    collapsed, alive = 0.05 * noise, 0.7 * wanted + noise
+    made = {}
+    for name, own in (("before", collapsed), ("after", alive)):
+        made[name] = Agreement(["scores"])
+        made[name].add([own], [wanted], samples=64)
+    assert made["before"].relative_error < made["after"].relative_error
+    found = iter(made.values())
+    monkeypatch.setattr("graphprune.recovery.run.compare", lambda *_: next(found))
+    _, _, recovery = run(block(norm=True), 0.5, method="bn")
+    assert recovery.improved
+    assert recovery.agreement == (made["before"].agreement, made["after"].agreement)
+    assert (recovery.before, recovery.after) == tuple(item.relative_error for item in made.values())
+
+
+def test_another_file_than_the_plan_makes_is_refused() -> None:
+    proto = block(norm=True)
+    analysis = Analysis(load(proto))
+    plan = solve(analysis, BudgetRequest("flops", 0.5), SolveOptions(criterion="l1", round_to=1))
+    with pytest.raises(PlanError, match="is not what the plan makes of"):
+        recover(analysis, analysis.model, plan, samples(proto))
 
 
 def test_least_squares_is_the_best_of_them() -> None:
