@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recover_cifar import CALIBRATION, cpu_seconds, runs, source
+from recover_cifar import CALIBRATION, cpu_seconds, source
 
 import graphprune
 from graphprune.cli.meter import Meter
@@ -85,10 +85,12 @@ def begin(
     if options.resume and path.exists():
         recovered = graphprune.load(path)
     else:
-        how = argparse.Namespace(criterion="l1", round_to=1, widths="sensitivity", stages=2, measured=128)
-        calibration = source(dense, images[:CALIBRATION])
-        _, plan, recovery, _ = next(runs(how, graphprune.analyze(dense), options.flops, calibration))
-        recovered, share = recovery.model, plan.budget.after / plan.budget.before
+        calibration, analysis = source(dense, images[:CALIBRATION]), graphprune.analyze(dense)
+        budget = graphprune.BudgetRequest("flops", options.flops)
+        choices = graphprune.SolveOptions("sensitivity", "l1", round_to=1)
+        plan = graphprune.solve(analysis, budget, choices, data=calibration)
+        recovered = graphprune.recover(analysis, graphprune.apply(analysis, plan), plan, calibration).model
+        share = plan.budget.after / plan.budget.before
         graphprune.save(recovered, path, force=True)
     row = {"model": options.model.stem, "dense": graphprune.evaluate(dense, test).top1, "flops": round(share, 4)}
     row |= {"recovered": graphprune.evaluate(recovered, test).top1, "cpu_s": round(cpu_seconds() - before)}
