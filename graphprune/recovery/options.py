@@ -29,13 +29,14 @@ class RecoverOptions:
     method : {"least-squares", "bn", "bias"}
         Refit weights; estimate BatchNormalization anew; or shift biases only.
     ridge : float
-        Pull towards the present weights, relative to the variance of the inputs. It is fixed, not tuned.
+        The weakest pull towards the present weights, relative to the variance of the inputs. How much stronger it is at
+        a layer, is what one half of the samples says of the other (:mod:`graphprune.recovery.halves`).
     samples : int
         The most calibration samples used, those held out included.
     held_out : float
         Share of them that only judges the result.
     rounds : int
-        How often targets in front of a ReLU are adapted to it; 0 refits without looking at it.
+        How often targets in front of a ReLU or `Clip` are adapted to it; 0 refits without looking at it.
     rescale : bool
         After least squares, give every output the variance of its target, as CaP does.
     seed : int

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import ModelProto, numpy_helper
 from recovery_models import block, samples
@@ -62,6 +64,86 @@ def test_every_method_lowers_the_error_on_unseen_samples(method: str, norm: bool
 def test_least_squares_is_the_best_of_them() -> None:
     errors = {method: run(block(norm=True), 0.5, method=method)[2].after for method in METHODS}
     assert errors["least-squares"] == min(errors.values())
+
+
+INVERTED = """(float[n, 3, 8, 8] image) => (float[n, 4] scores) {
+    stem = Conv (image, stem_w)
+    a = Conv (stem, expand)
+    b = BatchNormalization (a, scale_1, shift_1, mean_1, var_1)
+    c = Clip (b, low, high)
+    d = Conv <group = 16, pads = [1, 1, 1, 1]> (c, depthwise)
+    e = BatchNormalization (d, scale_2, shift_2, mean_2, var_2)
+    f = Clip (e, low, high)
+    g = Conv (f, project)
+    h = BatchNormalization (g, scale_3, shift_3, mean_3, var_3)
+    i = Add (h, stem)
+    j = GlobalAveragePool (i)
+    k = Flatten (j)
+    scores = Gemm (k, head)
+}"""
+
+
+def inverted() -> ModelProto:
+    """Return an inverted residual block whose normalisations scale channels very differently."""
+    vectors = {f"{name}_{at}": (16,) for at in (1, 2) for name in ("scale", "shift", "mean", "var")}
+    vectors |= {f"{name}_3": (6,) for name in ("scale", "shift", "mean", "var")}
+    layers = {"stem_w": (6, 3, 1, 1), "expand": (16, 6, 1, 1), "depthwise": (16, 1, 3, 3), "project": (6, 16, 1, 1)}
+    proto = model(INVERTED, {**layers, "head": (6, 4), **vectors}, low=np.float32(0), high=np.float32(6))
+    random = np.random.default_rng(0)
+    for tensor in proto.graph.initializer:
+        if tensor.name.startswith("var"):
+            value = 10 ** random.uniform(-2, 1, tensor.dims)
+            tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float32), tensor.name))
+    return proto
+
+
+def folded(proto: ModelProto, path: Path) -> ModelProto:
+    """Return a model with BatchNormalization folded by onnxruntime."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnx.load(path)
+
+
+@pytest.mark.parametrize("rounds", [0, 4])
+def test_the_folded_network_comes_back_as_far_as_the_one_it_was_folded_from(rounds: int, tmp_path: Path) -> None:
+    one = inverted()
+    two = folded(one, tmp_path / "folded.onnx")
+    assert not any(node.op_type == "BatchNormalization" for node in two.graph.node)
+    errors = []
+    for proto in (one, two):
+        analysis = Analysis(load(proto))
+        names = [group.name for group in solve(analysis, BudgetRequest("flops", 1.0)).groups if group.size == 16]
+        plan = keep(analysis, {names[0]: list(range(0, 16, 2))})
+        assert not plan.is_identity
+        found = recover(analysis, apply(analysis, plan), plan, samples(proto), RecoverOptions(rounds=rounds))
+        errors.append((found.before, found.after))
+    np.testing.assert_allclose(errors[0], errors[1], rtol=1e-2)
+    assert errors[0][1] < 0.5 * errors[0][0]
+
+
+def test_with_few_samples_weights_are_not_fitted_to_them() -> None:
+    """The head has more columns than there are samples, and what it reads has changed."""
+    proto = model(
+        """(float[n, 3, 6, 6] image) => (float[n, 8] scores) {
+            a = Conv (image, first)
+            b = Relu (a)
+            c = Conv (b, second)
+            d = Relu (c)
+            e = Flatten (d)
+            scores = Gemm (e, head)
+        }""",
+        {"first": (16, 3, 3, 3), "second": (8, 16, 1, 1), "head": (128, 8)},
+    )
+    analysis = Analysis(load(proto))
+    plan = keep(analysis, {"a": list(range(0, 16, 2))})
+    pruned, unseen = apply(analysis, plan), samples(proto, 256, seed=9)
+    before, after = (
+        compare(analysis.model, each, unseen).relative_error
+        for each in (pruned, recover(analysis, pruned, plan, samples(proto, 64)).model)
+    )
+    assert after < 0.6 * before  # with the weakest ridge everywhere it is larger than before
 
 
 def test_what_follows_from_kept_channels_comes_back_exactly() -> None:
