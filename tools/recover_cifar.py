@@ -38,12 +38,22 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def parse() -> argparse.Namespace:
-    """Read the command line."""
+def main() -> None:
+    """Print one line per result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--flops", type=float, nargs="+", default=[0.5])
+    add_options(parser, flops=0.5)
+    options = parser.parse_args()
+    data = np.load(options.data)
+    model = graphprune.load(options.model)
+    test = source(model, data["x_test"], data["y_test"].astype(np.int64))
+    compare(options, model, data["x_train"][:CALIBRATION], test)
+
+
+def add_options(parser: argparse.ArgumentParser, flops: float) -> None:
+    """Add the options of :func:`compare`."""
+    parser.add_argument("--flops", type=float, nargs="+", default=[flops])
     parser.add_argument("--solver", default="sensitivity")
     parser.add_argument("--criterion", default="l1")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
@@ -53,20 +63,22 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--round-to", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, help="folder for the recovered models")
-    return parser.parse_args()
 
 
-def main() -> None:
-    """Print one line per result."""
-    options = parse()
-    data = np.load(options.data)
-    model = graphprune.load(options.model)
-    images = data["x_train"][:CALIBRATION]
+def compare(options: argparse.Namespace, model: graphprune.Model, images: np.ndarray, test: graphprune.Source) -> None:
+    """Prune a model to every share of its FLOPs, and print what each method brings back.
+
+    Parameters
+    ----------
+    images : ndarray of uint8
+        What calibrates.
+    test : Source
+        What is evaluated, with labels.
+    """
     calibration = source(model, images)
     both = source(model, np.concatenate([images, images[:, :, ::-1]])) if options.mirror else calibration
-    test = source(model, data["x_test"], data["y_test"].astype(np.int64))
     analysis = graphprune.analyze(model)
-    print(json.dumps({"model": options.model.stem, "dense": graphprune.evaluate(model, test).top1}), flush=True)
+    print(json.dumps({"model": options.model.stem, **accuracy(model, test)}), flush=True)
     choices = graphprune.SolveOptions(
         solver=options.solver,
         criterion=options.criterion,
@@ -85,6 +97,12 @@ def main() -> None:
             print(json.dumps(plan.solver.options["adapt"]), flush=True)
         for method in options.methods:
             print(json.dumps(recovered(options, analysis, plan, method, both, test, solved)), flush=True)
+
+
+def accuracy(model: graphprune.Model, test: graphprune.Source) -> dict[str, float | None]:
+    """Return top-1 and top-5 accuracy."""
+    found = graphprune.evaluate(model, test)
+    return {"top1": found.top1, "top5": found.top5}
 
 
 def recovered(
@@ -111,7 +129,7 @@ def recovered(
         "flops": round(plan.budget.after / plan.budget.before, 4),
         "solver": options.solver,
         "method": method,
-        "top1": graphprune.evaluate(pruned, test).top1,
+        **accuracy(pruned, test),
         "held_out_error": errors,
         "cpu_s": round(seconds, 1),
         "widths": [len(group.kept) for group in plan.groups],

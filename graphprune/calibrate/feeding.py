@@ -24,7 +24,10 @@ Array = npt.NDArray[Any]
 
 
 def whole_batches(source: Source, specs: Sequence[InputSpec], size: int = BATCH) -> list[npt.NDArray[np.int64]]:
-    """Return the samples of every batch, all of the same size: those of a last, smaller batch are left out.
+    """Return the samples of every batch, all of the same size; a few that do not fill a batch are left out.
+
+    Where the model lets it choose, the size is the largest up to `size` with which the fewest batches are needed: fewer
+    samples than there are batches are left out then.
 
     Raises
     ------
@@ -32,7 +35,7 @@ def whole_batches(source: Source, specs: Sequence[InputSpec], size: int = BATCH)
         If there are fewer samples than the model takes at once.
     """
     fixed = batch_size(specs)
-    count = min(size, len(source)) if fixed is None else fixed
+    count = len(source) // max(1, -(-len(source) // size)) if fixed is None else fixed
     if len(source) < count or not count:
         raise DataError(f"{quote(source.name)} has {len(source)} samples, the model takes {count} at once")
     index = np.arange(len(source) - len(source) % count, dtype=np.int64)

@@ -16,7 +16,7 @@ from scipy.linalg import blas
 
 from graphprune.errors import InternalError
 
-__all__ = ["Moments", "Summary"]
+__all__ = ["Moments", "Summary", "merged"]
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32]
@@ -61,6 +61,22 @@ class Summary:
         explained = 2 * np.einsum("gdo,gdo->go", self.xy, weight)
         result: Floats = self.yy - explained + np.einsum("gdo,gdo->go", self.xx @ weight, weight)
         return result
+
+
+def merged(one: Summary, two: Summary) -> Summary:
+    """Return the moments of the rows of both."""
+    count = one.count + two.count
+    share = one.count / count
+    x, y = two.x_mean - one.x_mean, two.y_mean - one.y_mean
+    between = share * (1 - share)
+    return Summary(
+        count=count,
+        x_mean=one.x_mean + (1 - share) * x,
+        y_mean=one.y_mean + (1 - share) * y,
+        xx=share * one.xx + (1 - share) * two.xx + between * x[:, :, None] * x[:, None, :],
+        xy=share * one.xy + (1 - share) * two.xy + between * x[:, :, None] * y[:, None, :],
+        yy=share * one.yy + (1 - share) * two.yy + between * y**2,
+    )
 
 
 class Moments:

@@ -138,11 +138,10 @@ def _recovered(found: Recovery, samples: Source, seed: int) -> Step:
     from graphprune.plan.schema import Step
 
     facts = {"data": samples.name, "samples": found.samples, "held_out": found.held_out, "seed": seed}
-    error = _finite(found.before), _finite(found.after)
-    if found.misfit is None:
-        return Step("recover", found.method, "output error", *error, found.improved, facts)
-    facts |= {"output_error": error, "agreement": found.agreement}
-    return Step("recover", found.method, "output error at the best scale", *found.misfit, found.improved, facts)
+    if found.misfit is not None and found.agreement is not None:
+        facts |= {"misfit": list(found.misfit), "agreement": list(found.agreement)}
+    before, after = _finite(found.before), _finite(found.after)
+    return Step("recover", found.method, "output error", before, after, found.improved, facts)
 
 
 def _finite(value: float) -> float:

@@ -3,7 +3,8 @@
 
 The target of such a row is what the present weights give, if that is below the threshold, and the threshold otherwise;
 targets and weights are found in turn. Each round is a least squares problem with the same matrix, and lowers the error
-that does not count how far below the threshold an output lies that must be below it (majorise and minimise).
+that does not count how far below the threshold an output lies that must be below it (majorise and minimise). What is
+cut off above, as by a ReLU6, has a second threshold, and is treated alike there.
 """
 
 from __future__ import annotations
@@ -42,18 +43,24 @@ class GatedRows:
     sign: Rows
     x: list[Rows] = field(default_factory=list)
     target: list[Rows] = field(default_factory=list)
-    threshold: list[Rows] = field(default_factory=list)
+    thresholds: list[tuple[Rows, ...]] = field(default_factory=list)
     size: int = 0
 
-    def add(self, x: Rows, target: Rows, threshold: Rows) -> None:
-        """Keep a batch: arrays of shape (groups, rows, columns or targets)."""
-        self.size += x.nbytes + target.nbytes + threshold.nbytes
+    def add(self, x: Rows, target: Rows, *thresholds: Rows) -> None:
+        """Keep a batch: arrays of shape (groups, rows, columns or targets).
+
+        Parameters
+        ----------
+        thresholds : ndarray
+            Where what follows becomes zero, and, if it is cut off there, where that begins.
+        """
+        self.size += x.nbytes + target.nbytes + sum(threshold.nbytes for threshold in thresholds)
         if self.size > MOST_BYTES:
-            self.x, self.target, self.threshold = [], [], []
+            self.x, self.target, self.thresholds = [], [], []
         else:
             self.x.append(x)
             self.target.append(target)
-            self.threshold.append(threshold)
+            self.thresholds.append(thresholds)
 
     @property
     def complete(self) -> bool:
@@ -63,10 +70,13 @@ class GatedRows:
     def relaxed(self, weight: Rows, shift: Rows) -> tuple[Floats, Floats, int]:
         """Return ``sum x^T t``, ``sum t`` and the number of rows, t being the targets for the present weights."""
         cross, total, count = np.zeros(weight.shape), np.zeros(shift[:, 0].shape), 0
-        for x, target, threshold in zip(self.x, self.target, self.threshold, strict=True):
+        for x, target, thresholds in zip(self.x, self.target, self.thresholds, strict=True):
             given = (x @ weight + shift) * self.sign
-            wanted, bound = target * self.sign, threshold * self.sign
-            relaxed = np.where(wanted > bound, wanted, np.minimum(given, bound)) * self.sign
+            wanted, bounds = target * self.sign, [threshold * self.sign for threshold in thresholds]
+            relaxed = np.where(wanted > bounds[0], wanted, np.minimum(given, bounds[0]))
+            for bound in bounds[1:]:
+                relaxed = np.where(wanted < bound, relaxed, np.maximum(given, bound))
+            relaxed *= self.sign
             cross += x.transpose(0, 2, 1) @ relaxed
             total += relaxed.sum(axis=1, dtype=np.float64)
             count += x.shape[1]

@@ -29,13 +29,14 @@ class RecoverOptions:
     method : {"least-squares", "bn", "bias"}
         Refit weights; estimate BatchNormalization anew; or shift biases only.
     ridge : float
-        Pull towards the present weights, relative to the variance of the inputs. It is fixed, not tuned.
+        The weakest pull towards the present weights, relative to the variance of the inputs. How much stronger it is at
+        a layer, is what one half of the samples says of the other (:mod:`graphprune.recovery.halves`).
     samples : int
         The most calibration samples used, those held out included.
     held_out : float
         Share of them that only judges the result.
     rounds : int
-        How often targets in front of a ReLU are adapted to it; 0 refits without looking at it.
+        How often targets in front of a ReLU or `Clip` are adapted to it; 0 refits without looking at it.
     rescale : bool
         After least squares, give every output the variance of its target, as CaP does; ReLUs are not looked at then.
     seed : int
@@ -70,8 +71,9 @@ class Recovery:
     model : Model
         The recovered model; the pruned one as it was where recovery did not help.
     improved : bool
-        Whether it did: the error on held-out samples fell. That of scores of classes is taken at their best scale: the
-        class that comes first does not depend on it, and outputs that have collapsed would look better than they are.
+        Whether it did: the error on held-out samples fell. For scores of classes it is the product of the errors at
+        their own and at their best scale: the class that comes first does not depend on the scale, and by the error
+        alone, outputs that have collapsed look better than they are.
     before, after : float
         Squared error of the outputs against the dense network on held-out samples, relative to their variance.
     misfit, agreement : tuple of two float, optional

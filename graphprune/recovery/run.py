@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from graphprune.calibrate.evaluation import compare
 from graphprune.calibrate.feeding import whole_batches
-from graphprune.calibrate.moments import Moments
+from graphprune.calibrate.moments import Summary, merged
 from graphprune.calibrate.signature import input_specs
 from graphprune.calibrate.walk import Walk
 from graphprune.model.graph import Graph
@@ -23,10 +23,19 @@ from graphprune.model.normalize import inline_functions
 from graphprune.recovery.draft import Draft
 from graphprune.recovery.fidelity import check_recovered
 from graphprune.recovery.gated import GatedRows
+from graphprune.recovery.halves import Halves, best_ridge
 from graphprune.recovery.kernels import MOST_COLUMNS
 from graphprune.recovery.options import Recovery
 from graphprune.recovery.sites import Norm, Site, cut, find_norms, find_sites
-from graphprune.recovery.updates import Update, refit_gated_site, refit_site, rescale_site, shift_site, update_norm
+from graphprune.recovery.updates import (
+    Update,
+    refit_gated_site,
+    refit_site,
+    rescale_site,
+    shift_site,
+    uncentred,
+    update_norm,
+)
 from graphprune.surgery.marks import RECOVERED, VERIFIED, put_marks
 
 if TYPE_CHECKING:
@@ -95,8 +104,10 @@ def recover(
     put_marks(result.proto, {RECOVERED: options.method, VERIFIED: f"no (weights recovered by {options.method})"})
     before, after = (compare(analysis.model, model, held) for model in (pruned, result))
     misfit, agreement = (_both(before, after, name) for name in ("misfit", "agreement"))
-    fits = after.relative_error < before.relative_error if misfit is None else misfit[1] < misfit[0]
-    improved = bool(np.isfinite(after.relative_error) and fits)
+    one, two = before.relative_error, after.relative_error
+    if misfit is not None:  # error and misfit count alike
+        one, two = one * misfit[0], two * misfit[1]
+    improved = bool(np.isfinite(two) and two < one)
     return Recovery(
         model=result if improved else pruned,
         method=options.method,
@@ -192,32 +203,40 @@ class _Pass:
         large = item.kernel.columns > MOST_COLUMNS
         if large and self._options.method == "least-squares":
             self.left.append(item.name)
-        moments = Moments()
+        halves = Halves()
         rows = self._gated_rows(item, update) if not large else None
         weight = update.weight.astype(np.float32)
         for own, dense in values:
             wanted = update.target(cut(dense[item.target], item.masks), own.get(item.other))
-            grid = item.kernel.view.grid(wanted, self._random)
-            x, y = item.kernel.view.inputs(own[item.x], grid), item.kernel.view.outputs(wanted, grid)
+            view = item.kernel.view
+            grid = view.grid(wanted, self._random)
+            x, y = view.inputs(own[item.x], grid), view.outputs(wanted, grid)
             if large or self._options.method != "least-squares":
                 x = x @ weight  # what the node gives now: nothing else is needed
-            moments.add(x, y)
+            halves.add(x, y, len(wanted))
             if rows is not None:
-                threshold = update.threshold(own.get(item.other), wanted)
-                rows.add(x, y, item.kernel.view.outputs(threshold, grid))
-        found = moments.summary()
-        if rows is not None and rows.complete:
-            return refit_gated_site(update, found, self._options.ridge, rows, self._options.rounds)
+                bounds = (update.threshold(bound, own.get(item.other), wanted) for bound in item.gate)
+                rows.add(x, y, *(view.outputs(bound, grid) for bound in bounds))
+        parts = halves.parts
+        found = merged(*parts) if len(parts) > 1 else parts[0]
         if self._options.method == "bn":
             return rescale_site(update, found)
         if large or self._options.method == "bias":
             return shift_site(update, found)
-        return refit_site(update, found, self._options.ridge, rescale=self._options.rescale)
+        return self._refit(update, parts, found, rows)
+
+    def _refit(self, update: Update, parts: tuple[Summary, ...], all_: Summary, rows: GatedRows | None) -> bool:
+        """Refit the weights of a site, pulled towards the present ones as one half of the samples advises the other."""
+        own = parts if update.has_intercept else tuple(map(uncentred, parts))
+        ridge = best_ridge(own, update.weight, self._options.ridge, centred=update.has_intercept)
+        if rows is not None and rows.complete:
+            return refit_gated_site(update, all_, ridge, rows, self._options.rounds)
+        return refit_site(update, all_, ridge, rescale=self._options.rescale)
 
     def _gated_rows(self, site: Site, update: Update) -> GatedRows | None:
         """Return where rows are kept, if the refit looks at the ReLU behind a site."""
         options = self._options
-        if options.method != "least-squares" or not options.rounds or not site.gated or not update.has_intercept:
+        if options.method != "least-squares" or not options.rounds or not site.gate or not update.has_intercept:
             return None
         if options.rescale:  # behind a ReLU outputs may be as negative as they like, and then have no variance to keep
             return None

@@ -28,6 +28,9 @@ __all__ = ["Affine", "Norm", "Site", "cut", "find_affine", "find_norms", "find_s
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
+_UNBOUNDED = 1e30
+"""No value reaches a bound above this one; exporters write the largest float for none."""
+
 
 @dataclass(frozen=True, eq=False)
 class Affine:
@@ -66,8 +69,9 @@ class Site:
         What the pruned graph adds to the output; empty where the target is the node's own output.
     masks : tuple of ndarray of bool
         What is left of the target, by axis.
-    gated : bool
-        Whether nothing but a ReLU reads what becomes of the output.
+    gate : tuple of float
+        Where nothing but a ReLU or a `Clip` reads what becomes of the output: its lower bound, and its upper one if it
+        has any. Else empty.
     """
 
     node: Node
@@ -77,7 +81,7 @@ class Site:
     target: str
     other: str
     masks: Masks
-    gated: bool = False
+    gate: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
@@ -161,19 +165,28 @@ def _site(draft: Draft, expectation: Expectation, node: Node, kernel: Kernel, la
     if int(channel.sum()) != kernel.outputs:
         return None
     end = target if other or affine is None else affine.value
-    return Site(node, kernel, node.inputs[0], affine, target, other, masks, _gated(draft, end))
+    return Site(node, kernel, node.inputs[0], affine, target, other, masks, _gate(draft, end))
 
 
-def _gated(draft: Draft, value: str) -> bool:
-    """Whether only a ReLU, or a `Clip` at 0, reads a value."""
+def _gate(draft: Draft, value: str) -> tuple[float, ...]:
+    """Return the bounds of the ReLU or `Clip` that alone reads a value, the upper one if there is any."""
     reader = _only_reader(draft, value)
     if reader is None or reader.domain or reader.op_type not in ("Relu", "Clip"):
-        return False
+        return ()
     if reader.op_type == "Relu":
-        return True
-    if len(reader.inputs) < 2 or draft.stored(reader.inputs[1]) is None:
-        return False
-    return float(draft.read(reader.inputs[1])) == 0.0
+        return (0.0,)
+    lower, upper = _bound(draft, reader, 1, "min"), _bound(draft, reader, 2, "max")
+    if lower is None or upper is None or not lower < upper or lower == -np.inf:
+        return ()
+    return (lower,) if upper > _UNBOUNDED else (lower, upper)
+
+
+def _bound(draft: Draft, clip: Node, slot: int, name: str) -> float | None:
+    """Return a bound of a `Clip`, infinite where it has none; None where it is computed."""
+    none = np.inf if slot == 2 else -np.inf
+    if slot < len(clip.inputs) and clip.inputs[slot]:
+        return float(draft.read(clip.inputs[slot])) if draft.stored(clip.inputs[slot]) is not None else None
+    return float(clip.attribute(name, none))
 
 
 def _only_reader(draft: Draft, value: str) -> Node | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from graphprune.recovery.draft import Draft
     from graphprune.recovery.sites import Norm, Site
 
-__all__ = ["Update", "refit_gated_site", "refit_site", "rescale_site", "shift_site", "update_norm"]
+__all__ = ["Update", "refit_gated_site", "refit_site", "rescale_site", "shift_site", "uncentred", "update_norm"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -67,14 +67,14 @@ class Update:
         scale = self._affine()[0]
         return np.where(scale < 0, -1, 1).astype(np.float32).reshape(len(self.weight), 1, -1)
 
-    def threshold(self, other: Array | None, like: Array) -> Array:
-        """Return the value of each output of the node at which what follows becomes zero, in the shape of `like`."""
+    def threshold(self, bound: float, other: Array | None, like: Array) -> Array:
+        """Return the value of each output of the node at which what follows is at a bound, in the shape of `like`."""
         scale, shift = self._affine()
         shape = [1] * like.ndim
         shape[1 if self._site.node.op_type == "Conv" else -1] = -1
         divisor = np.where(np.abs(scale) > 0, scale, 1.0).astype(np.float32).reshape(shape)
         added = shift.astype(np.float32).reshape(shape) + (0 if other is None else other)
-        return np.broadcast_to(-added / divisor, like.shape)
+        return np.broadcast_to((np.float32(bound) - added) / divisor, like.shape)
 
     def target(self, dense: Array, other: Array | None) -> Array:
         """Return what the node itself should give.
@@ -149,7 +149,7 @@ def refit_gated_site(update: Update, moments: Summary, ridge: float, rows: Gated
 def refit_site(update: Update, moments: Summary, ridge: float, *, rescale: bool) -> bool:
     """Write the least squares weights; return whether that could be done."""
     if not update.has_intercept:
-        moments = _uncentred(moments)
+        moments = uncentred(moments)
     weight = refit(moments, update.weight, ridge)
     if rescale:
         weight = rescaled(moments, weight)
@@ -184,7 +184,7 @@ def _write(update: Update, weight: Floats, shift: Floats) -> bool:
     return True
 
 
-def _uncentred(moments: Summary) -> Summary:
+def uncentred(moments: Summary) -> Summary:
     """Return moments around zero, for a node without an intercept."""
     x, y = moments.x_mean, moments.y_mean
     return replace(

@@ -233,7 +233,7 @@ def test_fixed_batch_sizes() -> None:
     assert [index.tolist() for index in whole_batches(source, fixed)] == [[0, 1, 2], [3, 4, 5]]
     batches = list(filled(source, fixed))
     assert [(len(batch), real) for batch, real in batches] == [(3, 3), (3, 3), (3, 1)]
-    assert len(whole_batches(source, [VECTOR], size=4)) == 1
+    assert [index.tolist() for index in whole_batches(source, [VECTOR], size=4)] == [[0, 1, 2], [3, 4, 5]]
     with pytest.raises(DataError, match="at once"):
         whole_batches(source.limited(2), fixed)
     with pytest.raises(UnsupportedModelError):
