@@ -96,14 +96,12 @@ class Fbs(Method):
         if not names:
             raise UsageError("no group of the model is made by one layer and read by weights alone, so none is gated")
         torch.manual_seed(course.task.seed)
-        self._gates = course.attach(names)
-        self._predictors = attach_predictors(net, analysis, names)
+        self._gates = course.apart(course.attach(names))
+        with course.task.on_device():
+            self._predictors = attach_predictors(net, analysis, self._gates, course.feeds(3))
+        if not self._predictors:
+            raise UsageError("the samples of a batch cannot be told apart inside the model, so they have no own gates")
         net.module.to(course.task.device)
-        try:
-            with torch.no_grad(), course.task.on_device():
-                net.run(self._samples(2).feeds)
-        except UsageError as error:
-            raise UsageError(f"samples of this model cannot have gates of their own: {error.message}") from error
 
     def _samples(self, count: int, start: int = 0) -> Samples:
         index = np.arange(start, min(start + count, len(self._course.data)))
@@ -175,7 +173,7 @@ class Fbs(Method):
     def _export(self, course: Course) -> GatedModel:
         """Return the network with its gates as a model that computes the same."""
         net = course.running.net
-        model = gated_model(course.running.written(), course.running.whole, self._places, self._predictors)
+        model = gated_model(course.running.written(), course.running.whole, net, self._places, self._predictors)
         samples = self._samples(8)
         with torch.no_grad(), course.task.on_device():
             expected = {name: value.cpu().numpy() for name, value in net.run(samples.feeds).items()}

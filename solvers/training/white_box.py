@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graphprune.errors import BudgetUnreachableError, UsageError, quote
+from graphprune.errors import BudgetUnreachableError, UsageError
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
 from graphprune.training.pruning.folding import fold_factors, foldable_groups
@@ -113,18 +113,17 @@ class WhiteBox(Method):
         most = min(limits.max_prune, 1.0 - self.least)
         course.solving = replace(course.solving, constraints=replace(limits, max_prune=most))
         self._reachable(course)
-        batch = course.data.read(np.arange(min(2, len(course.data))))
-        feeds = {name: torch.from_numpy(np.array(value)).to(course.task.device) for name, value in batch.feeds.items()}
         with torch.no_grad(), course.task.on_device():
-            classes = course.task.net.run(feeds)[objective.labelled].shape[1]
+            classes = course.task.net.run(course.feeds(2))[objective.labelled].shape[1]
         masked = foldable_groups(course.running.net, course.running.analysis)
         if not masked:
             raise UsageError("no group of the model can be masked: none is read by weights alone")
-        self._gates = course.attach(masked)
+        self._gates = course.apart(course.attach(masked))
+        if not self._gates:
+            raise UsageError("the samples of a batch cannot be told apart inside the model, so they have no own masks")
         self._masks = {
             name: course.own(f"mask_{name}", torch.ones((classes, gate.size))) for name, gate in self._gates.items()
         }
-        self._try(course, feeds, classes)
 
     def _reachable(self, course: Course) -> None:
         ones = tuple(np.ones(group.size) for group in course.groups)
@@ -133,17 +132,6 @@ class WhiteBox(Method):
         except BudgetUnreachableError as error:
             hint = f"every group keeps {self.least:.0%} of its channels here: --set least=0.1 would let more go"
             raise BudgetUnreachableError(error.message, hint=hint) from error
-
-    def _try(self, course: Course, feeds: Mapping[str, Tensor], classes: int) -> None:
-        """Refuse a network in which samples cannot have factors of their own."""
-        count = len(next(iter(feeds.values())))
-        for gate in self._gates.values():
-            gate.value = torch.ones((count, gate.size))
-        try:
-            with torch.no_grad(), course.task.on_device():
-                course.task.net.run(feeds)
-        except UsageError as error:
-            raise UsageError(f"the method {quote(self.name)} cannot be used: {error.message}") from error
 
     @property
     def _last(self) -> int:

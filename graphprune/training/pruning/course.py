@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,8 @@ from graphprune.calibrate.source import Source
 from graphprune.plan.budget import BudgetRequest
 from graphprune.planning import SolveOptions, make_plan
 from graphprune.training.bridge import Trainable
-from graphprune.training.gates import Gate, attach_gates, gateable
+from graphprune.training.gates import Gate, attach_gates, gateable, tell_samples
+from graphprune.training.loader import Samples
 from graphprune.training.preparation import calibration, check_gradients
 from graphprune.training.pruning.running import Running, shrunk
 from graphprune.training.trainer import Optimisation, Task
@@ -96,6 +98,19 @@ class Course:
         gates = attach_gates(net, self.running.analysis, new)
         self._gates |= {name: gates[names[name]] for name in wanted if name not in self._gates}
         return {name: self._gates[name] for name in wanted}
+
+    def apart(self, gates: Mapping[str, Gate]) -> dict[str, Gate]:
+        """Return those of the gates that may have a row of factors for each sample, shape (n, size).
+
+        In the others, samples are mixed or cannot be told apart, so their factors have to be the same for all.
+        """
+        with self.task.on_device():
+            return tell_samples(self.running.net, gates, self.feeds(3))
+
+    def feeds(self, count: int, first: int = 0) -> dict[str, Tensor]:
+        """Return inputs from the data, as many samples of them as there are at most."""
+        index = np.arange(first, min(first + count, len(self.data)))
+        return dict(Samples.of(self.data.read(index)).to(self.task.device).feeds)
 
     def open(self, group: str) -> Tensor:
         """Return the factors that open a gate for what is left, and shut it for what is gone but not cut out."""
