@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["WhiteBox", "draw_classes", "expected_factor", "factors"]
 
 _SHOWN = 20_000
-"""Votes that a plan records at most."""
+"""Votes that a plan records at most, each by itself."""
+_LEADING = 3
+"""Classes that want a channel most, and are recorded in any case."""
 
 
 def draw_classes(labels: Tensor, classes: int) -> Tensor:
@@ -188,13 +190,23 @@ class WhiteBox(Method):
         return Outcome(self.scores(), start=course.running.plan, trace=self._record())
 
     def _record(self) -> tuple[dict[str, Any], ...]:
-        """Return the votes of every class, one row per channel, where they are few enough."""
-        if sum(mask.numel() for mask in self._votes.values()) > _SHOWN:
-            return ()
-        return tuple(
-            {"stage": "votes", "group": name, "by_class": np.round(mask.T.double().numpy(), 4).tolist()}
-            for name, mask in self._votes.items()
-        )
+        """Return what `inspect --votes` shows, a row per channel: all votes where they are few enough, else who led."""
+        found = {name: mask.double().numpy() for name, mask in self._votes.items()}
+        means = np.concatenate(list(found.values()), axis=1).mean(1, keepdims=True)
+        whole = sum(mask.size for mask in found.values()) <= _SHOWN
+        names = self._course.data.classes
+        entries: list[dict[str, Any]] = [{"stage": "classes", "names": list(names)}] if names else []
+        for name, mask in found.items():
+            entry = {
+                "stage": "votes",
+                "group": name,
+                "classes": len(mask),
+                "sum": np.round(mask.sum(0), 5).tolist(),
+                "wanted": (mask > means).sum(0).tolist(),
+                "most": np.argsort(-mask, axis=0, kind="stable")[:_LEADING].T.tolist(),
+            }
+            entries.append(entry | ({"by_class": np.round(mask.T, 6).tolist()} if whole else {}))
+        return tuple(entries)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return masks and votes."""

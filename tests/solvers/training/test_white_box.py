@@ -13,6 +13,7 @@ from training_cases import images
 
 import graphprune
 from graphprune.errors import BudgetUnreachableError, UsageError
+from graphprune.report.votes import read_votes, votes_json
 from graphprune.solvers.training.white_box import WhiteBox, draw_classes, expected_factor, factors
 from graphprune.training.bridge import to_torch
 from graphprune.training.gates import attach_gates
@@ -98,6 +99,21 @@ def test_the_plan_records_the_votes_of_every_class() -> None:
     found = trained(coupled(), WhiteBox(), labelled())
     votes = [entry for entry in found.plan.solver.trace if entry.get("stage") == "votes"]
     assert [np.array(entry["by_class"]).shape for entry in votes] == [(8, 4)]
+    masks = np.array(votes[0]["by_class"])
+    assert np.allclose(masks.sum(1), votes[0]["sum"], atol=1e-4)
+    assert [row[0] for row in votes[0]["most"]] == masks.argmax(1).tolist()
+    assert max(votes[0]["wanted"]) <= 4
+
+
+def test_many_votes_are_recorded_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphprune.solvers.training.white_box._SHOWN", 31)
+    found = trained(coupled(), WhiteBox(), labelled())
+    (votes,) = (entry for entry in found.plan.solver.trace if entry.get("stage") == "votes")
+    assert "by_class" not in votes
+    assert [len(votes[name]) for name in ("sum", "wanted", "most")] == [8, 8, 8]
+    (read,) = read_votes(found.plan, "g*")
+    assert read.by_class is None
+    assert votes_json(found.plan, [read])["groups"][0]["by_class"] is None
 
 
 def test_what_cannot_be_is_refused() -> None:
