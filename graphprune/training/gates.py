@@ -17,11 +17,12 @@ from torch import Tensor, fx, nn
 
 from graphprune.analysis import Analysis
 from graphprune.errors import UnsupportedModelError, UsageError, quote
+from graphprune.groups import Group
 from graphprune.labels.space import Contraction
 from graphprune.training.bridge import Trainable
-from graphprune.training.sample_axes import FIRST, SampleAxis, find_sample_axes
+from graphprune.training.sample_axes import SampleAxis, find_sample_axes
 
-__all__ = ["Gate", "attach_gates", "gateable", "samples_at", "tell_samples", "touched"]
+__all__ = ["Gate", "attach_gates", "gateable", "is_passed", "samples_at", "tell_samples", "touched"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -91,7 +92,9 @@ class Gate(nn.Module):
         return factor if samples.outer == samples.inner == 1 else factor[samples.owners(len(factor)).to(x.device)]
 
 
-def attach_gates(net: Trainable, analysis: Analysis, groups: Iterable[str] | None = None) -> dict[str, Gate]:
+def attach_gates(
+    net: Trainable, analysis: Analysis, groups: Iterable[str] | None = None, *, passing: bool = True
+) -> dict[str, Gate]:
     """Insert gates into a module.
 
     Parameters
@@ -102,6 +105,9 @@ def attach_gates(net: Trainable, analysis: Analysis, groups: Iterable[str] | Non
         Of the same model.
     groups : iterable of str, optional
         Ids of the groups that get a gate; all by default.
+    passing : bool
+        Also before layers that only pass a channel on, as depthwise convolutions do. That makes no difference for
+        gates that are shut, but a factor would act twice, and a BatchNormalization behind would see it.
 
     Returns
     -------
@@ -125,7 +131,7 @@ def attach_gates(net: Trainable, analysis: Analysis, groups: Iterable[str] | Non
         net.module.add_submodule(f"gate_{number}", gate)
     for contraction in analysis.scope.space.contractions:
         for number, atoms in touched(analysis, contraction).items():
-            if number in gates:
+            if number in gates and (passing or not is_passed(analysis.groups[number], contraction)):
                 _insert(net, contraction, f"gate_{number}", atoms, _axis(analysis, contraction))
     net.module.recompile()
     return {analysis.groups[number].id: gate for number, gate in gates.items()}
@@ -184,14 +190,20 @@ def tell_samples(net: Trainable, gates: Mapping[str, Gate], feeds: Mapping[str, 
     return {name: gate for name, gate in gates.items() if name not in mixed}
 
 
-def samples_at(net: Trainable, contraction: Contraction, group: int) -> SampleAxis:
-    """Return where samples lie on what the gate of a group multiplies at one place, as `tell_samples` found it."""
+def is_passed(group: Group, contraction: Contraction) -> bool:
+    """Whether a layer only passes the channels of a group on, weighed one by one: a depthwise convolution."""
+    roles = {member.role for member in group.members if member.node == contraction.node.label}
+    return "per_channel" in roles and "in" not in roles
+
+
+def samples_at(net: Trainable, contraction: Contraction, group: int) -> SampleAxis | None:
+    """Return where samples lie on what the gate of a group multiplies at one place; None where it does not."""
     own = net.graph.producer[contraction.node.outputs[0]]
     held = _name(f"gate_{group}", own.index, contraction.slot)
     for node in net.module.graph.nodes:
         if node.op == "call_module" and len(node.args) > 2 and getattr(node.args[1], "target", None) == held:
             return SampleAxis(*node.kwargs.get("samples", (0,)))
-    return FIRST
+    return None
 
 
 def touched(analysis: Analysis, contraction: Contraction) -> dict[int, Ints]:

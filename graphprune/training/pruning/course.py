@@ -85,8 +85,9 @@ class Course:
         Returns
         -------
         dict of str to Gate
-            By the same ids. A gate has one factor for each of ``running.atoms``. Groups have none that are not in the
-            network any more, since a single atom is left of them, or that are read inside a branch or a loop.
+            By the same ids. They stand where a channel is read, not where it is only passed on. A gate has one factor
+            for each of ``running.atoms``. Groups have none that are not in the network any more, since a single atom
+            is left of them, or that are read inside a branch or a loop.
         """
         names, net = self.running.names, self.running.net
         if self._gated is not net:
@@ -95,7 +96,7 @@ class Course:
             self._possible = {name for name, other in names.items() if other in possible}
         wanted = [name for name in (names if groups is None else groups) if name in self._possible]
         new = [names[name] for name in wanted if name not in self._gates]
-        gates = attach_gates(net, self.running.analysis, new)
+        gates = attach_gates(net, self.running.analysis, new, passing=False)
         self._gates |= {name: gates[names[name]] for name in wanted if name not in self._gates}
         return {name: self._gates[name] for name in wanted}
 

@@ -11,19 +11,24 @@ from torch import Tensor
 
 from graphprune.analysis import Analysis
 from graphprune.training.bridge import Trainable
+from graphprune.training.gates import is_passed
 from graphprune.training.pruning.slices import find_slices
 
 __all__ = ["fold_factors", "foldable_groups"]
 
 
 def foldable_groups(net: Trainable, analysis: Analysis) -> tuple[str, ...]:
-    """Return the ids of the groups that only weights of the module read, wherever their channels are summed over."""
+    """Return the ids of the groups that only weights of the module read, wherever their channels are summed over.
+
+    Layers that only pass a channel on, as depthwise convolutions do, do not count: their own readers do.
+    """
     grouping = analysis.grouping
     read_by: list[set[str]] = [set() for _ in analysis.groups]
     for contraction in analysis.scope.space.contractions:
         atoms = grouping.atom_of[contraction.labels.base]
         for number in np.unique(grouping.group_of[atoms[atoms >= 0]]).tolist():
-            read_by[number].add(contraction.node.label)
+            if not is_passed(analysis.groups[number], contraction):
+                read_by[number].add(contraction.node.label)
     found = []
     for group, readers in zip(analysis.groups, read_by, strict=True):
         weights = {member.node for member in group.members if member.role == "in" and member.initializer in net.paths}

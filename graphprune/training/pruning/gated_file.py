@@ -73,12 +73,11 @@ def gated_model(
     numbers = {number: group.id for number, group in enumerate(analysis.groups) if group.id in predictors}
     for contraction in analysis.scope.space.contractions:
         for number, atoms in touched(analysis, contraction).items():
-            if number in numbers:
+            samples = samples_at(net, contraction, number) if number in numbers else None
+            if samples is not None:
                 place = (contraction.node.outputs[0], contraction.slot)
                 rank = len(analysis.shapes.dims[contraction.node.inputs[contraction.slot]])
-                gating = _Gating(
-                    numbers[number], atoms, contraction.axis % rank, rank, samples_at(net, contraction, number)
-                )
+                gating = _Gating(numbers[number], atoms, contraction.axis % rank, rank, samples)
                 writer.gates.setdefault(place, []).append(gating)
     for name, predictor in predictors.items():
         writer.makers[places[name].cost.node.outputs[0]] = (name, places[name], predictor)

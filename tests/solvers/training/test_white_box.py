@@ -53,7 +53,7 @@ def test_folding_is_multiplying(kind: str) -> None:
     analysis, gated, folded = graphprune.analyze(model), to_torch(model), to_torch(model)
     names = foldable_groups(folded, analysis)
     assert names
-    gates = attach_gates(gated, analysis, names)
+    gates = attach_gates(gated, analysis, names, passing=False)
     found = {name: torch.randn(gate.size) for name, gate in gates.items()}
     for name, gate in gates.items():
         gate.value = found[name]
@@ -62,6 +62,15 @@ def test_folding_is_multiplying(kind: str) -> None:
     with torch.no_grad():
         assert torch.allclose(gated.module(x), folded.module(x), atol=1e-4)
         assert not torch.allclose(to_torch(model).module(x), folded.module(x), atol=1e-2)
+
+
+def test_the_channels_of_a_depthwise_convolution_are_voted_on_where_they_are_read() -> None:
+    model = graphprune.load(KINDS["depthwise"]())
+    analysis = graphprune.analyze(model)
+    assert set(foldable_groups(to_torch(model), analysis)) == {group.id for group in analysis.groups}
+    found = trained(KINDS["depthwise"](), WhiteBox(), labelled())
+    voted = {entry["group"] for entry in found.plan.solver.trace if entry.get("stage") == "votes"}
+    assert voted == {group.id for group in found.plan.groups}
 
 
 def course_of(method: WhiteBox) -> Course:
