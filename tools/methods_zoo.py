@@ -8,9 +8,9 @@
 
 Each run is a `graphprune train` in a process of its own, within a time limit, from a few images of random numbers,
 with random labels where an output holds scores of classes: it shows whether a method can be used, not what it is
-worth. `verified` is the largest deviation of the pruned file from the masked original, or for a plan without loss from
-the trained one; `seconds` are those of one processor. `status` is "ok"; "refused" where graphprune says why it cannot be
-done; and "failed" otherwise. The exit status is 1 if any failed.
+worth. `verified` is the largest deviation of the pruned file from the masked trained one, or for a plan without loss
+from the trained one itself; `seconds` are those of one processor. `status` is "ok"; "refused" where graphprune says why
+it cannot be done; and "failed" otherwise. The exit status is 1 if any failed.
 """
 
 from __future__ import annotations
