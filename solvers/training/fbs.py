@@ -17,7 +17,7 @@ from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
 from graphprune.training.fidelity import TOLERANCE, run_file
 from graphprune.training.loader import Samples
-from graphprune.training.pruning.folding import fold_factors, foldable_groups
+from graphprune.training.pruning.folding import fold_factors, foldable_groups, of_what_stays
 from graphprune.training.pruning.gated_file import GatedModel, gated_model, packed, unpacked
 from graphprune.training.pruning.method import Method, Outcome
 from graphprune.training.pruning.predictors import Predictor, attach_predictors, detach_predictors, predictable
@@ -167,8 +167,9 @@ class Fbs(Method):
         self._gated = self._export(course)
         factors = {name: torch.from_numpy(value) for name, value in self._mean.items()}
         detach_predictors(course.running.net)
-        fold_factors(course.running.net, course.running.analysis, factors)
-        return course.plan(self.scores())
+        plan = course.plan(self.scores())
+        fold_factors(course.running.net, course.running.analysis, of_what_stays(factors, plan))
+        return plan
 
     def _export(self, course: Course) -> GatedModel:
         """Return the network with its gates as a model that computes the same."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from graphprune.errors import BudgetUnreachableError, UsageError
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
-from graphprune.training.pruning.folding import fold_factors, foldable_groups
+from graphprune.training.pruning.folding import fold_factors, foldable_groups, of_what_stays
 from graphprune.training.pruning.method import Method, Outcome
 
 if TYPE_CHECKING:
@@ -169,8 +169,9 @@ class WhiteBox(Method):
         """Count the votes, fold the masks into the weights, and say what loses."""
         self._votes = {name: mask.detach().cpu().clone() for name, mask in self._masks.items()}
         found = {name: expected_factor(mask).to(course.task.device) for name, mask in self._votes.items()}
-        fold_factors(course.running.net, course.running.analysis, found)
-        return course.plan(self.scores())
+        plan = course.plan(self.scores())
+        fold_factors(course.running.net, course.running.analysis, of_what_stays(found, plan))
+        return plan
 
     def renew(self, course: Course) -> None:
         """Go on without masks."""

@@ -13,6 +13,8 @@ from training_cases import images, run
 
 import graphprune
 from graphprune.errors import UsageError
+from graphprune.inheritance.merging import inherit
+from graphprune.report.summary import plan_notes
 from graphprune.solvers.training.fbs import Fbs
 from graphprune.training.preparation import prepare
 from graphprune.training.pruning.course import Course
@@ -107,8 +109,19 @@ def test_a_channel_that_never_fires_can_go() -> None:
         kept = next(group.kept for group in plan.groups if group.id == name)
         assert fires[3] == 0.0
         assert 3 not in kept
+    left = tuple(np.setdiff1d(np.arange(group.size), [3]) for group in course.groups)
+    groups, _ = inherit(course.running.whole, left, "keep")
+    assert course.shrink(replace(plan, groups=groups))
     with torch.no_grad():  # all gates are 1 or 0, and folded
         assert torch.allclose(course.running.net.module(x), gated, atol=1e-5)
+
+
+def test_channels_that_never_fire_are_proven_to_be_gone() -> None:
+    found = trained(KINDS["depthwise"](), Fbs(density=0.3), labelled())
+    pruned = graphprune.apply(found.analysis, found.plan)
+    assert graphprune.verify(found.analysis, pruned, found.plan).status == "verified"
+    (note,) = (note for note in plan_notes(found.plan) if "expected FLOPs" in note)
+    assert "static FLOPs" in note
 
 
 def test_expected_and_static_cost_are_told_apart() -> None:
