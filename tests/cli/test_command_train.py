@@ -59,6 +59,7 @@ def test_the_gated_network_is_a_further_file(quick: Callable[..., Outcome], mode
     assert quick("train", model, "--data", data, *QUICK, "--method", "fbs").code == 0
     gated = model.with_name("net.pruned.gated.onnx")
     assert gated.exists()
+    assert "expected FLOPs" in quick("inspect", model.with_name("net.plan.json")).out
     for name in ("pruned.onnx", "plan.json", "trained.onnx"):
         model.with_name(f"net.{name}").unlink()
     done = quick("train", model, "--data", data, *QUICK, "--method", "fbs")
