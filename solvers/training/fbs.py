@@ -15,7 +15,7 @@ from torch import Tensor
 from graphprune.errors import UsageError, VerificationError
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
-from graphprune.training.fidelity import TOLERANCE, run_file
+from graphprune.training.fidelity import TOLERANCE, as_taken, run_file
 from graphprune.training.loader import Samples
 from graphprune.training.pruning.folding import fold_factors, foldable_groups, of_what_stays
 from graphprune.training.pruning.gated_file import GatedModel, gated_model, packed, unpacked
@@ -175,7 +175,7 @@ class Fbs(Method):
         """Return the network with its gates as a model that computes the same."""
         net = course.running.net
         model = gated_model(course.running.written(), course.running.whole, net, self._places, self._predictors)
-        samples = self._samples(8)
+        samples = as_taken(model, self._samples(8))
         with torch.no_grad(), course.task.on_device():
             expected = {name: value.cpu().numpy() for name, value in net.run(samples.feeds).items()}
         for name, value in run_file(model, samples, tuple(expected), net).items():
