@@ -80,7 +80,7 @@ def gated_model(
                 gating = _Gating(numbers[number], atoms, contraction.axis % rank, rank, samples)
                 writer.gates.setdefault(place, []).append(gating)
     for name, predictor in predictors.items():
-        writer.makers[places[name].cost.node.outputs[0]] = (name, places[name], predictor)
+        writer.makers.setdefault(places[name].cost.node.outputs[0], []).append((name, places[name], predictor))
     writer.write()
     return model.replaced(proto)
 
@@ -114,7 +114,7 @@ class _Writer:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.gates: dict[tuple[str, int], list[_Gating]] = {}
-        self.makers: dict[str, tuple[str, Place, Predictor]] = {}
+        self.makers: dict[str, list[tuple[str, Place, Predictor]]] = {}
         self._taken = set(graph.initializers) | set(graph.inputs) | set(graph.producer)
         self._nodes: list[NodeProto] = []
         self._factors: dict[str, str] = {}
@@ -127,8 +127,8 @@ class _Writer:
             for slot in range(len(own.input)):
                 for gate in self.gates.get((node.outputs[0], slot), ()):
                     own.input[slot] = self._gated(own.input[slot], gate)
-            if node.outputs[0] in self.makers:
-                self._predict(own.input[0], *self.makers[node.outputs[0]])
+            for maker in self.makers.get(node.outputs[0], ()):
+                self._predict(own.input[0], *maker)
             self._nodes.append(own)
         del self.graph.proto.graph.node[:]
         self.graph.proto.graph.node.extend(self._nodes)
@@ -217,4 +217,4 @@ class _Writer:
         return self._add("Mul", value, factor, base=base)
 
     def _predictor(self, name: str) -> Predictor:
-        return next(predictor for own, _, predictor in self.makers.values() if own == name)
+        return next(item for made in self.makers.values() for own, _, item in made if own == name)

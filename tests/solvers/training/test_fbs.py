@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pruning_cases import KINDS, QUICK, coupled, labelled, trained
+from tiny_models import model
 from training_cases import images, run
 
 import graphprune
@@ -149,3 +150,22 @@ def test_what_cannot_be_is_refused() -> None:
     for wrong in ({"density": 0.0}, {"until": 1.5}, {"sparsity": -1.0}, {"images": 0}):
         with pytest.raises(UsageError):
             Fbs(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_layer_that_makes_two_groups() -> None:
+    text = """(float[n,3,8,8] image) => (float[n,4] scores) {
+        a = Conv <pads = [1, 1, 1, 1]> (image, w0, b0)
+        r = Relu (a)
+        left, right = Split <axis = 1, num_outputs = 2> (r)
+        p = Conv (left, w1)
+        q = Conv (right, w2)
+        s = Add (p, q)
+        m = GlobalAveragePool (s)
+        f = Flatten (m)
+        scores = Gemm <transB = 1> (f, w3, b3)
+    }"""
+    shapes = {"w0": (12, 3, 3, 3), "b0": (12,), "w1": (8, 6, 1, 1), "w2": (8, 6, 1, 1), "w3": (4, 8), "b3": (4,)}
+    found = trained(model(text, shapes, opset=18), Fbs(), labelled())
+    gates = [entry for entry in found.plan.solver.trace if entry.get("stage") == "gates"]
+    assert len(gates) >= 2
+    assert run(found.further["gated"], images(3)).shape == (3, 4)
