@@ -26,6 +26,7 @@ __all__ = [
     "labelled",
     "mapping",
     "residual",
+    "tokens_first",
     "trained",
     "transformer",
     "unlabelled",
@@ -117,6 +118,20 @@ TRANSFORMER = """(float[n,3,8,8] image) => (float[n,4] scores) {
     scores = Gemm <transB = 1> (z, head, head_bias)
 }"""
 
+TOKENS_FIRST = (
+    TRANSFORMER.replace("q = MatMul (u, wq)", "uf = Transpose <perm = [1, 0, 2]> (u)\n    q = MatMul (uf, wq)")
+    .replace("MatMul (u, wk)", "MatMul (uf, wk)")
+    .replace("MatMul (u, wv)", "MatMul (uf, wv)")
+    .replace("<perm = [0, 2, 1, 3]> (q1)", "<perm = [1, 2, 0, 3]> (q1)")
+    .replace("<perm = [0, 2, 3, 1]> (k1)", "<perm = [1, 2, 3, 0]> (k1)")
+    .replace("<perm = [0, 2, 1, 3]> (v1)", "<perm = [1, 2, 0, 3]> (v1)")
+    .replace("<perm = [0, 2, 1, 3]> (o)", "<perm = [2, 0, 1, 3]> (o)")
+    .replace(
+        "r = Add (o3, t)", "of = Reshape (o3, apart)\n    os = Transpose <perm = [1, 0, 2]> (of)\n    r = Add (os, t)"
+    )
+)
+"""The same with the tokens on axis 0, and the rows of all tokens and samples on one axis, as torch has them inside."""
+
 MAP = """(float[n,3,8,8] image) => (float[n,2,8,8] y) {
     a = Conv <pads = [1, 1, 1, 1]> (image, w0, b0)
     b = Relu (a)
@@ -175,6 +190,15 @@ def transformer() -> ModelProto:
     return _tamed(model(TRANSFORMER, shapes, **lists))
 
 
+def tokens_first() -> ModelProto:
+    """Return the same with samples on axis 1 inside of the attention, and mixed with tokens."""
+    proto = transformer()
+    own = model(TOKENS_FIRST, to_heads=[4, -1, 4, 4], from_heads=[-1, 16], apart=[4, -1, 16])
+    names = {tensor.name for tensor in own.graph.initializer}
+    own.graph.initializer.extend(item for item in proto.graph.initializer if item.name not in names)
+    return own
+
+
 def mapping() -> ModelProto:
     """Return a network that is no classifier."""
     shapes = {"w0": (8, 3, 3, 3), "w1": (8, 8, 3, 3), "w2": (2, 8, 1, 1), "b0": (8,), "b1": (8,), "b2": (2,)}
@@ -187,6 +211,7 @@ KINDS: dict[str, Callable[[], ModelProto]] = {
     "depthwise": depthwise,
     "concat": concatenated,
     "transformer": transformer,
+    "tokens-first": tokens_first,
 }
 
 RECOVERY = RecoverOptions()

@@ -32,6 +32,14 @@ Graph = Annotated[
         show_default=False,
     ),
 ]
+Votes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Of a plan of `train --method white-box`: which classes want the channels of these groups; '*' for all.",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file or a plan file.", show_default=False)],
     why: Why = None,
     graph: Graph = None,
+    votes: Votes = None,
     input_shape: opt.InputShapes = None,
     attention: opt.AttentionAxis = opt.Attention.heads,
     allow_approximate: opt.Approximate = False,
@@ -59,24 +68,35 @@ def inspect(
     """Show what can be pruned in a model, or the widths of a plan.
 
     Of a model: the coupled channel groups with their share of the cost, and what is frozen and why; with -v also the
-    members of each group. --why explains one part of it, --graph draws it.
+    members of each group. --why explains one part of it, --graph draws it. Of a plan that classes voted on, --votes
+    shows which of them want a channel.
     """
     choices = opt.parse_shapes(input_shape), attention.value, allow_approximate
     if file.suffix.lower() == ".json":
         if why is not None or graph is not None:
             raise UsageError("--why and --graph are questions about a model, not about a plan")
-        _inspect_plan(file, as_json=as_json)
+        _inspect_plan(file, votes, as_json=as_json)
     else:
+        if votes is not None:
+            raise UsageError("--votes is a question about a plan, not about a model", hint="name the MODEL.plan.json")
         _inspect_model(file, choices, _Wish(why, graph, force, as_json, verbose))
 
 
-def _inspect_plan(file: Path, *, as_json: bool) -> None:
+def _inspect_plan(file: Path, votes: str | None, *, as_json: bool) -> None:
     from graphprune.plan.file import read_plan
     from graphprune.report.summary import plan_json
     from graphprune.report.tables import plan_tables
 
     plan = read_plan(file)
-    if as_json:
+    if votes is not None:
+        from graphprune.report.votes import read_votes, votes_json, votes_tables
+
+        found = read_votes(plan, votes)
+        if as_json:
+            print_json(votes_json(plan, found))
+        else:
+            print_tables(votes_tables(plan, found))
+    elif as_json:
         print_json(plan_json(plan))
     else:
         print_tables(plan_tables(plan))

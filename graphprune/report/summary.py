@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from graphprune.plan.schema import Budget, Plan
     from graphprune.verification.verify import Verification
 
-__all__ = ["Summary", "Total", "count_totals", "plan_json", "plan_notes", "summary_json", "uncounted_notes"]
+__all__ = [
+    "Summary",
+    "Total",
+    "count_totals",
+    "gated_notes",
+    "plan_json",
+    "plan_notes",
+    "summary_json",
+    "uncounted_notes",
+]
 
 _BN_SCALE = "bn-scale"
 _SCALES = "BatchNormalization scale"
@@ -122,7 +131,7 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
     if len(sources) > 1 or (plan.solver.criterion == _BN_SCALE and sources.keys() != {_SCALES}):
         shown = ", ".join(f"{source} ({groups} groups)" for source, groups in sources.items())
         notes.append(f"{plan.solver.criterion} reads {shown}")
-    notes += _contest_notes(plan) + _merge_notes(plan) + _lossless_notes(plan) + _empty_notes(plan)
+    notes += _contest_notes(plan) + _merge_notes(plan) + _lossless_notes(plan) + _empty_notes(plan) + gated_notes(plan)
     notes += [_missed(plan, budget) for budget in plan.budgets if _is_missed(budget)]
     return tuple(notes)
 
@@ -176,6 +185,16 @@ def _empty_notes(plan: Plan) -> list[str]:
     if not empty:
         return []
     return [f"{_count(len(empty), 'group')} and {_count(layers, 'layer')} with FLOPs are gone as a whole: {shown}"]
+
+
+def gated_notes(plan: Plan) -> list[str]:
+    """Tell what the gated network of `train --method fbs` would cost if what is switched off were skipped."""
+    found = [entry for entry in plan.solver.trace if entry.get("stage") == "gated"]
+    return [
+        f"expected FLOPs of the gated network: {text.count(entry['expected_flops'])} per sample, those of the channels "
+        f"that are on; its static FLOPs are {text.count(entry['static_flops'])} and more, and no runtime skips any"
+        for entry in found
+    ]
 
 
 def _count(number: int, what: str) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from graphprune.plan.schema import digest
 from graphprune.report import text
+from graphprune.report.summary import gated_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -128,6 +129,7 @@ def plan_tables(plan: Plan) -> RenderableType:
         ("solver", f"{text.name(solver.name)}, criterion {text.name(solver.criterion)}, seed {solver.seed}"),
         *([("certificate", certificate_line(solver.certificate))] if solver.certificate else []),
         *((text.name(step.name), text.name(step_line(step), 160)) for step in plan.steps),
+        *(("gated", note) for note in gated_notes(plan)),
         ("digest", digest(plan)),
     ]
     return Stack(grid(head), _bars(plan.layers), _group_plans(plan.groups))

@@ -18,6 +18,7 @@ import torch
 from onnx import ModelProto, helper
 from torch import Tensor, fx
 
+from graphprune.calibrate.signature import batch_size, input_specs
 from graphprune.errors import UnsupportedModelError, VerificationError, quote
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
@@ -26,7 +27,7 @@ from graphprune.model.write import save
 from graphprune.training.bridge import Trainable, constant_tensors
 from graphprune.training.loader import Samples
 
-__all__ = ["TOLERANCE", "check_converted", "check_written", "run_file"]
+__all__ = ["TOLERANCE", "as_taken", "check_converted", "check_written", "run_file"]
 
 Array = npt.NDArray[Any]
 
@@ -50,7 +51,7 @@ def check_converted(net: Trainable, model: Model, samples: Samples) -> float:
     UnsupportedModelError
         If they differ, naming the first node that does.
     """
-    names = _compared(net)
+    names, samples = _compared(net), as_taken(model, samples)
     worst = _worst(run_file(model, samples, names, net), _module_values(net, samples, names))
     if worst > TOLERANCE:
         _blame(net, samples, worst)
@@ -72,7 +73,7 @@ def check_written(net: Trainable, written: Model, samples: Samples) -> float:
     """
     if _without_weights(net, net.model.proto) != _without_weights(net, written.proto):
         raise VerificationError("the finetuned model differs from the pruned one in more than its weights")
-    names = _compared(net)
+    names, samples = _compared(net), as_taken(written, samples)
     worst = _worst(run_file(written, samples, names, net), _module_values(net, samples, names))
     if worst > TOLERANCE:
         raise VerificationError(
@@ -104,6 +105,16 @@ def _compared(net: Trainable) -> tuple[str, ...]:
             jumping.update(node.outputs)
     smooth = tuple(name for name in net.graph.outputs if name not in jumping)
     return smooth or tuple(read)
+
+
+def as_taken(model: Model, samples: Samples) -> Samples:
+    """Return as many of the samples as a model takes at once; all where it takes any number."""
+    fixed = batch_size(input_specs(model))
+    if fixed is None or fixed == samples.count:
+        return samples
+    rows = torch.arange(fixed) % samples.count
+    labels = None if samples.labels is None else samples.labels[rows]
+    return Samples({name: value[rows] for name, value in samples.feeds.items()}, labels, fixed)
 
 
 def run_file(model: Model, samples: Samples, names: tuple[str, ...], net: Trainable) -> dict[str, Array]:

@@ -8,7 +8,7 @@ contributions of all consumers added with their signs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,12 @@ from torch import Tensor, fx, nn
 
 from graphprune.analysis import Analysis
 from graphprune.errors import UnsupportedModelError, UsageError, quote
+from graphprune.groups import Group
 from graphprune.labels.space import Contraction
 from graphprune.training.bridge import Trainable
+from graphprune.training.sample_axes import SampleAxis, find_sample_axes
 
-__all__ = ["Gate", "attach_gates", "gateable", "touched"]
+__all__ = ["Gate", "attach_gates", "gateable", "is_passed", "samples_at", "tell_samples", "touched"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -58,10 +60,18 @@ class Gate(nn.Module):
         self.value = torch.ones(shape, requires_grad=True)
         return self.value
 
-    def forward(self, x: Tensor, atoms: Tensor, axis: int, predicted: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        atoms: Tensor,
+        axis: int,
+        predicted: Tensor | None = None,
+        samples: tuple[int, int, int] = (0, 1, 1),
+    ) -> Tensor:
         """Multiply `x` along `axis`; `atoms` gives the atom of each slice, `size` where a slice has none.
 
-        What the network itself predicts for each sample (`pruning.predictors`) is a further factor.
+        What the network itself predicts for each sample (`pruning.predictors`) is a further factor. `samples` says
+        where samples lie on `x` (the fields of a `SampleAxis`).
         """
         value = self.value.to(x.device, x.dtype)
         value = value if predicted is None else value * predicted
@@ -70,13 +80,21 @@ class Gate(nn.Module):
         shape = [1] * x.dim()
         shape[axis] = len(atoms)
         if factor.dim() == 2:
-            if axis % x.dim() == 0 or x.shape[0] != factor.shape[0]:
-                raise UsageError("gates per sample need the samples on axis 0 of every value; use batches of one")
-            shape[0] = factor.shape[0]
+            factor = self._spread(x, factor, axis, SampleAxis(*samples))
+            shape[samples[0]] = len(factor)
+            factor = factor.T if axis < samples[0] else factor
         return x * factor.reshape(shape)
 
+    def _spread(self, x: Tensor, factor: Tensor, axis: int, samples: SampleAxis) -> Tensor:
+        """Return a row of factors for every position of `x` on the axis of its samples."""
+        if axis == samples.axis or samples.count(x) != len(factor):
+            raise UsageError("samples cannot have gates of their own in this model; use batches of one")
+        return factor if samples.outer == samples.inner == 1 else factor[samples.owners(len(factor)).to(x.device)]
 
-def attach_gates(net: Trainable, analysis: Analysis, groups: Iterable[str] | None = None) -> dict[str, Gate]:
+
+def attach_gates(
+    net: Trainable, analysis: Analysis, groups: Iterable[str] | None = None, *, passing: bool = True
+) -> dict[str, Gate]:
     """Insert gates into a module.
 
     Parameters
@@ -87,6 +105,9 @@ def attach_gates(net: Trainable, analysis: Analysis, groups: Iterable[str] | Non
         Of the same model.
     groups : iterable of str, optional
         Ids of the groups that get a gate; all by default.
+    passing : bool
+        Also before layers that only pass a channel on, as depthwise convolutions do. That makes no difference for
+        gates that are shut, but a factor would act twice, and a BatchNormalization behind would see it.
 
     Returns
     -------
@@ -110,8 +131,8 @@ def attach_gates(net: Trainable, analysis: Analysis, groups: Iterable[str] | Non
         net.module.add_submodule(f"gate_{number}", gate)
     for contraction in analysis.scope.space.contractions:
         for number, atoms in touched(analysis, contraction).items():
-            if number in gates:
-                _insert(net, contraction, f"gate_{number}", atoms)
+            if number in gates and (passing or not is_passed(analysis.groups[number], contraction)):
+                _insert(net, contraction, f"gate_{number}", atoms, _axis(analysis, contraction))
     net.module.recompile()
     return {analysis.groups[number].id: gate for number, gate in gates.items()}
 
@@ -137,6 +158,54 @@ def gateable(net: Trainable, analysis: Analysis) -> list[str]:
     return [group.id for number, group in enumerate(analysis.groups) if number in reached - missed]
 
 
+def tell_samples(net: Trainable, gates: Mapping[str, Gate], feeds: Mapping[str, Tensor]) -> dict[str, Gate]:
+    """Let gates know where samples lie on the values that they multiply; return those that may tell samples apart.
+
+    Parameters
+    ----------
+    net : Trainable
+        With the gates; its graph is changed in place.
+    gates : mapping of str to Gate
+    feeds : mapping of str to Tensor
+        At least one sample.
+    """
+    held = dict(net.module.named_children())
+    names = {id(gate): name for name, gate in gates.items()}
+    places = [node for node in net.module.graph.nodes if node.op == "call_module"]
+    own = {node: names[id(held[node.target])] for node in places if id(held.get(node.target)) in names}
+    values = {name: gate.value for name, gate in gates.items()}
+    for gate in gates.values():
+        gate.value = torch.ones(gate.size)
+    found = find_sample_axes(net, own, feeds)
+    for name, value in values.items():
+        gates[name].value = value
+    mixed: set[str] = set()
+    for node, name in own.items():
+        axis = found.get(node)
+        if axis is None or axis.axis == node.args[2]:
+            mixed.add(name)
+        else:
+            node.kwargs = {**node.kwargs, "samples": (axis.axis, axis.outer, axis.inner)}
+    net.module.recompile()
+    return {name: gate for name, gate in gates.items() if name not in mixed}
+
+
+def is_passed(group: Group, contraction: Contraction) -> bool:
+    """Whether a layer only passes the channels of a group on, weighed one by one: a depthwise convolution."""
+    roles = {member.role for member in group.members if member.node == contraction.node.label}
+    return "per_channel" in roles and "in" not in roles
+
+
+def samples_at(net: Trainable, contraction: Contraction, group: int) -> SampleAxis | None:
+    """Return where samples lie on what the gate of a group multiplies at one place; None where it does not."""
+    own = net.graph.producer[contraction.node.outputs[0]]
+    held = _name(f"gate_{group}", own.index, contraction.slot)
+    for node in net.module.graph.nodes:
+        if node.op == "call_module" and len(node.args) > 2 and getattr(node.args[1], "target", None) == held:
+            return SampleAxis(*node.kwargs.get("samples", (0,)))
+    return None
+
+
 def touched(analysis: Analysis, contraction: Contraction) -> dict[int, Ints]:
     """Return for each group on the axis the atom of every slice, the group's size where it is another's."""
     grouping = analysis.grouping
@@ -151,7 +220,12 @@ def touched(analysis: Analysis, contraction: Contraction) -> dict[int, Ints]:
     return found
 
 
-def _insert(net: Trainable, contraction: Contraction, gate: str, atoms: Ints) -> None:
+def _axis(analysis: Analysis, contraction: Contraction) -> int:
+    """Return the axis of the channels, counted from the front."""
+    return contraction.axis % len(analysis.shapes.dims[contraction.node.inputs[contraction.slot]])
+
+
+def _insert(net: Trainable, contraction: Contraction, gate: str, atoms: Ints, axis: int) -> None:
     """Put a gate before one input of one node."""
     node, value = contraction.node, contraction.node.inputs[contraction.slot]
     own = net.graph.producer.get(node.outputs[0])
@@ -163,15 +237,20 @@ def _insert(net: Trainable, contraction: Contraction, gate: str, atoms: Ints) ->
     readers = readers or [item for item in net.made[own.index] if source in item.all_input_nodes]
     if not readers:
         raise UnsupportedModelError(f"node {quote(node.label)} ({node.op_type}) cannot be gated")
-    name = f"{gate}_atoms_{own.index}_{contraction.slot}"
+    name = _name(gate, own.index, contraction.slot)
     net.module.register_buffer(name, torch.from_numpy(atoms), persistent=False)
     graph = net.module.graph
     with graph.inserting_before(readers[0]):
         held = graph.get_attr(name)
-        gated = graph.call_module(gate, (source, held, contraction.axis))
+        gated = graph.call_module(gate, (source, held, axis))
     gated.meta["gate_of"] = source
     for reader in readers:
         reader.replace_input_with(source, gated)
+
+
+def _name(gate: str, index: int, slot: int) -> str:
+    """Return under which name the module holds the atoms of a place."""
+    return f"{gate}_atoms_{index}_{slot}"
 
 
 def _latest(net: Trainable, index: int, source: fx.Node) -> fx.Node:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from graphprune.analysis import Analysis
+from graphprune.errors import UsageError
 from graphprune.training.bridge import Trainable, to_torch
-from graphprune.training.gates import Gate, attach_gates, gateable
+from graphprune.training.gates import Gate, attach_gates, gateable, tell_samples
 from graphprune.training.loader import Samples
 
 __all__ = ["LossSum", "fisher", "taylor_activation", "taylor_weight", "weight_products"]
@@ -68,7 +69,12 @@ def _gated(
         return {}
     sums = {name: torch.zeros(gate.size, dtype=torch.float64) for name, gate in gates.items()}
     count = 0
+    told = False
     for samples in batches:
+        if samples.count > 1 and not told:
+            told = len(tell_samples(net, gates, samples.feeds)) == len(gates)
+            if not told:
+                raise UsageError("the samples of a batch cannot be told apart everywhere; use batches of one")
         for name, value in _gradients(net, gates, samples, loss).items():
             sums[name] += magnitude(value.double()).sum(0)
         count += samples.count

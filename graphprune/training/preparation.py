@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
+from graphprune.calibrate.signature import batch_size, input_specs
 from graphprune.calibrate.source import Source
 from graphprune.errors import UsageError, quote
 from graphprune.model.load import Model
@@ -92,7 +93,25 @@ def _convert(model: Model, unfold: bool | None, first: Samples) -> Trainable:
         unfold = all(node.op_type != "BatchNormalization" for node in model.proto.graph.node)
     net = to_torch(model, unfold=unfold)
     check_converted(net, model, first)
+    fixed = batch_size(input_specs(model))
+    if fixed is not None:
+        _check_batches(net, first, fixed)
     return net
+
+
+@torch.no_grad()
+def _check_batches(net: Trainable, first: Samples, fixed: int) -> None:
+    """Refuse a graph that can do nothing with more or fewer samples than its inputs say."""
+    for count in {1, 2 * fixed, first.count}:
+        feeds = {name: value[torch.arange(count) % first.count] for name, value in first.feeds.items()}
+        try:
+            net.run(feeds)
+        except RuntimeError as error:
+            raise UsageError(
+                f"the model takes batches of {fixed} only, by its inputs and by sizes inside of it, so it cannot learn "
+                "from others",
+                hint="export it with a dynamic batch",
+            ) from error
 
 
 def _match(net: Trainable, teacher: Trainable) -> None:

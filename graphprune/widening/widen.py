@@ -129,6 +129,10 @@ def widen(model: Model | Analysis, options: WidenOptions | None = None) -> Widen
     sums = find_sums(analysis)
     number = copies_of(analysis, options.factor, sums)
     if options.factor > 1 and not (number > 1).any():
+        if (copies_of(analysis, 2.0, sums) > 1).any():
+            raise UsageError(
+                f"a factor of {options.factor:g} gives no group of the model a channel more", hint="raise the --factor"
+            )
         raise NothingToPruneError(
             "no channel of the model can be copied", hint="`graphprune inspect MODEL` says why channels are fixed"
         )

@@ -108,6 +108,7 @@ class Cac(Method):
         self.until = until
         self.times = times
         self._gates: dict[str, Gate] = {}
+        self._measured: dict[str, Gate] = {}
         self._averages: dict[str, Tensor] = {}
 
     def begin_course(self, course: Course) -> None:
@@ -123,7 +124,7 @@ class Cac(Method):
         self.renew(course)
         if not self._gates:
             raise UsageError("no group of the model can have a gate, so nothing can be measured")
-        self._gated = frozenset(self._gates)
+        self._gated = frozenset(self._measured)
         if self.estimator == "monte-carlo":
             self._try(course)
 
@@ -131,8 +132,10 @@ class Cac(Method):
         """Refuse a network in which samples cannot have gates of their own."""
         task = course.task
         samples = Samples.of(course.data.read(np.arange(min(2, len(course.data))))).to(task.device)
-        for gate in self._gates.values():
-            gate.value = torch.ones((samples.count, gate.size))
+        if not self._measured:
+            raise UsageError(
+                "the samples of a batch cannot be told apart inside the model", hint="use --set estimator=first-order"
+            )
         try:
             with torch.no_grad(), task.on_device():
                 task.objective.each(task.net.run(samples.feeds), task.teach(samples), samples.labels)
@@ -144,12 +147,13 @@ class Cac(Method):
         self._course = course
         self._gates = course.attach()
         self._open = {name: course.open(name) for name in self._gates}
+        self._measured = self._gates if self.estimator == "first-order" else course.apart(self._gates)
 
     def begin(self, moment: Moment) -> None:
         """Shut gates at random, or watch their gradients; after the last removal they are just open."""
         for name, gate in self._gates.items():
             alive = self._open[name]
-            if moment.step >= self._last:
+            if moment.step >= self._last or name not in self._measured:
                 gate.value = alive
             elif self.estimator == "first-order":
                 gate.value = alive.clone().requires_grad_()
@@ -190,7 +194,7 @@ class Cac(Method):
             return
         with torch.no_grad():
             gain = self.gained(moment).cpu()
-        for name, gate in self._gates.items():
+        for name, gate in self._measured.items():
             opened = gate.value.double().cpu()
             shut = 1.0 - opened
             self._add(name, torch.stack([gain @ opened, opened.sum(0), gain @ shut, shut.sum(0)]))

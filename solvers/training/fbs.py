@@ -15,9 +15,9 @@ from torch import Tensor
 from graphprune.errors import UsageError, VerificationError
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
-from graphprune.training.fidelity import TOLERANCE, run_file
+from graphprune.training.fidelity import TOLERANCE, as_taken, run_file
 from graphprune.training.loader import Samples
-from graphprune.training.pruning.folding import fold_factors, foldable_groups
+from graphprune.training.pruning.folding import fold_factors, foldable_groups, of_what_stays
 from graphprune.training.pruning.gated_file import GatedModel, gated_model, packed, unpacked
 from graphprune.training.pruning.method import Method, Outcome
 from graphprune.training.pruning.predictors import Predictor, attach_predictors, detach_predictors, predictable
@@ -96,14 +96,12 @@ class Fbs(Method):
         if not names:
             raise UsageError("no group of the model is made by one layer and read by weights alone, so none is gated")
         torch.manual_seed(course.task.seed)
-        self._gates = course.attach(names)
-        self._predictors = attach_predictors(net, analysis, names)
+        self._gates = course.apart(course.attach(names))
+        with course.task.on_device():
+            self._predictors = attach_predictors(net, analysis, self._gates, course.feeds(3))
+        if not self._predictors:
+            raise UsageError("the samples of a batch cannot be told apart inside the model, so they have no own gates")
         net.module.to(course.task.device)
-        try:
-            with torch.no_grad(), course.task.on_device():
-                net.run(self._samples(2).feeds)
-        except UsageError as error:
-            raise UsageError(f"samples of this model cannot have gates of their own: {error.message}") from error
 
     def _samples(self, count: int, start: int = 0) -> Samples:
         index = np.arange(start, min(start + count, len(self._course.data)))
@@ -169,14 +167,15 @@ class Fbs(Method):
         self._gated = self._export(course)
         factors = {name: torch.from_numpy(value) for name, value in self._mean.items()}
         detach_predictors(course.running.net)
-        fold_factors(course.running.net, course.running.analysis, factors)
-        return course.plan(self.scores())
+        plan = course.plan(self.scores())
+        fold_factors(course.running.net, course.running.analysis, of_what_stays(factors, plan))
+        return plan
 
     def _export(self, course: Course) -> GatedModel:
         """Return the network with its gates as a model that computes the same."""
         net = course.running.net
-        model = gated_model(course.running.written(), course.running.whole, self._places, self._predictors)
-        samples = self._samples(8)
+        model = gated_model(course.running.written(), course.running.whole, net, self._places, self._predictors)
+        samples = as_taken(model, self._samples(8))
         with torch.no_grad(), course.task.on_device():
             expected = {name: value.cpu().numpy() for name, value in net.run(samples.feeds).items()}
         for name, value in run_file(model, samples, tuple(expected), net).items():

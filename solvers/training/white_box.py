@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graphprune.errors import BudgetUnreachableError, UsageError, quote
+from graphprune.errors import BudgetUnreachableError, UsageError
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
-from graphprune.training.pruning.folding import fold_factors, foldable_groups
+from graphprune.training.pruning.folding import fold_factors, foldable_groups, of_what_stays
 from graphprune.training.pruning.method import Method, Outcome
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["WhiteBox", "draw_classes", "expected_factor", "factors"]
 
 _SHOWN = 20_000
-"""Votes that a plan records at most."""
+"""Votes that a plan records at most, each by itself."""
+_LEADING = 3
+"""Classes that want a channel most, and are recorded in any case."""
 
 
 def draw_classes(labels: Tensor, classes: int) -> Tensor:
@@ -113,18 +115,17 @@ class WhiteBox(Method):
         most = min(limits.max_prune, 1.0 - self.least)
         course.solving = replace(course.solving, constraints=replace(limits, max_prune=most))
         self._reachable(course)
-        batch = course.data.read(np.arange(min(2, len(course.data))))
-        feeds = {name: torch.from_numpy(np.array(value)).to(course.task.device) for name, value in batch.feeds.items()}
         with torch.no_grad(), course.task.on_device():
-            classes = course.task.net.run(feeds)[objective.labelled].shape[1]
+            classes = course.task.net.run(course.feeds(2))[objective.labelled].shape[1]
         masked = foldable_groups(course.running.net, course.running.analysis)
         if not masked:
             raise UsageError("no group of the model can be masked: none is read by weights alone")
-        self._gates = course.attach(masked)
+        self._gates = course.apart(course.attach(masked))
+        if not self._gates:
+            raise UsageError("the samples of a batch cannot be told apart inside the model, so they have no own masks")
         self._masks = {
             name: course.own(f"mask_{name}", torch.ones((classes, gate.size))) for name, gate in self._gates.items()
         }
-        self._try(course, feeds, classes)
 
     def _reachable(self, course: Course) -> None:
         ones = tuple(np.ones(group.size) for group in course.groups)
@@ -133,17 +134,6 @@ class WhiteBox(Method):
         except BudgetUnreachableError as error:
             hint = f"every group keeps {self.least:.0%} of its channels here: --set least=0.1 would let more go"
             raise BudgetUnreachableError(error.message, hint=hint) from error
-
-    def _try(self, course: Course, feeds: Mapping[str, Tensor], classes: int) -> None:
-        """Refuse a network in which samples cannot have factors of their own."""
-        count = len(next(iter(feeds.values())))
-        for gate in self._gates.values():
-            gate.value = torch.ones((count, gate.size))
-        try:
-            with torch.no_grad(), course.task.on_device():
-                course.task.net.run(feeds)
-        except UsageError as error:
-            raise UsageError(f"the method {quote(self.name)} cannot be used: {error.message}") from error
 
     @property
     def _last(self) -> int:
@@ -179,8 +169,9 @@ class WhiteBox(Method):
         """Count the votes, fold the masks into the weights, and say what loses."""
         self._votes = {name: mask.detach().cpu().clone() for name, mask in self._masks.items()}
         found = {name: expected_factor(mask).to(course.task.device) for name, mask in self._votes.items()}
-        fold_factors(course.running.net, course.running.analysis, found)
-        return course.plan(self.scores())
+        plan = course.plan(self.scores())
+        fold_factors(course.running.net, course.running.analysis, of_what_stays(found, plan))
+        return plan
 
     def renew(self, course: Course) -> None:
         """Go on without masks."""
@@ -200,13 +191,23 @@ class WhiteBox(Method):
         return Outcome(self.scores(), start=course.running.plan, trace=self._record())
 
     def _record(self) -> tuple[dict[str, Any], ...]:
-        """Return the votes of every class, one row per channel, where they are few enough."""
-        if sum(mask.numel() for mask in self._votes.values()) > _SHOWN:
-            return ()
-        return tuple(
-            {"stage": "votes", "group": name, "by_class": np.round(mask.T.double().numpy(), 4).tolist()}
-            for name, mask in self._votes.items()
-        )
+        """Return what `inspect --votes` shows, a row per channel: all votes where they are few enough, else who led."""
+        found = {name: mask.double().numpy() for name, mask in self._votes.items()}
+        means = np.concatenate(list(found.values()), axis=1).mean(1, keepdims=True)
+        whole = sum(mask.size for mask in found.values()) <= _SHOWN
+        names = self._course.data.classes
+        entries: list[dict[str, Any]] = [{"stage": "classes", "names": list(names)}] if names else []
+        for name, mask in found.items():
+            entry = {
+                "stage": "votes",
+                "group": name,
+                "classes": len(mask),
+                "sum": np.round(mask.sum(0), 5).tolist(),
+                "wanted": (mask > means).sum(0).tolist(),
+                "most": np.argsort(-mask, axis=0, kind="stable")[:_LEADING].T.tolist(),
+            }
+            entries.append(entry | ({"by_class": np.round(mask.T, 6).tolist()} if whole else {}))
+        return tuple(entries)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return masks and votes."""

@@ -70,12 +70,52 @@ def test_the_gated_network_is_a_further_file(quick: Callable[..., Outcome], mode
     assert quick("train", model, "--data", data, *QUICK, "--method", "fbs").code == 0
     gated = model.with_name("net.pruned.gated.onnx")
     assert gated.exists()
+    assert "expected FLOPs" in quick("inspect", model.with_name("net.plan.json")).out
     for name in ("pruned.onnx", "plan.json", "trained.onnx"):
         model.with_name(f"net.{name}").unlink()
     done = quick("train", model, "--data", data, *QUICK, "--method", "fbs")
     assert done.code == 2
     assert "exists" in done.err
     assert "train " not in done.err
+
+
+def test_inspect_shows_which_classes_want_a_channel(quick: Callable[..., Outcome], model: Path, data: Path) -> None:
+    assert quick("train", model, "--data", data, *QUICK, "--method", "white-box").code == 0
+    plan = model.with_name("net.plan.json")
+    done = quick("inspect", plan, "--votes", "*")
+    assert done.code == 0, done.err
+    recorded = json.loads(plan.read_text())
+    lines = done.out.splitlines()
+    for group in recorded["groups"]:
+        start = next(at for at, line in enumerate(lines) if line.startswith(group["id"]))
+        assert f"{len(group['kept'])} of {group['size']} stay" in lines[start]
+        rows = [line.split() for line in lines[start + 4 : start + 4 + group["size"]]]
+        assert sorted(int(row[0]) for row in rows) == list(range(group["size"]))
+        assert {int(row[0]) for row in rows if row[1] == "stays"} == set(group["kept"])
+        votes = [abs(float(row[2])) for row in rows]
+        assert votes == sorted(votes, reverse=True)
+        assert all(len(row) == 6 + 5 for row in rows)  # five classes
+    said = json.loads(quick("inspect", plan, "--votes", "g001", "--json").out)
+    assert said["classes"] == ["0", "1", "2", "3", "4"]
+    (group,) = said["groups"]
+    assert (group["id"], len(group["votes"]), len(group["by_class"][0])) == ("g001", 32, 5)
+    assert all(abs(sum(row) - vote) < 1e-3 for row, vote in zip(group["by_class"], group["votes"], strict=True))
+
+
+def test_votes_that_are_not_there(quick: Callable[..., Outcome], model: Path, data: Path) -> None:
+    assert quick("train", model, "--data", data, *QUICK, "--method", "white-box").code == 0
+    plan = model.with_name("net.plan.json")
+    other = model.with_name("other.json")
+    assert quick("solve", model, "--flops", 0.5, "--plan", other, "-o", model.with_name("other.onnx")).code == 0
+    broken = json.loads(plan.read_text())
+    next(entry for entry in broken["solver"]["trace"] if entry.get("stage") == "votes")["sum"] = [1.0]
+    wrong = model.with_name("wrong.plan.json")
+    wrong.write_text(json.dumps(broken))
+    cases = {(plan, "g9*"): "'g9*'", (other, "*"): "no votes", (model, "*"): "about a plan", (wrong, "*"): "fit"}
+    for (file, pattern), message in cases.items():
+        done = quick("inspect", file, "--votes", pattern)
+        assert done.code == 2, (file, done.err)
+        assert message in done.err
 
 
 def test_nothing_is_written_on_a_dry_run(quick: Callable[..., Outcome], model: Path, data: Path) -> None:

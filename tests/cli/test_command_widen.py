@@ -43,3 +43,9 @@ def test_a_factor_below_one(quick: Callable[..., Outcome], model: Path) -> None:
     done = quick("widen", model, "--factor", 0.5)
     assert done.code == 2
     assert "factor" in done.err
+
+
+def test_a_factor_that_is_too_small_for_a_single_copy(quick: Callable[..., Outcome], model: Path) -> None:
+    done = quick("widen", model, "--factor", 1.01)
+    assert done.code == 2
+    assert "raise the --factor" in done.err

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pruning_cases import depthwise
 from tiny_models import chain
 from training_cases import folded, images, loaded, normalised, run
 
@@ -50,6 +51,27 @@ def test_a_gate_of_zero_is_the_pruned_network(make: object) -> None:
     expected = run(graphprune.apply(analysis, plan), x)
     assert not np.allclose(got, run(model, x), atol=1e-2)
     assert np.abs(got - expected).max() < 1e-4
+
+
+def test_a_channel_that_is_passed_on_has_one_gate_where_it_is_read() -> None:
+    model = loaded(depthwise())
+    analysis = graphprune.analyze(model)
+    nets = [to_torch(model) for _ in range(2)]
+    both = [attach_gates(net, analysis, passing=passing) for net, passing in zip(nets, (True, False), strict=True)]
+    counts = [
+        sum(isinstance(held, torch.fx.Node) for held in net.module.graph.find_nodes(op="call_module", target="gate_0"))
+        for net in nets
+    ]
+    assert counts[1] == counts[0] - 1 > 0
+    x = torch.from_numpy(images(4))
+    shut = {name: (torch.arange(gate.size) % 3 != 0).float() for name, gate in both[0].items()}
+    with torch.no_grad():
+        found = []
+        for net, gates in zip(nets, both, strict=True):
+            for name, gate in gates.items():
+                gate.value = shut[name]
+            found.append(net.module(x))
+    assert torch.allclose(found[0], found[1], atol=1e-5)
 
 
 def test_several_groups_on_one_axis() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,8 @@ from graphprune.calibrate.source import Source
 from graphprune.plan.budget import BudgetRequest
 from graphprune.planning import SolveOptions, make_plan
 from graphprune.training.bridge import Trainable
-from graphprune.training.gates import Gate, attach_gates, gateable
+from graphprune.training.gates import Gate, attach_gates, gateable, tell_samples
+from graphprune.training.loader import Samples
 from graphprune.training.preparation import calibration, check_gradients
 from graphprune.training.pruning.mending import mended
 from graphprune.training.pruning.running import Running, shrunk
@@ -88,8 +90,9 @@ class Course:
         Returns
         -------
         dict of str to Gate
-            By the same ids. A gate has one factor for each of ``running.atoms``. Groups have none that are not in the
-            network any more, since a single atom is left of them, or that are read inside a branch or a loop.
+            By the same ids. They stand where a channel is read, not where it is only passed on. A gate has one factor
+            for each of ``running.atoms``. Groups have none that are not in the network any more, since a single atom
+            is left of them, or that are read inside a branch or a loop.
         """
         names, net = self.running.names, self.running.net
         if self._gated is not net:
@@ -98,9 +101,22 @@ class Course:
             self._possible = {name for name, other in names.items() if other in possible}
         wanted = [name for name in (names if groups is None else groups) if name in self._possible]
         new = [names[name] for name in wanted if name not in self._gates]
-        gates = attach_gates(net, self.running.analysis, new)
+        gates = attach_gates(net, self.running.analysis, new, passing=False)
         self._gates |= {name: gates[names[name]] for name in wanted if name not in self._gates}
         return {name: self._gates[name] for name in wanted}
+
+    def apart(self, gates: Mapping[str, Gate]) -> dict[str, Gate]:
+        """Return those of the gates that may have a row of factors for each sample, shape (n, size).
+
+        In the others, samples are mixed or cannot be told apart, so their factors have to be the same for all.
+        """
+        with self.task.on_device():
+            return tell_samples(self.running.net, gates, self.feeds(3))
+
+    def feeds(self, count: int, first: int = 0) -> dict[str, Tensor]:
+        """Return inputs from the data, as many samples of them as there are at most."""
+        index = np.arange(first, min(first + count, len(self.data)))
+        return dict(Samples.of(self.data.read(index)).to(self.task.device).feeds)
 
     def open(self, group: str) -> Tensor:
         """Return the factors that open a gate for what is left, and shut it for what is gone but not cut out."""

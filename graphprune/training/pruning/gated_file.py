@@ -8,6 +8,7 @@ computes. What could be saved is the *expected* cost, which must not be mixed up
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ from graphprune.errors import UnsupportedModelError
 from graphprune.model.graph import Graph
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
-from graphprune.training.gates import touched
+from graphprune.training.bridge import Trainable
+from graphprune.training.gates import samples_at, touched
 from graphprune.training.pruning.predictors import Place, Predictor
+from graphprune.training.sample_axes import SampleAxis
 
 __all__ = ["GatedModel", "gated_model", "packed", "unpacked"]
 
@@ -35,7 +38,11 @@ _OPSET = 13
 
 
 def gated_model(
-    model: Model, analysis: Analysis, places: Mapping[str, Place], predictors: Mapping[str, Predictor]
+    model: Model,
+    analysis: Analysis,
+    net: Trainable,
+    places: Mapping[str, Place],
+    predictors: Mapping[str, Predictor],
 ) -> Model:
     """Return a model with its gates.
 
@@ -45,6 +52,8 @@ def gated_model(
         With trained weights.
     analysis : Analysis
         Of a model of the same structure.
+    net : Trainable
+        Of the same structure, with gates.
     places : mapping of str to Place
         Where each gated group is made.
     predictors : mapping of str to Predictor
@@ -64,12 +73,14 @@ def gated_model(
     numbers = {number: group.id for number, group in enumerate(analysis.groups) if group.id in predictors}
     for contraction in analysis.scope.space.contractions:
         for number, atoms in touched(analysis, contraction).items():
-            if number in numbers:
+            samples = samples_at(net, contraction, number) if number in numbers else None
+            if samples is not None:
                 place = (contraction.node.outputs[0], contraction.slot)
                 rank = len(analysis.shapes.dims[contraction.node.inputs[contraction.slot]])
-                writer.gates.setdefault(place, []).append((numbers[number], atoms, contraction.axis % rank, rank))
+                gating = _Gating(numbers[number], atoms, contraction.axis % rank, rank, samples)
+                writer.gates.setdefault(place, []).append(gating)
     for name, predictor in predictors.items():
-        writer.makers[places[name].cost.node.outputs[0]] = (name, places[name], predictor)
+        writer.makers.setdefault(places[name].cost.node.outputs[0], []).append((name, places[name], predictor))
     writer.write()
     return model.replaced(proto)
 
@@ -86,13 +97,24 @@ def unpacked(data: Tensor, like: Model) -> GatedModel:
     return like.replaced(proto)
 
 
+@dataclass(frozen=True, eq=False)
+class _Gating:
+    """A value that is multiplied by the factors of a group: along which of its axes, and where its samples lie."""
+
+    group: str
+    atoms: Array
+    axis: int
+    rank: int
+    samples: SampleAxis
+
+
 class _Writer:
     """Puts nodes before those that read or make gated channels."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.gates: dict[tuple[str, int], list[tuple[str, Array, int, int]]] = {}
-        self.makers: dict[str, tuple[str, Place, Predictor]] = {}
+        self.gates: dict[tuple[str, int], list[_Gating]] = {}
+        self.makers: dict[str, list[tuple[str, Place, Predictor]]] = {}
         self._taken = set(graph.initializers) | set(graph.inputs) | set(graph.producer)
         self._nodes: list[NodeProto] = []
         self._factors: dict[str, str] = {}
@@ -104,9 +126,9 @@ class _Writer:
             own.CopyFrom(node.proto)
             for slot in range(len(own.input)):
                 for gate in self.gates.get((node.outputs[0], slot), ()):
-                    own.input[slot] = self._gated(own.input[slot], *gate)
-            if node.outputs[0] in self.makers:
-                self._predict(own.input[0], *self.makers[node.outputs[0]])
+                    own.input[slot] = self._gated(own.input[slot], gate)
+            for maker in self.makers.get(node.outputs[0], ()):
+                self._predict(own.input[0], *maker)
             self._nodes.append(own)
         del self.graph.proto.graph.node[:]
         self.graph.proto.graph.node.extend(self._nodes)
@@ -132,14 +154,15 @@ class _Writer:
     def _predict(self, source: str, name: str, place: Place, predictor: Predictor) -> None:
         """Compute the factors of a group, and remember their name."""
         base = f"{name}.gate"
-        axis = place.axis % place.rank
-        rest = [other for other in range(1, place.rank) if other != axis]
-        pooled = source
-        if rest and self.graph.opset >= 18:
-            axes = self._constant(f"{base}.axes", np.array(rest, dtype=np.int64))
-            pooled = self._add("ReduceMean", source, axes, base=f"{base}.mean", keepdims=0)
-        elif rest:
-            pooled = self._add("ReduceMean", source, base=f"{base}.mean", keepdims=0, axes=rest)
+        axis, samples = place.axis % place.rank, predictor.samples
+        rest = [other for other in range(place.rank) if other not in (axis, samples.axis)]
+        pooled = self._mean(source, rest, base) if rest else source
+        if axis < samples.axis:
+            pooled = self._add("Transpose", pooled, base=f"{base}.rows", perm=[1, 0])
+        if samples.outer > 1 or samples.inner > 1:
+            shape = np.array([samples.outer, -1, samples.inner, place.channels], dtype=np.int64)
+            split = self._add("Reshape", pooled, self._constant(f"{base}.split", shape), base=f"{base}.apart")
+            pooled = self._mean(split, [0, 2], base)
         phi = self._constant(f"{base}.phi", predictor.phi.detach().cpu().numpy())
         rho = self._constant(f"{base}.rho", predictor.rho.detach().cpu().numpy())
         found = self._add("Relu", self._add("Gemm", pooled, phi, rho, base=f"{base}.linear"), base=f"{base}.relu")
@@ -153,8 +176,26 @@ class _Writer:
             found = self._add("Where", fires, found, zero, base=f"{base}.chosen")
         self._factors[name] = found
 
-    def _gated(self, value: str, name: str, atoms: Array, axis: int, rank: int) -> str:
+    def _mean(self, source: str, axes: list[int], base: str) -> str:
+        """Average over some axes, which vanish."""
+        if self.graph.opset < 18:
+            return self._add("ReduceMean", source, base=f"{base}.mean", keepdims=0, axes=axes)
+        held = self._constant(f"{base}.axes", np.array(axes, dtype=np.int64))
+        return self._add("ReduceMean", source, held, base=f"{base}.mean", keepdims=0)
+
+    def _spread(self, factor: str, base: str, channels: int, samples: SampleAxis) -> str:
+        """Repeat the row of each sample for every position that it has."""
+        if samples.outer == samples.inner == 1:
+            return factor
+        shape = self._constant(f"{base}.rows", np.array([1, -1, 1, channels], dtype=np.int64))
+        often = self._constant(f"{base}.often", np.array([samples.outer, 1, samples.inner, 1], dtype=np.int64))
+        tiled = self._add("Tile", self._add("Reshape", factor, shape, base=base), often, base=f"{base}.tiled")
+        flat = self._constant(f"{base}.flat", np.array([-1, channels], dtype=np.int64))
+        return self._add("Reshape", tiled, flat, base=f"{base}.spread")
+
+    def _gated(self, value: str, gate: _Gating) -> str:
         """Multiply a value along an axis; slices of other groups get the factor 1."""
+        name, atoms, samples = gate.group, gate.atoms, gate.samples
         base, factor = f"{name}.gated", self._factors[name]
         size = len(self._predictor(name).rho)
         if (atoms == size).any():
@@ -167,11 +208,13 @@ class _Writer:
         if len(atoms) != size or (atoms != np.arange(size)).any():
             index = self._constant(f"{base}.atoms", atoms.astype(np.int64))
             factor = self._add("Gather", factor, index, base=f"{base}.slices", axis=1)
-        shape = self._constant(
-            f"{base}.shape", np.array([0, *[1] * (axis - 1), -1, *[1] * (rank - axis - 1)], np.int64)
-        )
-        factor = self._add("Reshape", factor, shape, base=f"{base}.shaped")
+        factor = self._spread(factor, base, len(atoms), samples)
+        if gate.axis < samples.axis:
+            factor = self._add("Transpose", factor, base=f"{base}.columns", perm=[1, 0])
+        shape = np.ones(gate.rank, dtype=np.int64)
+        shape[samples.axis], shape[gate.axis] = -1, len(atoms)
+        factor = self._add("Reshape", factor, self._constant(f"{base}.shape", shape), base=f"{base}.shaped")
         return self._add("Mul", value, factor, base=base)
 
     def _predictor(self, name: str) -> Predictor:
-        return next(predictor for own, _, predictor in self.makers.values() if own == name)
+        return next(item for made in self.makers.values() for own, _, item in made if own == name)

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from graphprune.analysis import Analysis
 from graphprune.groups import Group
 from graphprune.labels.space import Cost
 from graphprune.training.bridge import Trainable
 from graphprune.training.pruning.taps import reading
+from graphprune.training.sample_axes import FIRST, SampleAxis, find_sample_axes
 
 __all__ = ["Place", "Predictor", "attach_predictors", "detach_predictors", "predictable"]
 
@@ -46,6 +47,8 @@ class Predictor(nn.Module):
         Its channels.
     size : int
         Atoms of the group.
+    samples : SampleAxis
+        Where samples lie on the input.
 
     Attributes
     ----------
@@ -55,9 +58,10 @@ class Predictor(nn.Module):
         What was predicted last.
     """
 
-    def __init__(self, axis: int, channels: int, size: int) -> None:
+    def __init__(self, axis: int, channels: int, size: int, samples: SampleAxis = FIRST) -> None:
         super().__init__()
         self.axis = axis
+        self.samples = samples
         self.density = 1.0
         deviation = 0.05 / math.sqrt(channels)  # a trained network must not be disturbed at first
         phi = torch.empty(channels, size)
@@ -72,9 +76,12 @@ class Predictor(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the factors, shape (n, size)."""
-        axis = self.axis % x.dim()
-        rest = [other for other in range(1, x.dim()) if other != axis]
+        axis, own = self.axis % x.dim(), self.samples
+        rest = [other for other in range(x.dim()) if other not in (axis, own.axis)]
         pooled = x.mean(rest) if rest else x
+        pooled = pooled.T if axis < own.axis else pooled
+        if own.outer > 1 or own.inner > 1:
+            pooled = pooled.reshape(own.outer, -1, own.inner, pooled.shape[1]).mean((0, 2))
         found = torch.relu(pooled @ self.phi + self.rho)
         if self.kept < found.shape[1]:
             threshold = found.detach().topk(self.kept + 1, dim=1).values[:, self.kept :]
@@ -109,7 +116,9 @@ def _place(group: Group, costs: dict[str, Cost], analysis: Analysis) -> Place | 
     return Place(cost, axis, int(shape[axis]), len(shape))
 
 
-def attach_predictors(net: Trainable, analysis: Analysis, groups: Iterable[str]) -> dict[str, Predictor]:
+def attach_predictors(
+    net: Trainable, analysis: Analysis, groups: Iterable[str], feeds: Mapping[str, Tensor]
+) -> dict[str, Predictor]:
     """Let gates that are attached already follow predictors.
 
     Parameters
@@ -120,19 +129,31 @@ def attach_predictors(net: Trainable, analysis: Analysis, groups: Iterable[str])
         Of the same model.
     groups : iterable of str
         Ids of groups of `predictable`.
+    feeds : mapping of str to Tensor
+        At least one sample.
+
+    Returns
+    -------
+    dict of str to Predictor
+        By group; those where the input of the layer does not tell samples apart are missing.
     """
     places = predictable(net, analysis)
     numbers = {group.id: number for number, group in enumerate(analysis.groups)}
-    found: dict[str, Predictor] = {}
+    readers: dict[str, tuple[fx.Node, fx.Node]] = {}
     for name in groups:
         node = places[name].cost.node
         source = net.values.get(node.inputs[0])
         made = net.made[net.graph.producer[node.outputs[0]].index]
-        place = None if source is None else reading(made, source)
-        if place is None:
+        read = None if source is None else reading(made, source)
+        if read is not None:
+            readers[name] = read
+    axes = find_sample_axes(net, {value for _, value in readers.values()}, feeds)
+    found: dict[str, Predictor] = {}
+    for name, (reader, value) in readers.items():
+        place, size, samples = places[name], analysis.groups[numbers[name]].size, axes.get(value)
+        if samples is None or samples.axis == place.axis % place.rank:
             continue
-        reader, value = place
-        predictor = Predictor(places[name].axis, places[name].channels, analysis.groups[numbers[name]].size)
+        predictor = Predictor(place.axis, place.channels, size, samples)
         own = f"predictor_{numbers[name]}"
         net.module.add_submodule(own, predictor)
         with net.module.graph.inserting_before(reader):

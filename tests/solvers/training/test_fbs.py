@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from pruning_cases import KINDS, QUICK, coupled, labelled, trained
+from tiny_models import model
 from training_cases import images, run
 
 import graphprune
 from graphprune.errors import UsageError
+from graphprune.inheritance.merging import inherit
+from graphprune.report.summary import plan_notes
 from graphprune.solvers.training.fbs import Fbs
 from graphprune.training.preparation import prepare
 from graphprune.training.pruning.course import Course
@@ -107,8 +110,19 @@ def test_a_channel_that_never_fires_can_go() -> None:
         kept = next(group.kept for group in plan.groups if group.id == name)
         assert fires[3] == 0.0
         assert 3 not in kept
+    left = tuple(np.setdiff1d(np.arange(group.size), [3]) for group in course.groups)
+    groups, _ = inherit(course.running.whole, left, "keep")
+    assert course.shrink(replace(plan, groups=groups))
     with torch.no_grad():  # all gates are 1 or 0, and folded
         assert torch.allclose(course.running.net.module(x), gated, atol=1e-5)
+
+
+def test_channels_that_never_fire_are_proven_to_be_gone() -> None:
+    found = trained(KINDS["depthwise"](), Fbs(density=0.3), labelled())
+    pruned = graphprune.apply(found.analysis, found.plan)
+    assert graphprune.verify(found.analysis, pruned, found.plan).status == "verified"
+    (note,) = (note for note in plan_notes(found.plan) if "expected FLOPs" in note)
+    assert "static FLOPs" in note
 
 
 def test_expected_and_static_cost_are_told_apart() -> None:
@@ -136,3 +150,22 @@ def test_what_cannot_be_is_refused() -> None:
     for wrong in ({"density": 0.0}, {"until": 1.5}, {"sparsity": -1.0}, {"images": 0}):
         with pytest.raises(UsageError):
             Fbs(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_layer_that_makes_two_groups() -> None:
+    text = """(float[n,3,8,8] image) => (float[n,4] scores) {
+        a = Conv <pads = [1, 1, 1, 1]> (image, w0, b0)
+        r = Relu (a)
+        left, right = Split <axis = 1, num_outputs = 2> (r)
+        p = Conv (left, w1)
+        q = Conv (right, w2)
+        s = Add (p, q)
+        m = GlobalAveragePool (s)
+        f = Flatten (m)
+        scores = Gemm <transB = 1> (f, w3, b3)
+    }"""
+    shapes = {"w0": (12, 3, 3, 3), "b0": (12,), "w1": (8, 6, 1, 1), "w2": (8, 6, 1, 1), "w3": (4, 8), "b3": (4,)}
+    found = trained(model(text, shapes, opset=18), Fbs(), labelled())
+    gates = [entry for entry in found.plan.solver.trace if entry.get("stage") == "gates"]
+    assert len(gates) >= 2
+    assert run(found.further["gated"], images(3)).shape == (3, 4)

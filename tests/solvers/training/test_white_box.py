@@ -13,6 +13,7 @@ from training_cases import images
 
 import graphprune
 from graphprune.errors import BudgetUnreachableError, UsageError
+from graphprune.report.votes import read_votes, votes_json
 from graphprune.solvers.training.white_box import WhiteBox, draw_classes, expected_factor, factors
 from graphprune.training.bridge import to_torch
 from graphprune.training.gates import attach_gates
@@ -52,7 +53,7 @@ def test_folding_is_multiplying(kind: str) -> None:
     analysis, gated, folded = graphprune.analyze(model), to_torch(model), to_torch(model)
     names = foldable_groups(folded, analysis)
     assert names
-    gates = attach_gates(gated, analysis, names)
+    gates = attach_gates(gated, analysis, names, passing=False)
     found = {name: torch.randn(gate.size) for name, gate in gates.items()}
     for name, gate in gates.items():
         gate.value = found[name]
@@ -61,6 +62,15 @@ def test_folding_is_multiplying(kind: str) -> None:
     with torch.no_grad():
         assert torch.allclose(gated.module(x), folded.module(x), atol=1e-4)
         assert not torch.allclose(to_torch(model).module(x), folded.module(x), atol=1e-2)
+
+
+def test_the_channels_of_a_depthwise_convolution_are_voted_on_where_they_are_read() -> None:
+    model = graphprune.load(KINDS["depthwise"]())
+    analysis = graphprune.analyze(model)
+    assert set(foldable_groups(to_torch(model), analysis)) == {group.id for group in analysis.groups}
+    found = trained(KINDS["depthwise"](), WhiteBox(), labelled())
+    voted = {entry["group"] for entry in found.plan.solver.trace if entry.get("stage") == "votes"}
+    assert voted == {group.id for group in found.plan.groups}
 
 
 def course_of(method: WhiteBox) -> Course:
@@ -98,6 +108,21 @@ def test_the_plan_records_the_votes_of_every_class() -> None:
     found = trained(coupled(), WhiteBox(), labelled())
     votes = [entry for entry in found.plan.solver.trace if entry.get("stage") == "votes"]
     assert [np.array(entry["by_class"]).shape for entry in votes] == [(8, 4)]
+    masks = np.array(votes[0]["by_class"])
+    assert np.allclose(masks.sum(1), votes[0]["sum"], atol=1e-4)
+    assert [row[0] for row in votes[0]["most"]] == masks.argmax(1).tolist()
+    assert max(votes[0]["wanted"]) <= 4
+
+
+def test_many_votes_are_recorded_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphprune.solvers.training.white_box._SHOWN", 31)
+    found = trained(coupled(), WhiteBox(), labelled())
+    (votes,) = (entry for entry in found.plan.solver.trace if entry.get("stage") == "votes")
+    assert "by_class" not in votes
+    assert [len(votes[name]) for name in ("sum", "wanted", "most")] == [8, 8, 8]
+    (read,) = read_votes(found.plan, "g*")
+    assert read.by_class is None
+    assert votes_json(found.plan, [read])["groups"][0]["by_class"] is None
 
 
 def test_what_cannot_be_is_refused() -> None:
