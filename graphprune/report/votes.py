@@ -101,7 +101,9 @@ def _mean_votes(entries: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]
     """Return the mean vote of every class for all channels; None where single votes are not recorded."""
     if not all("by_class" in entry for entry in entries):
         return None
-    return np.concatenate([np.array(entry["by_class"], dtype=np.float64) for entry in entries]).mean(0)
+    votes = np.concatenate([np.array(entry["by_class"], dtype=np.float64) for entry in entries])
+    mean: npt.NDArray[np.float64] = votes.mean(axis=0)
+    return mean
 
 
 def _votes(group: GroupPlan, entry: Mapping[str, Any], mean: npt.NDArray[np.float64] | None) -> Votes:
