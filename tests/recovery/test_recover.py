@@ -30,7 +30,7 @@ from graphprune.planning import SolveOptions
 from graphprune.recovery.draft import Draft
 from graphprune.recovery.fidelity import check_recovered
 from graphprune.recovery.options import METHODS, RecoverOptions, Recovery
-from graphprune.recovery.sensitivity import SensitivityOptions, measure_sensitivity
+from graphprune.recovery.sensitivity import SensitivityOptions, measure_sensitivity, reconstruction_scores
 
 
 def keep(analysis: Analysis, kept: dict[str, list[int]]) -> Plan:
@@ -121,6 +121,18 @@ def test_the_folded_network_comes_back_as_far_as_the_one_it_was_folded_from(roun
         errors.append((found.before, found.after))
     np.testing.assert_allclose(errors[0], errors[1], rtol=1e-2)
     assert errors[0][1] < 0.5 * errors[0][0]
+
+
+def test_samples_tell_the_same_of_the_folded_network(tmp_path: Path) -> None:
+    one = inverted()
+    found = []
+    for proto in (one, folded(one, tmp_path / "folded.onnx")):
+        analysis = Analysis(load(proto))
+        scores = reconstruction_scores(analysis, samples(proto))
+        found.append([each for each, group in zip(scores, analysis.groups, strict=True) if group.size == 16])
+    assert found[0][0] is not None
+    for before, after in zip(*found, strict=True):
+        np.testing.assert_allclose(before, after, rtol=1e-2)
 
 
 def test_with_few_samples_weights_are_not_fitted_to_them() -> None:
