@@ -7,8 +7,8 @@
 The model is that of PP-OCR: it is given a line of text, 48 pixels high and 192 wide, and says whether it stands upside
 down. Lines of random characters in random fonts, sizes and colours, half of them upside down, are its own kind of
 input and can be rendered without limit. Nothing is told which way a line stands; the original's outputs are all that is
-learned from, and what is evaluated: on other lines, how often both decide alike, and how far the logits are apart,
-squared and relative to how far the original's vary. One thread: OMP_NUM_THREADS=1.
+learned from, and what is evaluated: on other lines, how often both decide alike, and how far the logarithms of the
+probabilities are apart, squared and relative to how far the original's vary. One thread: OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def main() -> None:
     parser.add_argument("--flops", type=float, default=0.7)
     parser.add_argument("--solver", default="uniform")
     parser.add_argument("--criterion", default="l1")
-    parser.add_argument("--lines", type=int, default=4096, help="to learn from")
-    parser.add_argument("--test", type=int, default=2000, help="lines to evaluate on")
-    parser.add_argument("--epochs", type=float, default=6.0)
+    parser.add_argument("--lines", type=int, default=2560, help="to learn from")
+    parser.add_argument("--test", type=int, default=1000, help="lines to evaluate on")
+    parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, help="folder for the models")
     options = parser.parse_args()
@@ -64,7 +64,7 @@ def main() -> None:
         print(json.dumps(row), flush=True)
 
     show("dense", dense, lines=len(test))
-    settings = FinetuneOptions(options.epochs, augment="none", seed=options.seed)
+    settings = FinetuneOptions(options.epochs, batch=32, augment="none", seed=options.seed)
     distil(options, analysis, choices, learned, settings, show)
 
 

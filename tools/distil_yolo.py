@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -54,25 +54,55 @@ def main() -> None:
     )
     learned, test = (photographs.subset(np.arange(first, len(photographs), 2)) for first in (0, 1))
     analysis = graphprune.analyze(dense, AnalyzeOptions({name: (1, 3, options.size, options.size)}))
-    budget = graphprune.BudgetRequest("flops", options.flops)
-    plan = graphprune.solve(analysis, budget, graphprune.SolveOptions(solver="uniform", criterion="l1", round_to=4))
-    pruned = graphprune.apply(analysis, plan)
+    choices = graphprune.SolveOptions(solver="uniform", criterion="l1", round_to=4)
     wanted = outputs(dense, test)
+
+    def show(step: str, model: graphprune.Model, **facts: object) -> None:
+        found = outputs(model, test)
+        errors = [round(float(relative_error(found[:, part], wanted[:, part])), 4) for part in _parts()]
+        print(json.dumps({"network": step, **facts, "boxes": errors[0], "scores": errors[1]}), flush=True)
+
+    settings = FinetuneOptions(options.epochs, batch=32, loss=loss, augment="flip", held_out=32, unfold=False)
+    distil(options, analysis, choices, learned, settings, show)
+
+
+def distil(
+    options: argparse.Namespace,
+    analysis: graphprune.Analysis,
+    choices: graphprune.SolveOptions,
+    learned: graphprune.Source,
+    settings: FinetuneOptions,
+    show: Callable[..., None],
+) -> None:
+    """Prune, recover and finetune a network.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        ``flops``, ``model``, ``save``.
+    show : callable
+        Is given the name of each step, its model and what else is known of it.
+    """
+    start = cpu_seconds()
+    budget = graphprune.BudgetRequest("flops", options.flops)
+    plan = graphprune.solve(analysis, budget, choices, data=learned)
+    pruned = graphprune.apply(analysis, plan)
+    flops = round(plan.budget.after / plan.budget.before, 4)
     found = {"pruned": pruned}
-    show("pruned", pruned, test, wanted, flops=round(plan.budget.after / plan.budget.before, 4), photographs=len(test))
+    show("pruned", pruned, flops=flops, cpu_s=round(cpu_seconds() - start))
 
     start = cpu_seconds()
     recovery = graphprune.recover(analysis, pruned, plan, learned)
     found["recovered"] = recovery.model
-    show("least squares", recovery.model, test, wanted, cpu_s=round(cpu_seconds() - start))
+    show("least squares", recovery.model, cpu_s=round(cpu_seconds() - start))
 
     start = cpu_seconds()
-    settings = FinetuneOptions(options.epochs, batch=32, loss=loss, augment="flip", held_out=32, unfold=False)
     with Meter() as meter:
-        tuned = finetune(recovery.model, learned, dense, settings, meter.listen)
+        tuned = finetune(recovery.model, learned, analysis.model, settings, meter.listen)
     found["distilled"] = tuned.model
-    facts = {"rate": tuned.rate, "steps": tuned.steps, "kept": tuned.improved}
-    show("distilled", tuned.model, test, wanted, **facts, cpu_s=round(cpu_seconds() - start))
+    facts = {"rate": tuned.rate, "searched": tuned.searched, "steps": tuned.steps, "kept": tuned.improved}
+    loss = [round(tuned.before.loss, 4), round(tuned.after.loss, 4)]
+    show("distilled", tuned.model, **facts, held_out_loss=loss, cpu_s=round(cpu_seconds() - start))
     for step, model in found.items() if options.save else ():
         graphprune.save(model, options.save / f"{options.model.stem}-{options.flops:g}-{step}.onnx", force=True)
 
@@ -83,14 +113,15 @@ def loss(own: Mapping[str, Tensor], other: Mapping[str, Tensor] | None, labels: 
     if other is None:
         raise SystemExit("this loss needs the original network")
     ((name, value),) = own.items()
-    return torch.stack([_error(value[:, part], other[name][:, part]) for part in _parts()]).mean()
+    return torch.stack([relative_error(value[:, part], other[name][:, part]) for part in _parts()]).mean()
 
 
 def _parts() -> tuple[slice, slice]:
     return slice(None, BOXES), slice(BOXES, None)
 
 
-def _error(own: Tensor, other: Tensor) -> Tensor:
+def relative_error(own: Tensor, other: Tensor) -> Tensor:
+    """Return the squared error, relative to how far the values vary from sample to sample."""
     return (own - other).square().mean() / (other - other.mean(0)).square().mean()
 
 
@@ -98,13 +129,6 @@ def outputs(model: graphprune.Model, data: graphprune.Source) -> Tensor:
     """Return the output for all samples."""
     session = ort.InferenceSession(model.proto.SerializeToString(), providers=["CPUExecutionProvider"])
     return torch.from_numpy(np.concatenate([session.run(None, dict(batch.feeds))[0] for batch in data.batches(25)]))
-
-
-def show(step: str, model: graphprune.Model, test: graphprune.Source, wanted: Tensor, **facts: object) -> None:
-    """Print the errors of a network."""
-    found = outputs(model, test)
-    errors = [round(float(_error(found[:, part], wanted[:, part])), 4) for part in _parts()]
-    print(json.dumps({"network": step, **facts, "boxes": errors[0], "scores": errors[1]}), flush=True)
 
 
 if __name__ == "__main__":
