@@ -13,7 +13,7 @@ from graphprune.cli import options as opt
 from graphprune.cli.console import Talk, print_json
 from graphprune.cli.restoring import RecoveryMethod
 from graphprune.cli.targets import beside, check_target
-from graphprune.errors import NotImprovedError
+from graphprune.errors import NotImprovedError, UsageError
 
 if TYPE_CHECKING:
     from graphprune.recovery.options import Recovery
@@ -30,6 +30,9 @@ def recover(
     method: Annotated[
         RecoveryMethod, typer.Option(help="Refit weights, estimate BatchNormalization anew, or shift biases only.")
     ] = RecoveryMethod.least_squares,
+    rescale: Annotated[
+        bool, typer.Option("--rescale", help="After least squares, give every output the variance of its target.")
+    ] = False,
     samples: Annotated[int, typer.Option(metavar="N", min=2, help="The most samples used.")] = 1024,
     mean: dat.Mean = None,
     std: dat.Std = None,
@@ -64,7 +67,9 @@ def recover(
     with talk.stage("analysis"):
         analysis = api.analyze_for(original, stored, rebind=rebind)
         current = api.reconcile(analysis, stored, rebind=rebind).plan
-    options = RecoverOptions(method=method.value, samples=samples, seed=seed)
+    if rescale and method is not RecoveryMethod.least_squares:
+        raise UsageError(f"--rescale goes with least squares, not with {method.value}")
+    options = RecoverOptions(method=method.value, samples=samples, rescale=rescale, seed=seed)
     with talk.progress("recovering") as progress:
         found = accuracy.recover(analysis, candidate, current, source, options, progress=progress)
     if found.improved and not dry_run:

@@ -103,6 +103,17 @@ def test_where_it_does_not_help_nothing_is_written(
     assert not model.with_name("out.onnx").exists()
 
 
+def test_outputs_keep_their_variance_if_wanted(quick: Command, model: Path, data: Path) -> None:
+    pruned, plan = prune(quick, model)
+    given = ("recover", pruned, "--teacher", model, "--plan", plan, "--calib", data)
+    assert quick(*given, "-o", "plain.onnx").code == 0
+    assert quick(*given, "-o", "scaled.onnx", "--rescale").code == 0
+    assert model.with_name("plain.onnx").read_bytes() != model.with_name("scaled.onnx").read_bytes()
+    done = quick(*given, "--method", "bn", "--rescale", "-o", "none.onnx")
+    assert done.code == 2
+    assert "--rescale" in done.err
+
+
 def test_what_does_not_fit(quick: Command, model: Path, other_weights: Path, data: Path, tmp_path: Path) -> None:
     pruned, plan = prune(quick, model)
     np.savez(tmp_path / "bad.npz", image=np.zeros((4, 3, 5, 5), np.float32))
