@@ -36,7 +36,7 @@ from graphprune.training.pruning.course import Course
 from graphprune.training.pruning.method import Method, Outcome
 from graphprune.training.pruning.running import begin, renewed
 from graphprune.training.rounds import Clock, Listener
-from graphprune.training.trainer import Measure, Trainer, below, measure
+from graphprune.training.trainer import Measure, Trainer, below, measure, put, snapshot
 
 __all__ = ["TrainOptions", "Trained", "train"]
 
@@ -177,6 +177,7 @@ class _Run:
         self.course.how, self.course.rate = self.how.optimisation, rate
         self.course.recovery = options.recovery
         self.progress = Progress(0, rate, self.before.loss, math.inf)
+        self.best: dict[str, Tensor] = {}
         self.digest = _digest(analysis, data, requests, method, options)
         listen = options.listen if task.accelerator.is_main_process else _deaf
         self.listen = listen
@@ -192,8 +193,10 @@ class _Run:
             self._stretch(trainer, clock, last)
             if last in self.method.stops(course) and self._shrink():
                 trainer = self._trainer()
+            if course.step == max(self.method.stops(course), default=-1):
+                self._keep(measure(course.task))
             self._save(trainer)
-        after = measure(course.task)
+        after = self._best()
         outcome = self.method.finish(course)
         self._check_module()
         whole = renewed(original, course.running.written())
@@ -213,6 +216,25 @@ class _Run:
             main=bool(course.task.accelerator.is_main_process),
             further=outcome.further,
         )
+
+    def _keep(self, found: Measure) -> None:
+        """Keep the weights if they are the best since the last removal; before it there is nothing to compare."""
+        course = self.course
+        if course.running.plan is None or course.step < max(self.method.stops(course)):
+            return
+        if found.loss < self.progress.best:
+            self.progress.best, self.progress.best_step = found.loss, course.step
+            self.best = snapshot(course.task.net)
+
+    def _best(self) -> Measure:
+        """Go back to the best weights since the last removal, if they are not the present ones; measure the network."""
+        course, found = self.course, measure(self.course.task)
+        self._keep(found)
+        if not self.best or self.progress.best_step == course.step:
+            return found
+        put(course.task.net, self.best)
+        course.trace.append({"stage": "best", "step": self.progress.best_step, "loss": round(self.progress.best, 6)})
+        return measure(course.task)
 
     def _planned(self, whole: Analysis, outcome: Outcome, start: Plan | None) -> Plan:
         how = replace(self.course.starting(start), inherit=outcome.inherit)
@@ -244,7 +266,10 @@ class _Run:
             course.step += 1
             clock.tick(loss, trainer.optimizer.param_groups[0]["lr"])
             if course.step % course.task.loader.steps == 0:
-                clock.judged(measure(course.task))
+                found = measure(course.task)
+                clock.judged(found)
+                if course.step not in self.method.stops(course):
+                    self._keep(found)
             if course.step % self.how.checkpoint_every == 0 and course.step < last:
                 self._save(trainer)
 
@@ -273,6 +298,7 @@ class _Run:
             for group in running.plan.groups:
                 tensors[f"kept/{group.id}"] = torch.tensor(group.kept, dtype=torch.int64)
         progress = replace(self.progress, step=course.step, scaler=trainer.scaler)
+        tensors |= {f"best/{name}": value for name, value in self.best.items()}
         tensors["trace"] = _text(json.dumps(course.trace))
         write_checkpoint(self.how.checkpoint, self.digest, progress, tensors)
 
@@ -295,6 +321,7 @@ class _Run:
         trainer = self._trainer()
         trainer.restore(tensors)
         self.method.restore(below(tensors, "hook/"))
+        self.best = {name: value.to(course.task.device) for name, value in below(tensors, "best/").items()}
         if self.progress.scaler and course.task.accelerator.scaler is not None:
             course.task.accelerator.scaler.load_state_dict(self.progress.scaler)
         return trainer

@@ -82,6 +82,16 @@ def test_what_goes_last_is_made_good_too(name: str) -> None:
     assert not any(entry["stage"] == "recovery" for entry in bare.plan.solver.trace)
 
 
+@pytest.mark.parametrize("name", ["cac", "stage-wise"])
+def test_training_never_ends_worse_than_what_was_made_good(name: str) -> None:
+    """A rate that undoes what least squares gave: the weights of then come back."""
+    how = replace(QUICK, epochs=4, rate=0.5)
+    found = trained(KINDS["residual"](), training.get(name)(until=0.5), labelled(256), how, share=0.5)
+    best = [entry for entry in found.plan.solver.trace if entry["stage"] == "best"]
+    assert len(best) == 1
+    assert found.after.loss == pytest.approx(best[0]["loss"], abs=1e-4)
+
+
 def test_what_is_merged_needs_nothing() -> None:
     found = trained(KINDS["residual"](), training.get("csgd")(), labelled())
     assert found.plan.lossless
