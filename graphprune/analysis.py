@@ -20,7 +20,7 @@ from graphprune.labels.vector import Labels
 from graphprune.model.bodies import flatten
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph, Node
-from graphprune.model.inputs import input_shapes
+from graphprune.model.inputs import assumed, input_shapes
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.model.observation import observe, unknown_values
@@ -151,6 +151,11 @@ class Analysis:
             return self.constants.array(name)
         scale, zero_point = (self.constants.array(item) if item else None for item in (found.scale, found.zero_point))
         return real_values(self.constants.array(name), scale, zero_point, found)
+
+    @property
+    def assumed(self) -> dict[str, frozenset[int]]:
+        """The axes by input that got sizes that nobody gave; where samples are counted, one is right anyway."""
+        return assumed(self.graph, self._given)
 
     @cached_property
     def other_shapes(self) -> Shapes | None:

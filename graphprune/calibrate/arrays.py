@@ -16,6 +16,7 @@ from graphprune.calibrate.preprocessing import ImageInput, Preprocessing
 from graphprune.calibrate.signature import InputSpec, fitted
 from graphprune.calibrate.source import Batch, Source
 from graphprune.errors import DataError, quote
+from graphprune.model.sampling import UNCLEAR
 
 __all__ = ["ArrayReader", "from_arrays", "open_npy", "open_npz"]
 
@@ -33,7 +34,8 @@ class ArrayReader:
     specs : sequence of InputSpec
         What the model takes.
     arrays : mapping of str to ndarray
-        By input name, with a sample axis in front, unless the name is in `shared`.
+        By input name, with samples on the axis that the input has for them, unless the name is in `shared`. An array
+        of one sample serves all.
     images : mapping of str to ImageInput
         The inputs whose arrays are 8-bit images, shape (n, height, width, channels).
     shared : frozenset of str
@@ -54,7 +56,7 @@ class ArrayReader:
         return self.targets is not None
 
     def __len__(self) -> int:
-        return next(len(array) for name, array in self.arrays.items() if name not in self.shared)
+        return max(_count(self.arrays[spec.name], spec) for spec in self.specs if spec.name not in self.shared)
 
     def read(self, positions: npt.NDArray[np.int64]) -> Batch:
         """Return these samples.
@@ -70,10 +72,14 @@ class ArrayReader:
             if spec.name in self.shared:
                 feeds[spec.name] = fitted(array, spec, self.name, batch=False)
             elif spec.name in self.images:
-                feeds[spec.name] = self.images[spec.name].fed(array[positions])
+                feeds[spec.name] = self.images[spec.name].fed(array[positions % len(array)])
+            elif spec.samples:
+                chosen = np.take(array, positions % _count(array, spec), axis=spec.samples)
+                feeds[spec.name] = fitted(np.ascontiguousarray(chosen), spec, self.name)
             else:
-                feeds[spec.name] = fitted(np.asarray(array[positions]), spec, self.name)
-        return Batch(feeds, None if self.targets is None else self.targets[positions], self.shared)
+                feeds[spec.name] = fitted(np.asarray(array[positions % len(array)]), spec, self.name)
+        axes = {spec.name: spec.samples for spec in self.specs if spec.samples}
+        return Batch(feeds, None if self.targets is None else self.targets[positions], self.shared, axes)
 
 
 def from_arrays(
@@ -107,23 +113,52 @@ def from_arrays(
     images, shared = {}, set()
     for spec in specs:
         array = arrays[spec.name]
-        if array.dtype == np.uint8 and spec.dtype.kind == "f" and array.ndim == 4:
+        if spec.samples == UNCLEAR:
+            raise _unclear(name, spec)
+        if array.dtype == np.uint8 and spec.dtype.kind == "f" and array.ndim == 4 and spec.samples == 0:
             images[spec.name] = _image(array, spec, preprocessing or Preprocessing(), name)
+        elif spec.samples is None:
+            fitted(array, spec, name, batch=False)
+            shared.add(spec.name)
         elif len(specs) > 1 and _whole(array, spec, arrays, specs):
             shared.add(spec.name)
         else:
-            fitted(array[:1], spec, name)
-    counted = {key: len(array) for key, array in arrays.items() if key not in shared}
+            fitted(array[:1] if not spec.samples else array, spec, name)
+    counted = [spec for spec in specs if spec.name not in shared]
     if not counted:
         raise DataError(f"{name}: no array has an axis that counts samples")
-    if labels is not None:
-        counted[LABELS] = len(labels) if labels.ndim else 0
-    if len(set(counted.values())) > 1:
-        shown = ", ".join(f"{quote(key)} {length}" for key, length in counted.items())
-        raise DataError(f"{name}: the arrays hold different numbers of samples: {shown}")
-    if not min(counted.values()):
-        raise DataError(f"{name}: the arrays hold no samples")
+    _check_counts(name, {spec: _count(arrays[spec.name], spec) for spec in counted}, labels)
     return Source.whole(name, ArrayReader(specs, arrays, labels, images, frozenset(shared), name))
+
+
+def _count(array: Array, spec: InputSpec) -> int:
+    """Return the number of samples in an array."""
+    return int(array.shape[spec.samples or 0])
+
+
+def _check_counts(name: str, counts: Mapping[InputSpec, int], labels: Array | None) -> None:
+    """Refuse arrays of different numbers of samples; one that holds a single sample serves all."""
+    most = max(counts.values())
+    told = {
+        f"{quote(spec.name)} {count}{f' (axis {spec.samples})' if spec.samples else ''}": count
+        for spec, count in counts.items()
+    }
+    differ = any(count not in (1, most) for count in counts.values())
+    if labels is not None:
+        length = len(labels) if labels.ndim else 0
+        told[f"{LABELS!r} {length}"] = length
+        differ |= length != most
+    if differ:
+        raise DataError(f"{name}: the arrays hold different numbers of samples: {', '.join(told)}")
+    if not most:
+        raise DataError(f"{name}: the arrays hold no samples")
+
+
+def _unclear(name: str, spec: InputSpec) -> DataError:
+    return DataError(
+        f"{name}: which axis of input {spec} counts samples cannot be told from what the model declares",
+        hint="give that dimension the name that it has in the other inputs (dim_param in the file), such as 'batch'",
+    )
 
 
 def _named(name: str, specs: Sequence[InputSpec], arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -165,8 +200,11 @@ def _whole(array: Array, spec: InputSpec, arrays: Mapping[str, Array], specs: Se
         return False
     if any(want not in (None, have) for have, want in zip(array.shape, spec.dims, strict=True)):
         return False
-    longest = max(len(arrays[other.name]) for other in specs if arrays[other.name].ndim)
-    return not array.ndim or (len(array) != longest and spec.dims[0] is not None)
+    if not array.ndim:
+        return True
+    others = [(arrays[other.name], other) for other in specs if other.samples is not None and other.samples >= 0]
+    longest = max(_count(held, other) for held, other in others if held.ndim > (other.samples or 0))
+    return spec.counted is not None and _count(array, spec) != longest
 
 
 def open_npz(path: Path, specs: Sequence[InputSpec], preprocessing: Preprocessing) -> Source:

@@ -25,7 +25,10 @@ __all__ = ["DATA_ROOT", "open_function", "open_torchvision"]
 DATA_ROOT = "GRAPHPRUNE_DATA"
 """Environment variable: the folder in which torchvision datasets lie; ``data`` without it."""
 
-_FORM = "it returns an iterable of {input name: array}, or of ({input name: array}, targets); axis 0 counts samples"
+_FORM = (
+    "it returns an iterable of {input name: array}, or of ({input name: array}, targets); axis 0 counts samples, or "
+    "the axis where the model has them"
+)
 
 
 def open_function(text: str, specs: Sequence[InputSpec], preprocessing: Preprocessing) -> Source:
@@ -48,7 +51,8 @@ def open_function(text: str, specs: Sequence[InputSpec], preprocessing: Preproce
     if len({target is None for target in targets}) > 1:
         raise DataError(f"{text} yields targets with some of its inputs only", hint=_FORM)
     try:
-        arrays = {name: _joined([entry[name] for entry in feeds]) for name in feeds[0]}
+        axes = {spec.name: spec.samples for spec in specs}
+        arrays = {name: _joined([entry[name] for entry in feeds], axes.get(name, 0)) for name in feeds[0]}
         labels = None if targets[0] is None else np.concatenate(targets)
     except ValueError as error:
         raise DataError(f"{text} yields arrays that cannot be joined: {quote(str(error))}", hint=_FORM) from error
@@ -57,11 +61,14 @@ def open_function(text: str, specs: Sequence[InputSpec], preprocessing: Preproce
     return from_arrays(text, specs, arrays, labels, preprocessing)
 
 
-def _joined(parts: list[Any]) -> Any:
-    """Return all samples of an input; a single number, such as a rate, is one for all of them."""
-    if any(part.ndim for part in parts) or len(set(map(repr, parts))) > 1:
-        return np.concatenate(parts)
-    return parts[0]
+def _joined(parts: list[Any], axis: int | None) -> Any:
+    """Return all samples of an input, which lie on this axis; what is the same for all of them is one."""
+    one = axis is None or not any(part.ndim for part in parts)
+    if one and all(np.array_equal(part, parts[0]) for part in parts):
+        return parts[0]
+    if axis is None:
+        raise ValueError("an input that is the same for all samples has different values")
+    return np.concatenate(parts, axis=max(axis, 0))
 
 
 def _collected(text: str) -> tuple[list[dict[str, Any]], list[Any]]:

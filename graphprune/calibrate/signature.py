@@ -11,6 +11,7 @@ import numpy.typing as npt
 from onnx import helper
 
 from graphprune.errors import DataError, UnsupportedModelError, quote
+from graphprune.model.sampling import Declared, sample_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,11 +35,19 @@ class InputSpec:
     dtype : numpy.dtype
     dims : tuple of (int or None), or None
         Declared sizes, None where a dimension is dynamic; None altogether without a declared shape.
+    samples : int or None
+        The axis that counts samples; None for what is the same for all of them, `UNCLEAR` where it cannot be told.
     """
 
     name: str
     dtype: np.dtype[Any]
     dims: tuple[int | None, ...] | None
+    samples: int | None = 0
+
+    @property
+    def counted(self) -> int | None:
+        """How many samples are fed at once; None where that is open, or nothing counts them."""
+        return self.dims[self.samples] if self.dims and self.samples is not None and self.samples >= 0 else None
 
     @property
     def is_image(self) -> bool:
@@ -59,19 +68,19 @@ def input_specs(model: Model) -> tuple[InputSpec, ...]:
         If an input is no tensor of numbers.
     """
     stored = {tensor.name for tensor in model.proto.graph.initializer}
-    return tuple(_spec(value.name, value.type) for value in model.proto.graph.input if value.name not in stored)
+    inputs = [value for value in model.proto.graph.input if value.name not in stored]
+    axes = sample_axes([Declared.of(value.type) for value in inputs])
+    return tuple(_spec(value.name, value.type, axis) for value, axis in zip(inputs, axes, strict=True))
 
 
-def _spec(name: str, kind: TypeProto) -> InputSpec:
+def _spec(name: str, kind: TypeProto, axis: int | None) -> InputSpec:
     if kind.WhichOneof("value") != "tensor_type":
         raise UnsupportedModelError(f"input {quote(name)} is no tensor; only tensors can be fed")
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
     if dtype.kind not in "fiub":
         raise UnsupportedModelError(f"input {quote(name)} holds {dtype} values; only numbers can be fed")
-    if not kind.tensor_type.HasField("shape"):
-        return InputSpec(name, dtype, None)
-    dims = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in kind.tensor_type.shape.dim)
-    return InputSpec(name, dtype, dims)
+    declared = Declared.of(kind)
+    return InputSpec(name, dtype, None if declared is None else declared.sizes, axis)
 
 
 def batch_size(specs: Sequence[InputSpec]) -> int | None:
@@ -82,9 +91,8 @@ def batch_size(specs: Sequence[InputSpec]) -> int | None:
     UnsupportedModelError
         If two inputs declare different numbers.
     """
-    fixed = {spec.dims[0] for spec in specs if spec.dims and spec.dims[0] is not None}
-    if not fixed or any(spec.dims and spec.dims[0] is None for spec in specs):
-        # Where one input is open, the fixed first axes of others (a size, a scale) do not count samples.
+    fixed = {spec.counted for spec in specs if spec.counted is not None}
+    if not fixed:
         return None
     if len(fixed) > 1:
         raise UnsupportedModelError(f"the inputs declare different batch sizes: {', '.join(map(str, specs))}")
@@ -97,13 +105,13 @@ def fitted(array: Array, spec: InputSpec, where: str, *, batch: bool = True) -> 
     Parameters
     ----------
     array : ndarray
-        With a sample axis in front if `batch`; otherwise of exactly the declared shape.
+        With an axis that counts samples if `batch`; otherwise of exactly the declared shape.
     spec : InputSpec
         What it is fed to.
     where : str
         Where the array comes from, for messages.
     batch : bool
-        Whether axis 0 counts samples, of which the model's own batch size says nothing.
+        Whether an axis counts samples, of which the model's own batch size says nothing.
 
     Raises
     ------
@@ -111,7 +119,9 @@ def fitted(array: Array, spec: InputSpec, where: str, *, batch: bool = True) -> 
         If shape or type do not fit, or a float is not finite.
     """
     if spec.dims is not None:
-        pairs = list(zip(array.shape, spec.dims, strict=False))[1 if batch else 0 :]
+        pairs = list(zip(array.shape, spec.dims, strict=False))
+        if batch and spec.samples is not None:
+            del pairs[spec.samples : spec.samples + 1]
         if array.ndim != len(spec.dims) or any(want not in (None, have) for have, want in pairs):
             shape = "x".join(map(str, array.shape)) or "no axes"
             hint = _shape_hint(array, spec, batch=batch)
@@ -126,8 +136,15 @@ def fitted(array: Array, spec: InputSpec, where: str, *, batch: bool = True) -> 
 def _shape_hint(array: Array, spec: InputSpec, *, batch: bool) -> str | None:
     """Say what is often the matter with a shape."""
     dims = spec.dims or ()
+    if batch and array.ndim + 1 == len(dims) and spec.samples:
+        return f"axis {spec.samples} must count samples; for a single one use numpy.expand_dims(array, {spec.samples})"
     if batch and array.ndim + 1 == len(dims):
         return "the first axis must count samples; for a single one use array[None]"
+    if batch and spec.samples and array.ndim == len(dims):
+        first, *moved = array.shape
+        moved.insert(spec.samples, first)
+        if all(want in (None, size) for size, want in zip(moved, dims, strict=True)):
+            return f"axis {spec.samples} of this input counts samples: numpy.moveaxis(array, 0, {spec.samples})"
     if array.ndim == len(dims) == 4 and dims[1] in (1, 3) and array.shape[-1] == dims[1]:
         return "the array has its channels last, the model wants them first: array.transpose(0, 3, 1, 2)"
     return None

@@ -18,7 +18,7 @@ A source is random access, so a training loop shuffles by passing its own order:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -46,19 +46,23 @@ class Batch:
     ----------
     feeds : mapping of str to ndarray
         By input name, of the type that the model declares. Axis 0 counts samples, except for
-        the names in `shared`.
+        the names in `shared` and in `axes`.
     labels : ndarray, shape (n, ...), optional
         int64 classes of shape (n,), or whatever targets the user's own data has.
     shared : frozenset of str
         Inputs that are the same for all samples and have no sample axis.
+    axes : mapping of str to int
+        The axis that counts samples, where it is another one than 0.
     """
 
     feeds: Mapping[str, Array]
     labels: Array | None = None
     shared: frozenset[str] = frozenset()
+    axes: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return next((len(array) for name, array in self.feeds.items() if name not in self.shared), 1)
+        counted = (array.shape[self.axes.get(name, 0)] for name, array in self.feeds.items() if name not in self.shared)
+        return next(counted, 1)
 
 
 class Reader(Protocol):

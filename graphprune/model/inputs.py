@@ -9,8 +9,9 @@ from onnx import TypeProto
 
 from graphprune.errors import UsageError, quote
 from graphprune.model.graph import Graph
+from graphprune.model.sampling import Declared, is_name, sample_axes
 
-__all__ = ["input_shapes"]
+__all__ = ["assumed", "input_shapes"]
 
 _FREE = {3: 16, 4: 224, 5: 112}
 """Size of an open dimension other than the first, by rank; 16 for all other ranks."""
@@ -31,8 +32,8 @@ def input_shapes(
     Returns
     -------
     dict of str to tuple of int
-        Open dimensions become 1 on axis 0, otherwise 224 (images), 112 (volumes) or 16; those with
-        the same name become the same.
+        Open dimensions become 1 on axis 0 and where samples are counted, otherwise 224 (images), 112 (volumes) or 16;
+        those with the same name become the same.
 
     Raises
     ------
@@ -48,20 +49,31 @@ def input_shapes(
             hint=f"inputs: {', '.join(quote(name) for name in graph.inputs)}",
         )
     tensors = {name: kind for name, kind in graph.inputs.items() if kind.WhichOneof("value") == "tensor_type"}
-    sizes = _named(tensors, given)
-    return {name: _concrete(name, kind, given.get(name), sizes, other) for name, kind in tensors.items()}
+    axes = dict(zip(tensors, sample_axes([Declared.of(kind) for kind in tensors.values()]), strict=True))
+    sizes = _named(tensors, given, axes)
+    return {name: _concrete(name, kind, (given.get(name), axes[name]), sizes, other) for name, kind in tensors.items()}
 
 
-def _named(tensors: Mapping[str, TypeProto], given: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, bool]]:
-    """Size of every named dimension, and whether it is the first of some input: given sizes first, then defaults."""
+def assumed(graph: Graph, given: Mapping[str, Sequence[int]]) -> dict[str, frozenset[int]]:
+    """Return the open axes, besides that of the samples, of inputs of which no shape was given."""
+    declared = {name: Declared.of(kind) for name, kind in graph.inputs.items()}
+    axes = dict(zip(declared, sample_axes(list(declared.values())), strict=True))
+    found = {name: frozenset(one.open) - {axes[name]} for name, one in declared.items() if one is not None}
+    return {name: opened for name, opened in found.items() if opened and name not in given}
+
+
+def _named(
+    tensors: Mapping[str, TypeProto], given: Mapping[str, Sequence[int]], axes: Mapping[str, int | None]
+) -> dict[str, tuple[int, bool]]:
+    """Size of every named dimension, and whether it may count samples: given sizes first, then defaults."""
     sizes: dict[str, tuple[int, bool]] = {}
     places = [
         (name, axis, dim.dim_param, len(kind.tensor_type.shape.dim))
         for name, kind in tensors.items()
         for axis, dim in enumerate(kind.tensor_type.shape.dim)
-        if _is_name(dim.dim_param)
+        if is_name(dim.dim_param)
     ]
-    first = {param for _, axis, param, _ in places if axis == 0}
+    first = {param for name, axis, param, _ in places if axis in (0, axes[name])}
     for name, axis, param, rank in places:
         if name in given and len(given[name]) == rank:
             size = int(given[name][axis])
@@ -73,15 +85,15 @@ def _named(tensors: Mapping[str, TypeProto], given: Mapping[str, Sequence[int]])
     return sizes
 
 
-def _is_name(param: str) -> bool:
-    """Whether a dimension is named: some exporters write "?" or "-1" for every open one, whatever their sizes are."""
-    return any(character.isalpha() for character in param)
-
-
 def _concrete(
-    name: str, kind: TypeProto, given: Sequence[int] | None, sizes: Mapping[str, tuple[int, bool]], other: bool
+    name: str,
+    kind: TypeProto,
+    known: tuple[Sequence[int] | None, int | None],
+    sizes: Mapping[str, tuple[int, bool]],
+    other: bool,
 ) -> tuple[int, ...]:
-    """Fill the open dimensions of one input."""
+    """Fill the open dimensions of one input, of which a given shape and the axis of samples are known."""
+    given, samples = known
     if not kind.tensor_type.HasField("shape"):
         if given is None:
             raise UsageError(
@@ -90,7 +102,6 @@ def _concrete(
             )
         return tuple(given)
     dims = kind.tensor_type.shape.dim
-    # Some exporters write -1 or 0 where they mean an open dimension.
     declared = [dim.dim_value if dim.dim_value > 0 else None for dim in dims]
     if given is not None:
         fits = len(given) == len(declared) and all(size > 0 for size in given)
@@ -99,7 +110,8 @@ def _concrete(
             raise UsageError(f"input {quote(name)} has the shape {shown}, got {'x'.join(map(str, given))}")
     chosen = []
     for axis, fixed in enumerate(declared):
-        size, is_first = sizes.get(dims[axis].dim_param, (1 if axis == 0 else _FREE.get(len(declared), 16), axis == 0))
+        counts = axis in (0, samples)
+        size, is_first = sizes.get(dims[axis].dim_param, (1 if counts else _FREE.get(len(declared), 16), counts))
         if given is not None:
             size = int(given[axis])
         if other:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,24 +32,27 @@ class Samples:
     labels : Tensor, optional
     count : int
         Number of samples.
+    axes : mapping of str to int
+        The axis of an input that counts samples, where it is another one than 0.
     """
 
     feeds: Mapping[str, Tensor]
     labels: Tensor | None
     count: int
+    axes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, batch: Batch) -> Samples:
         """Return the tensors of a batch."""
         feeds = {name: torch.from_numpy(np.array(array)) for name, array in batch.feeds.items()}
         labels = None if batch.labels is None else torch.from_numpy(np.array(batch.labels))
-        return cls(feeds, labels, len(batch))
+        return cls(feeds, labels, len(batch), batch.axes)
 
     def to(self, device: torch.device) -> Samples:
         """Return the batch on a device."""
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
         feeds = {name: value.to(device, non_blocking=True) for name, value in self.feeds.items()}
-        return Samples(feeds, labels, self.count)
+        return Samples(feeds, labels, self.count, self.axes)
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,14 @@ class Loader:
         """Change the images of a batch; not in the reading thread, which would share random numbers with the loss."""
         mine, epoch = self._mine(step).tolist(), step // self.steps
         feeds = {
-            name: self.augmentation(value, epoch, mine) if value.dim() == 4 and len(value) == len(mine) else value
+            name: self.augmentation(value, epoch, mine) if self._images(name, found, len(mine)) else value
             for name, value in found.feeds.items()
         }
-        return Samples(feeds, found.labels, found.count)
+        return replace(found, feeds=feeds)
+
+    def _images(self, name: str, found: Samples, count: int) -> bool:
+        """Whether an input holds an image of each sample."""
+        return found.feeds[name].dim() == 4 and len(found.feeds[name]) == count and name not in found.axes
 
     def stream(self, first: int, last: int) -> Iterator[Samples]:
         """Yield the batches of the steps `first` to `last`, the next one being read while one is worked on."""

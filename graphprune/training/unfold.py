@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx
 
+from graphprune.calibrate.signature import input_specs
 from graphprune.training.batch_norm import BatchNorm, Moments
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def settle(net: Trainable, batches: Batches) -> int:
     Complexity: one pass over the data; every layer is measured in the same pass, since none changes the function.
     """
     live = dict(normalisations(net))
+    counted = [(spec.name, spec.samples) for spec in input_specs(net.model) if spec.samples is not None]
     with _evaluating(net):
         for norm in live.values():
             norm.moments = Moments()
@@ -57,7 +59,7 @@ def settle(net: Trainable, batches: Batches) -> int:
             inserted.moments = Moments()
         samples = 0
         for feeds in batches():
-            samples += len(next(iter(feeds.values())))
+            samples += max(feeds[name].shape[axis] for name, axis in counted)
             net.run(feeds)
     for node, norm in live.items():
         _match(net, node, norm)

@@ -67,6 +67,10 @@ def make_inputs(spec: dict[str, Any], kind: str, *, moved: bool = False, seed: i
     return feeds
 
 
+class OriginalError(Exception):
+    """The masked original does not run, which says nothing of the pruned model."""
+
+
 class Comparison:
     """Runs both models and keeps the worst deviation."""
 
@@ -93,8 +97,8 @@ class Comparison:
             self.cuts = {}
             try:
                 if path:
-                    self.masked.run(None, {**self._inputs("normal"), **self.masks})
-            except Exception as error:  # onnxruntime's exceptions share no base; raised below if no branch runs
+                    self._run_masked(None, self._inputs("normal"))
+            except OriginalError as error:  # raised below if no branch runs
                 failures.append(error)
                 continue
             effects.append(self._run_all())
@@ -102,6 +106,13 @@ class Comparison:
         if not effects:
             raise failures[0]
         return {**self.worst, "effect": max(effects), "compared": self.compared}
+
+    def _run_masked(self, names: list[str] | None, feeds: Feeds, masks: Feeds | None = None) -> list[Array]:
+        """Run the masked original."""
+        try:
+            return list(self.masked.run(names, {**feeds, **(self.masks if masks is None else masks)}))
+        except Exception as error:  # onnxruntime's exceptions share no base
+            raise OriginalError(f"{type(error).__name__}: {error}") from error
 
     def _run_all(self) -> float:
         """Compare all tensors on a normal input, and the ends on two extreme ones; returns the effect of masking."""
@@ -133,11 +144,11 @@ class Comparison:
         """Compare tensors on one kind of input; on extreme ones only where rounding stays small enough to judge."""
         names = [tensor["name"] for _, tensor in chunk]
         feeds = self._inputs(kind)
-        expected = self.masked.run(names, {**feeds, **self.masks})
+        expected = self._run_masked(names, feeds)
         found = self.pruned.run(
             [tensor.get("own", tensor["name"]) for _, tensor in chunk], {**feeds, **self._fed(kind)}
         )
-        moved = self.masked.run(names, {**self._inputs(kind, moved=True), **self.masks})
+        moved = self._run_masked(names, self._inputs(kind, moved=True))
         for at, (number, tensor) in enumerate(chunk):
             if not tensor["compare"]:
                 continue
@@ -163,7 +174,7 @@ class Comparison:
         if kind not in self.cuts:
             cut = [(number, tensor["name"]) for number, tensor in self.tensors if tensor.get("cut")]
             names = [name for _, name in cut]
-            values = self.masked.run(names, {**self._inputs(kind), **self.masks}) if names else []
+            values = self._run_masked(names, self._inputs(kind)) if names else []
             self.cuts[kind] = {
                 name: np.asarray(self._cut(number, value), order="C")
                 for (number, name), value in zip(cut, values, strict=True)
@@ -182,8 +193,8 @@ class Comparison:
         names = [tensor["name"] for _, tensor in chunk]
         feeds = self._inputs("normal")
         ones = {name: np.ones_like(value) for name, value in self.masks.items()}
-        original = self.masked.run(names, {**feeds, **ones})
-        masked = self.masked.run(names, {**feeds, **self.masks})
+        original = self._run_masked(names, feeds, ones)
+        masked = self._run_masked(names, feeds)
         return max(min(deviation(a, b), 1e300) for a, b in zip(original, masked, strict=True))
 
     def _cut(self, number: int, value: Array) -> Array:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from onnx import ModelProto, TensorProto, TypeProto, helper
 
 from graphprune.analysis import Analysis
-from graphprune.errors import VerificationError
+from graphprune.errors import GraphPruneError, UnsupportedModelError, VerificationError, quote
 from graphprune.labels.adapt import whole
 from graphprune.model.load import Model
 from graphprune.model.sandbox import ChildError, run_child
@@ -114,6 +114,8 @@ def verify_pruned(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: flo
     ------
     VerificationError
         If one of the models does not run, or not in time.
+    UnsupportedModelError
+        If the original does not run with sizes that were assumed for open dimensions.
     """
     kept = Kept(analysis, keep)
     question = _Question(build_oracle(analysis, kept.mask), removed=not kept.all)
@@ -183,11 +185,11 @@ def _in_a_type(analysis: Analysis, kept: Slices, pruned: Model, question: _Quest
             return _compare(analysis, kept, pruned, question, timeout, wide=False)
     except ChildError as error:
         if not narrow or not _no_kernel(error):
-            raise _unverified(error) from error
+            raise _unverified(error, analysis) from error
     try:
         return _compare(analysis, kept, pruned, question, timeout, wide=True)
     except ChildError as error:
-        raise _unverified(error) from error
+        raise _unverified(error, analysis) from error
 
 
 def _no_kernel(error: ChildError) -> bool:
@@ -195,11 +197,33 @@ def _no_kernel(error: ChildError) -> bool:
     return "NotImplemented" in error.message or "NOT_IMPLEMENTED" in error.message or "InvalidGraph" in error.message
 
 
-def _unverified(error: ChildError) -> VerificationError:
+def _unverified(error: ChildError, analysis: Analysis) -> GraphPruneError:
+    """Say why there is no comparison: perhaps the original cannot run with sizes that were only assumed."""
+    before, original, what = error.message.partition("OriginalError: ")
+    if not original:
+        return VerificationError(
+            f"the pruned model could not be verified: {error.message}",
+            hint="check that both models run in onnxruntime; --input-shape NAME=1x3x64x64 makes it faster",
+        )
+    shapes = {name: "x".join(map(str, shape)) for name, shape in analysis.input_shapes.items()}
+    if analysis.assumed:
+        told = ", ".join(f"{quote(name)} {shapes[name]}" for name in analysis.assumed)
+        return UnsupportedModelError(
+            f"the model itself does not run with the sizes that were assumed for its open dimensions ({told}): {what}",
+            hint=f"give sizes with which it runs, e.g. --input-shape {_example(analysis)}",
+        )
     return VerificationError(
-        f"the pruned model could not be verified: {error.message}",
-        hint="check that the original runs in onnxruntime; --input-shape NAME=1x3x64x64 makes it faster",
+        f"the pruned model could not be verified, since the original does not run: {before}{what}",
+        hint="check that it runs in onnxruntime with inputs "
+        + ", ".join(f"{quote(name)} {shape}" for name, shape in shapes.items()),
     )
+
+
+def _example(analysis: Analysis) -> str:
+    """Return a larger shape of an input, as it would be given."""
+    name, axes = next(iter(analysis.assumed.items()))
+    sizes = [max(size * 2, 512) if axis in axes else size for axis, size in enumerate(analysis.input_shapes[name])]
+    return f"{name}={'x'.join(map(str, sizes))}"
 
 
 def _compare(

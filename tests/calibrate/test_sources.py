@@ -16,6 +16,7 @@ from graphprune.calibrate.open import open_source
 from graphprune.calibrate.preprocessing import Preprocessing, parse_numbers, parse_size, read_settings
 from graphprune.calibrate.signature import InputSpec, batch_size
 from graphprune.errors import DataError, GraphPruneError, UnsupportedModelError, UsageError
+from graphprune.model.sampling import UNCLEAR
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +100,39 @@ def test_several_inputs_and_one_that_all_samples_share(tmp_path: Path) -> None:
     assert batch.shared == {"scale"}
 
 
+STATE = InputSpec("state", np.dtype(np.float32), (2, None, 3), 1)
+
+
+def test_samples_on_another_axis(tmp_path: Path) -> None:
+    state = np.arange(36, dtype=np.float32).reshape(2, 6, 3)
+    rate = InputSpec("rate", np.dtype(np.int64), (), None)
+    np.savez(tmp_path / "d.npz", x=np.zeros((6, 4), np.float32), state=state, rate=np.int64(8))
+    source = open_source(str(tmp_path / "d.npz"), [STATE, VECTOR, rate])
+    batch = source.limited(3).read(np.array([0, 2]))
+    assert (len(source), len(batch)) == (6, 2)
+    np.testing.assert_array_equal(batch.feeds["state"], state[:, [1, 5]])
+    assert (batch.axes, batch.shared) == ({"state": 1}, {"rate"})
+
+
+def test_one_sample_serves_all() -> None:
+    source = from_arrays("it", [VECTOR, STATE], {"x": np.zeros((5, 4), np.float32), "state": np.ones((2, 1, 3), "f4")})
+    assert len(source) == 5
+    assert source.read(np.array([4, 0, 1])).feeds["state"].shape == (2, 3, 3)
+
+
+def test_samples_on_an_axis_that_is_not_theirs() -> None:
+    x = np.zeros((5, 4), np.float32)
+    with pytest.raises(DataError, match="does not fit") as caught:
+        from_arrays("it", [VECTOR, STATE], {"x": x, "state": np.zeros((5, 2, 3), np.float32)})
+    assert caught.value.hint == "axis 1 of this input counts samples: numpy.moveaxis(array, 0, 1)"
+    with pytest.raises(DataError, match=r"different numbers of samples: 'x' 5, 'state' 4 \(axis 1\)"):
+        from_arrays("it", [VECTOR, STATE], {"x": x, "state": np.zeros((2, 4, 3), np.float32)})
+    unclear = InputSpec("state", np.dtype(np.float32), (2, None, None), UNCLEAR)
+    with pytest.raises(DataError, match="which axis of input 'state'") as caught:
+        from_arrays("it", [VECTOR, unclear], {"x": x, "state": np.zeros((2, 5, 3), np.float32)})
+    assert "dim_param" in str(caught.value.hint)
+
+
 def test_npy_feeds_a_single_input(tmp_path: Path) -> None:
     np.save(tmp_path / "d.npy", np.ones((3, 4), np.float32))
     source = open_source(str(tmp_path / "d.npy"), [VECTOR])
@@ -126,6 +160,9 @@ def test_a_function_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "def rated(*rates):\n"
         "    return [{'x': np.zeros((2, 4), np.float32), 'rate': rate} for rate in rates or (3, 3)]\n"
         "def differing():\n    return rated(3, 4)\n"
+        "def stateful():\n"
+        "    states = [np.full((2, 2, 3), at, np.float32) for at in range(3)]\n"
+        "    return [{'x': np.zeros((2, 4), np.float32), 'state': state} for state in states]\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -136,6 +173,8 @@ def test_a_function_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     rated = open_source("my_samples:rated", [VECTOR, rate])
     assert len(rated) == 4
     assert rated.read(np.arange(2)).feeds["rate"] == 3
+    state = open_source("my_samples:stateful", [VECTOR, STATE]).read(np.arange(6)).feeds["state"]
+    assert state[0, :, 0].tolist() == [0, 0, 1, 1, 2, 2]
     with pytest.raises(DataError, match="cannot be joined"):
         open_source("my_samples:differing", [VECTOR, rate])
     for name, message in (("broken", "failed"), ("wrong", "yields"), ("empty", "nothing"), ("some", "some of its")):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import pytest
+from tiny_models import model as tiny
 
 from graphprune.plan.file import read_plan
 
@@ -106,3 +107,30 @@ def test_nothing_to_bring_back(quick: Command, model: Path, data: Path) -> None:
     done = quick("solve", model, "--flops", "1", "--calib", data, "--recover", "bn")
     assert done.code == 0, done.err
     assert "nothing to bring back" in done.err
+
+
+STATEFUL = """(float[?,6] x, float[2,?,4] state, int64 rate) => (float[?,3] y, float[2,?,4] next) {
+    last = Gather (state, one)
+    joined = Concat <axis = 1> (x, last)
+    wide = Gemm (joined, w0)
+    live = Relu (wide)
+    y = Gemm (live, w1)
+    factor = Cast <to = 1> (rate)
+    next = Mul (state, factor)
+}"""
+
+
+def test_samples_that_are_counted_on_different_axes(quick: Command, tmp_path: Path) -> None:
+    path, rng = tmp_path / "stateful.onnx", np.random.default_rng(0)
+    proto = tiny(STATEFUL, {"w0": (10, 16), "w1": (16, 3)}, one=np.int64(1))
+    onnx.save(proto, path)
+    x, state = (rng.standard_normal(shape).astype(np.float32) for shape in ((512, 6), (2, 512, 4)))
+    np.savez(tmp_path / "data.npz", x=x, state=state, rate=np.int64(3))
+    done = quick("solve", path, "--flops", "0.4", "--calib", tmp_path / "data.npz", "--recover", "least-squares")
+    assert done.code == 0, done.err
+    (step,) = read_plan(path.with_name("stateful.plan.json")).steps
+    assert step.applied and step.after < step.before
+    pruned = path.with_name("stateful.pruned.onnx")
+    assert output_error(quick, pruned, path, tmp_path / "data.npz") < 1.0
+    done = quick("finetune", pruned, "--teacher", path, "--data", tmp_path / "data.npz", "--epochs", "2")
+    assert done.code in (0, 1), done.err

@@ -13,7 +13,8 @@ from oracle_check import analyze, halves
 from tiny_models import chain, model
 
 from graphprune.analysis import Analysis
-from graphprune.errors import VerificationError
+from graphprune.errors import UnsupportedModelError, VerificationError
+from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 from graphprune.surgery.slices import Kept
 from graphprune.verification.oracle import build_oracle, discrete_names
@@ -124,6 +125,25 @@ def test_a_model_that_onnxruntime_does_not_know_is_a_clear_error() -> None:
         _verify(analysis, prune(analysis, keep), keep)
     assert caught.value.hint
     assert "Traceback" not in caught.value.message
+
+
+def test_sizes_with_which_the_original_does_not_run_are_a_clear_error() -> None:
+    proto = model(
+        """(float[n,3,length] x) => (float[n,2,length] y) {
+            p = Pad <mode = "reflect"> (x, pads)
+            h = Conv (p, first)
+            y = Conv (h, last)
+        }""",
+        {"first": (8, 3, 41), "last": (2, 8, 1)},
+        pads=[0, 0, 20, 0, 0, 20],
+    )
+    analysis = analyze(proto)
+    keep = halves(analysis)
+    with pytest.raises(UnsupportedModelError, match=r"sizes that were assumed .*'x' 1x3x16") as caught:
+        _verify(analysis, prune(analysis, keep), keep)
+    assert caught.value.hint == "give sizes with which it runs, e.g. --input-shape x=1x3x512"
+    fitting = Analysis(load(proto), {"x": (1, 3, 64)})
+    assert _verify(fitting, prune(fitting, keep), keep).status == "verified"
 
 
 def test_a_pruned_model_that_does_not_run_is_an_error() -> None:
