@@ -8,6 +8,7 @@ training with one, and a resumed run equal to one that was never interrupted.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,8 @@ from graphprune.training.losses import load_function
 
 __all__ = ["Augmentation", "parse_augmentation"]
 
-Transform = Callable[[Tensor], Tensor]
+Transform = Callable[[Any], object]
+"""Takes an image and should return one; but a user's own may return anything."""
 
 _NAMES = ("flip", "crop", "resized-crop", "erase")
 _PADDING = 8
@@ -53,16 +55,16 @@ class Augmentation:
 
     def _changed(self, image: Tensor) -> Tensor:
         """Return one image after all transforms."""
-        shape = image.shape
+        found: object = image
         for transform in self.transforms:
             try:
-                image = transform(image)
+                found = transform(found)
             except Exception as error:  # whatever the user's own code raises
                 raise UsageError(f"augmentation failed: {type(error).__name__}: {quote(str(error))}") from error
-        if not isinstance(image, Tensor) or image.shape != shape:
-            what = f"a tensor of shape {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-            raise UsageError(f"augmentation makes {what} of an image of shape {list(shape)}")
-        return image
+        if not isinstance(found, Tensor) or found.shape != image.shape:
+            what = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise UsageError(f"augmentation makes {what} of an image of shape {list(image.shape)}")
+        return found
 
 
 def channels_last(shape: Sequence[int]) -> bool:
