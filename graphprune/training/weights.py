@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from onnx import TensorProto
 
 from graphprune.errors import UnsupportedModelError, quote
-from graphprune.model.graph import Graph, Node
+from graphprune.model.graph import Graph, Node, subgraphs
 from graphprune.model.tensors import FLOATS
 
 __all__ = ["Weights", "find_weights", "stored_tensor"]
@@ -102,8 +102,22 @@ def find_weights(graph: Graph) -> Weights:
             statistics.update(dict.fromkeys(root for slot in (3, 4) for root in search.roots(node, slot)))
     kept = tuple(name for name in trained if name not in statistics)
     if not kept:
-        raise UnsupportedModelError("the model has no weights that could be trained")
+        raise UnsupportedModelError("the model has no weights that could be trained", hint=_elsewhere(graph))
     return Weights(kept, tuple(statistics))
+
+
+def _elsewhere(graph: Graph) -> str:
+    """Say where layers are, if not in the graph itself."""
+    pending = [body for node in graph.nodes for body in subgraphs(node.proto)]
+    while pending:
+        body = pending.pop()
+        if any(node.op_type in _LAYERS for node in body.node):
+            return (
+                "its layers lie in bodies of If, Loop or Scan, which are pruned, but not trained; a file of only the "
+                "branch that is taken could be"
+            )
+        pending.extend(inner for node in body.node for inner in subgraphs(node))
+    return f"weights are what {', '.join(list(_LAYERS)[:4])} and the like read, stored in the file"
 
 
 class _Search:

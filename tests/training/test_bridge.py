@@ -243,3 +243,21 @@ def test_a_plain_training_loop() -> None:
     written = bridge.to_onnx(net)
     assert check_written(net, written, samples()) < 1e-4
     assert np.abs(run(written, images(4)) - net.module(x[:4]).detach().numpy()).max() < 1e-3
+
+
+def test_layers_in_branches_are_named_as_the_reason() -> None:
+    proto = model(
+        """(float[n,4] x, bool first) => (float[n,3] y) {
+            y = If (first) <
+                then_branch = one () => (float[n,3] a) { a = Gemm (x, w0) },
+                else_branch = two () => (float[n,3] b) { b = Gemm (x, w1) }
+            >
+        }""",
+        {"w0": (4, 3), "w1": (4, 3)},
+    )
+    with pytest.raises(UnsupportedModelError, match="no weights that could be trained") as caught:
+        bridge.to_torch(loaded(proto))
+    assert "bodies of If" in str(caught.value.hint)
+    with pytest.raises(UnsupportedModelError) as caught:
+        bridge.to_torch(loaded(model("(float[n,4] x) => (float[n,4] y) { y = Relu (x) }")))
+    assert "Conv" in str(caught.value.hint)
