@@ -38,6 +38,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--rate", type=float, help="instead of the one that is searched for")
     parser.add_argument("--work", type=Path, default=Path("finetune_cifar"), help="folder for models and checkpoints")
+    parser.add_argument("--start", type=Path, help="a pruned network to go on from, as an earlier run left it")
     parser.add_argument("--resume", action="store_true", help="go on with what is in the folder")
     return parser.parse_args()
 
@@ -82,8 +83,9 @@ def begin(
     """Return the pruned network, recovered by least squares at the widths that sensitivity chose."""
     path = options.work / f"{options.model.stem}-{options.flops:g}-recovered.onnx"
     before, share = cpu_seconds(), options.flops
-    if options.resume and path.exists():
-        recovered = graphprune.load(path)
+    if options.start is not None or (options.resume and path.exists()):
+        recovered = graphprune.load(options.start or path)
+        share = flops(recovered) / flops(dense)
     else:
         seen = images[:CALIBRATION]
         choices = graphprune.SolveOptions(solver="sensitivity", criterion="l1", round_to=1)
@@ -98,6 +100,12 @@ def begin(
     row |= {"recovered": graphprune.evaluate(recovered, test).top1, "cpu_s": round(cpu_seconds() - before)}
     print(json.dumps(row), flush=True)
     return recovered
+
+
+def flops(model: graphprune.Model) -> int:
+    """Return the FLOPs of a model."""
+    analysis = graphprune.analyze(model)
+    return analysis.cost.flops(analysis.cost.sizes)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def parse_augmentation(text: str, image: tuple[int, ...], seed: int) -> Augmenta
 
 def _transform(name: str, image: tuple[int, ...]) -> Transform:
     if ":" in name:
-        return load_function(name, "--augment")  # type: ignore[return-value]
+        return load_function(name, "--augment")
     from torchvision.transforms import v2
 
     size = list(image[1:])

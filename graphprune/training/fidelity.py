@@ -112,9 +112,7 @@ def as_taken(model: Model, samples: Samples) -> Samples:
     fixed = batch_size(input_specs(model))
     if fixed is None or fixed == samples.count:
         return samples
-    rows = torch.arange(fixed) % samples.count
-    labels = None if samples.labels is None else samples.labels[rows]
-    return Samples({name: value[rows] for name, value in samples.feeds.items()}, labels, fixed)
+    return samples.taken(torch.arange(fixed) % samples.count)
 
 
 def run_file(model: Model, samples: Samples, names: tuple[str, ...], net: Trainable) -> dict[str, Array]:

@@ -54,6 +54,16 @@ class Samples:
         feeds = {name: value.to(device, non_blocking=True) for name, value in self.feeds.items()}
         return Samples(feeds, labels, self.count, self.axes)
 
+    def taken(self, rows: Tensor) -> Samples:
+        """Return some of the samples, which may be repeated; what all share stays as it is."""
+        feeds = {name: self._taken(name, value, rows) for name, value in self.feeds.items()}
+        return Samples(feeds, None if self.labels is None else self.labels[rows], len(rows), self.axes)
+
+    def _taken(self, name: str, value: Tensor, rows: Tensor) -> Tensor:
+        axis = self.axes.get(name, 0)
+        counted = value.dim() > axis and value.shape[axis] == self.count
+        return value.index_select(axis, rows.to(value.device)) if counted else value
+
 
 @dataclass(frozen=True)
 class Loader:

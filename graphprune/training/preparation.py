@@ -103,9 +103,8 @@ def _convert(model: Model, unfold: bool | None, first: Samples) -> Trainable:
 def _check_batches(net: Trainable, first: Samples, fixed: int) -> None:
     """Refuse a graph that can do nothing with more or fewer samples than its inputs say."""
     for count in {1, 2 * fixed, first.count}:
-        feeds = {name: value[torch.arange(count) % first.count] for name, value in first.feeds.items()}
         try:
-            net.run(feeds)
+            net.run(first.taken(torch.arange(count) % first.count).feeds)
         except RuntimeError as error:
             raise UsageError(
                 f"the model takes batches of {fixed} only, by its inputs and by sizes inside of it, so it cannot learn "

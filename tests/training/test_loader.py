@@ -10,7 +10,7 @@ from training_cases import images, source
 
 from graphprune.errors import UsageError
 from graphprune.training.augment import Augmentation, parse_augmentation
-from graphprune.training.loader import Loader
+from graphprune.training.loader import Loader, Samples
 
 IMAGE = (3, 8, 8)
 
@@ -85,3 +85,14 @@ def test_what_augmentation_may_be() -> None:
         parse_augmentation("rotate", IMAGE, 0)
     with pytest.raises(UsageError, match="needs images"):
         parse_augmentation("flip", (5,), 0)
+
+
+def test_samples_are_taken_along_their_own_axes() -> None:
+    feeds = {"image": torch.arange(6.0).reshape(3, 2), "state": torch.arange(6.0).reshape(2, 3), "rate": torch.ones(())}
+    found = Samples(feeds, torch.arange(3), 3, {"state": 1}).taken(torch.tensor([2, 0, 2, 1]))
+    assert found.count == 4
+    assert found.labels is not None
+    assert found.labels.tolist() == [2, 0, 2, 1]
+    assert found.feeds["image"].tolist() == [[4, 5], [0, 1], [4, 5], [2, 3]]
+    assert found.feeds["state"].tolist() == [[2, 0, 2, 1], [5, 3, 5, 4]]
+    assert found.feeds["rate"].tolist() == 1
