@@ -13,6 +13,7 @@ from graphprune.cli import data as dat
 from graphprune.cli import options as opt
 from graphprune.cli.console import Talk, print_json
 from graphprune.cli.meter import Meter
+from graphprune.cli.processes import lonely
 from graphprune.cli.targets import beside, check_target
 from graphprune.errors import InputError, NotImprovedError, OutputError, UsageError, quote
 
@@ -206,6 +207,8 @@ def _run(given: dict[str, Any], state: Path) -> Finetuned:
     from graphprune import api
 
     talk = Talk(verbose=given["verbose"])
+    if lonely():
+        talk.note(lonely())
     with talk.stage("loading"):
         model = api.load(given["pruned"])
         original = api.load(given["teacher"]) if given["teacher"] is not None else None
@@ -283,6 +286,8 @@ def _show(result: Finetuned, target: Path, *, as_json: bool) -> None:
             rows[name] = f"{old:.2%} -> {new:.2%}"
     rows["rate"] = f"{result.rate:g}{' (the best of ' + str(len(result.searched)) + ')' if result.searched else ''}"
     rows["steps"] = f"{result.steps}, best after {result.best_step}"
+    if result.facts["processes"] != 1:
+        rows["processes"] = str(result.facts["processes"])
     rows["samples"] = f"{result.facts['samples']}, and {result.facts['held_out']} held out"
     if result.stopped:
         rows["stopped"] = result.stopped

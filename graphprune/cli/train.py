@@ -18,6 +18,7 @@ from graphprune.cli.console import Talk
 from graphprune.cli.data import SOURCE_HELP, LayoutOption, Limit, Mean, Std, open_data
 from graphprune.cli.groups import spread
 from graphprune.cli.meter import Meter
+from graphprune.cli.processes import lonely
 from graphprune.cli.restoring import RecoveryMethod
 from graphprune.cli.targets import Targets, beside, check_target
 from graphprune.errors import quote
@@ -204,6 +205,8 @@ def train(
     from graphprune import accuracy, api
 
     talk = Talk(verbose=verbose)
+    if lonely():
+        talk.note(lonely())
     with talk.stage("loading"):
         loaded = api.load(model)
         original = api.load(teacher) if teacher is not None else None
@@ -318,7 +321,10 @@ def _notes(result: Trained) -> tuple[str, ...]:
 
     when = "" if result.pruned else "before pruning, "
     trained = f"{when}held-out {_measures(result.before, result.after)}"
-    return (*plan_notes(result.plan), *uncounted_notes(result.analysis), trained)
+    notes = (*plan_notes(result.plan), *uncounted_notes(result.analysis), trained)
+    if result.facts["processes"] != 1:
+        notes = (*notes, f"{result.facts['processes']} processes trained together")
+    return notes
 
 
 def _measures(before: Measure, after: Measure) -> str:

@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
+
+from graphprune.cli.processes import lonely
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,3 +165,27 @@ def test_what_does_not_fit(quick: Command, pruned: Path, arguments: tuple[str, .
     assert done.code == 2, done.err
     assert message in done.err
     assert not list(pruned.parent.glob("*finetuned*"))
+
+
+def test_accelerate_starts_two_processes(model: Path, pruned: Path, unlabelled: Path, tmp_path: Path) -> None:
+    launch = ("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0")
+    command = ("-m", "graphprune", "finetune", pruned, "--teacher", model, "--data", unlabelled, *SHORT)
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *launch, *map(str, command)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_LOG_LEVEL": "ERROR"},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "processes      2" in done.stdout
+    assert done.stdout.count("held-out loss") == 1
+
+
+def test_a_single_process_where_several_were_wanted_is_said() -> None:
+    wanted = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    assert "started only this one" in lonely(wanted)
+    assert not lonely({**wanted, "WORLD_SIZE": "2"})
+    assert not lonely({"ACCELERATE_MIXED_PRECISION": "no"})
