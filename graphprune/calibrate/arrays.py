@@ -21,6 +21,8 @@ from graphprune.model.sampling import UNCLEAR
 __all__ = ["ArrayReader", "from_arrays", "open_npy", "open_npz"]
 
 Array = npt.NDArray[Any]
+_LOOKED_AT = 8
+"""Samples whose range is looked at."""
 LABELS = "labels"
 """Name of the array of labels in an .npz file."""
 
@@ -124,11 +126,23 @@ def from_arrays(
             shared.add(spec.name)
         else:
             fitted(array[:1] if not spec.samples else array, spec, name)
+            if preprocessing is not None and preprocessing.normalises and spec.is_image:
+                _check_range(np.asarray(array[:_LOOKED_AT]), spec, name)
     counted = [spec for spec in specs if spec.name not in shared]
     if not counted:
         raise DataError(f"{name}: no array has an axis that counts samples")
     _check_counts(name, {spec: _count(arrays[spec.name], spec) for spec in counted}, labels)
     return Source.whole(name, ArrayReader(specs, arrays, labels, images, frozenset(shared), name))
+
+
+def _check_range(array: Array, spec: InputSpec, name: str) -> None:
+    """Refuse pixels of 0 to 255 that are stored as floats, for a model whose images are normalised."""
+    if array.size and array.min() >= 0 and 1 < array.max() <= np.iinfo(np.uint8).max and not np.any(array % 1):
+        raise DataError(
+            f"{name}: the array for input {spec} holds whole numbers from 0 to {array.max():g}; a mean or deviation of "
+            "images is given, but arrays that are not of 8 bits are fed as they are",
+            hint="store images as uint8 of shape (samples, height, width, channels)",
+        )
 
 
 def _count(array: Array, spec: InputSpec) -> int:

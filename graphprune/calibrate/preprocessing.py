@@ -65,6 +65,11 @@ class Preprocessing:
         if self.layout is not None and self.layout not in get_args(Layout):
             raise UsageError(f"the layout is {quote(self.layout)}, but must be NCHW or NHWC")
 
+    @property
+    def normalises(self) -> bool:
+        """Whether values become others than pixels divided by 255."""
+        return any(self.mean) or any(value != 1 for value in self.std)
+
     def for_input(self, spec: InputSpec) -> ImageInput:
         """Return what makes images into the values of one input.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from graphprune.errors import UsageError, quote
+
 if TYPE_CHECKING:
     from graphprune.calibrate.source import Source
     from graphprune.model.load import Model
@@ -90,6 +92,7 @@ def open_data(
         If an option has no meaning, or the data does not fit the model.
     """
     from graphprune import accuracy
+    from graphprune.calibrate.arrays import ArrayReader
     from graphprune.calibrate.preprocessing import parse_numbers, parse_size, read_settings
 
     size, layout = shape
@@ -102,4 +105,11 @@ def open_data(
         settings = replace(settings, size=parse_size(size))
     if layout is not None:
         settings = replace(settings, layout=layout.value)
-    return accuracy.open_data(text, model, settings)
+    found = accuracy.open_data(text, model, settings)
+    for option, value in (("--mean", mean), ("--std", std), ("--size", size)):
+        if value is not None and isinstance(found.reader, ArrayReader) and not found.reader.images:
+            raise UsageError(
+                f"{option} is for images of 8 bits; {quote(text)} holds none, and its arrays are fed as they are",
+                hint="leave it out, or store images as uint8 of shape (samples, height, width, channels)",
+            )
+    return found

@@ -309,3 +309,12 @@ def test_the_text_of_options() -> None:
     for wrong in ("", "0", "10x", "1x2x3"):
         with pytest.raises(UsageError):
             parse_size(wrong)
+
+
+def test_pixels_that_are_stored_as_floats_are_not_fed_as_if_they_were_normalised() -> None:
+    pixels = np.stack([picture(seed) for seed in range(3)]).astype(np.float32).transpose(0, 3, 1, 2)
+    with pytest.raises(DataError, match="whole numbers from 0 to 255"):
+        from_arrays("pixels", [IMAGE], {"image": pixels}, None, Preprocessing(MEAN, STD))
+    assert len(from_arrays("pixels", [IMAGE], {"image": pixels}, None, Preprocessing())) == 3  # the model may want them
+    ready = (pixels / 255 - 0.5) * 2
+    assert len(from_arrays("ready", [IMAGE], {"image": ready}, None, Preprocessing(MEAN, STD))) == 3

@@ -124,6 +124,7 @@ def test_what_does_not_fit(quick: Command, model: Path, other_weights: Path, dat
         (("recover", model, "--teacher", model, "--plan", plan, "--calib", data), "is not what the plan makes of"),
         (("eval", model, "--data", tmp_path / "none.npz"), "does not exist"),
         (("eval", model, "--data", data, "--mean", "x"), "--mean"),
+        (("eval", model, "--data", data, "--std", "0.5"), "--std is for images of 8 bits"),
         (("eval", model, "--data", data, "--size", "x"), "--size"),
     ]
     for arguments, message in cases:
