@@ -11,8 +11,9 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -32,6 +33,14 @@ _TOLERANCE = 1e-3
 _LATEST_TORCHSCRIPT = 17
 
 
+_KINDS = {"random": 1.0, "negated": -1.0, "large": 10.0, "zero": 0.0}
+"""What the examples are multiplied by, so that what depends on values goes several ways."""
+
+
+def _deaf(text: str) -> None:
+    """Say nothing."""
+
+
 @dataclass(frozen=True)
 class ExportOptions:
     """How a module is exported.
@@ -44,12 +53,15 @@ class ExportOptions:
         Of the inputs: by default ``input``, or ``input_0``, ``input_1``, ... where there are several.
     exporter : {"auto", "torchscript", "dynamo"}
     opset : int
+    note : callable, optional
+        Is told what else there is to know of the result.
     """
 
     shapes: Sequence[tuple[int, ...]]
     names: Sequence[str] = ()
     exporter: Exporter = "auto"
     opset: int = 18
+    note: Callable[[str], None] = _deaf
 
     def __post_init__(self) -> None:
         if self.exporter not in get_args(Exporter):
@@ -163,16 +175,34 @@ def _export(module: nn.Module, examples: tuple[Tensor, ...], outputs: list[str],
     failures: list[str] = []
     for way in wanted:
         try:
-            with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
-                warnings.simplefilter("ignore")  # each exporter recommends the other
+            with warnings.catch_warnings(record=True) as said, _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+                warnings.simplefilter("always")
                 proto = ways[way](flat, examples, outputs, options)
         except Exception as error:  # exporters raise whatever they like
             failures.append(f"{way}: {(str(error).strip().splitlines() or [type(error).__name__])[0]}")
             continue
+        _tell(said, options)  # but not all: each exporter recommends the other
         return _renamed(proto) if flat is not module else proto
     raise UnsupportedModelError(
         f"the module cannot be exported: {quote('; '.join(failures))}", hint="try another --exporter or --input-shape"
     )
+
+
+def _tell(said: Sequence[warnings.WarningMessage], options: ExportOptions) -> None:
+    """Name the places where the module decided by a value, which the file cannot."""
+    deciding = [item for item in said if any(kind in str(item.message) for kind in _DECIDING)]
+    places = dict.fromkeys(f"{Path(item.filename).name}:{item.lineno}" for item in deciding)
+    if places:
+        shown = ", ".join(quote(place) for place in list(places)[:3])
+        more = f" and {len(places) - 3} more places" if len(places) > 3 else ""
+        options.note(
+            f"the module decides by values or sizes of tensors ({shown}{more}), and the file always goes the way "
+            "of the example"
+        )
+
+
+_DECIDING = ("to a Python boolean", "to a Python float", "to a Python number", "to a Python list")
+"""How torch says that a trace follows what a value was in the example."""
 
 
 class _quiet:  # noqa: N801 - reads like a function
@@ -267,7 +297,7 @@ def _renamed(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _check(module: nn.Module, model: Model, options: ExportOptions, wanted: int) -> None:
-    """Compare the file with the module at two batch sizes, and count what must not be folded."""
+    """Compare the file with the module at two batch sizes and on several kinds of values; no layer may be lost."""
     import onnxruntime as ort
 
     kept = sum(node.op_type == "BatchNormalization" for node in model.proto.graph.node)
@@ -278,20 +308,42 @@ def _check(module: nn.Module, model: Model, options: ExportOptions, wanted: int)
     session_options = ort.SessionOptions()
     session_options.log_severity_level = 4
     session = ort.InferenceSession(model.proto.SerializeToString(), session_options, providers=["CPUExecutionProvider"])
-    taken = {entry.name for entry in session.get_inputs()}
     for batch in (1, 3):
-        inputs = tuple(_example(shape, batch) for shape in options.shapes)
-        feeds = {name: value.numpy() for name, value in zip(options.inputs, inputs, strict=True) if name in taken}
-        expected = _run(module, inputs)
-        try:
-            found = session.run(list(expected), feeds)
-        except Exception as error:  # onnxruntime raises classes of its own
+        examples = tuple(_example(shape, batch) for shape in options.shapes)
+        for kind, factor in _KINDS.items():
+            inputs = tuple(value * factor for value in examples)
+            _compare(session, _run(module, inputs), (options.inputs, inputs), (batch, kind))
+
+
+def _compare(
+    session: Any, expected: Mapping[str, Tensor], fed: tuple[list[str], tuple[Tensor, ...]], case: tuple[int, str]
+) -> None:
+    """Run the file on a batch, and compare its outputs with those of the module."""
+    batch, kind = case
+    taken = {entry.name for entry in session.get_inputs()}
+    feeds = {name: value.numpy() for name, value in zip(*fed, strict=True) if name in taken}
+    try:
+        found = session.run(list(expected), feeds)
+    except Exception as error:  # onnxruntime raises classes of its own
+        raise VerificationError(f"the exported file does not run on a batch of {batch}: {quote(str(error))}") from error
+    for (name, value), got in zip(expected.items(), found, strict=True):
+        worst = _difference(value.numpy(), got)
+        if not worst <= _TOLERANCE:
             raise VerificationError(
-                f"the exported file does not run on a batch of {batch}: {quote(str(error))}"
-            ) from error
-        for (name, value), got in zip(expected.items(), found, strict=True):
-            worst = float(np.abs(got - value.numpy()).max(initial=0.0)) if got.shape == value.shape else float("inf")
-            if not worst <= _TOLERANCE * max(float(value.abs().max()) if value.numel() else 0.0, 1e-3):
-                raise VerificationError(
-                    f"output {quote(name)} of the exported file differs from the module by {worst:.1e} (batch {batch})"
-                )
+                f"output {quote(name)} of the exported file differs from the module by {worst:.1e} "
+                f"(batch {batch}, {kind} inputs)",
+                hint=None
+                if kind == "random"
+                else "what the module does seems to depend on values (an if, a loop), which an export does not follow",
+            )
+
+
+def _difference(expected: Any, found: Any) -> float:
+    """Return the largest difference relative to the largest value; infinite for other shapes or non-finite places."""
+    if expected.shape != found.shape:
+        return float("inf")
+    finite = np.isfinite(expected)
+    if not np.array_equal(finite, np.isfinite(found)):
+        return float("inf")
+    one, two = expected[finite].astype(np.float64), found[finite].astype(np.float64)
+    return float(np.abs(one - two).max(initial=0.0)) / max(float(np.abs(one).max(initial=0.0)), 1e-3)

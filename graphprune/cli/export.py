@@ -78,7 +78,8 @@ def export(
         talk.note("the weights are random; give trained ones with --weights")
     names = [name for name, _ in shapes if name]
     with talk.stage("exporting"):
-        model = export_module(module, ExportOptions([dims for _, dims in shapes], names, exporter.value, opset))
+        options = ExportOptions([dims for _, dims in shapes], names, exporter.value, opset, talk.note)
+        model = export_module(module, options)
     api.save(model, output, force=force)
     graph = model.proto.graph
     facts = {

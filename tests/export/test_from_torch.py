@@ -145,3 +145,35 @@ def test_weights_from_files_that_hold_nothing_but_tensors(tmp_path: Path) -> Non
 def test_what_was_exported_is_an_ordinary_model() -> None:
     model = export_module(Small(), OPTIONS)
     assert loaded(model.proto).proto == model.proto
+
+
+class Deciding(nn.Module):
+    """Goes one of two ways, as its input says; both are the same where `alike`."""
+
+    def __init__(self, *, alike: bool) -> None:
+        super().__init__()
+        self.layer, self.sign = nn.Linear(6, 4), 1.0 if alike else -1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x if x.sum() > 0 else self.sign * x)
+
+
+def test_what_depends_on_values_is_found_out() -> None:
+    notes: list[str] = []
+    options = ExportOptions([(1, 6)], note=notes.append)
+    with pytest.raises(VerificationError, match="differs from the module") as caught:
+        export_module(Deciding(alike=False), options)
+    assert "torchscript" not in caught.value.message
+    assert len(notes) == 1 and "always goes the way of the example" in notes[0] and "test_from_torch" in notes[0]
+    export_module(Deciding(alike=True), options)
+    assert len(notes) == 2
+    export_module(Small(), ExportOptions([(1, 3, 8, 8)], note=notes.append))
+    assert len(notes) == 2
+
+
+def test_what_is_not_finite_may_be_so_in_both() -> None:
+    class Normed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / x.abs().sum(1, keepdim=True)
+
+    assert export_module(Normed(), ExportOptions([(1, 6)])).proto.graph.node
