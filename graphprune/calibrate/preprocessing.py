@@ -17,7 +17,7 @@ import math
 import re
 import tomllib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -191,14 +191,17 @@ def _from_table(table: dict[str, Any]) -> Preprocessing:
     unknown = set(table) - {"mean", "std", "size", "layout"}
     if unknown:
         raise UsageError(f"[data] has the unknown entry {quote(min(unknown))}")
-    result = Preprocessing(layout=table.get("layout"))
+    layout: Any = table.get("layout")
+    if isinstance(layout, str):
+        layout = cast("Layout", layout.upper())
+    result = Preprocessing(layout=layout)
     if "mean" in table:
         result = replace(result, mean=_numbers(table["mean"]))
     if "std" in table:
         result = replace(result, std=_numbers(table["std"]))
     if "size" in table:
         size = table["size"] if isinstance(table["size"], list) else [table["size"]] * 2
-        result = replace(result, size=parse_size("x".join(map(str, size))))
+        result = replace(result, size=parse_size("x".join(map(str, size)), "size"))
     return result
 
 
@@ -225,8 +228,8 @@ def parse_numbers(text: str, option: str) -> tuple[float, ...]:
     return values
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Return the height and width of ``--size``: ``224`` or ``224x320``.
+def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
+    """Return the height and width of ``--size``, or whatever gives one: ``224`` or ``224x320``.
 
     Raises
     ------
@@ -235,5 +238,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     match: Sequence[str] | None = re.findall(r"\d+", text) if re.fullmatch(r"\d{1,5}(x\d{1,5})?", text) else None
     if match is None or not all(int(part) for part in match):
-        raise UsageError(f"--size cannot be {quote(text)}", hint="height and width, e.g. --size 224 or --size 224x320")
+        raise UsageError(
+            f"{option} cannot be {quote(text)}", hint=f"height and width, e.g. {option} 224 or {option} 224x320"
+        )
     return int(match[0]), int(match[-1])

@@ -286,6 +286,10 @@ def _show(result: Finetuned, target: Path, *, as_json: bool) -> None:
             rows[name] = f"{old:.2%} -> {new:.2%}"
     rows["rate"] = f"{result.rate:g}{' (the best of ' + str(len(result.searched)) + ')' if result.searched else ''}"
     rows["steps"] = f"{result.steps}, best after {result.best_step}"
+    if not result.best_step:
+        rows["steps"] = (
+            f"{result.steps}, none better than the new statistics of BatchNormalization, which alone were kept"
+        )
     if result.facts["processes"] != 1:
         rows["processes"] = str(result.facts["processes"])
     rows["samples"] = f"{result.facts['samples']}, and {result.facts['held_out']} held out"

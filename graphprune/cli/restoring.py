@@ -130,7 +130,8 @@ class Restoration:
         facts = {"data": lessons.name, "epochs": epochs, "rate": found.rate, "steps": found.steps}
         facts |= {name: found.facts[name] for name in ("samples", "held_out", "augment")} | {"seed": self.seed}
         before, after = _finite(found.before.loss), _finite(found.after.loss)
-        return found.model, Step("finetune", "distillation", "held-out loss", before, after, found.improved, facts)
+        how = "distillation and labels" if found.facts["labels"] else "distillation"
+        return found.model, Step("finetune", how, "held-out loss", before, after, found.improved, facts)
 
 
 def _recovered(found: Recovery, samples: Source, seed: int) -> Step:

@@ -7,17 +7,22 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
+from training_cases import normalised
 
+from graphprune.cli.finetune import _show
 from graphprune.cli.processes import lonely
+from graphprune.model.load import load
+from graphprune.training.finetune import Finetuned
+from graphprune.training.trainer import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from conftest import Outcome
 
@@ -189,3 +194,10 @@ def test_a_single_process_where_several_were_wanted_is_said() -> None:
     assert "started only this one" in lonely(wanted)
     assert not lonely({**wanted, "WORLD_SIZE": "2"})
     assert not lonely({"ACCELERATE_MIXED_PRECISION": "no"})
+
+
+def test_where_no_step_was_better_it_is_said_what_was_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = Measure(1.0), Measure(0.5)
+    facts = {"processes": 1, "fixed_batch": False, "batch": 8, "samples": 20, "held_out": 4}
+    _show(Finetuned(load(normalised()), True, before, after, 0.01, {}, 7, 0, "", facts), Path("m.onnx"), as_json=False)
+    assert "7, none better than the new statistics of BatchNormalization" in capsys.readouterr().out

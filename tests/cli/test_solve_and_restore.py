@@ -73,6 +73,16 @@ def test_the_whole_way(graphprune: Command, model: Path, data: Path) -> None:
     onnx.checker.check_model(onnx.load(model.with_name("net.pruned.onnx")), full_check=True)
 
 
+def test_a_step_names_labels_where_they_were_learned_from(quick: Command, model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((96, 3, 12, 12)).astype(np.float32), rng.integers(0, 5, 96)
+    np.savez(tmp_path / "labelled.npz", image=x, labels=labels)
+    command = ("solve", model, "--flops", "0.5", "--finetune", "--epochs", "1", "--data", tmp_path / "labelled.npz")
+    done = quick(*command, "--json")
+    assert done.code == 0, done.err
+    assert [step["method"] for step in json.loads(done.out)["steps"]] == ["distillation and labels"]
+
+
 def test_a_recovered_file_with_another_change_is_refused(quick: Command, model: Path, data: Path) -> None:
     output, plan_file = model.with_name("net.pruned.onnx"), model.with_name("net.plan.json")
     assert quick("solve", model, "--flops", "0.5", "--calib", data, "--recover", "bias").code == 0
