@@ -6,8 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,95 +19,27 @@ from graphprune.calibrate.source import Source
 from graphprune.errors import NotImprovedError, UsageError, quote
 from graphprune.inheritance.merging import inherit
 from graphprune.model.graph import Graph
-from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.schema import Plan
 from graphprune.planning import SolveOptions, make_plan
-from graphprune.recovery.options import RecoverOptions
 from graphprune.training.bridge import to_onnx, value_in, weights_now, with_values
 from graphprune.training.checkpoint import Progress, read_checkpoint, write_checkpoint
 from graphprune.training.fidelity import check_written
 from graphprune.training.gates import Gate
 from graphprune.training.loader import Samples
-from graphprune.training.options import FinetuneOptions
 from graphprune.training.preparation import check_gradients, prepare
 from graphprune.training.pruning.course import Course
 from graphprune.training.pruning.method import Method, Outcome
+from graphprune.training.pruning.options import Trained, TrainOptions, deaf
 from graphprune.training.pruning.running import begin, renewed
-from graphprune.training.rounds import Clock, Listener
+from graphprune.training.rounds import Clock
 from graphprune.training.trainer import Measure, Trainer, below, measure, put, snapshot
 
 __all__ = ["TrainOptions", "Trained", "train"]
 
 RATES = {"sgd": 0.01, "adamw": 1e-3}
 """The highest learning rate where none is given. It is not searched for: the original is the best there is at first."""
-
-
-def _deaf(report: object) -> None:
-    """Say nothing."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How a network is pruned while it trains.
-
-    Parameters
-    ----------
-    training : FinetuneOptions
-        Epochs, rate, batch and the rest; `regularize` has no meaning here.
-    solving : SolveOptions
-        How widths are chosen.
-    teacher : Model, optional
-        Whose outputs are learned. Where there are no labels, it is the model as it was.
-    recovery : RecoverOptions, optional
-        How every removal is made good, from the samples that are learned from; None for not at all.
-    listen : callable, optional
-        Is told how far the run is.
-    """
-
-    training: FinetuneOptions = field(default_factory=lambda: FinetuneOptions(epochs=5.0))
-    solving: SolveOptions = field(default_factory=SolveOptions)
-    teacher: Model | None = None
-    recovery: RecoverOptions | None = field(default_factory=RecoverOptions)
-    listen: Listener = _deaf
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """What came of a run.
-
-    Attributes
-    ----------
-    analysis : Analysis
-        Of the trained model: the whole one, with all channels.
-    plan : Plan
-        What to remove from it.
-    before, after : Measure
-        On held-out samples: the model as it was, and the network as it ended, whatever is still in it.
-    pruned : bool
-        Whether all that the plan removes was gone from the network when it ended.
-    facts : dict of str to object
-        What was chosen: losses, samples, steps.
-    main : bool
-        Whether this is the process that writes.
-    further : mapping of str to Model
-        Other models that came of it, such as one with gates, by a word for the name of their files.
-    """
-
-    analysis: Analysis
-    plan: Plan
-    before: Measure
-    after: Measure
-    facts: dict[str, object]
-    pruned: bool = False
-    main: bool = True
-    further: Mapping[str, Model] = field(default_factory=dict)
-
-    @property
-    def model(self) -> Model:
-        """The trained model."""
-        return self.analysis.model
 
 
 def train(
@@ -179,7 +111,7 @@ class _Run:
         self.progress = Progress(0, rate, self.before.loss, math.inf)
         self.best: dict[str, Tensor] = {}
         self.digest = _digest(analysis, data, requests, method, options)
-        listen = options.listen if task.accelerator.is_main_process else _deaf
+        listen = options.listen if task.accelerator.is_main_process else deaf
         self.listen = listen
 
     def result(self) -> Trained:
