@@ -24,7 +24,10 @@ __all__ = ["Halves", "best_ridge"]
 _MOST_COLUMNS = 4608
 """Of longer rows only one set of second moments fits well into memory; there is nothing to compare then."""
 _STEP = 10**0.5
+_DECADE = 3  # ridges from one to the tenfold
 _STRONGEST = 1.0
+_ALIKE = 0.01
+"""Errors that differ by less than this share say nothing of which ridge is better."""
 _EXACT = 1e-4
 """An error below this share of an output's variance is as good as none."""
 
@@ -65,8 +68,8 @@ def best_ridge(parts: tuple[Summary, ...], weight: Floats, least: float, *, cent
     """Return the ridge for a refit on both halves; the least where nothing can be compared.
 
     That is half of the ridge with which a refit on one half is best on the other, since what samples leave open shrinks
-    with their number. Ridges are tried in growing order for as long as they get better. Outputs count alike, whatever
-    their scale.
+    with their number. Ridges are tried in growing order for as long as they get better; the weakest of those that are
+    about as good as the best is taken. Outputs count alike, whatever their scale.
 
     Parameters
     ----------
@@ -82,12 +85,16 @@ def best_ridge(parts: tuple[Summary, ...], weight: Floats, least: float, *, cent
     if len(parts) < 2:
         return least
     ridges = least * _STEP ** np.arange(1 + max(0, int(np.floor(np.log(_STRONGEST / least) / np.log(_STEP) + 1e-9))))
-    best, lowest = least, np.inf
+    tried: dict[float, float] = {}
     for ridge in ridges.tolist():
         found = _crossed(parts, weight, ridge, centred=centred)
-        if not found < lowest:
+        if tried and not found < min(tried.values()):
             break
-        best, lowest = ridge, found
+        tried[ridge] = found
+        last = list(tried.values())[-_DECADE:]
+        if len(last) == _DECADE and last[0] - last[-1] < _ALIKE / 5:  # more of it would not bring enough either
+            break
+    best = next(ridge for ridge, found in tried.items() if not found > min(tried.values()) + _ALIKE)
     return max(least, best / 2)
 
 
