@@ -21,8 +21,7 @@ from graphprune.calibrate.open import open_source
 from graphprune.calibrate.preprocessing import read_settings
 from graphprune.calibrate.signature import input_specs
 from graphprune.errors import PlanError, VerificationError, quote
-from graphprune.fidelity.weights import check_same_but_weights, is_float, new_biases
-from graphprune.model.normalize import inline_functions
+from graphprune.fidelity.weights import check_only_weights_differ
 from graphprune.planning import SolveOptions
 from graphprune.recovery.options import RecoverOptions
 from graphprune.recovery.run import recover as run_recovery
@@ -109,9 +108,8 @@ def recover(
 
 
 def _check_pruned(analysis: Analysis, plan: Plan, pruned: Model) -> None:
-    before, after = inline_functions(apply(analysis, plan).proto), inline_functions(pruned.proto)
     try:
-        check_same_but_weights(before, after, is_float, new_biases(before, after))
+        check_only_weights_differ(apply(analysis, plan).proto, pruned.proto)
     except VerificationError as error:
         raise PlanError(
             f"{quote(pruned.name)} is not what the plan makes of {quote(analysis.model.name)}: {error.message}",

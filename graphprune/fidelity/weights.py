@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from graphprune.errors import VerificationError, quote
 from graphprune.model.messages import differing
+from graphprune.model.normalize import inline_functions
 from graphprune.model.tensors import DATA_FIELDS, FLOATS
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto, NodeProto
 
-__all__ = ["check_same_but_weights", "is_float", "new_biases"]
+__all__ = ["check_only_weights_differ", "check_same_but_weights"]
 
 _BIASED = frozenset(("Conv", "ConvTranspose", "Gemm"))
 
@@ -60,12 +61,24 @@ def check_same_but_weights(
             _fail(f"the node {quote(first.name or first.output[0])}")
 
 
-def is_float(tensor: TensorProto) -> bool:
+def check_only_weights_differ(made: ModelProto, file: ModelProto) -> None:
+    """Compare what a surgery makes with a file whose weights may have learned since.
+
+    Raises
+    ------
+    VerificationError
+        If anything but floating-point weights and new biases differs.
+    """
+    before, after = inline_functions(made), inline_functions(file)
+    check_same_but_weights(before, after, _is_float, _new_biases(before, after))
+
+
+def _is_float(tensor: TensorProto) -> bool:
     """Whether a tensor may hold weights that learn."""
     return tensor.data_type in FLOATS
 
 
-def new_biases(before: ModelProto, after: ModelProto) -> dict[str, str]:
+def _new_biases(before: ModelProto, after: ModelProto) -> dict[str, str]:
     """Return which nodes have got a bias of their own, as :func:`check_same_but_weights` takes it."""
     stored = {tensor.name for tensor in before.graph.initializer}
     added = [tensor.name for tensor in after.graph.initializer if tensor.name not in stored]

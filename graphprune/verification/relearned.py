@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphprune.errors import VerificationError, quote
-from graphprune.fidelity.weights import check_same_but_weights, is_float, new_biases
-from graphprune.model.normalize import inline_functions
+from graphprune.fidelity.weights import check_only_weights_differ
 
 if TYPE_CHECKING:
     from graphprune.model.load import Model
@@ -34,9 +33,8 @@ def verify_relearned(found: Verification, made: Model, pruned: Model, changed: s
     VerificationError
         If more than weights differs.
     """
-    before, after = inline_functions(made.proto), inline_functions(pruned.proto)
     try:
-        check_same_but_weights(before, after, is_float, new_biases(before, after))
+        check_only_weights_differ(made.proto, pruned.proto)
     except VerificationError as error:
         hint = "the file is not what the plan makes of the original; `graphprune apply` makes it anew"
         raise VerificationError(error.message, hint=hint) from error
