@@ -15,7 +15,6 @@ from graphprune.errors import UsageError
 from graphprune.solvers.registry import one_of
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
-from graphprune.training.loader import Samples
 from graphprune.training.pruning.method import Method, Outcome
 from graphprune.training.pruning.schedule import CostSchedule
 
@@ -131,7 +130,7 @@ class Cac(Method):
     def _try(self, course: Course) -> None:
         """Refuse a network in which samples cannot have gates of their own."""
         task = course.task
-        samples = Samples.of(course.data.read(np.arange(min(2, len(course.data))))).to(task.device)
+        samples = course.samples(2)
         if not self._measured:
             raise UsageError(
                 "the samples of a batch cannot be told apart inside the model", hint="use --set estimator=first-order"

@@ -16,7 +16,6 @@ from graphprune.errors import UsageError, VerificationError
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
 from graphprune.training.fidelity import TOLERANCE, as_taken, run_file
-from graphprune.training.loader import Samples
 from graphprune.training.pruning.folding import fold_factors, foldable_groups, of_what_stays
 from graphprune.training.pruning.gated_file import GatedModel, gated_model, packed, unpacked
 from graphprune.training.pruning.method import Method, Outcome
@@ -98,14 +97,10 @@ class Fbs(Method):
         torch.manual_seed(course.task.seed)
         self._gates = course.apart(course.attach(names))
         with course.task.on_device():
-            self._predictors = attach_predictors(net, analysis, self._gates, course.feeds(3))
+            self._predictors = attach_predictors(net, analysis, self._gates, course.samples(3).feeds)
         if not self._predictors:
             raise UsageError("the samples of a batch cannot be told apart inside the model, so they have no own gates")
         net.module.to(course.task.device)
-
-    def _samples(self, count: int, start: int = 0) -> Samples:
-        index = np.arange(start, min(start + count, len(self._course.data)))
-        return Samples.of(self._course.data.read(index)).to(self._course.task.device)
 
     @property
     def _last(self) -> int:
@@ -141,7 +136,7 @@ class Fbs(Method):
         count = min(self.images, len(course.data))
         for start in range(0, count, _BATCH):
             with course.task.on_device():
-                net.run(self._samples(min(_BATCH, count - start), start).feeds)
+                net.run(self._course.samples(min(_BATCH, count - start), start).feeds)
             for name, predictor in self._predictors.items():
                 found[name].append(predictor.last.double().cpu().numpy())
         gates = {name: np.concatenate(parts) for name, parts in found.items()}
@@ -175,7 +170,7 @@ class Fbs(Method):
         """Return the network with its gates as a model that computes the same."""
         net = course.running.net
         model = gated_model(course.running.written(), course.running.whole, net, self._places, self._predictors)
-        samples = as_taken(model, self._samples(8))
+        samples = as_taken(model, course.samples(8))
         with torch.no_grad(), course.task.on_device():
             expected = {name: value.cpu().numpy() for name, value in net.run(samples.feeds).items()}
         for name, value in run_file(model, samples, tuple(expected), net).items():

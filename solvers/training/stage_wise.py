@@ -18,7 +18,6 @@ from graphprune.inheritance.merging import inherit
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
 from graphprune.training.batch_norm import BatchNorm
-from graphprune.training.loader import Samples
 from graphprune.training.pruning.knapsack import Candidate, combine
 from graphprune.training.pruning.method import Method, Outcome
 from graphprune.training.pruning.slices import find_slices, norms
@@ -228,8 +227,7 @@ class StageWise(Method):
     def judged(self) -> list[_Search]:
         """Return the candidates of every stage with their errors."""
         course, task = self._course, self._course.task
-        index = np.arange(min(self.images, len(course.data)))
-        feeds = Samples.of(course.data.read(index)).to(task.device).feeds
+        feeds = course.samples(self.images).feeds
         task.net.module.train()
         random = np.random.default_rng([task.seed, course.total])
         found = []

@@ -116,7 +116,7 @@ class WhiteBox(Method):
         course.solving = replace(course.solving, constraints=replace(limits, max_prune=most))
         self._reachable(course)
         with torch.no_grad(), course.task.on_device():
-            classes = course.task.net.run(course.feeds(2))[objective.labelled].shape[1]
+            classes = course.task.net.run(course.samples(2).feeds)[objective.labelled].shape[1]
         masked = foldable_groups(course.running.net, course.running.analysis)
         if not masked:
             raise UsageError("no group of the model can be masked: none is read by weights alone")

@@ -111,12 +111,12 @@ class Course:
         In the others, samples are mixed or cannot be told apart, so their factors have to be the same for all.
         """
         with self.task.on_device():
-            return tell_samples(self.running.net, gates, self.feeds(3))
+            return tell_samples(self.running.net, gates, self.samples(3).feeds)
 
-    def feeds(self, count: int, first: int = 0) -> dict[str, Tensor]:
-        """Return inputs from the data, as many samples of them as there are at most."""
+    def samples(self, count: int, first: int = 0) -> Samples:
+        """Return samples of the data, as they are stored, so many of them or as many as there are."""
         index = np.arange(first, min(first + count, len(self.data)))
-        return dict(Samples.of(self.data.read(index)).to(self.task.device).feeds)
+        return Samples.of(self.data.read(index)).to(self.task.device)
 
     def open(self, group: str) -> Tensor:
         """Return the factors that open a gate for what is left, and shut it for what is gone but not cut out."""
