@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graphprune.calibrate.importing import imported
+from graphprune.data.user_code import imported
 from graphprune.errors import InputError, UsageError, quote
 
 __all__ = ["load_weights", "make_module"]

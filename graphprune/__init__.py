@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphprune.accuracy import evaluate, open_data, recover, train
-    from graphprune.analysis import Analysis
+    from graphprune.analysis.analysis import Analysis
+    from graphprune.analysis.explain import Explanation, explain
+    from graphprune.analysis.network import group_graph
     from graphprune.api import (
         AnalyzeOptions,
         analyze,
@@ -34,20 +36,18 @@ if TYPE_CHECKING:
         solve,
         verify,
     )
-    from graphprune.calibrate.arrays import from_arrays
-    from graphprune.calibrate.evaluation import Evaluation
-    from graphprune.calibrate.preprocessing import Preprocessing
-    from graphprune.calibrate.source import Batch, Source
-    from graphprune.constraints import Constraints
+    from graphprune.data.arrays import from_arrays
+    from graphprune.data.evaluation import Evaluation
+    from graphprune.data.preprocessing import Preprocessing
+    from graphprune.data.source import Batch, Source
     from graphprune.errors import GraphPruneError
-    from graphprune.explanation.explain import Explanation, explain
-    from graphprune.explanation.network import group_graph
     from graphprune.model.load import Model
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.file import read_plan, write_plan
     from graphprune.plan.schema import Plan
-    from graphprune.planning import SolveOptions
-    from graphprune.recovery.options import RecoverOptions, Recovery
+    from graphprune.planning.constraints.constraints import Constraints
+    from graphprune.planning.make_plan import SolveOptions
+    from graphprune.recovery.recover_options import RecoverOptions, Recovery
     from graphprune.report.picture import save_drawing
     from graphprune.trials.compare import Contest, compare
     from graphprune.trials.sweep import Sweep, sweep
@@ -102,30 +102,30 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Analysis": "graphprune.analysis",
-    "Batch": "graphprune.calibrate.source",
+    "Analysis": "graphprune.analysis.analysis",
+    "Batch": "graphprune.data.source",
     "BudgetRequest": "graphprune.plan.budget",
-    "Constraints": "graphprune.constraints",
+    "Constraints": "graphprune.planning.constraints.constraints",
     "Contest": "graphprune.trials.compare",
-    "Evaluation": "graphprune.calibrate.evaluation",
-    "Explanation": "graphprune.explanation.explain",
+    "Evaluation": "graphprune.data.evaluation",
+    "Explanation": "graphprune.analysis.explain",
     "GraphPruneError": "graphprune.errors",
     "Model": "graphprune.model.load",
     "Plan": "graphprune.plan.schema",
-    "Preprocessing": "graphprune.calibrate.preprocessing",
-    "RecoverOptions": "graphprune.recovery.options",
-    "Recovery": "graphprune.recovery.options",
-    "SolveOptions": "graphprune.planning",
+    "Preprocessing": "graphprune.data.preprocessing",
+    "RecoverOptions": "graphprune.recovery.recover_options",
+    "Recovery": "graphprune.recovery.recover_options",
+    "SolveOptions": "graphprune.planning.make_plan",
     "WidenOptions": "graphprune.widening.widen",
     "Widened": "graphprune.widening.widen",
-    "Source": "graphprune.calibrate.source",
+    "Source": "graphprune.data.source",
     "Sweep": "graphprune.trials.sweep",
     "Verification": "graphprune.verification.verify",
     "compare": "graphprune.trials.compare",
     "evaluate": "graphprune.accuracy",
-    "explain": "graphprune.explanation.explain",
-    "from_arrays": "graphprune.calibrate.arrays",
-    "group_graph": "graphprune.explanation.network",
+    "explain": "graphprune.analysis.explain",
+    "from_arrays": "graphprune.data.arrays",
+    "group_graph": "graphprune.analysis.network",
     "open_data": "graphprune.accuracy",
     "read_plan": "graphprune.plan.file",
     "recover": "graphprune.accuracy",

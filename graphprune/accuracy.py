@@ -14,30 +14,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
 from graphprune.api import analyze, analyze_for, apply, reconcile
-from graphprune.calibrate.evaluation import evaluate as run_evaluation
-from graphprune.calibrate.open import open_source
-from graphprune.calibrate.preprocessing import read_settings
-from graphprune.calibrate.signature import input_specs
+from graphprune.data.evaluation import evaluate as run_evaluation
+from graphprune.data.open_source import open_source
+from graphprune.data.preprocessing import read_settings
+from graphprune.data.signature import input_specs
 from graphprune.errors import PlanError, VerificationError, quote
-from graphprune.fidelity.weights import check_only_weights_differ
-from graphprune.planning import SolveOptions
-from graphprune.recovery.options import RecoverOptions
-from graphprune.recovery.run import recover as run_recovery
+from graphprune.planning.make_plan import SolveOptions
+from graphprune.recovery.recover import recover as run_recovery
+from graphprune.recovery.recover_options import RecoverOptions
+from graphprune.verification.fidelity.check_weights import check_only_weights_differ
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from graphprune.calibrate.evaluation import Evaluation
-    from graphprune.calibrate.preprocessing import Preprocessing
-    from graphprune.calibrate.source import Source
+    from graphprune.data.evaluation import Evaluation
+    from graphprune.data.preprocessing import Preprocessing
+    from graphprune.data.source import Source
     from graphprune.model.load import Model
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Plan
-    from graphprune.recovery.options import Recovery
+    from graphprune.recovery.recover_options import Recovery
     from graphprune.training.pruning.method import Method
-    from graphprune.training.pruning.run import Trained, TrainOptions
+    from graphprune.training.pruning.train import Trained, TrainOptions
 
 __all__ = ["evaluate", "open_data", "recover", "train"]
 
@@ -49,7 +49,7 @@ def open_data(text: str, model: Model, preprocessing: Preprocessing | None = Non
     ----------
     text : str
         A folder of images, an .npz or .npy file, ``package.module:function`` or ``torchvision:NAME``;
-        see :mod:`graphprune.calibrate.open`.
+        see :mod:`graphprune.data.open_source`.
     model : Model
         What the samples are fed to.
     preprocessing : Preprocessing, optional
@@ -154,7 +154,7 @@ def train(
     method : str or Method
         A name in :mod:`graphprune.solvers.training`, or a method with settings of its own.
     options : TrainOptions, optional
-        See :class:`graphprune.training.pruning.run.TrainOptions`. Where nothing is said about widths, they are chosen
+        See :class:`graphprune.training.pruning.train.TrainOptions`. Where nothing is said about widths, they are chosen
         by the solver of the method.
 
     Returns
@@ -172,7 +172,7 @@ def train(
         If the model cannot be made as small.
     """
     from graphprune.solvers import training as methods  # torch, which nothing else here needs
-    from graphprune.training.pruning.run import TrainOptions, train
+    from graphprune.training.pruning.train import TrainOptions, train
 
     found = methods.get(method)() if isinstance(method, str) else method
     requests = (budget,) if not isinstance(budget, Sequence) else tuple(budget)

@@ -19,15 +19,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from graphprune.analysis import Analysis
-from graphprune.counting import count_costs
+from graphprune.analysis.analysis import Analysis
+from graphprune.cost.counting import count_costs
 from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, quote
-from graphprune.fidelity.check import check_fidelity
-from graphprune.fidelity.reweighing import check_reweighted
-from graphprune.fidelity.shortening import check_shortened
-from graphprune.inheritance.ground import ground
 from graphprune.labels.resolve import Attention
-from graphprune.lossless import lossless_plan
 from graphprune.model import write
 from graphprune.model.atomic import check_target, output_errors
 from graphprune.model.load import Model, load
@@ -35,11 +30,16 @@ from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.check import Reconciled
 from graphprune.plan.check import reconcile as _reconcile
 from graphprune.plan.structure import check_model
-from graphprune.planning import SolveOptions, make_plan
-from graphprune.records import describe_model
+from graphprune.planning.lossless import lossless_plan
+from graphprune.planning.make_plan import SolveOptions, make_plan
+from graphprune.planning.records import describe_model
+from graphprune.rewrites.reference import make_reference
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
+from graphprune.verification.fidelity.check_fidelity import check_fidelity
+from graphprune.verification.fidelity.check_reweighed import check_reweighted
+from graphprune.verification.fidelity.check_shortened import check_shortened
 from graphprune.verification.relearned import verify_relearned
 from graphprune.verification.verdict import judged, keep_mask
 from graphprune.verification.verify import Verification
@@ -47,7 +47,7 @@ from graphprune.verification.verify import Verification
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from graphprune.calibrate.source import Source
+    from graphprune.data.source import Source
     from graphprune.plan.schema import Plan
 
 __all__ = [
@@ -167,11 +167,11 @@ def solve(
         raise UsageError("no budget is given", hint="give one, or ask for a lossless plan")
     evidence = None
     if data is not None:
-        from graphprune.evidence import Samples  # with onnxruntime, too
+        from graphprune.evidence.sample_evidence import SampleEvidence  # with onnxruntime, too
 
-        evidence = Samples(analysis, data, options.seed, progress)
+        evidence = SampleEvidence(analysis, data, options.seed, progress)
     if any(request.metric == "latency" for request in requests):
-        from graphprune.tuning import make_measured_plan  # with onnxruntime, which nothing else here needs
+        from graphprune.planning.tuning import make_measured_plan  # with onnxruntime, which nothing else here needs
 
         return make_measured_plan(analysis, requests, options, evidence)
     return make_plan(analysis, requests, options, evidence=evidence)
@@ -205,7 +205,9 @@ def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> R
         raise PlanError("the plan's facts about its model are not those of the model", hint="edit only `kept`")
     metrics = [budget.metric for budget in plan.budgets]
     result = _reconcile(
-        plan, analysis.groups, lambda widths: count_costs(analysis, widths, metrics, ground(analysis, plan).start)
+        plan,
+        analysis.groups,
+        lambda widths: count_costs(analysis, widths, metrics, make_reference(analysis, plan).start),
     )
     return Reconciled(result.plan, notes + result.notes)
 
@@ -253,7 +255,7 @@ def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model
     plan = reconcile(analysis, plan, rebind=rebind).plan
     if plan.is_identity:
         return analysis.model
-    found = ground(analysis, plan)
+    found = make_reference(analysis, plan)
     check_reweighted(analysis, found.reweighted, plan)
     check_shortened(found, plan)
     proto = prune(found.start, keep_mask(analysis, plan))
@@ -323,7 +325,7 @@ def verify(
     """
     analysis = _analysis(model, plan, rebind=rebind)
     plan = reconcile(analysis, plan, rebind=rebind).plan
-    made_of = ground(analysis, plan)
+    made_of = make_reference(analysis, plan)
     changed = weights_changed(pruned.proto)
     if changed and pruned.path is not None:
         made = apply(analysis, plan)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from graphprune.errors import UsageError, quote
-from graphprune.solvers.observed import Observed
+from graphprune.solvers.protocols.observed import Observed
 
 if TYPE_CHECKING:
-    from graphprune.solvers.outcomes import Outcomes
+    from graphprune.solvers.protocols.outcomes import Outcomes
 
 __all__ = ["Evidence", "needed"]
 

@@ -8,8 +8,8 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from graphprune.errors import InternalError
+from graphprune.solvers.moves.stairs import INDIFFERENCE, Stairs
 from graphprune.solvers.problem import Solution
-from graphprune.solvers.stairs import INDIFFERENCE, Stairs
 
 if TYPE_CHECKING:
     import numpy as np

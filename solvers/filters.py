@@ -12,7 +12,7 @@ from graphprune.solvers.criteria._slices import filters
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from graphprune.groups import Group, Member
+    from graphprune.analysis.groups import Group, Member
     from graphprune.solvers.criteria import Read
 
 __all__ = ["coupled_filters", "distances_to", "mean_distances", "member_filters", "squared_distances"]

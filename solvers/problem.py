@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from graphprune.cost import Length
+    from graphprune.analysis.polynomial import Length
     from graphprune.solvers.evidence import Evidence
 
 __all__ = [

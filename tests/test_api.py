@@ -17,9 +17,9 @@ from onnx import numpy_helper
 
 import graphprune
 from graphprune import BudgetRequest, Model, SolveOptions
-from graphprune.costs.metrics import cost_of, growing
+from graphprune.cost.metrics import cost_of, growing
 from graphprune.errors import BudgetUnreachableError, NothingToPruneError, PlanError, UsageError
-from graphprune.solvers.levels import levels
+from graphprune.solvers.moves.levels import levels
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -51,13 +51,13 @@ CHILD = """
 import hashlib, json, sys
 import graphprune
 from graphprune import BudgetRequest, SolveOptions
-from graphprune.evidence import Samples
+from graphprune.evidence.sample_evidence import SampleEvidence
 from graphprune.plan.file import dumps
-from graphprune.planning import make_plan
+from graphprune.planning.make_plan import make_plan
 from graphprune.solvers import criteria, widths
 
 analysis = graphprune.analyze(graphprune.load(sys.argv[1]))
-evidence = Samples(analysis, graphprune.open_data(sys.argv[2], analysis.model), 5)
+evidence = SampleEvidence(analysis, graphprune.open_data(sys.argv[2], analysis.model), 5)
 found = {}
 for solver in widths.names():
     for criterion in ["l1"] if widths.needs_samples(solver) else criteria.names():

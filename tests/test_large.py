@@ -13,16 +13,16 @@ from onnx import ModelProto, TensorProto
 from quantised_models import converted, float_model, quantised
 
 import graphprune
-import graphprune.fidelity.tensors as fidelity_tensors
 import graphprune.model.external as external
 import graphprune.model.tensors as tensors
 import graphprune.model.write as write
 import graphprune.surgery.cutting as cutting
+import graphprune.verification.fidelity.check_tensors as fidelity_tensors
 from graphprune import BudgetRequest, Model, SolveOptions
 from graphprune.cli import main
 from graphprune.errors import UnsafeModelError, VerificationError
-from graphprune.fidelity.check import check_fidelity
 from graphprune.model.survey import survey
+from graphprune.verification.fidelity.check_fidelity import check_fidelity
 
 FORMS: dict[str, Any] = {
     "float32": float_model,

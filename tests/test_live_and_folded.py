@@ -13,11 +13,11 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune import api
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
+from graphprune.array_types import Floats32
 
 SIDE = 8
 EPSILON = 1e-5
-Array = npt.NDArray[np.float32]
 
 
 class Net:
@@ -38,7 +38,7 @@ class Net:
         self.tensors.append(numpy_helper.from_array(array, name))
         return name
 
-    def draw(self, *shape: int, low: float = -1.0) -> Array:
+    def draw(self, *shape: int, low: float = -1.0) -> Floats32:
         return self.random.uniform(low, 1.0, shape).astype(np.float32)
 
     def conv(self, x: str, fan_in: int, width: int, kernel: int = 1, *, group: int = 1, relu: bool = True) -> str:
@@ -122,7 +122,7 @@ def squeezed(net: Net) -> ModelProto:
 NETS: list[Callable[[Net], ModelProto]] = [residual, inverted, dense, shuffled, squeezed]
 
 
-def outputs(model: ModelProto) -> Array:
+def outputs(model: ModelProto) -> Floats32:
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     image = np.random.default_rng(1).standard_normal((1, 3, SIDE, SIDE)).astype(np.float32)
     (found,) = session.run(None, {"input": image})

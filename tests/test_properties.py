@@ -12,7 +12,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from fast_oracle import Arrays, compare, counted_flops, feeds, run, worst
 from hypothesis import HealthCheck, assume, given, settings
@@ -20,8 +19,9 @@ from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from random_models import Case, Choice, choices, models
 
-from graphprune.accounting import Accounts
-from graphprune.analysis import Analysis
+from graphprune.analysis.accounting import Accounts
+from graphprune.analysis.analysis import Analysis
+from graphprune.array_types import Ints, Mask
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 from graphprune.surgery.slices import Kept
@@ -30,8 +30,6 @@ from graphprune.verification.verify import verify_pruned
 NIGHTLY = os.environ.get("GRAPHPRUNE_PROFILE") == "nightly"
 ROUNDING = 2e-4
 
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 Test = Callable[..., None]
 
 

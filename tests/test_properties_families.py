@@ -30,8 +30,8 @@ from test_properties import (
     examples,
 )
 
-from graphprune.accounting import Accounts
-from graphprune.analysis import Analysis
+from graphprune.analysis.accounting import Accounts
+from graphprune.analysis.analysis import Analysis
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 from graphprune.verification import verify

@@ -10,7 +10,7 @@ from fast_oracle import compare
 from onnx import ModelProto, helper
 from tiny_models import chain, model
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 

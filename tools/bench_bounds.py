@@ -24,7 +24,7 @@ from zoo_table import machine, versions
 
 from graphprune import api
 from graphprune.plan.budget import BudgetRequest
-from graphprune.planning import SolveOptions, make_plan, score_groups
+from graphprune.planning.make_plan import SolveOptions, make_plan, score_groups
 
 LARGEST = {"milp": 0.02, "greedy": 0.05}
 

@@ -26,9 +26,9 @@ from pathlib import Path
 from zoo_table import machine, versions
 
 from graphprune import api
-from graphprune.latency.bench import paired_timing
+from graphprune.cost.latency.bench import paired_timing
 from graphprune.plan.budget import BudgetRequest
-from graphprune.planning import SolveOptions
+from graphprune.planning.make_plan import SolveOptions
 
 MOST_TIME_PER_FLOP = 1.10
 TOLERANCE = 0.05

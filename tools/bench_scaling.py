@@ -43,7 +43,7 @@ STAGES = {
     "groups": ("form_groups", "describe"),
     "costs": ("Accounts",),
 }
-"""Functions of `graphprune.analysis` by stage; what is left over is counted as costs, too."""
+"""Functions of `graphprune.analysis.analysis` by stage; what is left over is counted as costs, too."""
 LARGEST_EXPONENT = {"cpu": 1.15, "memory": 1.15}
 MOST_CPU = 5.0
 """CPU seconds for the widest graph of "channels", which has 10^6."""
@@ -69,7 +69,8 @@ class Point:
 
 def analyse(file: Path) -> dict[str, Any]:
     """Analyse a file in this process; return CPU seconds by stage, peak memory and the number of groups."""
-    from graphprune import analysis, api
+    from graphprune import api
+    from graphprune.analysis import analysis
 
     stages = dict.fromkeys(("load", *STAGES), 0.0)
     for stage, names in STAGES.items():

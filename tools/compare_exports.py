@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from graphprune import api
-from graphprune.solvers.levels import levels
+from graphprune.solvers.moves.levels import levels
 
 NAMES = ("resnet18", "mobilenet_v2", "densenet121", "shufflenet_v2_x1_0")
 EXPORTS = ("dynamo", "legacy")

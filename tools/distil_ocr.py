@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import graphprune
 from graphprune.api import AnalyzeOptions
-from graphprune.calibrate.signature import input_specs
+from graphprune.data.signature import input_specs
 from graphprune.training.finetune import FinetuneOptions
 
 HEIGHT, WIDTH = 48, 192

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import graphprune
 from graphprune.api import AnalyzeOptions
-from graphprune.cli.meter import Meter
+from graphprune.cli.progress import ProgressLine
 from graphprune.training.finetune import FinetuneOptions, finetune
 
 BOXES = 4
@@ -97,7 +97,7 @@ def distil(
     show("least squares", recovery.model, cpu_s=round(cpu_seconds() - start))
 
     start = cpu_seconds()
-    with Meter() as meter:
+    with ProgressLine() as meter:
         tuned = finetune(recovery.model, learned, analysis.model, settings, meter.listen)
     found["distilled"] = tuned.model
     facts = {"rate": tuned.rate, "searched": tuned.searched, "steps": tuned.steps, "kept": tuned.improved}

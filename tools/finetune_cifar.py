@@ -23,7 +23,7 @@ import torch
 from recover_cifar import CALIBRATION, cpu_seconds, source
 
 import graphprune
-from graphprune.cli.meter import Meter
+from graphprune.cli.progress import ProgressLine
 from graphprune.training.finetune import FinetuneOptions, finetune
 
 
@@ -61,7 +61,7 @@ def main() -> None:
         )
         before = cpu_seconds()
         samples = source(dense, images, None if way == "teacher" else labels)
-        with Meter() as meter:
+        with ProgressLine() as meter:
             found = finetune(start, samples, None if way == "labels" else dense, settings, meter.listen)
         row = {
             "learns_from": way,

@@ -26,7 +26,7 @@ import onnx
 
 from graphprune import api
 from graphprune.errors import BudgetUnreachableError, NothingToPruneError
-from graphprune.solvers.levels import levels
+from graphprune.solvers.moves.levels import levels
 
 ASKED = 0.5
 STRONGEST = (0.99, 0.98, 0.95, 0.9, 0.7)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import graphprune
-from graphprune.calibrate.signature import input_specs
+from graphprune.data.signature import input_specs
 
 PREPROCESSING = graphprune.Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CALIBRATION = 1024

@@ -25,8 +25,8 @@ from wide_cifar import fresh
 import graphprune
 from graphprune.solvers import training
 from graphprune.training.finetune import finetune
-from graphprune.training.options import FinetuneOptions
-from graphprune.training.pruning.run import TrainOptions
+from graphprune.training.finetune_options import FinetuneOptions
+from graphprune.training.pruning.train import TrainOptions
 
 WAYS = ("whole", "narrow", "bisection", "white-box", "cac", "cac:estimator=first-order")
 

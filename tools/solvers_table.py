@@ -32,19 +32,19 @@ import numpy.typing as npt
 from solvers_report import Record, summary, write_page
 
 from graphprune import api
-from graphprune.constraints.bounds import Bounds
-from graphprune.costs.metrics import cost_of
+from graphprune.cost.latency.cache import Cache
+from graphprune.cost.latency.environment import here
+from graphprune.cost.latency.latency_cost import LatencyCost
+from graphprune.cost.latency.measure import latency_cost
+from graphprune.cost.metrics import cost_of
 from graphprune.errors import GraphPruneError, RequestError
-from graphprune.latency.cache import Cache
-from graphprune.latency.cost import LatencyCost
-from graphprune.latency.measure import latency_cost
-from graphprune.latency.session import here
 from graphprune.model.write import file_bytes
 from graphprune.plan.budget import BudgetRequest, parse_target
 from graphprune.plan.schema import METRICS, Metric, Plan
-from graphprune.planning import make_plan, score_groups
+from graphprune.planning.constraints.bounds import Bounds
+from graphprune.planning.make_plan import make_plan, score_groups
 from graphprune.solvers import criteria, widths
-from graphprune.solvers.levels import RULES, machine_rule
+from graphprune.solvers.moves.levels import RULES, machine_rule
 from graphprune.solvers.problem import Cost
 from graphprune.trials.attempt import kept_share
 

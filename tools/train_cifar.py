@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 import graphprune
-from graphprune.calibrate.signature import input_specs
+from graphprune.data.signature import input_specs
 from graphprune.solvers import training, widths
 from graphprune.solvers.registry import chosen
 from graphprune.training.finetune import finetune
-from graphprune.training.options import FinetuneOptions
-from graphprune.training.pruning.run import TrainOptions
+from graphprune.training.finetune_options import FinetuneOptions
+from graphprune.training.pruning.train import TrainOptions
 
 PREPROCESSING = graphprune.Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CALIBRATION = 1024

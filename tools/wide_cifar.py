@@ -26,8 +26,8 @@ from train_cifar import cpu_seconds, source
 import graphprune
 from graphprune.solvers import training
 from graphprune.training.finetune import finetune
-from graphprune.training.options import FinetuneOptions
-from graphprune.training.pruning.run import TrainOptions
+from graphprune.training.finetune_options import FinetuneOptions
+from graphprune.training.pruning.train import TrainOptions
 
 _NORMALISED = {1: 1.0, 2: 0.0, 3: 0.0, 4: 1.0}
 

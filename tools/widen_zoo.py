@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime as ort
 
 import graphprune
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
 from graphprune.errors import GraphPruneError
 from graphprune.model.load import Model
 

@@ -27,9 +27,9 @@ import onnxruntime as ort
 
 from graphprune import api
 from graphprune.errors import BudgetUnreachableError, GraphPruneError, NothingToPruneError
-from graphprune.fidelity.check import check_fidelity
 from graphprune.plan.schema import Plan
-from graphprune.solvers.levels import levels
+from graphprune.solvers.moves.levels import levels
+from graphprune.verification.fidelity.check_fidelity import check_fidelity
 
 Widths = npt.NDArray[np.int64]
 Shapes = dict[str, tuple[int, ...]]

@@ -8,19 +8,19 @@ from typing import Annotated
 import typer
 
 from graphprune import __version__
-from graphprune.cli.apply import apply
-from graphprune.cli.compare import compare
-from graphprune.cli.evaluate import evaluate
-from graphprune.cli.export import export
-from graphprune.cli.finetune import finetune
-from graphprune.cli.inspect import inspect
-from graphprune.cli.normalize import normalize
-from graphprune.cli.recover import recover
-from graphprune.cli.solve import solve
-from graphprune.cli.sweep import sweep
-from graphprune.cli.train import train
-from graphprune.cli.verify import verify
-from graphprune.cli.widen import widen
+from graphprune.cli.commands.apply import apply
+from graphprune.cli.commands.compare import compare
+from graphprune.cli.commands.evaluate import evaluate
+from graphprune.cli.commands.export import export
+from graphprune.cli.commands.finetune import finetune
+from graphprune.cli.commands.inspect import inspect
+from graphprune.cli.commands.normalize import normalize
+from graphprune.cli.commands.recover import recover
+from graphprune.cli.commands.solve import solve
+from graphprune.cli.commands.sweep import sweep
+from graphprune.cli.commands.train import train
+from graphprune.cli.commands.verify import verify
+from graphprune.cli.commands.widen import widen
 
 __all__ = ["app"]
 

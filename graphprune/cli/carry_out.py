@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from graphprune.analysis import Analysis
+    from graphprune.analysis.analysis import Analysis
     from graphprune.cli.console import Talk
     from graphprune.cli.targets import Targets
-    from graphprune.latency.bench import Timing
+    from graphprune.cost.latency.bench import Timing
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan, Step
-    from graphprune.report.summary import Summary
+    from graphprune.report.summary import PruningSummary
 
     Afterwards = Callable[[Analysis, Plan, Model, Talk], tuple[Model, tuple[Step, ...]]]
 
@@ -56,11 +56,11 @@ class Job:
     afterwards: Afterwards | None = None
 
 
-def carry_out(job: Job, talk: Talk) -> Summary:
+def carry_out(job: Job, talk: Talk) -> PruningSummary:
     """Prune, verify, write; return what there is to report."""
     from graphprune import api
     from graphprune.plan.file import write_plan
-    from graphprune.report.summary import Summary, count_totals
+    from graphprune.report.summary import PruningSummary, count_totals
 
     with talk.stage("surgery"):
         pruned = api.apply(job.analysis, job.plan)
@@ -77,7 +77,7 @@ def carry_out(job: Job, talk: Talk) -> Summary:
             if job.targets.plan is not None:  # last: a plan without its model would block the next run
                 write_plan(plan, job.targets.plan, force=job.targets.force)
     timing = _timing(job, pruned, talk) if job.bench else None
-    return Summary(
+    return PruningSummary(
         command=job.command,
         plan=plan,
         totals=count_totals(job.analysis, plan, pruned),
@@ -97,7 +97,7 @@ def _not_faster(job: Job, timing: Timing | None) -> tuple[str, ...]:
     return (f"the pruned model is not faster here; {advice} may make it so",)
 
 
-def show(summary: Summary, *, as_json: bool) -> None:
+def show(summary: PruningSummary, *, as_json: bool) -> None:
     """Print a summary."""
     from graphprune.cli.console import print_json, print_tables
     from graphprune.report.summary import summary_json
@@ -121,8 +121,8 @@ def _files(job: Job) -> dict[str, str | None]:
 
 def _timing(job: Job, pruned: Model, talk: Talk) -> Timing | None:
     """Time both models; where that is impossible say so, since the work itself is done."""
+    from graphprune.cost.latency.bench import paired_timing
     from graphprune.errors import UnsupportedModelError
-    from graphprune.latency.bench import paired_timing
 
     original = job.analysis.model
     try:

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphprune.cli import options as opt
-from graphprune.cli.data import SOURCE_HELP, Limit
+from graphprune.cli.data_options import SOURCE_HELP, Limit
 from graphprune.errors import UsageError, quote
 
 if TYPE_CHECKING:
     from graphprune.api import AnalyzeOptions, SolveOptions
-    from graphprune.constraints import Constraints
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Metric
+    from graphprune.planning.constraints.constraints import Constraints
     from graphprune.trials.meter import Measures
 
 __all__ = [
     "Aggregation",
+    "AnalysisChoices",
     "Budgets",
     "Choosing",
     "Comparing",
     "Constraining",
     "Inheritance",
     "Measuring",
-    "Reading",
     "parse_settings",
 ]
 
@@ -253,9 +253,9 @@ class Constraining:
 
     def constraints(self) -> Constraints:
         """Return the same for the Python API; reads the files."""
-        from graphprune.constraints import Constraints
-        from graphprune.constraints.widths_file import read_widths
         from graphprune.plan.file import read_plan
+        from graphprune.planning.constraints.constraints import Constraints
+        from graphprune.planning.constraints.widths_file import read_widths
 
         return Constraints(
             max_prune=self.max_prune,
@@ -295,7 +295,7 @@ class Measuring:
 
 
 @dataclass(frozen=True)
-class Reading:
+class AnalysisChoices:
     """How a model is analysed."""
 
     input_shape: opt.InputShapes = None

@@ -106,7 +106,7 @@ def parse_rounding(text: str) -> int | str:
     UsageError
         If it is neither ``auto``, the name of a rule, nor a positive integer.
     """
-    from graphprune.solvers.levels import AUTO, RULES
+    from graphprune.solvers.moves.levels import AUTO, RULES
 
     text = text.strip()
     if text in (AUTO, *RULES):

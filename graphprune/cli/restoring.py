@@ -12,12 +12,12 @@ import typer
 from graphprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
-    from graphprune.calibrate.source import Source
+    from graphprune.analysis.analysis import Analysis
     from graphprune.cli.console import Talk
+    from graphprune.data.source import Source
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan, Step
-    from graphprune.recovery.options import Recovery
+    from graphprune.recovery.recover_options import Recovery
 
 __all__ = ["RecoveryMethod", "Restoration", "Restoring"]
 
@@ -97,7 +97,7 @@ class Restoration:
     def __call__(self, analysis: Analysis, plan: Plan, pruned: Model, talk: Talk) -> tuple[Model, tuple[Step, ...]]:
         """Return the model after all steps, and what each of them brought."""
         from graphprune import accuracy
-        from graphprune.recovery.options import RecoverOptions
+        from graphprune.recovery.recover_options import RecoverOptions
 
         steps: list[Step] = []
         if plan.is_identity:
@@ -116,13 +116,13 @@ class Restoration:
         return pruned, tuple(steps)
 
     def _finetune(self, analysis: Analysis, pruned: Model, lessons: Source, talk: Talk) -> tuple[Model, Step]:
-        from graphprune.cli.meter import Meter
+        from graphprune.cli.progress import ProgressLine
         from graphprune.plan.schema import Step
 
         with talk.stage("importing torch"):
             from graphprune.training.finetune import FinetuneOptions
             from graphprune.training.finetune import finetune as train
-        meter = Meter()
+        meter = ProgressLine()
         epochs = FinetuneOptions.epochs if self.wanted.epochs is None else self.wanted.epochs
         options = FinetuneOptions(epochs=epochs, seed=self.seed)
         with talk.stage("finetuning"), meter:

@@ -8,16 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from graphprune.analysis import Analysis
-    from graphprune.calibrate.source import Source
+    from graphprune.analysis.analysis import Analysis
+    from graphprune.array_types import Floats
+    from graphprune.data.source import Source
     from graphprune.evidence.gradients import Way
-    from graphprune.solvers.observed import Flows, Gradients, Products
-    from graphprune.solvers.reading import Reading
+    from graphprune.solvers.protocols.observed import Flows, Gradients, Products
+    from graphprune.solvers.protocols.reading import Reading
 
-    Vector = npt.NDArray[np.float64]
 
 __all__ = ["Channels"]
 
@@ -26,7 +23,7 @@ Found = TypeVar("Found")
 
 @dataclass(eq=False)
 class Channels:
-    """What samples say of single channels; it fulfils :class:`graphprune.solvers.observed.Observed`.
+    """What samples say of single channels; it fulfils :class:`graphprune.solvers.protocols.observed.Observed`.
 
     Parameters
     ----------
@@ -45,11 +42,11 @@ class Channels:
 
     def readings(self, samples: int) -> tuple[tuple[Reading, ...] | None, ...]:
         """Return what every consumer of a group sees of it; errors count behind a following BatchNormalization."""
-        from graphprune.evidence.consumers import consumer_readings
+        from graphprune.evidence.consumer_readings import consumer_readings
 
         return self._once("readings", samples, lambda source: consumer_readings(self.analysis, source, self.seed))
 
-    def output_gradients(self, samples: int) -> tuple[tuple[Vector, ...] | None, ...]:
+    def output_gradients(self, samples: int) -> tuple[tuple[Floats, ...] | None, ...]:
         """Return for each of the `readings` the root mean square of the gradient at each output, shape (outputs,)."""
         from graphprune.evidence import gradients
 
@@ -57,7 +54,7 @@ class Channels:
             "output gradients", samples, lambda source: gradients.output_gradients(self.analysis, source, self.seed)
         )
 
-    def map_ranks(self, samples: int) -> tuple[Vector | None, ...]:
+    def map_ranks(self, samples: int) -> tuple[Floats | None, ...]:
         """Return the mean rank of the feature maps of each atom, as what reads the group sees them."""
         from graphprune.evidence.maps import map_ranks
 

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from graphprune.array_types import Floats, Ints
 from graphprune.evidence.gradients import at_values
 from graphprune.solvers.criteria._slices import filters
-from graphprune.solvers.observed import Flow, Flows
+from graphprune.solvers.protocols.observed import Flow, Flows
 
 if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
-    from graphprune.calibrate.source import Source
+    from graphprune.analysis.analysis import Analysis
+    from graphprune.data.source import Source
 
 __all__ = ["flows"]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "DeformConv"})
 

@@ -8,23 +8,20 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from graphprune.calibrate.feeding import whole_batches
-from graphprune.calibrate.signature import batch_size, input_specs
+from graphprune.data.feeding import whole_batches
+from graphprune.data.signature import batch_size, input_specs
 from graphprune.errors import UnsupportedModelError, UsageError, quote
-from graphprune.evidence.consumers import consumer_outputs
-from graphprune.solvers.observed import Gradients, Products
+from graphprune.evidence.consumer_readings import consumer_outputs
+from graphprune.solvers.protocols.observed import Gradients, Products
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy.typing as npt
-
-    from graphprune.analysis import Analysis
-    from graphprune.calibrate.source import Source
+    from graphprune.analysis.analysis import Analysis
+    from graphprune.array_types import Floats, Floats32
+    from graphprune.data.source import Source
     from graphprune.training.loader import Samples
-    from graphprune.training.observers import Floats
 
-    Vector = npt.NDArray[np.float64]
 
 __all__ = ["Way", "at_values", "output_gradients", "per_atom", "products"]
 
@@ -53,7 +50,7 @@ def per_atom(way: Way, analysis: Analysis, source: Source, seed: int) -> Gradien
 
 
 def _per_atom(way: Way, analysis: Analysis, source: Source, seed: int, size: int) -> Gradients:
-    from graphprune.training import gradients
+    from graphprune.training import gradient_saliency as gradients
     from graphprune.training.likelihood import Likelihood
 
     loss = Likelihood(analysis.graph, seed)
@@ -71,7 +68,7 @@ def products(analysis: Analysis, source: Source, seed: int) -> Products:
         As for `per_atom`.
     """
     from graphprune.training.bridge import to_torch
-    from graphprune.training.gradients import weight_products
+    from graphprune.training.gradient_saliency import weight_products
     from graphprune.training.likelihood import Likelihood
 
     net = to_torch(analysis.model)
@@ -80,7 +77,7 @@ def products(analysis: Analysis, source: Source, seed: int) -> Products:
         return Products(weight_products(net, _batches(analysis, source, _BATCH), loss), loss.of)
 
 
-def output_gradients(analysis: Analysis, source: Source, seed: int) -> tuple[tuple[Vector, ...] | None, ...]:
+def output_gradients(analysis: Analysis, source: Source, seed: int) -> tuple[tuple[Floats, ...] | None, ...]:
     """Return the root mean square of the gradient at each output of each consumer; zeros where torch does not reach.
 
     Raises
@@ -90,7 +87,7 @@ def output_gradients(analysis: Analysis, source: Source, seed: int) -> tuple[tup
     """
     places = consumer_outputs(analysis)
     axes = {name: axis for own in places for name, axis in own or ()}
-    squares: dict[str, Vector] = {}
+    squares: dict[str, Floats] = {}
     count = 0
     for values, _ in at_values(analysis, list(axes), source, seed):
         for name, (_, gradient) in values.items():
@@ -103,16 +100,16 @@ def output_gradients(analysis: Analysis, source: Source, seed: int) -> tuple[tup
     )
 
 
-def _root(squares: Vector | None, count: int, analysis: Analysis, name: str, axis: int) -> Vector:
+def _root(squares: Floats | None, count: int, analysis: Analysis, name: str, axis: int) -> Floats:
     if squares is None:
         return np.zeros(analysis.shapes.dims[name][axis])
-    root: Vector = np.sqrt(squares / count)
+    root: Floats = np.sqrt(squares / count)
     return root
 
 
 def at_values(
     analysis: Analysis, names: Sequence[str], source: Source, seed: int
-) -> Iterator[tuple[dict[str, tuple[Floats, Floats]], str]]:
+) -> Iterator[tuple[dict[str, tuple[Floats32, Floats32]], str]]:
     """Yield for every batch values with the gradients at them, by name, and what was differentiated.
 
     Raises

@@ -8,27 +8,25 @@ layer behind a flattening), what activation functions give is looked at, and els
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.calibrate.capture import capture
-from graphprune.calibrate.feeding import whole_batches
-from graphprune.calibrate.signature import input_specs
+from graphprune.array_types import Array, Floats, Ints
+from graphprune.data.capture import capture
+from graphprune.data.feeding import whole_batches
+from graphprune.data.signature import input_specs
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
 from graphprune.solvers.criteria._slices import filters
 
 if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
-    from graphprune.calibrate.source import Source
+    from graphprune.analysis.analysis import Analysis
+    from graphprune.data.source import Source
 
 __all__ = ["map_ranks", "matrix_ranks"]
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 _ACTIVATIONS = frozenset(
     {

@@ -6,32 +6,28 @@ A masked network of the same shapes computes what the pruned one does, so many w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from graphprune.recovery.consumers import find_consumers
-from graphprune.recovery.draft import Draft
+from graphprune.array_types import Array, Ints, Mask
+from graphprune.evidence.consumers import find_consumers
+from graphprune.evidence.downstream import shift_of
+from graphprune.recovery.editable_model import EditableModel
 from graphprune.recovery.least_squares import refit
-from graphprune.recovery.tails import shift_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from graphprune.analysis import Analysis
-    from graphprune.recovery.consumers import Consumer
-    from graphprune.recovery.tails import Readings
+    from graphprune.analysis.analysis import Analysis
+    from graphprune.evidence.consumers import Consumer
+    from graphprune.evidence.downstream import Readings
 
 __all__ = ["Refits"]
 
-Array = npt.NDArray[Any]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
 
 class Refits:
-    """A draft of the dense network and the weights that read its groups.
+    """An editable copy of the dense network and the weights that read its groups.
 
     Parameters
     ----------
@@ -43,22 +39,22 @@ class Refits:
 
     Attributes
     ----------
-    draft : Draft
+    editable : EditableModel
     consumers : tuple
         By group; None where something other than weights reads it.
     """
 
     def __init__(self, analysis: Analysis, read: Readings, ridge: float) -> None:
-        self.draft = Draft(analysis.model)
-        self.consumers = find_consumers(self.draft, analysis)
+        self.editable = EditableModel(analysis.model)
+        self.consumers = find_consumers(self.editable, analysis)
         self._moments = read.moments
         self._ridge = ridge
         all_of_them = {one.node.index: one for own in self.consumers for one in own or ()}
         self._by_node = all_of_them
-        self._shifts = {index: shift_of(self.draft, one) for index, one in all_of_them.items()}
-        self._dense = {index: self.draft.read(one.kernel.tensor) for index, one in all_of_them.items()}
-        self._bias = {index: self.draft.read(name) for index, (name, _) in self._shifts.items() if name}
-        self._gone: dict[int, Bools] = {
+        self._shifts = {index: shift_of(self.editable, one) for index, one in all_of_them.items()}
+        self._dense = {index: self.editable.read(one.kernel.tensor) for index, one in all_of_them.items()}
+        self._bias = {index: self.editable.read(name) for index, (name, _) in self._shifts.items() if name}
+        self._gone: dict[int, Mask] = {
             index: np.zeros(one.kernel.columns, dtype=np.bool_) for index, one in all_of_them.items()
         }
 
@@ -75,14 +71,14 @@ class Refits:
         }
 
     def write(self, kept: Mapping[int, Ints]) -> None:
-        """Write the same into the draft: everything that is asked for later starts from there."""
+        """Write the same into the editable copy: everything that is asked for later starts from there."""
         for name, value in self.fed(kept).items():
-            self.draft.write(name, value)
+            self.editable.write(name, value)
         self._gone.update(self._with(kept))
 
-    def _with(self, kept: Mapping[int, Ints]) -> dict[int, Bools]:
+    def _with(self, kept: Mapping[int, Ints]) -> dict[int, Mask]:
         """Return the removed columns of each layer that reads one of some groups, by node."""
-        found: dict[int, Bools] = {}
+        found: dict[int, Mask] = {}
         for group, atoms in kept.items():
             for consumer in self.consumers[group] or ():
                 index = consumer.node.index
@@ -90,7 +86,7 @@ class Refits:
                 columns[np.delete(consumer.columns, atoms, axis=0).ravel()] = True
         return found
 
-    def _refitted(self, consumer: Consumer, gone: Bools) -> dict[str, Array]:
+    def _refitted(self, consumer: Consumer, gone: Mask) -> dict[str, Array]:
         index, kernel = consumer.node.index, consumer.kernel
         moments = self._moments[consumer.node.outputs[0]]
         before = kernel.matrix(self._dense[index])

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphprune.calibrate.walk import constant_nodes
+from graphprune.data.walk import constant_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from graphprune.analysis import Analysis
+    from graphprune.analysis.analysis import Analysis
     from graphprune.model.graph import Graph
 
 __all__ = ["group_stages", "node_stages"]

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.array_types import Array, Ints, Mask
 from graphprune.errors import InternalError, UnsupportedModelError
 from graphprune.model.graph import Node
 
@@ -24,9 +25,6 @@ __all__ = [
     *("size_slots", "spell", "whole"),
 ]
 
-Array = npt.NDArray[np.generic]
-Mask = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.bool_ | np.int64]
 """How often each slice of an original axis is there afterwards: a mask where slices only go."""
 

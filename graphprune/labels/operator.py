@@ -11,17 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from graphprune.array_types import Array
 from graphprune.labels.scales import Operand, follow_chain, follow_operand
 from graphprune.labels.scope import Scope
-from graphprune.labels.space import Axes, Contraction, Cost, Mean, Reason, Renormalisation, Role, Use
+from graphprune.labels.space import Axes, Contraction, Mean, MultiplyAdds, Reason, Renormalisation, Role, Use
 from graphprune.labels.vector import Labels, stay
 from graphprune.model.graph import Node
 
 __all__ = ["Operator", "Scope"]
-
-Array = npt.NDArray[np.generic]
 
 
 class Operator:
@@ -180,7 +178,7 @@ class Operator:
         if costs and costs[-1].node is self.node:
             first = costs.pop()
             products, inner, outer = (*first.products, *products), first.inner, first.outer
-        costs.append(Cost(self.node, products, inner, outer))
+        costs.append(MultiplyAdds(self.node, products, inner, outer))
 
     def set(self, slot: int, axes: Iterable[Labels]) -> None:
         """Give labels to output `slot`; a slice that is alone on its axis stays."""

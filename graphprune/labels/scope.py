@@ -7,9 +7,9 @@ from graphprune.labels.space import Axes, LabelSpace
 from graphprune.labels.vector import stay
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph
+from graphprune.model.iterations import turns_of_nodes
 from graphprune.model.scaling import Quantised
 from graphprune.model.shapes import Shapes
-from graphprune.model.turns import turns_of_nodes
 
 __all__ = ["Scope"]
 

@@ -22,9 +22,9 @@ __all__ = [
     "Axes",
     "Choice",
     "Contraction",
-    "Cost",
     "LabelSpace",
     "Mean",
+    "MultiplyAdds",
     "Reason",
     "Renormalisation",
     "Role",
@@ -103,7 +103,7 @@ class Renormalisation:
 
 
 @dataclass(frozen=True, eq=False)
-class Cost:
+class MultiplyAdds:
     """Multiply-adds of a node: a sum of products, each a scale times the kept lengths of its axes.
 
     `inner` and `outer` are its channel axes: what it sums over, and what it makes.
@@ -163,7 +163,7 @@ class LabelSpace:
     renormalised: list[Renormalisation] = field(default_factory=list)
     approximate: list[Ints] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
-    costs: list[Cost] = field(default_factory=list)
+    costs: list[MultiplyAdds] = field(default_factory=list)
     batch: list[Ints] = field(default_factory=list)
     contracted: list[Ints] = field(default_factory=list)
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from math import gcd, lcm
 
 import numpy as np
-import numpy.typing as npt
+
+from graphprune.array_types import Ints
 
 __all__ = ["Digit", "Ints", "Labels", "all_matched", "concatenate", "matched", "pairs", "stay"]
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,17 +11,14 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from onnx import TensorProto
 
+from graphprune.array_types import Array
 from graphprune.model.graph import Graph, Node
 from graphprune.model.scaling import Quantised, is_scaling, real_values, spans
 from graphprune.model.shapes import Read, Shapes, evaluate
 
 __all__ = ["Constants", "Root"]
-
-Array = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from onnx import TypeProto
 
 from graphprune.errors import UsageError, quote
+from graphprune.model.batch_axes import Declared, is_name, sample_axes
 from graphprune.model.graph import Graph
-from graphprune.model.sampling import Declared, is_name, sample_axes
 
 __all__ = ["assumed", "input_shapes"]
 

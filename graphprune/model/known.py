@@ -5,12 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
+from graphprune.array_types import Array
 
 __all__ = ["Shapes"]
-
-Array = npt.NDArray[np.generic]
 
 
 @dataclass

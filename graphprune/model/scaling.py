@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.array_types import Array
+
 if TYPE_CHECKING:
     from graphprune.model.graph import Node
 
@@ -22,7 +24,6 @@ __all__ = ["PARAMETERS", "Quantised", "Span", "is_scaling", "real_values", "span
 PARAMETERS = (1, 2)
 """Inputs of a scaling node beside its data: scale and zero point."""
 
-Array = npt.NDArray[np.generic]
 Span = tuple[int, int]
 """An axis of the data, and how many of its slices one entry of the parameter stands for; 0: all of them."""
 

@@ -13,15 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from graphprune.array_types import Array
 from graphprune.model.graph import Node
 from graphprune.model.shapes import evaluate
 
 __all__ = ["spell_out"]
 
-Array = npt.NDArray[np.generic]
 
 _MOST_TURNS = 64
 _MOST_NODES = 2048

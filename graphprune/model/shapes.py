@@ -13,19 +13,18 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
+from graphprune.array_types import Array
 from graphprune.model.bodies import DOMAIN, ENTRIES
 from graphprune.model.graph import Graph, Node, subgraphs
+from graphprune.model.iterations import LoopNode, loops, unsettled
 from graphprune.model.known import Shapes
-from graphprune.model.turns import LoopNode, loops, unsettled
 
 __all__ = ["LARGEST_VALUE", "Shapes", "evaluate", "fixed_sizes", "infer", "shape_value"]
 
-Array = npt.NDArray[np.generic]
 Read = Callable[[TensorProto], Array]
 
 LARGEST_VALUE = 1 << 16

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from graphprune.groups import Group, Member
+    from graphprune.analysis.groups import Group, Member
     from graphprune.plan.schema import Budget, LayerPlan, Plan
 
     Facts = tuple[str, int, str, bool]

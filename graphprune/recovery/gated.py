@@ -10,20 +10,19 @@ cut off above, as by a ReLU6, has a second threshold, and is treated alike there
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.array_types import Floats
 from graphprune.recovery.least_squares import Solver, intercept
 
 if TYPE_CHECKING:
-    from graphprune.calibrate.moments import Summary
+    from graphprune.data.moments import MomentSummary
 
 __all__ = ["GatedRows", "refit_gated"]
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32]
 
 MOST_BYTES = 1 << 30
@@ -83,12 +82,14 @@ class GatedRows:
         return cross, total, count
 
 
-def refit_gated(moments: Summary, weight: Floats, ridge: float, rows: GatedRows, rounds: int) -> tuple[Floats, Floats]:
+def refit_gated(
+    moments: MomentSummary, weight: Floats, ridge: float, rows: GatedRows, rounds: int
+) -> tuple[Floats, Floats]:
     """Return weights and intercept after some rounds, starting from the plain refit.
 
     Parameters
     ----------
-    moments : Summary
+    moments : MomentSummary
         Of inputs and plain targets.
     weight : ndarray, shape (groups, columns, targets)
         The present weights, towards which the ridge pulls.

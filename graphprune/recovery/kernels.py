@@ -4,21 +4,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from graphprune.calibrate.windows import Dense, Window
+from graphprune.array_types import Array, Floats
+from graphprune.data.windows import Dense, Window
 
 if TYPE_CHECKING:
     from graphprune.model.graph import Node
-    from graphprune.recovery.draft import Draft
+    from graphprune.recovery.editable_model import EditableModel
 
 __all__ = ["MOST_COLUMNS", "Kernel", "find_kernel"]
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 
 MOST_COLUMNS = 8192
 """Of a layer with longer rows no second moments are taken: they would fill the memory."""
@@ -80,15 +78,15 @@ class Kernel:
         return (weight / self.scale).transpose(np.argsort(self.order))
 
 
-def find_kernel(draft: Draft, node: Node) -> Kernel | None:
+def find_kernel(editable: EditableModel, node: Node) -> Kernel | None:
     """Return the weights of a node; None where it has none of its own that can be replaced."""
     if node.domain or node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2:
         return None
-    found = _trace(draft, node.inputs[1])
+    found = _trace(editable, node.inputs[1])
     if found is None:
         return None
     tensor, order = found
-    dims = draft.read(tensor).shape
+    dims = editable.read(tensor).shape
     shape = tuple(dims[axis] for axis in order)
     if node.op_type == "Conv":
         window = _window(node, shape)
@@ -103,14 +101,14 @@ def find_kernel(draft: Draft, node: Node) -> Kernel | None:
     return Kernel(tensor, shape, order, bool(node.attribute("transB", 0)), alpha, beta, Dense())
 
 
-def _trace(draft: Draft, name: str) -> tuple[str, tuple[int, ...]] | None:
+def _trace(editable: EditableModel, name: str) -> tuple[str, tuple[int, ...]] | None:
     """Follow `Identity` and `Transpose` back to a stored tensor that nobody else reads."""
     order: tuple[int, ...] | None = None
-    while draft.stored(name) is None:
-        node = draft.graph.producer.get(name)
+    while editable.stored(name) is None:
+        node = editable.graph.producer.get(name)
         if node is None or node.domain or node.op_type not in ("Identity", "Transpose"):
             return None
-        if len(draft.graph.consumers.get(name, [])) != 1 or name in draft.graph.outputs:
+        if len(editable.graph.consumers.get(name, [])) != 1 or name in editable.graph.outputs:
             return None
         if node.op_type == "Transpose":
             perm = node.attribute("perm")
@@ -118,9 +116,9 @@ def _trace(draft: Draft, name: str) -> tuple[str, tuple[int, ...]] | None:
                 return None
             order = tuple(perm) if order is None else tuple(perm[axis] for axis in order)
         name = node.inputs[0]
-    if not draft.own(name):
+    if not editable.own(name):
         return None
-    return name, order or tuple(range(draft.read(name).ndim))
+    return name, order or tuple(range(editable.read(name).ndim))
 
 
 def _window(node: Node, shape: tuple[int, ...]) -> Window | None:

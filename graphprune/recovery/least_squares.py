@@ -12,25 +12,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from graphprune.array_types import Floats
+
 if TYPE_CHECKING:
-    from graphprune.calibrate.moments import Summary
+    from graphprune.data.moments import MomentSummary
 
 __all__ = ["Solver", "intercept", "refit", "rescaled"]
 
-Floats = npt.NDArray[np.float64]
 
 _LARGEST_RIDGE = 1e3
 
 
-def refit(moments: Summary, weight: Floats, ridge: float) -> Floats:
+def refit(moments: MomentSummary, weight: Floats, ridge: float) -> Floats:
     """Return ``W + (G + lambda I)^-1 (C - G W)``, lambda = ridge * mean(diag G), per group.
 
     Parameters
     ----------
-    moments : Summary
+    moments : MomentSummary
         G is the covariance of the inputs, C their covariance with the targets.
     weight : ndarray, shape (groups, columns, targets)
         W, the present weights.
@@ -51,12 +51,12 @@ class Solver:
 
     Parameters
     ----------
-    moments : Summary
+    moments : MomentSummary
     ridge : float
         Relative to the mean variance of the inputs.
     """
 
-    def __init__(self, moments: Summary, ridge: float) -> None:
+    def __init__(self, moments: MomentSummary, ridge: float) -> None:
         self._gram = moments.xx
         self._scale = np.trace(self._gram, axis1=1, axis2=2) / self._gram.shape[1]
         self._live = self._scale > 0
@@ -88,13 +88,13 @@ def _factored(gram: Floats, ridge: float) -> tuple[Floats, bool] | None:
     return None
 
 
-def intercept(moments: Summary, weight: Floats) -> Floats:
+def intercept(moments: MomentSummary, weight: Floats) -> Floats:
     """Return the best intercept for given weights, shape (groups, targets)."""
     result: Floats = moments.y_mean - np.einsum("gd,gdo->go", moments.x_mean, weight)
     return result
 
 
-def rescaled(moments: Summary, weight: Floats) -> Floats:
+def rescaled(moments: MomentSummary, weight: Floats) -> Floats:
     """Scale each output so that its variance is that of its target; least squares alone makes it smaller."""
     variance = np.einsum("gdo,gdo->go", moments.xx @ weight, weight)
     wanted = np.divide(moments.yy, variance, out=np.ones_like(variance), where=variance > 1e-12 * (moments.yy + 1e-30))

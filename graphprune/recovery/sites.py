@@ -9,24 +9,22 @@ it is taken off: so the node also repairs the error that has come along the othe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from graphprune.fidelity.expectation import Expectation, Masks
+from graphprune.array_types import Array, Floats
 from graphprune.recovery.kernels import Kernel, find_kernel
+from graphprune.verification.fidelity.expectation import Expectation, Masks
 
 if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
+    from graphprune.analysis.analysis import Analysis
     from graphprune.model.graph import Node
     from graphprune.plan.schema import Plan
-    from graphprune.recovery.draft import Draft
+    from graphprune.recovery.editable_model import EditableModel
 
 __all__ = ["Affine", "Norm", "Site", "cut", "find_affine", "find_norms", "find_sites", "norm_map"]
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 
 _UNBOUNDED = 1e30
 """No value reaches a bound above this one; exporters write the largest float for none."""
@@ -107,38 +105,38 @@ class Norm:
     variance: str
 
 
-def find_sites(draft: Draft, analysis: Analysis, plan: Plan, *, residual: bool = True) -> list[Site]:
+def find_sites(editable: EditableModel, analysis: Analysis, plan: Plan, *, residual: bool = True) -> list[Site]:
     """Return the sites of a pruned network, in the order in which the network runs them.
 
     Only nodes that pruning has reached are there: what they read has changed, or lost channels. Without `residual`,
     every target is the node's own output.
     """
     expectation = Expectation(analysis, plan)
-    reached = _reached(draft, analysis, expectation)
+    reached = _reached(editable, analysis, expectation)
     dense = {name: node for node in analysis.graph.nodes for name in node.outputs if name}
     kernels: dict[int, Kernel] = {}
-    for node in draft.graph.nodes:
+    for node in editable.graph.nodes:
         twin = dense.get(node.outputs[0]) if node.outputs else None
         if node.index not in reached or twin is None or twin.op_type != node.op_type:
             continue
-        kernel = find_kernel(draft, node)
-        if kernel is not None and node.inputs[0] in draft.graph.producer:
+        kernel = find_kernel(editable, node)
+        if kernel is not None and node.inputs[0] in editable.graph.producer:
             kernels[node.index] = kernel
     found = []
     for index, kernel in kernels.items():
         later = [other for other in kernels if other > index] if residual else None
-        site = _site(draft, expectation, draft.graph.nodes[index], kernel, later)
+        site = _site(editable, expectation, editable.graph.nodes[index], kernel, later)
         if site is not None:
             found.append(site)
     return found
 
 
-def _reached(draft: Draft, analysis: Analysis, expectation: Expectation) -> set[int]:
+def _reached(editable: EditableModel, analysis: Analysis, expectation: Expectation) -> set[int]:
     """Return nodes of the pruned graph with something that the plan touched among their ancestors or in themselves."""
     touched = {name for node in analysis.graph.nodes if expectation.touches(node) for name in node.outputs}
     changed: set[str] = set()
     found: set[int] = set()
-    for node in draft.graph.nodes:
+    for node in editable.graph.nodes:
         names = (*node.inputs, *node.captured)
         if any(name in changed for name in names) or any(name in touched for name in node.outputs):
             found.add(node.index)
@@ -146,16 +144,18 @@ def _reached(draft: Draft, analysis: Analysis, expectation: Expectation) -> set[
     return found
 
 
-def _site(draft: Draft, expectation: Expectation, node: Node, kernel: Kernel, later: list[int] | None) -> Site | None:
+def _site(
+    editable: EditableModel, expectation: Expectation, node: Node, kernel: Kernel, later: list[int] | None
+) -> Site | None:
     """Return how one node is refitted; None where its output is not comparable with the dense one.
 
     With `later`, the sites behind it, the target may be a sum that the output goes into.
     """
-    affine = find_affine(draft, node)
+    affine = find_affine(editable, node)
     target, other = node.outputs[0], ""
     if later is not None:
         end = affine.value if affine else node.outputs[0]
-        added = _added(draft, end, later)
+        added = _added(editable, end, later)
         if added is not None:
             target, other = added
     masks = expectation.activation(target)
@@ -165,73 +165,73 @@ def _site(draft: Draft, expectation: Expectation, node: Node, kernel: Kernel, la
     if int(channel.sum()) != kernel.outputs:
         return None
     end = target if other or affine is None else affine.value
-    return Site(node, kernel, node.inputs[0], affine, target, other, masks, _gate(draft, end))
+    return Site(node, kernel, node.inputs[0], affine, target, other, masks, _gate(editable, end))
 
 
-def _gate(draft: Draft, value: str) -> tuple[float, ...]:
+def _gate(editable: EditableModel, value: str) -> tuple[float, ...]:
     """Return the bounds of the ReLU or `Clip` that alone reads a value, the upper one if there is any."""
-    reader = _only_reader(draft, value)
+    reader = _only_reader(editable, value)
     if reader is None or reader.domain or reader.op_type not in ("Relu", "Clip"):
         return ()
     if reader.op_type == "Relu":
         return (0.0,)
-    lower, upper = _bound(draft, reader, 1, "min"), _bound(draft, reader, 2, "max")
+    lower, upper = _bound(editable, reader, 1, "min"), _bound(editable, reader, 2, "max")
     if lower is None or upper is None or not lower < upper or lower == -np.inf:
         return ()
     return (lower,) if upper > _UNBOUNDED else (lower, upper)
 
 
-def _bound(draft: Draft, clip: Node, slot: int, name: str) -> float | None:
+def _bound(editable: EditableModel, clip: Node, slot: int, name: str) -> float | None:
     """Return a bound of a `Clip`, infinite where it has none; None where it is computed."""
     none = np.inf if slot == 2 else -np.inf
     if slot < len(clip.inputs) and clip.inputs[slot]:
-        return float(draft.read(clip.inputs[slot])) if draft.stored(clip.inputs[slot]) is not None else None
+        return float(editable.read(clip.inputs[slot])) if editable.stored(clip.inputs[slot]) is not None else None
     return float(clip.attribute(name, none))
 
 
-def _only_reader(draft: Draft, value: str) -> Node | None:
+def _only_reader(editable: EditableModel, value: str) -> Node | None:
     """Return the one node that reads a value; None where others do, or the graph's user."""
-    graph = draft.graph
+    graph = editable.graph
     readers = graph.consumers.get(value, [])
     if len(readers) != 1 or value in graph.outputs or value in graph.captured:
         return None
     return readers[0][0]
 
 
-def find_affine(draft: Draft, node: Node) -> Affine | None:
+def find_affine(editable: EditableModel, node: Node) -> Affine | None:
     """Return what follows a node, if that is a fixed map per channel."""
-    reader = _only_reader(draft, node.outputs[0])
+    reader = _only_reader(editable, node.outputs[0])
     if reader is None or reader.domain:
         return None
     if reader.op_type == "BatchNormalization" and reader.inputs[0] == node.outputs[0]:
-        if not all(draft.stored(name) is not None for name in reader.inputs[1:5]) or reader.attribute(
+        if not all(editable.stored(name) is not None for name in reader.inputs[1:5]) or reader.attribute(
             "training_mode", 0
         ):
             return None
-        return Affine(reader.outputs[0], reader.inputs[3] if draft.own(reader.inputs[3]) else "", reader)
+        return Affine(reader.outputs[0], reader.inputs[3] if editable.own(reader.inputs[3]) else "", reader)
     if reader.op_type == "Add" and node.op_type == "MatMul":
         constant = next((name for name in reader.inputs if name != node.outputs[0]), "")
-        tensor = draft.stored(constant) if constant else None
-        if tensor is not None and tuple(tensor.dims)[-1:] == (int(np.prod(tensor.dims)),) and draft.own(constant):
+        tensor = editable.stored(constant) if constant else None
+        if tensor is not None and tuple(tensor.dims)[-1:] == (int(np.prod(tensor.dims)),) and editable.own(constant):
             return Affine(reader.outputs[0], constant, None)
     return None
 
 
-def norm_map(draft: Draft, norm: Node) -> tuple[Floats, Floats]:
+def norm_map(editable: EditableModel, norm: Node) -> tuple[Floats, Floats]:
     """Return scale and shift of a `BatchNormalization` that uses its stored statistics, each of shape (channels,)."""
-    gamma, beta, mean, variance = (draft.read(name).astype(np.float64) for name in norm.inputs[1:5])
+    gamma, beta, mean, variance = (editable.read(name).astype(np.float64) for name in norm.inputs[1:5])
     scale: Floats = gamma / np.sqrt(variance + norm.attribute("epsilon", 1e-5))
     return scale, beta - scale * mean
 
 
-def _added(draft: Draft, value: str, later: list[int]) -> tuple[str, str] | None:
+def _added(editable: EditableModel, value: str, later: list[int]) -> tuple[str, str] | None:
     """Return the sum that a value goes into, and its other operand, if no later site has a part in that one."""
-    reader = _only_reader(draft, value)
+    reader = _only_reader(editable, value)
     if reader is None or reader.domain or reader.op_type != "Add":
         return None
     other = next((name for name in reader.inputs if name != value), "")
-    graph = draft.graph
-    if not other or other not in graph.producer or other in draft.constant:
+    graph = editable.graph
+    if not other or other not in graph.producer or other in editable.constant:
         return None
     pending, seen, sites = [other], set(), set(later)
     while pending:
@@ -245,12 +245,12 @@ def _added(draft: Draft, value: str, later: list[int]) -> tuple[str, str] | None
     return reader.outputs[0], other
 
 
-def find_norms(draft: Draft, reached_from: list[Site]) -> list[Norm]:
+def find_norms(editable: EditableModel, reached_from: list[Site]) -> list[Norm]:
     """Return the normalisations behind refittable nodes, in the order in which the network runs them."""
     found = []
     for site in reached_from:
         norm = site.affine.norm if site.affine else None
-        if norm is not None and draft.own(norm.inputs[3]) and draft.own(norm.inputs[4]):
+        if norm is not None and editable.own(norm.inputs[3]) and editable.own(norm.inputs[4]):
             found.append(Norm(norm, norm.inputs[0], norm.inputs[3], norm.inputs[4]))
     return found
 

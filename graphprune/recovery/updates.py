@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.array_types import Array, Floats
 from graphprune.recovery.gated import GatedRows, refit_gated
 from graphprune.recovery.least_squares import intercept, refit, rescaled
 from graphprune.recovery.sites import norm_map
@@ -16,14 +17,12 @@ from graphprune.recovery.sites import norm_map
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from graphprune.calibrate.moments import Summary
-    from graphprune.recovery.draft import Draft
+    from graphprune.data.moments import MomentSummary
+    from graphprune.recovery.editable_model import EditableModel
     from graphprune.recovery.sites import Norm, Site
 
 __all__ = ["Update", "refit_gated_site", "refit_site", "rescale_site", "shift_site", "uncentred", "update_norm"]
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 
 _DEAD = 1e-6
 """A channel that BatchNormalization scales by less than this share of the largest scale is left alone."""
@@ -40,10 +39,10 @@ class Update:
         The present weights.
     """
 
-    def __init__(self, draft: Draft, site: Site) -> None:
-        self._draft = draft
+    def __init__(self, editable: EditableModel, site: Site) -> None:
+        self._editable = editable
         self._site = site
-        self.weight: Floats = site.kernel.matrix(draft.read(site.kernel.tensor))
+        self.weight: Floats = site.kernel.matrix(editable.read(site.kernel.tensor))
         self._scale, self._shift = self._affine() if site.other else self._identity()
         largest = float(np.abs(self._scale).max(initial=0.0))
         self._live = np.abs(self._scale) > _DEAD * largest
@@ -54,8 +53,8 @@ class Update:
         if affine is None:
             return self._identity()
         if affine.norm is None:
-            return np.ones(self._site.kernel.outputs), self._draft.read(affine.shift_at).astype(np.float64).ravel()
-        return norm_map(self._draft, affine.norm)
+            return np.ones(self._site.kernel.outputs), self._editable.read(affine.shift_at).astype(np.float64).ravel()
+        return norm_map(self._editable, affine.norm)
 
     def _identity(self) -> tuple[Floats, Floats]:
         outputs = self._site.kernel.outputs
@@ -110,10 +109,10 @@ class Update:
         outputs = self._site.kernel.outputs
         if self._site.node.op_type == "MatMul" or len(inputs) < 3 or not inputs[2]:
             return np.zeros(outputs)
-        stored = self._draft.stored(inputs[2])
+        stored = self._editable.stored(inputs[2])
         if stored is None or int(np.prod(stored.dims)) != outputs:
             return np.zeros(outputs)
-        return self._draft.read(inputs[2]).astype(np.float64).ravel() * self._site.kernel.bias_scale
+        return self._editable.read(inputs[2]).astype(np.float64).ravel() * self._site.kernel.bias_scale
 
     def apply(self, weight: Floats, shift: Floats) -> None:
         """Write weights and intercept; outputs that nothing is known about keep theirs.
@@ -126,27 +125,27 @@ class Update:
         groups = len(weight)
         live = self._live.reshape(groups, 1, -1)
         kernel, node = self._site.kernel, self._site.node
-        stored = self._draft.read(kernel.tensor)
-        self._draft.write(kernel.tensor, kernel.stored(np.where(live, weight, self.weight)))
+        stored = self._editable.read(kernel.tensor)
+        self._editable.write(kernel.tensor, kernel.stored(np.where(live, weight, self.weight)))
         if not self.has_intercept:
             return
         bias = np.where(self._live, shift.ravel(), self.bias)
         has_own = len(node.proto.input) > 2 and bool(node.proto.input[2])
         affine = self._site.affine
         if node.op_type == "MatMul":
-            self._draft.write(self._shift_at, self._draft.read(self._shift_at).astype(np.float64).ravel() + bias)
+            self._editable.write(self._shift_at, self._editable.read(self._shift_at).astype(np.float64).ravel() + bias)
         elif not has_own and affine is not None and affine.norm is not None and self._shift_at:
-            self._draft.write(self._shift_at, self._draft.read(self._shift_at).astype(np.float64) - bias)
+            self._editable.write(self._shift_at, self._editable.read(self._shift_at).astype(np.float64) - bias)
         else:
-            self._draft.set_bias(node, bias / kernel.bias_scale, stored.dtype)
+            self._editable.set_bias(node, bias / kernel.bias_scale, stored.dtype)
 
 
-def refit_gated_site(update: Update, moments: Summary, ridge: float, rows: GatedRows, rounds: int) -> bool:
+def refit_gated_site(update: Update, moments: MomentSummary, ridge: float, rows: GatedRows, rounds: int) -> bool:
     """Write the weights that are best behind the ReLU; return whether that could be done."""
     return _write(update, *refit_gated(moments, update.weight, ridge, rows, rounds))
 
 
-def refit_site(update: Update, moments: Summary, ridge: float, *, rescale: bool) -> bool:
+def refit_site(update: Update, moments: MomentSummary, ridge: float, *, rescale: bool) -> bool:
     """Write the least squares weights; return whether that could be done."""
     if not update.has_intercept:
         moments = uncentred(moments)
@@ -157,14 +156,14 @@ def refit_site(update: Update, moments: Summary, ridge: float, *, rescale: bool)
     return _write(update, weight, shift)
 
 
-def shift_site(update: Update, moments: Summary) -> bool:
+def shift_site(update: Update, moments: MomentSummary) -> bool:
     """Write the intercept that gives each output the mean of its target; x are the outputs without one."""
     if not update.has_intercept:
         return False
     return _write(update, update.weight, moments.y_mean - moments.x_mean)
 
 
-def rescale_site(update: Update, moments: Summary) -> bool:
+def rescale_site(update: Update, moments: MomentSummary) -> bool:
     """Give each output the mean and deviation of its target; x are the outputs without an intercept.
 
     The same as estimating anew a BatchNormalization that was folded into the weights.
@@ -184,7 +183,7 @@ def _write(update: Update, weight: Floats, shift: Floats) -> bool:
     return True
 
 
-def uncentred(moments: Summary) -> Summary:
+def uncentred(moments: MomentSummary) -> MomentSummary:
     """Return moments around zero, for a node without an intercept."""
     x, y = moments.x_mean, moments.y_mean
     return replace(
@@ -195,7 +194,7 @@ def uncentred(moments: Summary) -> Summary:
     )
 
 
-def update_norm(draft: Draft, norm: Norm, values: Iterable[Array]) -> bool:
+def update_norm(editable: EditableModel, norm: Norm, values: Iterable[Array]) -> bool:
     """Estimate the statistics of a `BatchNormalization` from its inputs, each of shape (n, channels, ...)."""
     count, total, square = 0, np.zeros(1), np.zeros(1)
     shift: Floats | None = None
@@ -211,6 +210,6 @@ def update_norm(draft: Draft, norm: Norm, values: Iterable[Array]) -> bool:
     mean = mean + shift[:, 0]
     if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
         return False
-    draft.write(norm.mean, mean)
-    draft.write(norm.variance, variance)
+    editable.write(norm.mean, mean)
+    editable.write(norm.variance, variance)
     return True

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from graphprune.explanation.network import savings
+from graphprune.analysis.network import savings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from graphprune.accounting import Layer
-    from graphprune.analysis import Analysis
+    from graphprune.analysis.accounting import Layer
+    from graphprune.analysis.analysis import Analysis
     from graphprune.labels.space import Reason
     from graphprune.labels.vector import Ints, Labels
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Group as Stack
 
-from graphprune.explanation.network import savings
+from graphprune.analysis.network import savings
 from graphprune.report import text
 from graphprune.report.summary import uncounted_notes
 from graphprune.report.tables import cell, grid, table
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from graphprune.analysis import Analysis, Frozen
-    from graphprune.groups import Group
+    from graphprune.analysis.analysis import Analysis, Frozen
+    from graphprune.analysis.groups import Group
 
 __all__ = ["model_json", "model_tables"]
 

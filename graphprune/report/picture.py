@@ -16,7 +16,7 @@ from graphprune.report.page import page
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from graphprune.analysis import Analysis
+    from graphprune.analysis.analysis import Analysis
     from graphprune.report.drawing import Drawing
 
 __all__ = ["check_format", "save_drawing"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group as Stack
 from rich.text import Text
 
-from graphprune.explanation.explain import Hop
+from graphprune.analysis.explain import Hop
 from graphprune.report import text
 from graphprune.report.tables import cell, grid, table
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from graphprune.explanation.explain import AxisExplanation, Cause, Explanation, GroupExplanation
+    from graphprune.analysis.explain import AxisExplanation, Cause, Explanation, GroupExplanation
 
 __all__ = ["explanation_json", "explanation_tables"]
 
@@ -39,7 +39,7 @@ def explanation_tables(found: Explanation, *, everything: bool = False) -> Rende
     Parameters
     ----------
     found : Explanation
-        What `graphprune.explanation.explain.explain` returned.
+        What `graphprune.analysis.explain.explain` returned.
     everything : bool
         Show long chains and large groups in full.
     """

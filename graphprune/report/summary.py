@@ -6,23 +6,23 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from graphprune.counting import count_costs
-from graphprune.inheritance.ground import ground
+from graphprune.cost.counting import count_costs
 from graphprune.model.write import file_bytes
 from graphprune.plan.schema import digest
 from graphprune.report import text
+from graphprune.rewrites.reference import make_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from graphprune.analysis import Analysis
-    from graphprune.latency.bench import Timing
+    from graphprune.analysis.analysis import Analysis
+    from graphprune.cost.latency.bench import Timing
     from graphprune.model.load import Model
     from graphprune.plan.schema import Budget, Plan
     from graphprune.verification.verify import Verification
 
 __all__ = [
-    "Summary",
+    "PruningSummary",
     "Total",
     "count_totals",
     "gated_notes",
@@ -55,7 +55,7 @@ class Total:
 
 
 @dataclass(frozen=True)
-class Summary:
+class PruningSummary:
     """Everything that `solve` and `apply` report.
 
     Parameters
@@ -99,14 +99,14 @@ def count_totals(analysis: Analysis, plan: Plan, pruned: Model) -> dict[str, Tot
     """
     metrics = ("flops", "params", *(budget.metric for budget in plan.budgets if budget.metric == "memory"))
     atoms = [len(group.kept) for group in plan.groups]
-    costs = count_costs(analysis, atoms, metrics, ground(analysis, plan).start)
+    costs = count_costs(analysis, atoms, metrics, make_reference(analysis, plan).start)
     return {
         **{metric: Total(*costs.totals[metric]) for metric in metrics},
         "file size": Total(file_bytes(analysis.model), file_bytes(pruned)),
     }
 
 
-def summary_json(summary: Summary) -> dict[str, Any]:
+def summary_json(summary: PruningSummary) -> dict[str, Any]:
     """Return a summary as one JSON object."""
     return {
         "command": summary.command,

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from graphprune.latency.bench import Timing
+    from graphprune.cost.latency.bench import Timing
     from graphprune.plan.schema import Budget, Certificate, GroupPlan, LayerPlan, Plan, Step
-    from graphprune.report.summary import Summary, Total
+    from graphprune.report.summary import PruningSummary, Total
     from graphprune.verification.verify import Verification
 
 __all__ = ["amount", "cell", "certificate_line", "grid", "plan_tables", "step_line", "summary_tables", "table"]
@@ -66,7 +66,7 @@ def grid(rows: Iterable[tuple[str, ...]]) -> Table:
     return result
 
 
-def summary_tables(summary: Summary) -> RenderableType:
+def summary_tables(summary: PruningSummary) -> RenderableType:
     """Return the report of `solve` and `apply`: layers, totals, verification, timing, files, notes."""
     rows = [_total(name, total) for name, total in summary.totals.items()]
     rows += [("latency", _latency(budget)) for budget in summary.plan.budgets if budget.metric == "latency"]

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from onnx import TensorProto, numpy_helper
 
+from graphprune.array_types import Array, Mask
 from graphprune.model.messages import copy_but
 from graphprune.model.tensors import DATA_FIELDS, count_bytes, is_external, is_packed
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["cut_array", "cut_tensor"]
 
-Array = npt.NDArray[np.generic]
-Mask = npt.NDArray[np.bool_]
 
 _DEFERRED = 1 << 20
 """Bytes of external data from which on a tensor is cut when it is written."""

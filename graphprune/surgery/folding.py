@@ -12,19 +12,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from graphprune.array_types import Mask
 from graphprune.model.messages import copy_but
 from graphprune.model.shapes import evaluate, fixed_sizes
 
 if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
+    from graphprune.analysis.analysis import Analysis
     from graphprune.model.graph import Node
 
 __all__ = ["fold"]
 
-Mask = npt.NDArray[np.bool_]
 
 _FREE_INITIALIZERS = 4  # the IR version since which an initializer need not be a graph input
 # Operators that only move the elements of their first input, or of all.

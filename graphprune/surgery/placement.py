@@ -13,10 +13,10 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 
 import numpy as np
-import numpy.typing as npt
 from onnx import TensorProto, numpy_helper
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
+from graphprune.array_types import Array
 from graphprune.errors import InternalError, UnsupportedModelError, quote
 from graphprune.labels.adapt import whole
 from graphprune.model.graph import Node
@@ -25,9 +25,6 @@ from graphprune.surgery.slices import Demand, Slices
 
 __all__ = ["Placement"]
 
-Array = npt.NDArray[np.generic]
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 Reader = tuple[int, int]
 
 

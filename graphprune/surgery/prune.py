@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
-import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
+from graphprune.array_types import Array, Mask
 from graphprune.errors import UnsupportedModelError, quote
 from graphprune.labels.adapt import adapter_for, size_slots
 from graphprune.model.graph import Node
@@ -28,9 +28,6 @@ from graphprune.surgery.resizing import PrunedNode, Resizing
 from graphprune.surgery.slices import Changes, Kept, Slices
 
 __all__ = ["operate", "prune"]
-
-Array = npt.NDArray[np.generic]
-Mask = npt.NDArray[np.bool_]
 
 
 def prune(analysis: Analysis, keep: Mask, without: Collection[int] = ()) -> ModelProto:

@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
+from graphprune.array_types import Array, Ints, Mask
 from graphprune.labels.adapt import Counts, size_slots
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Node
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from graphprune.surgery.slices import Slices
 
 __all__ = ["PrunedNode", "Resizing"]
-
-Array = npt.NDArray[np.generic]
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 class Resizing:

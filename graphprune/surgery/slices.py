@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from graphprune.array_types import Array, Ints, Mask
 from graphprune.errors import InternalError
 from graphprune.labels.adapt import Counts
 from graphprune.surgery.cutting import cut_array, cut_tensor
@@ -19,17 +19,13 @@ from graphprune.surgery.cutting import cut_array, cut_tensor
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
 
-    from graphprune.analysis import Analysis
+    from graphprune.analysis.analysis import Analysis
     from graphprune.labels.space import Use
     from graphprune.labels.vector import Labels
     from graphprune.model.scaling import Span
     from graphprune.model.tensors import TensorStore
 
 __all__ = ["Changes", "Demand", "Kept", "Slices"]
-
-Array = npt.NDArray[np.generic]
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

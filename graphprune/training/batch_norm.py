@@ -8,10 +8,10 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["BatchNorm", "Moments"]
+__all__ = ["BatchMoments", "BatchNorm"]
 
 
-class Moments:
+class BatchMoments:
     """Mean and variance per channel of what is added piece by piece."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class BatchNorm(nn.Module):
 
     Attributes
     ----------
-    moments : Moments or None
+    moments : BatchMoments or None
         Where what passes through is added, if anywhere.
     """
 
@@ -56,7 +56,7 @@ class BatchNorm(nn.Module):
         super().__init__()
         self.epsilon = epsilon
         self.momentum = momentum
-        self.moments: Moments | None = None
+        self.moments: BatchMoments | None = None
 
     def forward(self, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         """Normalise `x`, shape (n, channels, ...); running `mean` and `var` follow in place while training."""

@@ -31,8 +31,8 @@ from graphprune.model.normalize import inline_functions
 from graphprune.model.tensors import DATA_FIELDS
 from graphprune.training.builder import Builder, from_numpy
 from graphprune.training.naming import module_paths, renamed
+from graphprune.training.trainable_weights import Weights, find_weights, stored_tensor
 from graphprune.training.unfolded import Unfolded
-from graphprune.training.weights import Weights, find_weights, stored_tensor
 
 __all__ = ["Trainable", "named", "to_onnx", "to_torch", "value_in", "weights_now", "with_values"]
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from graphprune.analysis import Analysis
-from graphprune.calibrate.source import Source
+from graphprune.analysis.analysis import Analysis
+from graphprune.data.source import Source
 from graphprune.model.load import Model
 from graphprune.surgery.marks import FINETUNED, VERIFIED, put_marks
 from graphprune.training.bridge import to_onnx
+from graphprune.training.check_bridge import check_written
 from graphprune.training.checkpoint import Progress
-from graphprune.training.fidelity import check_written
+from graphprune.training.finetune_options import FinetuneOptions
 from graphprune.training.loader import Samples
-from graphprune.training.options import FinetuneOptions
 from graphprune.training.preparation import check_gradients, prepare
 from graphprune.training.pruning.regularize import Regularizer
 from graphprune.training.rounds import Guard, Listener, Report, best_rate, search_rate, train

@@ -11,20 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
+from graphprune.analysis.groups import Group
+from graphprune.array_types import Ints
 from graphprune.errors import UnsupportedModelError, UsageError, quote
-from graphprune.groups import Group
 from graphprune.labels.space import Contraction
 from graphprune.training.bridge import Trainable
 from graphprune.training.sample_axes import SampleAxis, find_sample_axes
 
 __all__ = ["Gate", "attach_gates", "gateable", "is_passed", "samples_at", "tell_samples", "touched"]
-
-Ints = npt.NDArray[np.int64]
 
 
 class Gate(nn.Module):

@@ -8,17 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from graphprune.calibrate.source import Batch, Source
+from graphprune.array_types import Ints
+from graphprune.data.source import Batch, Source
 from graphprune.errors import UsageError
 from graphprune.training.augment import Augmentation
 
 __all__ = ["Loader", "Samples"]
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

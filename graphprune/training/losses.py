@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from graphprune.calibrate.importing import imported
+from graphprune.data.user_code import imported
 from graphprune.errors import UsageError, quote
 from graphprune.model.graph import Graph
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 
+from graphprune.array_types import Floats32
 from graphprune.training.bridge import Trainable
-from graphprune.training.gradients import LossSum
+from graphprune.training.gradient_saliency import LossSum
 from graphprune.training.loader import Samples
 
 __all__ = ["observed"]
-
-Floats = npt.NDArray[np.float32]
 
 
 class _Observer(nn.Module):
@@ -31,7 +28,7 @@ class _Observer(nn.Module):
             x.retain_grad()
         return x
 
-    def found(self) -> tuple[Floats, Floats] | None:
+    def found(self) -> tuple[Floats32, Floats32] | None:
         """Return the value and its gradient, None where there is none."""
         if self.value is None or self.value.grad is None:
             return None
@@ -40,7 +37,7 @@ class _Observer(nn.Module):
 
 def observed(
     net: Trainable, names: Sequence[str], batches: Iterable[Samples], loss: LossSum
-) -> Iterator[dict[str, tuple[Floats, Floats]]]:
+) -> Iterator[dict[str, tuple[Floats32, Floats32]]]:
     """Yield for every batch values and the gradients of the loss at them, by the names in the file.
 
     A value that the module does not have, because it lies in a branch, or that does not depend on any weight, is left

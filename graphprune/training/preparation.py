@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
-from graphprune.calibrate.signature import batch_size, input_specs
-from graphprune.calibrate.source import Source
+from graphprune.data.signature import batch_size, input_specs
+from graphprune.data.source import Source
 from graphprune.errors import UsageError, quote
 from graphprune.model.load import Model
 from graphprune.training.augment import channels_last, parse_augmentation
 from graphprune.training.bridge import Trainable, to_torch
-from graphprune.training.fidelity import check_converted
+from graphprune.training.check_bridge import check_converted
+from graphprune.training.finetune_options import FinetuneOptions
 from graphprune.training.loader import Loader, Samples
 from graphprune.training.losses import Objective, choose_kinds, is_probability
-from graphprune.training.options import FinetuneOptions
 from graphprune.training.trainer import Measure, Task, measure, put, snapshot
 from graphprune.training.unfold import normalisations, reestimate, settle
 

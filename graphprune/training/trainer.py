@@ -12,12 +12,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from graphprune.calibrate.source import Source
+from graphprune.data.source import Source
 from graphprune.training.bridge import Trainable, named
 from graphprune.training.hooks import Hook, Moment
+from graphprune.training.learning_rate import rate_at
 from graphprune.training.loader import Loader, Samples
 from graphprune.training.losses import Objective
-from graphprune.training.schedule import rate_at
 
 __all__ = ["Measure", "Optimisation", "Task", "Trainer"]
 

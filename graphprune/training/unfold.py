@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, fx
 
-from graphprune.calibrate.signature import input_specs
-from graphprune.training.batch_norm import BatchNorm, Moments
+from graphprune.data.signature import input_specs
+from graphprune.training.batch_norm import BatchMoments, BatchNorm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,9 +54,9 @@ def settle(net: Trainable, batches: Batches) -> int:
     counted = [(spec.name, spec.samples) for spec in input_specs(net.model) if spec.samples is not None]
     with _evaluating(net):
         for norm in live.values():
-            norm.moments = Moments()
+            norm.moments = BatchMoments()
         for inserted in net.unfolded.values():
-            inserted.moments = Moments()
+            inserted.moments = BatchMoments()
         samples = 0
         for feeds in batches():
             samples += max(feeds[name].shape[axis] for name, axis in counted)

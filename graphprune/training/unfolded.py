@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graphprune.training.batch_norm import BatchNorm, Moments
+from graphprune.training.batch_norm import BatchMoments, BatchNorm
 
 __all__ = ["Unfolded"]
 
@@ -31,7 +31,7 @@ class Unfolded(nn.Module):
     ----------
     weight, bias : Parameter, shape (channels,)
     running_mean, running_var : Tensor, shape (channels,)
-    moments : Moments or None
+    moments : BatchMoments or None
         Where what passes through is added, if anywhere: what `settle` takes the statistics from.
     settled : bool
         Whether it has statistics; without, training leaves the running ones as they are.
@@ -48,7 +48,7 @@ class Unfolded(nn.Module):
         self.register_buffer("running_mean", torch.zeros_like(bias))
         self.register_buffer("running_var", torch.full_like(bias, 1.0 - _EPSILON))
         self.norm = BatchNorm(_EPSILON)
-        self.moments: Moments | None = None
+        self.moments: BatchMoments | None = None
         self.settled = False
 
     def forward(self, x: Tensor) -> Tensor:

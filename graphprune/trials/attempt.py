@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.planning import make_plan
+from graphprune.planning.make_plan import make_plan
 from graphprune.report.trials import Trial
 from graphprune.solvers.saliency import normalized
 from graphprune.trials.meter import Measured
@@ -16,10 +16,10 @@ from graphprune.trials.meter import Measured
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from graphprune.analysis import Analysis
+    from graphprune.analysis.analysis import Analysis
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Plan
-    from graphprune.planning import SolveOptions
+    from graphprune.planning.make_plan import SolveOptions
     from graphprune.solvers.evidence import Evidence
     from graphprune.solvers.saliency import Scores
     from graphprune.trials.meter import Meter
@@ -44,7 +44,7 @@ def attempt(
     """
     started = time.perf_counter()
     if any(request.metric == "latency" for request in requests):  # planned and measured in turn
-        from graphprune.tuning import make_measured_plan  # with onnxruntime
+        from graphprune.planning.tuning import make_measured_plan  # with onnxruntime
 
         plan = make_measured_plan(analysis, requests, options, evidence)
     else:

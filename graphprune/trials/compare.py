@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from graphprune import api
 from graphprune.errors import RequestError, UsageError, quote
-from graphprune.planning import SolveOptions, score_groups
+from graphprune.planning.make_plan import SolveOptions, score_groups
 from graphprune.report.trials import Trial
 from graphprune.solvers import criteria, widths
 from graphprune.solvers.evidence import needed
@@ -20,7 +20,7 @@ from graphprune.trials.meter import Measures, Meter
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from graphprune.analysis import Analysis
+    from graphprune.analysis.analysis import Analysis
     from graphprune.model.load import Model
     from graphprune.plan.budget import BudgetRequest
     from graphprune.solvers.evidence import Evidence

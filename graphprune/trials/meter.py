@@ -11,9 +11,9 @@ from graphprune import accuracy, api
 from graphprune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
-    from graphprune.calibrate.evaluation import Evaluation
-    from graphprune.calibrate.source import Source
+    from graphprune.analysis.analysis import Analysis
+    from graphprune.data.evaluation import Evaluation
+    from graphprune.data.source import Source
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
     from graphprune.solvers.evidence import Evidence
@@ -113,9 +113,9 @@ class Meter:
         """What these samples say, for solvers and criteria; computed once for all trials."""
         if self.calibration is None:
             return None
-        from graphprune.evidence import Samples
+        from graphprune.evidence.sample_evidence import SampleEvidence
 
-        return Samples(self._analysis, self.calibration, self._seed)
+        return SampleEvidence(self._analysis, self.calibration, self._seed)
 
     @cached_property
     def _before(self) -> float | None:
@@ -133,7 +133,7 @@ class Meter:
 
     def _latency(self, pruned: Model, plan: Plan) -> tuple[float, float, float] | None:
         """Time both models in pairs; None where onnxruntime cannot run them."""
-        from graphprune.latency.bench import paired_timing
+        from graphprune.cost.latency.bench import paired_timing
 
         original = self._analysis.model
         try:

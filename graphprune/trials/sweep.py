@@ -18,7 +18,7 @@ from graphprune.errors import RequestError, UsageError
 from graphprune.model.write import write_bytes_atomically
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.schema import Metric
-from graphprune.planning import score_groups
+from graphprune.planning.make_plan import score_groups
 from graphprune.report.trials import Trial
 from graphprune.trials.attempt import attempt, described
 from graphprune.trials.compare import Contest

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
+from graphprune.array_types import Array
 from graphprune.model.sandbox import RESULT, limit_memory
 from graphprune.verification.limits import RELATIVE
 
-Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
 
 FLOOR_FACTOR = 10.0

@@ -16,17 +16,17 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
+from graphprune.array_types import Mask
 from graphprune.labels.space import Contraction, Renormalisation
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import DOMAIN, flatten, owner_name
-from graphprune.model.turns import loops
+from graphprune.model.iterations import loops
 
 __all__ = ["DISCRETE", "Oracle", "build_oracle", "discrete_names", "force_branches", "force_inputs", "pruned_branches"]
 
 _ONE = "graphprune.one"
 
-Mask = npt.NDArray[np.bool_]
 BranchPath = dict[str, bool]
 
 DISCRETE = frozenset({"ArgMax", "ArgMin", "Compress", "NonMaxSuppression", "NonZero", "TopK", "Unique"})

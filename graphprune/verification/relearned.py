@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphprune.errors import VerificationError, quote
-from graphprune.fidelity.weights import check_only_weights_differ
+from graphprune.verification.fidelity.check_weights import check_only_weights_differ
 
 if TYPE_CHECKING:
     from graphprune.model.load import Model

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
 from graphprune.model.graph import Node
 from graphprune.model.tensors import FLOATS
 

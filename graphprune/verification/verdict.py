@@ -16,7 +16,7 @@ from graphprune.verification.verify import Verification, verify_equal, verify_pr
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from graphprune.analysis import Analysis
+    from graphprune.analysis.analysis import Analysis
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
 

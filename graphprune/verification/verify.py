@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from onnx import ModelProto, TensorProto, TypeProto, helper
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
+from graphprune.array_types import Mask
 from graphprune.errors import GraphPruneError, UnsupportedModelError, VerificationError, quote
 from graphprune.labels.adapt import whole
 from graphprune.model.load import Model
 from graphprune.model.sandbox import ChildError, run_child
 from graphprune.model.survey import survey
 from graphprune.model.tensors import FLOATS
-from graphprune.model.widening import NARROW, widened
+from graphprune.model.widen_floats import NARROW, widened
 from graphprune.model.write import save
 from graphprune.surgery.slices import Kept, Slices
 from graphprune.verification.limits import RELATIVE
@@ -43,7 +43,6 @@ from graphprune.verification.rounding import OWN, behind, cut_kind, cut_rounding
 
 __all__ = ["EXACT", "Verification", "verify_equal", "verify_pruned", "verify_widened"]
 
-Mask = npt.NDArray[np.bool_]
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _WIDENED = "compared as float32 copies of both models: onnxruntime cannot run all operators in their own type here"

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 
+from graphprune.array_types import Array, Floats, Ints
 from graphprune.errors import InternalError
 from graphprune.model.messages import copy_but
 from graphprune.model.tensors import DATA_FIELDS
 from graphprune.surgery.slices import Demand
 
 if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
+    from graphprune.analysis.analysis import Analysis
     from graphprune.labels.adapt import Counts
     from graphprune.labels.space import Contraction, Use
     from graphprune.labels.vector import Labels
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
     from graphprune.widening.sums import Power, Sums
 
 __all__ = ["Copies", "Noise", "Spread"]
-
-Array = npt.NDArray[np.generic]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from graphprune.array_types import Ints
 from graphprune.model.tensors import FLOATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from graphprune.analysis import Analysis
+    from graphprune.analysis.analysis import Analysis
     from graphprune.labels.space import Contraction, Use
     from graphprune.labels.vector import Labels
     from graphprune.model.graph import Node
 
 __all__ = ["Power", "Sums", "find_sums"]
 
-Ints = npt.NDArray[np.int64]
 Power = Literal["share", "root", "mean"]
 """What the factor of a channel is made of: 1 / m, its root, or its part of a mean."""
 

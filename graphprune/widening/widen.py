@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
+from graphprune.array_types import Ints
 from graphprune.errors import NothingToPruneError, UsageError, VerificationError
 from graphprune.surgery.marks import drop_marks
 from graphprune.surgery.prune import operate
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["WideGroup", "WidenOptions", "Widened", "copies_of", "widen"]
 
-Ints = npt.NDArray[np.int64]
 
 _LARGEST = 64.0
 

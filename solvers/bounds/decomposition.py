@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from graphprune.solvers.bounds.factors import Network, Scope, Sum
+    from graphprune.solvers.bounds.factors import FactorSum, Network, Scope
 
     Rows = npt.NDArray[np.int64]
 
@@ -178,7 +178,7 @@ def _combinations(network: Network, scope: Scope) -> Rows:
     return np.stack([columns[variable] for variable in scope])
 
 
-def _sum_states(network: Network, entry: Sum, columns: dict[int, Rows]) -> Rows:
+def _sum_states(network: Network, entry: FactorSum, columns: dict[int, Rows]) -> Rows:
     """Return the state of a sum in each row; another sum that gives the same variable would agree."""
     left, right = network.domains[entry.left], network.domains[entry.right]
     total = entry.left_factor * left[columns[entry.left]] + entry.right_factor * right[columns[entry.right]]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from graphprune.cost import Term
+from graphprune.analysis.polynomial import Term
 from graphprune.solvers.problem import Factored
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from graphprune.cost import Length
+    from graphprune.analysis.polynomial import Length
+    from graphprune.array_types import Floats
     from graphprune.solvers.problem import Factor, Problem
 
-    Array = npt.NDArray[np.float64]
 
-__all__ = ["Network", "Restriction", "Sum", "TooLargeError", "networks"]
+__all__ = ["FactorSum", "Network", "Restriction", "TooLargeError", "networks"]
 
 Scope = tuple[int, ...]
 _MOST_STATES = 20_000  # of one variable
@@ -44,7 +44,7 @@ class TooLargeError(Exception):
     """A variable or table would have too many entries; caught within this package."""
 
 
-class Sum(NamedTuple):
+class FactorSum(NamedTuple):
     """``result = left_factor * left + right_factor * right``, between states of variables."""
 
     result: int
@@ -61,9 +61,9 @@ class Restriction:
     metric: str
     limit: float
     constant: float = 0.0
-    tables: dict[Scope, Array] = field(default_factory=dict)
+    tables: dict[Scope, Floats] = field(default_factory=dict)
 
-    def add(self, scope: Scope, table: Array) -> None:
+    def add(self, scope: Scope, table: Floats) -> None:
         """Add a table; its axes follow `scope`, which ascends."""
         if not scope:
             self.constant += float(table)
@@ -87,7 +87,7 @@ class Network:
         What each variable may be: the levels of a group, for the groups in order; then what each sum can come to.
     values : list of ndarray of float64
         Per group, what each of its levels is worth.
-    sums : list of Sum
+    sums : list of FactorSum
         In an order in which both parts of a sum are known before it.
     restrictions : list of Restriction
         Without those that hold at the widest levels.
@@ -96,8 +96,8 @@ class Network:
     """
 
     domains: list[npt.NDArray[np.int64]]
-    values: list[Array]
-    sums: list[Sum] = field(default_factory=list)
+    values: list[Floats]
+    sums: list[FactorSum] = field(default_factory=list)
     restrictions: list[Restriction] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
@@ -116,7 +116,7 @@ class Network:
         return float(sum(values[state] for values, state in zip(self.values, states, strict=False)))
 
 
-def networks(problem: Problem, values: Sequence[Array]) -> Iterator[Network]:
+def networks(problem: Problem, values: Sequence[Floats]) -> Iterator[Network]:
     """Yield the problem with products written out, and with sums as variables if that makes a difference.
 
     Parameters
@@ -139,7 +139,7 @@ def networks(problem: Problem, values: Sequence[Array]) -> Iterator[Network]:
 class _Builder:
     """Writes the costs of a problem as tables."""
 
-    def __init__(self, problem: Problem, values: Sequence[Array], *, written_out: bool) -> None:
+    def __init__(self, problem: Problem, values: Sequence[Floats], *, written_out: bool) -> None:
         self._problem = problem
         self._written_out = written_out
         self._network = Network(list(problem.levels), list(values))
@@ -252,7 +252,7 @@ class _Builder:
             if len(reached) > _MOST_STATES:
                 raise TooLargeError
             domains.append(reached)
-            self._network.sums.append(Sum(result, variable, factor, group, slope))
+            self._network.sums.append(FactorSum(result, variable, factor, group, slope))
             self._sums.setdefault(tuple(sorted(done)), result)
             variable, factor = result, 1
 

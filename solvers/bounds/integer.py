@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from graphprune.array_types import Floats
     from graphprune.solvers.bounds.decomposition import Tree
 
-    Array = npt.NDArray[np.float64]
 
-__all__ = ["TOLERANCE", "Outcome", "solve"]
+__all__ = ["TOLERANCE", "IntegerResult", "solve"]
 
 TOLERANCE = 1e-7  # relative error granted to the bound of HiGHS, whose own tolerances are 1e-6 of reduced costs
 
@@ -36,7 +36,7 @@ _STOPS = {0: "optimal", 1: "time limit", 2: "infeasible"}
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class IntegerResult:
     """What HiGHS found.
 
     Attributes
@@ -57,7 +57,7 @@ class Outcome:
     nodes: int
 
 
-def solve(tree: Tree, time_limit: float, node_limit: int) -> Outcome:
+def solve(tree: Tree, time_limit: float, node_limit: int) -> IntegerResult:
     """Return the best states of a tree within the limits of its network.
 
     HiGHS runs with its fixed default seed, so the outcome repeats unless the time limit ends it.
@@ -92,7 +92,7 @@ def solve(tree: Tree, time_limit: float, node_limit: int) -> Outcome:
     dual = getattr(found, "mip_dual_bound", None)
     bound = -np.inf if stopped == "infeasible" else np.inf if dual is None else -float(dual)
     states = None if found.x is None else _states(tree, found.x)
-    return Outcome(states, bound, stopped, nodes)
+    return IntegerResult(states, bound, stopped, nodes)
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def _silenced() -> Iterator[None]:
         os.close(ours)
 
 
-def _totals(tree: Tree) -> tuple[Array, Array]:
+def _totals(tree: Tree) -> tuple[Floats, Floats]:
     """Return what each row is worth, and what it costs by each restriction: shapes (rows,) and (restrictions, rows)."""
     network = tree.network
     worth, costs = [], []
@@ -131,7 +131,7 @@ def _totals(tree: Tree) -> tuple[Array, Array]:
     return np.concatenate(worth), np.concatenate(costs, axis=1)
 
 
-def _junctions(tree: Tree, first: npt.NDArray[np.int64]) -> tuple[Any, Array, Array]:
+def _junctions(tree: Tree, first: npt.NDArray[np.int64]) -> tuple[Any, Floats, Floats]:
     """Return the constraints that one row of each root is taken, and for each key as many rows below as above."""
     from scipy.sparse import coo_array
 
@@ -156,7 +156,7 @@ def _junctions(tree: Tree, first: npt.NDArray[np.int64]) -> tuple[Any, Array, Ar
     return coo_array(matrix, shape=(len(right), int(first[-1]))).tocsr(), bounds, bounds
 
 
-def _states(tree: Tree, taken: Array) -> npt.NDArray[np.int64]:
+def _states(tree: Tree, taken: Floats) -> npt.NDArray[np.int64]:
     """Return the states of the rows that are taken."""
     states = np.zeros(len(tree.network.domains), dtype=np.int64)
     first = 0

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from graphprune.array_types import Floats
     from graphprune.solvers.bounds.decomposition import Tree
 
-    Array = npt.NDArray[np.float64]
     States = npt.NDArray[np.int64]
 
 __all__ = ["ROUNDING", "Dual", "minimize"]
@@ -49,13 +49,13 @@ class Dual:
     """
 
     bound: float
-    prices: Array
+    prices: Floats
     propagation: Propagation
     evaluations: int = 0
-    lines: list[tuple[float, Array]] = field(default_factory=list)
+    lines: list[tuple[float, Floats]] = field(default_factory=list)
 
 
-def minimize(tree: Tree, visit: Callable[[States], float], most: int = 60, start: Array | None = None) -> Dual:
+def minimize(tree: Tree, visit: Callable[[States], float], most: int = 60, start: Floats | None = None) -> Dual:
     """Return the dual of a tree near its lowest point.
 
     Parameters
@@ -100,17 +100,17 @@ def minimize(tree: Tree, visit: Callable[[States], float], most: int = 60, start
     return dual
 
 
-def _refund(tree: Tree, prices: Array) -> float:
+def _refund(tree: Tree, prices: Floats) -> float:
     return float(sum(price * entry.limit for price, entry in zip(prices, tree.network.restrictions, strict=True)))
 
 
-def _line(tree: Tree, states: States) -> tuple[float, Array]:
+def _line(tree: Tree, states: States) -> tuple[float, Floats]:
     """Return what states are worth without prices, and by how much they stay below each limit."""
     restrictions = tree.network.restrictions
     return tree.network.value(states), np.array([entry.limit - entry.cost(states) for entry in restrictions])
 
 
-def _lowest(lines: list[tuple[float, Array]], scales: Array, highest: Array) -> tuple[float, Array]:
+def _lowest(lines: list[tuple[float, Floats]], scales: Floats, highest: Floats) -> tuple[float, Floats]:
     """Return the lowest point on or above all lines, its height and its prices."""
     count = len(scales)
     slopes = np.array([room / scales for _, room in lines])
@@ -132,7 +132,7 @@ def _lowest(lines: list[tuple[float, Array]], scales: Array, highest: Array) -> 
     return float(point[-1]), np.maximum(point[:-1], 0.0) / scales
 
 
-def _lowest_of_one(heights: Array, slopes: Array, highest: float) -> tuple[float, float]:
+def _lowest_of_one(heights: Floats, slopes: Floats, highest: float) -> tuple[float, float]:
     """Return the lowest point on or above lines over one price: it is at an end, or where two lines cross."""
     apart = slopes[:, None] - slopes
     with np.errstate(divide="ignore", invalid="ignore"):

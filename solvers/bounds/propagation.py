@@ -17,10 +17,10 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from graphprune.array_types import Floats
     from graphprune.solvers.bounds.decomposition import Bag, Tree
     from graphprune.solvers.bounds.factors import Network, Scope
 
-    Array = npt.NDArray[np.float64]
 
 __all__ = ["Best", "Propagation", "flat_places"]
 
@@ -52,10 +52,10 @@ class Propagation:
             if bag.parent >= 0:
                 self._below[bag.parent].append(number)
         self._places = [[(scope, flat_places(self._network, bag, scope)) for scope in bag.scopes] for bag in tree.bags]
-        self._beliefs: list[Array] = []
-        self._messages: list[Array] = []
+        self._beliefs: list[Floats] = []
+        self._messages: list[Floats] = []
 
-    def best(self, prices: Array) -> Best:
+    def best(self, prices: Floats) -> Best:
         """Return the states with the largest value less costs at `prices`, one for each restriction."""
         bags = self._tree.bags
         tables = self._priced(prices)
@@ -79,13 +79,13 @@ class Propagation:
         states = self._states() if np.isfinite(worth) else np.zeros(0, dtype=np.int64)
         return Best(worth - constant, states)
 
-    def margins(self) -> list[Array]:
+    def margins(self) -> list[Floats]:
         """Return for each row of each bag what the best states with it are worth less than the best of all.
 
         At the last prices; 0 or less, -inf for a row that cannot occur.
         """
         bags = self._tree.bags
-        margins: list[Array] = []
+        margins: list[Floats] = []
         for number, bag in enumerate(bags):
             belief = self._beliefs[number]
             if bag.parent < 0:
@@ -115,10 +115,10 @@ class Propagation:
             states[list(bag.scope)] = bag.columns[:, chosen[number]]
         return states
 
-    def _priced(self, prices: Array) -> dict[Scope, Array]:
+    def _priced(self, prices: Floats) -> dict[Scope, Floats]:
         """Return value less priced costs as flat tables by scope."""
         network = self._network
-        tables: dict[Scope, Array] = {(group,): values.copy() for group, values in enumerate(network.values)}
+        tables: dict[Scope, Floats] = {(group,): values.copy() for group, values in enumerate(network.values)}
         for price, restriction in zip(prices, network.restrictions, strict=True):
             for scope, table in restriction.tables.items():
                 if price and scope in tables:

@@ -13,7 +13,7 @@ from graphprune.solvers.bounds.decomposition import decompose
 from graphprune.solvers.bounds.factors import networks
 from graphprune.solvers.bounds.lagrangian import ROUNDING, minimize
 from graphprune.solvers.fill import fill
-from graphprune.solvers.stairs import Stairs
+from graphprune.solvers.moves.stairs import Stairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from graphprune.errors import UsageError, quote
 from graphprune.solvers.registry import Registry
 
 if TYPE_CHECKING:
-    from graphprune.groups import Group
+    from graphprune.analysis.groups import Group
     from graphprune.solvers.evidence import Evidence
     from graphprune.solvers.saliency import Scores
 

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from graphprune.groups import Group, Member
+    from graphprune.analysis.groups import Group, Member
+    from graphprune.array_types import Floats
     from graphprune.solvers.criteria import Material, Read
-    from graphprune.solvers.observed import Flow
+    from graphprune.solvers.protocols.observed import Flow
     from graphprune.solvers.saliency import Scores
 
-    Vector = npt.NDArray[np.float64]
 
 __all__ = ["Domino", "domino_scores"]
 
@@ -102,7 +102,7 @@ def _taylor(material: Material, what: Domino) -> Scores:
     """Score atoms by the magnitudes of weight times gradient; a weight that training does not reach is not there."""
     found = needed(material.evidence, "domino").products(check_samples(what.samples))
     masses = _Masses(found.per_tensor.__getitem__, np.abs)
-    scores: list[Vector | None] = []
+    scores: list[Floats | None] = []
     for group in material.groups:
         reached = tuple(member for member in group.members if member.initializer in found.per_tensor)
         values, _ = _score(replace(group, members=reached), masses, what)
@@ -124,7 +124,7 @@ def _flowing(material: Material, what: Domino) -> Scores:
     return seen_scores(material, scores, source, comparable=True, nothing="there is no gradient")
 
 
-def _flow_scores(group: Group, flow: Flow, weights: _Masses, what: Domino) -> Vector:
+def _flow_scores(group: Group, flow: Flow, weights: _Masses, what: Domino) -> Floats:
     sums = flow.made + flow.read if what.inputs else flow.made
     if what.scale == "none":
         return sums
@@ -138,7 +138,7 @@ def _where(what: Domino) -> str:
     return "where it is made and read" if what.inputs else "where it is made"
 
 
-def _score(group: Group, masses: _Masses, what: Domino) -> tuple[Vector | None, str]:
+def _score(group: Group, masses: _Masses, what: Domino) -> tuple[Floats | None, str]:
     made = filters(group)
     readers = [member for member in group.members if member.role == "in"]
     counted = [member for member in readers if what.inputs and member.op in _CONVOLUTIONS]
@@ -164,7 +164,7 @@ class _Masses:
         self._measure = measure
         self._slices = SliceSums(read, measure)
 
-    def sums(self, group: Group, made: Sequence[Member], readers: Sequence[Member]) -> Vector:
+    def sums(self, group: Group, made: Sequence[Member], readers: Sequence[Member]) -> Floats:
         """Return the measured weights that go with each atom, shape (size,)."""
         parts = [atom_sum(member, self._slices.of(member), group.size) for member in (*made, *readers)]
         twice = [
@@ -173,7 +173,7 @@ class _Masses:
         ]
         return _added(parts, group.size) - _added(twice, group.size)
 
-    def counts(self, group: Group, made: Sequence[Member], readers: Sequence[Member]) -> Vector:
+    def counts(self, group: Group, made: Sequence[Member], readers: Sequence[Member]) -> Floats:
         """Return the number of weights that go with each atom, shape (size,)."""
         parts = []
         for member in (*made, *readers):
@@ -187,8 +187,8 @@ class _Masses:
         return _added(parts, group.size) - _added(twice, group.size)
 
 
-def _added(parts: Sequence[Vector], size: int) -> Vector:
-    total: Vector = np.sum([np.zeros(size), *parts], axis=0)
+def _added(parts: Sequence[Floats], size: int) -> Floats:
+    total: Floats = np.sum([np.zeros(size), *parts], axis=0)
     return total
 
 
@@ -197,13 +197,13 @@ def _pairs(made: Sequence[Member], readers: Sequence[Member]) -> list[tuple[Memb
     return [(maker, reader) for maker in made for reader in readers if maker.initializer == reader.initializer]
 
 
-def _block(array: npt.NDArray[np.generic], maker: Member, reader: Member) -> Vector:
+def _block(array: npt.NDArray[np.generic], maker: Member, reader: Member) -> Floats:
     """Return the weights between the places that two members name, shape (made, read, others)."""
     block = np.moveaxis(array, (maker.axis, reader.axis), (0, 1))[np.ix_(maker.positions, reader.positions)]
     return block.reshape(*block.shape[:2], -1).astype(np.float64)
 
 
-def _overlap(block: Vector, maker: Member, reader: Member, size: int) -> Vector:
+def _overlap(block: Floats, maker: Member, reader: Member, size: int) -> Floats:
     """Add up what is both made and read by the same atom, shape (size,)."""
     same = maker.atoms[:, None] == reader.atoms
     atoms = np.broadcast_to(maker.atoms[:, None], same.shape)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from graphprune.groups import Group, Member
+    from graphprune.analysis.groups import Group, Member
     from graphprune.solvers.criteria import Aggregate, Material
 
 __all__ = ["NOTHING_READ", "average_of_the_rest", "norm_scores"]

@@ -15,11 +15,9 @@ from graphprune.solvers.saliency import Scores
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
+    from graphprune.array_types import Floats
     from graphprune.solvers.criteria import Material
 
-    Vector = npt.NDArray[np.float64]
 
 __all__ = ["UNSEEN", "check_samples", "seen_scores", "settled", "settled_all"]
 
@@ -42,7 +40,7 @@ def check_samples(samples: int) -> int:
 
 
 def seen_scores(
-    material: Material, found: Sequence[Vector | None], source: str, *, comparable: bool, nothing: str
+    material: Material, found: Sequence[Floats | None], source: str, *, comparable: bool, nothing: str
 ) -> Scores:
     """Return scores from samples, with something for groups of which they show nothing.
 
@@ -74,7 +72,7 @@ def seen_scores(
     return Scores(filled, tuple(UNSEEN if values is None else source for values in known), comparable)
 
 
-def settled(values: Vector) -> Vector:
+def settled(values: Floats) -> Floats:
     """Return values rounded to a few significant digits, which do not depend on the number of threads.
 
     Examples
@@ -85,11 +83,11 @@ def settled(values: Vector) -> Vector:
     return np.array([float(f"{value:.{_DIGITS}g}") for value in values.tolist()], dtype=np.float64)
 
 
-def settled_all(found: Sequence[Vector | None]) -> list[Vector | None]:
+def settled_all(found: Sequence[Floats | None]) -> list[Floats | None]:
     """Return the values of every group settled."""
     return [None if values is None else settled(values) for values in found]
 
 
-def _brought_to(norms: Vector, average: float) -> Vector:
+def _brought_to(norms: Floats, average: float) -> Floats:
     mean = float(norms.mean())
     return norms * (average / mean) if mean > 0 else np.full(len(norms), average)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from graphprune.groups import Group, Member
+    from graphprune.analysis.groups import Group, Member
     from graphprune.solvers.criteria import Aggregate, Read
 
 __all__ = ["SliceSums", "aggregated", "atom_mean", "atom_sum", "filters"]

@@ -24,13 +24,11 @@ from graphprune.solvers.criteria._slices import SliceSums, aggregated, atom_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
-    from graphprune.groups import Group, Member
+    from graphprune.analysis.groups import Group, Member
+    from graphprune.array_types import Floats
     from graphprune.solvers.criteria import Aggregate, Material, Read
     from graphprune.solvers.saliency import Scores
 
-    Vector = npt.NDArray[np.float64]
 
 __all__ = ["rectified_square", "score"]
 
@@ -54,7 +52,7 @@ def score(material: Material) -> Scores:
     return average_of_the_rest([scores for scores, _ in results], [source for _, source in results], material.groups)
 
 
-def rectified_square(mean: Vector, deviation: Vector) -> Vector:
+def rectified_square(mean: Floats, deviation: Floats) -> Floats:
     """Return ``E[relu(x)**2]`` for ``x`` drawn from ``N(mean, deviation)``, elementwise.
 
     Examples
@@ -69,7 +67,7 @@ def rectified_square(mean: Vector, deviation: Vector) -> Vector:
     return np.where(deviation > 0, np.maximum(value, 0.0), np.maximum(mean, 0.0) ** 2)
 
 
-def _normal_cdf(z: Vector, density: Vector) -> Vector:
+def _normal_cdf(z: Floats, density: Floats) -> Floats:
     """Return the cumulative normal distribution, to 7.5e-8. Source: Abramowitz and Stegun, 26.2.17."""
     t = 1 / (1 + 0.2316419 * np.abs(z))
     polynomial = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
@@ -81,7 +79,7 @@ class _Inputs:
     """What is known of the inputs of a weight: the mean square at each place along an axis, 1 where unknown."""
 
     axis: int
-    squares: Vector
+    squares: Floats
 
 
 class _Estimate:
@@ -96,7 +94,7 @@ class _Estimate:
         self._inputs: dict[str, _Inputs] = {}
         self._folded = {member.initializer for group in groups if not _scales(group) for member in filters(group)}
 
-    def next(self, group: Group) -> tuple[Vector | None, str]:
+    def next(self, group: Group) -> tuple[Floats | None, str]:
         """Return the scores of the next group, None if nothing is known of it, and what they come from."""
         if scales := _scales(group):
             deviations = [atom_mean(scale, self._magnitudes.of(scale), group.size) for scale in scales]
@@ -106,11 +104,11 @@ class _Estimate:
             return self._from_filters(group, members)
         return None, NOTHING_READ
 
-    def _from_filters(self, group: Group, members: list[Member]) -> tuple[Vector, str]:
+    def _from_filters(self, group: Group, members: list[Member]) -> tuple[Floats, str]:
         """Estimate the output deviation of the filter rows, then of the depthwise filters that read what these make."""
         rows = [member for member in members if member.role == "out"]
         depthwise = [member for member in members if member.role != "out"]
-        deviations: list[Vector] = []
+        deviations: list[Floats] = []
         squares = np.ones(group.size)
         for stage in (rows, depthwise):
             if stage:
@@ -122,25 +120,25 @@ class _Estimate:
         source = "filter norm x estimated input RMS" if estimated else "filter norm (input RMS taken as 1)"
         return aggregated(deviations, self._aggregate), source
 
-    def _row_sums(self, member: Member) -> Vector:
+    def _row_sums(self, member: Member) -> Floats:
         """Return the sum of squares of each filter, inputs weighted by their mean squares where these are known."""
         inputs = self._inputs.get(member.initializer)
         if inputs is None or inputs.axis == member.axis:
             return self._squares.of(member)
         return self._squares.weighted(member, inputs.axis, inputs.squares)
 
-    def _bias(self, group: Group, makers: list[Member]) -> Vector:
+    def _bias(self, group: Group, makers: list[Member]) -> Floats:
         """Return the mean bias of the nodes that the makers belong to, shape (size,)."""
         nodes = {(member.node, member.op) for member in makers}
         biases = [member for member in group.members if _is_bias(member) and (member.node, member.op) in nodes]
         return self._mean(biases, self._values, group.size)
 
-    def _mean(self, vectors: list[Member], sums: SliceSums, size: int) -> Vector:
+    def _mean(self, vectors: list[Member], sums: SliceSums, size: int) -> Floats:
         """Return the mean of per-channel vectors over their members, 0 without members, shape (size,)."""
         means = [atom_mean(member, sums.of(member), size) for member in vectors]
         return np.mean(means, axis=0) if means else np.zeros(size)
 
-    def _announce(self, group: Group, squares: Vector) -> None:
+    def _announce(self, group: Group, squares: Floats) -> None:
         """Tell the folded filters that read this group how large its channels are."""
         for member in group.members:
             if member.role == "in" and member.initializer in self._folded:

@@ -14,21 +14,21 @@ import numpy as np
 
 from graphprune.errors import UsageError
 from graphprune.solvers.criteria import criterion
+from graphprune.solvers.criteria._lasso import lasso_entries
 from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled
 from graphprune.solvers.evidence import needed
-from graphprune.solvers.lasso import lasso_entries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from graphprune.groups import Group
+    from graphprune.analysis.groups import Group
+    from graphprune.array_types import Floats
     from graphprune.solvers.criteria import Material
-    from graphprune.solvers.reading import Reading
+    from graphprune.solvers.protocols.reading import Reading
     from graphprune.solvers.saliency import Scores
 
-    Vector = npt.NDArray[np.float64]
 
 __all__ = ["gram", "score"]
 
@@ -73,7 +73,7 @@ def score(
     readings = evidence.readings(check_samples(samples))
     gradients = evidence.output_gradients(samples) if guided else None
     weighing = _Weighing(_owners(material.groups), suppress, keep)
-    found: list[Vector | None] = []
+    found: list[Floats | None] = []
     for number, read in enumerate(readings):
         if read is None:
             found.append(None)
@@ -87,7 +87,7 @@ def score(
     return seen_scores(material, found, source, comparable=False, nothing="its readers see no variance")
 
 
-def gram(readings: Sequence[Reading], weights: Sequence[Vector]) -> Vector:
+def gram(readings: Sequence[Reading], weights: Sequence[Floats]) -> Floats:
     """Return the Gram matrix of the atoms' parts in what the readers compute, shape (atoms, atoms).
 
     ``G_ij`` is the covariance of the parts of atoms i and j, outputs weighted by the squares of `weights`; each
@@ -104,7 +104,7 @@ def gram(readings: Sequence[Reading], weights: Sequence[Vector]) -> Vector:
     return total
 
 
-def _entries(matrix: Vector) -> Vector:
+def _entries(matrix: Floats) -> Floats:
     """Return the penalty at which each atom enters the rebuilding of the sum of all."""
     return lasso_entries(matrix, matrix.sum(axis=1))
 
@@ -117,7 +117,7 @@ class _Weighing:
     suppress: float
     keep: float
 
-    def of(self, reading: Reading, gradient: Vector | None) -> Vector:
+    def of(self, reading: Reading, gradient: Floats | None) -> Floats:
         """Return the weights of the outputs, of mean 1 where gradients are given and not all 0."""
         outputs = reading.weight.shape[1]
         plain = np.ones(outputs)

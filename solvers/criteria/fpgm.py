@@ -15,7 +15,7 @@ from graphprune.solvers.filters import coupled_filters, mean_distances, member_f
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from graphprune.groups import Group
+    from graphprune.analysis.groups import Group
     from graphprune.solvers.criteria import Material
     from graphprune.solvers.saliency import Scores
 

@@ -12,7 +12,7 @@ from graphprune.solvers.criteria import criterion
 from graphprune.solvers.saliency import Scores
 
 if TYPE_CHECKING:
-    from graphprune.groups import Group
+    from graphprune.analysis.groups import Group
     from graphprune.solvers.criteria import Material
 
 __all__ = ["score"]

@@ -9,15 +9,15 @@ import numpy as np
 
 from graphprune.errors import UsageError
 from graphprune.solvers.criteria import criterion
+from graphprune.solvers.criteria._forward import forward_selection
 from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled
 from graphprune.solvers.evidence import needed
-from graphprune.solvers.forward import forward_selection
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from graphprune.solvers.criteria import Material
-    from graphprune.solvers.forward import Selection
+    from graphprune.solvers.criteria._forward import Selection
     from graphprune.solvers.saliency import Scores
 
 __all__ = ["score"]
@@ -49,7 +49,7 @@ def score(material: Material, *, ridge: float = 1e-3, samples: int = 1024) -> Sc
 
     Notes
     -----
-    Source: the ranking of CaP (Xie et al., Compensation-aware pruning); see :mod:`graphprune.solvers.forward`.
+    Source: the ranking of CaP (Xie et al., Compensation-aware pruning); see `graphprune.solvers.criteria._forward`.
     """
     if not _LEAST_RIDGE <= ridge < np.inf:
         raise UsageError(f"the setting 'ridge' is {ridge}, but must be at least {_LEAST_RIDGE}")

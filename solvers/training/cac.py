@@ -15,14 +15,14 @@ from graphprune.errors import UsageError
 from graphprune.solvers.registry import one_of
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
-from graphprune.training.pruning.method import Method, Outcome
-from graphprune.training.pruning.schedule import CostSchedule
+from graphprune.training.pruning.cost_schedule import CostSchedule
+from graphprune.training.pruning.method import Method, MethodResult
 
 if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
     from graphprune.training.gates import Gate
     from graphprune.training.hooks import Moment
-    from graphprune.training.pruning.course import Course
+    from graphprune.training.pruning.run import Run
 
 __all__ = ["Cac", "standard_error"]
 
@@ -63,7 +63,7 @@ class Cac(Method):
     decay : float
         Of the moving averages, per step.
     schedule : {"cubic", "linear"}
-        How the cost falls; see :class:`graphprune.training.pruning.schedule.CostSchedule`.
+        How the cost falls; see :class:`graphprune.training.pruning.cost_schedule.CostSchedule`.
     until : float
         Share of the steps after which the budget is reached.
     times : int
@@ -110,27 +110,27 @@ class Cac(Method):
         self._measured: dict[str, Gate] = {}
         self._averages: dict[str, Tensor] = {}
 
-    def begin_course(self, course: Course) -> None:
+    def begin_run(self, run: Run) -> None:
         """Put a gate on every group."""
-        task = course.task
+        task = run.task
         if self.gain == "accuracy" and (task.objective.labelled is None or self.estimator == "first-order"):
             raise UsageError("gain=accuracy needs labels, and estimator=monte-carlo")
-        warm = min(task.loader.steps / course.total, self.until / 2)
+        warm = min(task.loader.steps / run.total, self.until / 2)
         self._plan = CostSchedule(self.schedule, warm, self.until, self.times)
         # rows: sum of gains with the gate open, samples with it open, and both with it shut
-        self._averages = {group.id: torch.zeros((4, group.size), dtype=torch.float64) for group in course.groups}
-        self._last = self._plan.steps(course.total)[-1]
-        self.renew(course)
+        self._averages = {group.id: torch.zeros((4, group.size), dtype=torch.float64) for group in run.groups}
+        self._last = self._plan.steps(run.total)[-1]
+        self.renew(run)
         if not self._gates:
             raise UsageError("no group of the model can have a gate, so nothing can be measured")
         self._gated = frozenset(self._measured)
         if self.estimator == "monte-carlo":
-            self._try(course)
+            self._try(run)
 
-    def _try(self, course: Course) -> None:
+    def _try(self, run: Run) -> None:
         """Refuse a network in which samples cannot have gates of their own."""
-        task = course.task
-        samples = course.samples(2)
+        task = run.task
+        samples = run.samples(2)
         if not self._measured:
             raise UsageError(
                 "the samples of a batch cannot be told apart inside the model", hint="use --set estimator=first-order"
@@ -141,12 +141,12 @@ class Cac(Method):
         except UsageError as error:
             raise UsageError(error.message, hint="use --set estimator=first-order") from error
 
-    def renew(self, course: Course) -> None:
+    def renew(self, run: Run) -> None:
         """Put gates on the network as it is."""
-        self._course = course
-        self._gates = course.attach()
-        self._open = {name: course.open(name) for name in self._gates}
-        self._measured = self._gates if self.estimator == "first-order" else course.apart(self._gates)
+        self._run = run
+        self._gates = run.attach()
+        self._open = {name: run.open(name) for name in self._gates}
+        self._measured = self._gates if self.estimator == "first-order" else run.apart(self._gates)
 
     def begin(self, moment: Moment) -> None:
         """Shut gates at random, or watch their gradients; after the last removal they are just open."""
@@ -163,7 +163,7 @@ class Cac(Method):
         """Take the derivatives of the loss with respect to the gates."""
         if self.estimator != "first-order" or moment.step >= self._last:
             return
-        scaler = self._course.task.accelerator.scaler
+        scaler = self._run.task.accelerator.scaler
         scale = 1.0 if scaler is None else float(scaler.get_scale())
         for name, gate in self._gates.items():
             gradient = gate.value.grad
@@ -175,7 +175,7 @@ class Cac(Method):
     def gained(self, moment: Moment) -> Tensor:
         """Return what every sample gained, shape (n,)."""
         assert moment.outputs is not None  # noqa: S101 - the forward pass is over
-        objective, samples = self._course.task.objective, moment.samples
+        objective, samples = self._run.task.objective, moment.samples
         outputs = {name: value.detach() for name, value in moment.outputs.items()}
         if self.gain == "accuracy" and objective.labelled is not None and samples.labels is not None:
             return torch.eq(outputs[objective.labelled].argmax(1), samples.labels).double()
@@ -183,8 +183,8 @@ class Cac(Method):
 
     def _add(self, name: str, found: Tensor) -> None:
         """Let a batch enter the moving averages of a group."""
-        found = self._course.task.accelerator.reduce(found.to(self._course.task.device), "sum").cpu()
-        averages, atoms = self._averages[name], torch.from_numpy(self._course.running.atoms[name])
+        found = self._run.task.accelerator.reduce(found.to(self._run.task.device), "sum").cpu()
+        averages, atoms = self._averages[name], torch.from_numpy(self._run.running.atoms[name])
         averages[:, atoms] = self.decay * averages[:, atoms] + found
 
     def end(self, moment: Moment) -> None:
@@ -203,13 +203,13 @@ class Cac(Method):
         for name, gate in self._gates.items():
             gate.value = self._open[name]
 
-    def stops(self, course: Course) -> tuple[int, ...]:
+    def stops(self, run: Run) -> tuple[int, ...]:
         """Return after which steps channels go."""
-        return self._plan.steps(course.total)
+        return self._plan.steps(run.total)
 
-    def survivors(self, course: Course) -> Plan | None:
+    def survivors(self, run: Run) -> Plan | None:
         """Choose what goes now, among what is left."""
-        plan, before = course.plan(self.scores(), self._plan.way(course.step, course.total)), course.running.plan
+        plan, before = run.plan(self.scores(), self._plan.way(run.step, run.total)), run.running.plan
         same = before is not None and [item.kept for item in before.groups] == [item.kept for item in plan.groups]
         return None if same or plan.is_identity else plan
 
@@ -233,9 +233,9 @@ class Cac(Method):
         found = tuple(self.changes().values())
         return Scores(found, tuple(f"conditional change, {self.estimator}" for _ in found), comparable=True)
 
-    def finish(self, course: Course) -> Outcome:
+    def finish(self, run: Run) -> MethodResult:
         """Keep what is left."""
-        return Outcome(self.scores(), start=course.running.plan)
+        return MethodResult(self.scores(), start=run.running.plan)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the moving averages."""

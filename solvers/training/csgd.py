@@ -10,31 +10,31 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from graphprune.array_types import Ints
 from graphprune.errors import UsageError, quote
-from graphprune.inheritance.merging import exact_merges
-from graphprune.inheritance.paths import atom_positions, find_paths
-from graphprune.inheritance.sites import Sites
-from graphprune.solvers.kmeans import even, kmeans
+from graphprune.rewrites.merge import exact_merges
+from graphprune.rewrites.paths import atom_positions, find_paths
+from graphprune.rewrites.readers import Sites
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
-from graphprune.training.pruning.method import Method, Outcome
-from graphprune.training.pruning.slices import find_slices, norms
+from graphprune.solvers.training._kmeans import even, kmeans
+from graphprune.training.learning_rate import rate_at
+from graphprune.training.pruning.method import Method, MethodResult
+from graphprune.training.pruning.tensor_slices import find_slices, norms
 from graphprune.training.pruning.ties import Ties, pull_for
-from graphprune.training.schedule import rate_at
 from graphprune.training.trainer import measure
 
 if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
-    from graphprune.groups import Group
-    from graphprune.inheritance.paths import Path
+    from graphprune.analysis.analysis import Analysis
+    from graphprune.analysis.groups import Group
     from graphprune.plan.schema import Plan
+    from graphprune.rewrites.paths import Path
     from graphprune.training.bridge import Trainable
     from graphprune.training.hooks import Moment
-    from graphprune.training.pruning.course import Course
+    from graphprune.training.pruning.run import Run
 
 __all__ = ["CentripetalSGD", "features", "why_apart"]
 
-Ints = npt.NDArray[np.int64]
 
 _STEEPEST = 0.1
 """Largest product of rate and pull: beyond it, a step with momentum would overshoot."""
@@ -86,32 +86,32 @@ class CentripetalSGD(Method):
         self.tolerance = tolerance
         self.vectors = vectors
 
-    def begin_course(self, course: Course) -> None:
+    def begin_run(self, run: Run) -> None:
         """Choose widths and clusters."""
-        if course.how.optimizer != "sgd":
+        if run.how.optimizer != "sgd":
             raise UsageError("csgd acts on gradients, and needs --optimizer sgd", hint="choose another method")
-        self._net, analysis = course.running.net, course.running.analysis
-        self._target = course.plan(self._scores(analysis))
+        self._net, analysis = run.running.net, run.running.analysis
+        self._target = run.plan(self._scores(analysis))
         paths = find_paths(analysis, Sites(analysis))
         found: dict[str, Ints] = {}
         for number, (group, path, planned) in enumerate(zip(analysis.groups, paths, self._target.groups, strict=True)):
             width = len(planned.kept)
             why = why_apart(self._net, group, path) if width < group.size else "all channels stay"
             if not why:
-                found[group.id] = self._clustered(analysis, number, width, course.solving.seed)
-            course.trace.append({"stage": "clusters", "group": group.id, "width": width, "tied": not why, "why": why})
+                found[group.id] = self._clustered(analysis, number, width, run.solving.seed)
+            run.trace.append({"stage": "clusters", "group": group.id, "width": width, "tied": not why, "why": why})
         self.ties = Ties(self._net, analysis, found)
-        self._strength = self.pull or self._enough(course)
+        self._strength = self.pull or self._enough(run)
 
     def rewrite(self, moment: Moment) -> None:
         """Replace the gradients."""
         self.ties.rewrite(self._strength, vectors=self.vectors)
 
-    def finish(self, course: Course) -> Outcome:
+    def finish(self, run: Run) -> MethodResult:
         """Make clusters equal; of each, the first channel stays."""
         left = self.ties.project()
-        reached = measure(course.task)
-        scores = self._scores(course.running.analysis)
+        reached = measure(run.task)
+        scores = self._scores(run.running.analysis)
         kept = [
             np.unique(self.ties.clusters[group.id], return_index=True)[1].tolist()
             if group.id in self.ties.clusters
@@ -128,7 +128,7 @@ class CentripetalSGD(Method):
             "loss": reached.loss,
             "accuracy": reached.accuracy,
         }
-        return Outcome(scores, replace(self._target, groups=groups), trace=(trace,))
+        return MethodResult(scores, replace(self._target, groups=groups), trace=(trace,))
 
     def settle(self, analysis: Analysis, plan: Plan) -> Plan:
         """Merge what is equal; a plan that removes nothing else is lossless."""
@@ -145,11 +145,11 @@ class CentripetalSGD(Method):
         found = tuple(norms(group, slices[group.id]).double().cpu().numpy() for group in analysis.groups)
         return Scores(found, ("norm of the coupled channel",) * len(found))
 
-    def _enough(self, course: Course) -> float:
+    def _enough(self, run: Run) -> float:
         """Return the pull that the deviation law asks for, as far as steps with momentum follow it."""
-        how, total = course.how, course.total
-        rates = sum(rate_at(step, total, course.rate, int(how.warmup * total)) for step in range(total))
-        return min(pull_for(self.tolerance, rates, how.momentum, how.weight_decay), _STEEPEST / course.rate)
+        how, total = run.how, run.total
+        rates = sum(rate_at(step, total, run.rate, int(how.warmup * total)) for step in range(total))
+        return min(pull_for(self.tolerance, rates, how.momentum, how.weight_decay), _STEEPEST / run.rate)
 
 
 def why_apart(net: Trainable, group: Group, path: Path) -> str:

@@ -15,17 +15,17 @@ from torch import Tensor
 from graphprune.errors import UsageError, VerificationError
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
-from graphprune.training.fidelity import TOLERANCE, as_taken, run_file
-from graphprune.training.pruning.folding import fold_factors, foldable_groups, of_what_stays
+from graphprune.training.check_bridge import TOLERANCE, as_taken, run_file
+from graphprune.training.pruning.fold_gates import fold_factors, foldable_groups, of_what_stays
 from graphprune.training.pruning.gated_file import GatedModel, gated_model, packed, unpacked
-from graphprune.training.pruning.method import Method, Outcome
+from graphprune.training.pruning.method import Method, MethodResult
 from graphprune.training.pruning.predictors import Predictor, attach_predictors, detach_predictors, predictable
 
 if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
     from graphprune.training.gates import Gate
     from graphprune.training.hooks import Moment
-    from graphprune.training.pruning.course import Course
+    from graphprune.training.pruning.run import Run
 
 __all__ = ["Fbs"]
 
@@ -86,25 +86,25 @@ class Fbs(Method):
         self._expected = 0.0
         self._gated: GatedModel | None = None
 
-    def begin_course(self, course: Course) -> None:
+    def begin_run(self, run: Run) -> None:
         """Put gates and predictors into the network."""
-        self._course = course
-        net, analysis = course.running.net, course.running.analysis
+        self._run = run
+        net, analysis = run.running.net, run.running.analysis
         self._places = predictable(net, analysis)
         names = [name for name in foldable_groups(net, analysis) if name in self._places]
         if not names:
             raise UsageError("no group of the model is made by one layer and read by weights alone, so none is gated")
-        torch.manual_seed(course.task.seed)
-        self._gates = course.apart(course.attach(names))
-        with course.task.on_device():
-            self._predictors = attach_predictors(net, analysis, self._gates, course.samples(3).feeds)
+        torch.manual_seed(run.task.seed)
+        self._gates = run.apart(run.attach(names))
+        with run.task.on_device():
+            self._predictors = attach_predictors(net, analysis, self._gates, run.samples(3).feeds)
         if not self._predictors:
             raise UsageError("the samples of a batch cannot be told apart inside the model, so they have no own gates")
-        net.module.to(course.task.device)
+        net.module.to(run.task.device)
 
     @property
     def _last(self) -> int:
-        return max(1, round(self.until * self._course.total))
+        return max(1, round(self.until * self._run.total))
 
     def density_at(self, step: int) -> float:
         """Return the density of a step."""
@@ -123,20 +123,20 @@ class Fbs(Method):
         sums = [predictor.last.sum(1).mean() for predictor in self._predictors.values()]
         return usual + self.sparsity * torch.stack(sums).sum()
 
-    def stops(self, course: Course) -> tuple[int, ...]:
+    def stops(self, run: Run) -> tuple[int, ...]:
         """Return when the predictors are taken out."""
         return (self._last,)
 
     @torch.no_grad()
     def measure(self) -> None:
         """Take mean gates, firing rates and expected FLOPs from samples."""
-        course, net = self._course, self._course.running.net
+        run, net = self._run, self._run.running.net
         net.module.eval()
         found: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in self._predictors}
-        count = min(self.images, len(course.data))
+        count = min(self.images, len(run.data))
         for start in range(0, count, _BATCH):
-            with course.task.on_device():
-                net.run(self._course.samples(min(_BATCH, count - start), start).feeds)
+            with run.task.on_device():
+                net.run(self._run.samples(min(_BATCH, count - start), start).feeds)
             for name, predictor in self._predictors.items():
                 found[name].append(predictor.last.double().cpu().numpy())
         gates = {name: np.concatenate(parts) for name, parts in found.items()}
@@ -146,32 +146,32 @@ class Fbs(Method):
 
     def _expected_flops(self, active: Mapping[str, npt.NDArray[np.int64]]) -> float:
         """Return the mean FLOPs of the channels that are on, given how many there are in each sample."""
-        cost = self._course.running.whole.cost
+        cost = self._run.running.whole.cost
         rows = np.tile(cost.sizes, (len(next(iter(active.values()))), 1))
-        for number, group in enumerate(self._course.groups):
+        for number, group in enumerate(self._run.groups):
             if group.id in active:
                 rows[:, number] = active[group.id]
         different, counts = np.unique(rows, axis=0, return_counts=True)
         return float(np.average([cost.flops(row) for row in different], weights=counts))
 
-    def survivors(self, course: Course) -> Plan | None:
+    def survivors(self, run: Run) -> Plan | None:
         """Measure the gates, keep the gated network, and go on without."""
         for predictor in self._predictors.values():
             predictor.density = self.density
         self.measure()
-        self._gated = self._export(course)
+        self._gated = self._export(run)
         factors = {name: torch.from_numpy(value) for name, value in self._mean.items()}
-        detach_predictors(course.running.net)
-        plan = course.plan(self.scores())
-        fold_factors(course.running.net, course.running.analysis, of_what_stays(factors, plan))
+        detach_predictors(run.running.net)
+        plan = run.plan(self.scores())
+        fold_factors(run.running.net, run.running.analysis, of_what_stays(factors, plan))
         return plan
 
-    def _export(self, course: Course) -> GatedModel:
+    def _export(self, run: Run) -> GatedModel:
         """Return the network with its gates as a model that computes the same."""
-        net = course.running.net
-        model = gated_model(course.running.written(), course.running.whole, net, self._places, self._predictors)
-        samples = as_taken(model, course.samples(8))
-        with torch.no_grad(), course.task.on_device():
+        net = run.running.net
+        model = gated_model(run.running.written(), run.running.whole, net, self._places, self._predictors)
+        samples = as_taken(model, run.samples(8))
+        with torch.no_grad(), run.task.on_device():
             expected = {name: value.cpu().numpy() for name, value in net.run(samples.feeds).items()}
         for name, value in run_file(model, samples, tuple(expected), net).items():
             scale = max(float(np.abs(expected[name]).max()), 1e-12)
@@ -180,12 +180,12 @@ class Fbs(Method):
                 raise VerificationError(f"the gated model differs from the module by {np.median(error):.1e}")
         return model
 
-    def renew(self, course: Course) -> None:
+    def renew(self, run: Run) -> None:
         """Go on without predictors."""
-        if self._predictors and not course.running.cut:
-            detach_predictors(course.running.net)
-        self._gates = course.attach()
-        self._open = {name: course.open(name) for name in self._gates}
+        if self._predictors and not run.running.cut:
+            detach_predictors(run.running.net)
+        self._gates = run.attach()
+        self._open = {name: run.open(name) for name in self._gates}
 
     def rest(self) -> None:
         """Open all gates of channels that are left."""
@@ -195,17 +195,17 @@ class Fbs(Method):
     def scores(self) -> Scores:
         """Return the mean gates; they begin alike everywhere, and are compared as they are."""
         mean = float(np.mean(np.concatenate(list(self._mean.values()))))
-        per_group = tuple(self._mean.get(group.id, np.full(group.size, mean)) for group in self._course.groups)
-        source = tuple("mean gate" if group.id in self._mean else "mean of all gates" for group in self._course.groups)
+        per_group = tuple(self._mean.get(group.id, np.full(group.size, mean)) for group in self._run.groups)
+        source = tuple("mean gate" if group.id in self._mean else "mean of all gates" for group in self._run.groups)
         return Scores(per_group, source, comparable=True)
 
-    def finish(self, course: Course) -> Outcome:
+    def finish(self, run: Run) -> MethodResult:
         """Keep what is left, and tell of the gated network."""
         further = {} if self._gated is None else {"gated": self._gated}
-        return Outcome(self.scores(), start=course.running.plan, trace=self._record(), further=further)
+        return MethodResult(self.scores(), start=run.running.plan, trace=self._record(), further=further)
 
     def _record(self) -> tuple[dict[str, Any], ...]:
-        whole = self._course.running.whole.cost
+        whole = self._run.running.whole.cost
         static = {"stage": "gated", "static_flops": whole.flops(whole.sizes), "expected_flops": round(self._expected)}
         groups = (
             {"stage": "gates", "group": name, "mean": np.round(self._mean[name], 4).tolist(), "fires": rates}
@@ -235,4 +235,4 @@ class Fbs(Method):
             self._mean = {name: tensors[f"mean/{name}"].numpy() for name in self._predictors}
             self._fires = {name: tensors[f"fires/{name}"].numpy() for name in self._predictors}
             self._expected = float(tensors["expected"])
-            self._gated = unpacked(tensors["gated"], self._course.running.whole.model)
+            self._gated = unpacked(tensors["gated"], self._run.running.whole.model)

@@ -10,12 +10,12 @@ import torch
 
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
-from graphprune.training.pruning.method import Method, Outcome
+from graphprune.training.pruning.method import Method, MethodResult
 from graphprune.training.pruning.regularize import STRENGTH, Regularizer
 
 if TYPE_CHECKING:
     from graphprune.training.hooks import Moment
-    from graphprune.training.pruning.course import Course
+    from graphprune.training.pruning.run import Run
 
 __all__ = ["Slimming"]
 
@@ -45,13 +45,13 @@ class Slimming(Method):
         self.regularize = regularize
         self.strength = strength
 
-    def begin_course(self, course: Course) -> None:
+    def begin_run(self, run: Run) -> None:
         """Choose the regulariser; for ``growing``, what is going to go."""
-        net, analysis = course.running.net, course.running.analysis
+        net, analysis = run.running.net, run.running.analysis
         strength = self.strength or STRENGTH.get(self.regularize)
         self.regularizer = Regularizer(net, analysis, self.regularize, strength)
         if self.regularize == "growing":
-            plan = course.plan(self.scores())
+            plan = run.plan(self.scores())
             for group in plan.groups:
                 going = np.ones(group.size, dtype=np.bool_)
                 going[list(group.kept)] = False
@@ -72,6 +72,6 @@ class Slimming(Method):
             source.append("norm of the coupled channel" if scales is None else "BatchNormalization scale")
         return Scores(tuple(per_group), tuple(source), comparable=set(source) == {"BatchNormalization scale"})
 
-    def finish(self, course: Course) -> Outcome:
+    def finish(self, run: Run) -> MethodResult:
         """Score channels by the trained weights."""
-        return Outcome(self.scores())
+        return MethodResult(self.scores())

@@ -9,30 +9,29 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from graphprune.array_types import Ints
 from graphprune.errors import UsageError
-from graphprune.inheritance.merging import inherit
+from graphprune.rewrites.merge import inherit
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
 from graphprune.training.batch_norm import BatchNorm
-from graphprune.training.pruning.knapsack import Candidate, combine
-from graphprune.training.pruning.method import Method, Outcome
-from graphprune.training.pruning.slices import find_slices, norms
-from graphprune.training.pruning.stages import Stage, find_stages
+from graphprune.training.pruning.chain_knapsack import Candidate, combine
+from graphprune.training.pruning.method import Method, MethodResult
+from graphprune.training.pruning.stage_costs import Stage, find_stages
 from graphprune.training.pruning.taps import Tap, attach_taps
+from graphprune.training.pruning.tensor_slices import find_slices, norms
 
 if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
     from graphprune.training.gates import Gate
     from graphprune.training.hooks import Moment
-    from graphprune.training.pruning.course import Course
+    from graphprune.training.pruning.run import Run
 
 __all__ = ["StageWise", "stage_error"]
 
-Ints = npt.NDArray[np.int64]
 _SMALL = 1e-12
 
 
@@ -107,34 +106,34 @@ class StageWise(Method):
         self.images = images
         self._alive: dict[str, Tensor] = {}
 
-    def begin_course(self, course: Course) -> None:
+    def begin_run(self, run: Run) -> None:
         """Find the stages, rank the channels, put gates on the groups and taps on the borders."""
-        self._course = course
-        analysis = course.running.analysis
-        course.plan(self._ranked(course))  # says at once what cannot be reached
+        self._run = run
+        analysis = run.running.analysis
+        run.plan(self._ranked(run))  # says at once what cannot be reached
         self._stages = find_stages(analysis)
         if not self._stages:
             raise UsageError("no layer of the model reads or makes channels that may be removed")
-        self._gates: dict[str, Gate] = course.attach()
+        self._gates: dict[str, Gate] = run.attach()
         readers = [analysis.scope.space.costs[stage.layers[0]] for stage in self._stages[1:]]
-        self._taps: list[Tap | None] = [*attach_taps(course.running.net, readers), None]
+        self._taps: list[Tap | None] = [*attach_taps(run.running.net, readers), None]
 
     @torch.no_grad()
-    def _ranked(self, course: Course) -> Scores:
+    def _ranked(self, run: Run) -> Scores:
         """Rank channels by their norms, once for the whole run."""
-        slices = find_slices(course.running.net, course.running.analysis)
-        found = [norms(group, slices[group.id]).double().cpu().numpy() for group in course.groups]
+        slices = find_slices(run.running.net, run.running.analysis)
+        found = [norms(group, slices[group.id]).double().cpu().numpy() for group in run.groups]
         self._scores = Scores(tuple(found), tuple("norm of the coupled channel" for _ in found))
         self._order = [np.argsort(-value, kind="stable") for value in found]
         return self._scores
 
     @property
     def _last(self) -> int:
-        return 1 if self.samples == 0 else max(1, round(self.until * self._course.total))
+        return 1 if self.samples == 0 else max(1, round(self.until * self._run.total))
 
     def widths(self, stage: Stage, shares: Sequence[float]) -> tuple[int, ...]:
         """Return the widths of a stage's groups, given the share of each; one that has no gate stays whole."""
-        groups = [self._course.groups[number] for number in stage.groups]
+        groups = [self._run.groups[number] for number in stage.groups]
         return tuple(
             max(1, round(group.size * share)) if group.id in self._gates else group.size
             for group, share in zip(groups, shares, strict=True)
@@ -143,12 +142,12 @@ class StageWise(Method):
     @contextmanager
     def narrowed(self, stage: Stage, widths: Sequence[int]) -> Iterator[None]:
         """Let one stage be narrow, and running statistics stay, for as long as this lasts."""
-        norms_in = [item for item in self._course.task.net.module.modules() if isinstance(item, BatchNorm)]
+        norms_in = [item for item in self._run.task.net.module.modules() if isinstance(item, BatchNorm)]
         momenta = [item.momentum for item in norms_in]
         for item in norms_in:
             item.momentum = 0.0
         for number, width in zip(stage.groups, widths, strict=True):
-            group = self._course.groups[number]
+            group = self._run.groups[number]
             if group.id in self._gates:
                 value = torch.zeros(group.size)
                 value[self._order[number][:width].copy()] = 1.0
@@ -170,7 +169,7 @@ class StageWise(Method):
         """Add the errors of one stage at the narrowest and some random widths."""
         if moment.step >= self._last or not self.samples or moment.outputs is None:
             return usual
-        random = np.random.default_rng([self._course.task.seed, moment.step])
+        random = np.random.default_rng([self._run.task.seed, moment.step])
         number = int(random.integers(len(self._stages)))
         stage = self._stages[number]
         full = self._seen(number)
@@ -197,39 +196,37 @@ class StageWise(Method):
         outputs: Mapping[str, Tensor],
     ) -> Tensor:
         """Return how far a stage at some widths is from the full one."""
-        task, tap = self._course.task, self._taps[number]
+        task, tap = self._run.task, self._taps[number]
         with self.narrowed(self._stages[number], widths):
             found = task.net.run(feeds)
         if full is None or tap is None or tap.value is None:
             return task.objective.distance(found, outputs)
         return stage_error(tap.value, full)
 
-    def stops(self, course: Course) -> tuple[int, ...]:
+    def stops(self, run: Run) -> tuple[int, ...]:
         """Return when is searched."""
         return (self._last,)
 
-    def survivors(self, course: Course) -> Plan | None:
+    def survivors(self, run: Run) -> Plan | None:
         """Judge candidates of every stage, choose one for each, and fill up what is left of the budget."""
-        limit = course.plan(self._scores).budgets[0]
+        limit = run.plan(self._scores).budgets[0]
         if limit.metric != "flops":  # the knapsack counts these; for others the ranking decides
-            course.trace.append(
-                {"stage": "search", "found": f"nothing, since {limit.metric} do not add up over stages"}
-            )
-            return course.plan(self._scores)
+            run.trace.append({"stage": "search", "found": f"nothing, since {limit.metric} do not add up over stages"})
+            return run.plan(self._scores)
         searches = self.judged()
         chosen = combine([item.candidates for item in searches], self._cost, limit.limit)
         if chosen is None:
-            course.trace.append({"stage": "search", "found": "nothing within the budget"})
-            return course.plan(self._scores)
-        return self._filled(course, [item.candidates[index] for item, index in zip(searches, chosen, strict=True)])
+            run.trace.append({"stage": "search", "found": "nothing within the budget"})
+            return run.plan(self._scores)
+        return self._filled(run, [item.candidates[index] for item, index in zip(searches, chosen, strict=True)])
 
     @torch.no_grad()
     def judged(self) -> list[_Search]:
         """Return the candidates of every stage with their errors."""
-        course, task = self._course, self._course.task
-        feeds = course.samples(self.images).feeds
+        run, task = self._run, self._run.task
+        feeds = run.samples(self.images).feeds
         task.net.module.train()
-        random = np.random.default_rng([task.seed, course.total])
+        random = np.random.default_rng([task.seed, run.total])
         found = []
         with task.on_device():
             with self.narrowed(self._stages[0], self.widths(self._stages[0], [1.0] * len(self._stages[0].groups))):
@@ -255,34 +252,34 @@ class StageWise(Method):
     def _cost(self, number: int, state: tuple[int, ...], candidate: Candidate) -> tuple[int, tuple[int, ...]]:
         """Return what a stage costs, given the widths of what comes into it, and the widths of what leaves it."""
         stage = self._stages[number]
-        widths: Ints = self._course.running.whole.cost.sizes.copy()
+        widths: Ints = self._run.running.whole.cost.sizes.copy()
         if number:
             widths[list(self._stages[number - 1].crossing)] = state
         widths[list(stage.groups)] = candidate.widths
-        return stage.cost(self._course.running.whole, widths), tuple(widths[list(stage.crossing)].tolist())
+        return stage.cost(self._run.running.whole, widths), tuple(widths[list(stage.crossing)].tolist())
 
-    def _filled(self, course: Course, chosen: Sequence[Candidate]) -> Plan:
+    def _filled(self, run: Run, chosen: Sequence[Candidate]) -> Plan:
         """Return a plan that starts from the chosen widths."""
-        whole = course.running.whole
-        kept = [np.arange(group.size, dtype=np.int64) for group in course.groups]
+        whole = run.running.whole
+        kept = [np.arange(group.size, dtype=np.int64) for group in run.groups]
         for stage, candidate in zip(self._stages, chosen, strict=True):
             for number, width in zip(stage.groups, candidate.widths, strict=True):
                 kept[number] = np.sort(self._order[number][:width])
         groups, _ = inherit(whole, tuple(kept), "keep")
-        first = replace(course.plan(self._scores), groups=groups)
+        first = replace(run.plan(self._scores), groups=groups)
         losses = [round(candidate.loss, 6) for candidate in chosen]
-        course.trace.append({"stage": "search", "errors": losses, "widths": [list(item.widths) for item in chosen]})
-        return course.plan_from(first, self._scores)
+        run.trace.append({"stage": "search", "errors": losses, "widths": [list(item.widths) for item in chosen]})
+        return run.plan_from(first, self._scores)
 
-    def renew(self, course: Course) -> None:
+    def renew(self, run: Run) -> None:
         """Go on without supernet."""
-        self._gates = course.attach()
-        self._alive = {name: course.open(name) for name in self._gates}
+        self._gates = run.attach()
+        self._alive = {name: run.open(name) for name in self._gates}
 
     def rest(self) -> None:
         """Open all gates of channels that are left."""
         self._open()
 
-    def finish(self, course: Course) -> Outcome:
+    def finish(self, run: Run) -> MethodResult:
         """Keep what the search has left."""
-        return Outcome(self._scores, start=course.running.plan)
+        return MethodResult(self._scores, start=run.running.plan)

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from graphprune.errors import BudgetUnreachableError, UsageError
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
-from graphprune.training.pruning.folding import fold_factors, foldable_groups, of_what_stays
-from graphprune.training.pruning.method import Method, Outcome
+from graphprune.training.pruning.fold_gates import fold_factors, foldable_groups, of_what_stays
+from graphprune.training.pruning.method import Method, MethodResult
 
 if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
     from graphprune.training.gates import Gate
     from graphprune.training.hooks import Moment
-    from graphprune.training.pruning.course import Course
+    from graphprune.training.pruning.run import Run
 
 __all__ = ["WhiteBox", "draw_classes", "expected_factor", "factors"]
 
@@ -102,42 +102,42 @@ class WhiteBox(Method):
         self._votes: dict[str, Tensor] = {}
         self._open: dict[str, Tensor] = {}
 
-    def begin_course(self, course: Course) -> None:
+    def begin_run(self, run: Run) -> None:
         """Give every group its masks."""
-        self._course = course
-        objective = course.task.objective
+        self._run = run
+        objective = run.task.objective
         if objective.labelled is None:
             raise UsageError(
                 "the method 'white-box' needs scores of classes, and no output of the model has any",
                 hint="choose another method",
             )
-        limits = course.solving.constraints
+        limits = run.solving.constraints
         most = min(limits.max_prune, 1.0 - self.least)
-        course.solving = replace(course.solving, constraints=replace(limits, max_prune=most))
-        self._reachable(course)
-        with torch.no_grad(), course.task.on_device():
-            classes = course.task.net.run(course.samples(2).feeds)[objective.labelled].shape[1]
-        masked = foldable_groups(course.running.net, course.running.analysis)
+        run.solving = replace(run.solving, constraints=replace(limits, max_prune=most))
+        self._reachable(run)
+        with torch.no_grad(), run.task.on_device():
+            classes = run.task.net.run(run.samples(2).feeds)[objective.labelled].shape[1]
+        masked = foldable_groups(run.running.net, run.running.analysis)
         if not masked:
             raise UsageError("no group of the model can be masked: none is read by weights alone")
-        self._gates = course.apart(course.attach(masked))
+        self._gates = run.apart(run.attach(masked))
         if not self._gates:
             raise UsageError("the samples of a batch cannot be told apart inside the model, so they have no own masks")
         self._masks = {
-            name: course.own(f"mask_{name}", torch.ones((classes, gate.size))) for name, gate in self._gates.items()
+            name: run.own(f"mask_{name}", torch.ones((classes, gate.size))) for name, gate in self._gates.items()
         }
 
-    def _reachable(self, course: Course) -> None:
-        ones = tuple(np.ones(group.size) for group in course.groups)
+    def _reachable(self, run: Run) -> None:
+        ones = tuple(np.ones(group.size) for group in run.groups)
         try:
-            course.plan(Scores(ones, ("",) * len(ones), comparable=True))
+            run.plan(Scores(ones, ("",) * len(ones), comparable=True))
         except BudgetUnreachableError as error:
             hint = f"every group keeps {self.least:.0%} of its channels here: --set least=0.1 would let more go"
             raise BudgetUnreachableError(error.message, hint=hint) from error
 
     @property
     def _last(self) -> int:
-        return max(1, round(self.until * self._course.total))
+        return max(1, round(self.until * self._run.total))
 
     def begin(self, moment: Moment) -> None:
         """Mask every sample by its class and some others."""
@@ -161,41 +161,41 @@ class WhiteBox(Method):
         for name, gate in self._gates.items():
             gate.value = self._open[name] if self._open else expected_factor(self._masks[name].detach())
 
-    def stops(self, course: Course) -> tuple[int, ...]:
+    def stops(self, run: Run) -> tuple[int, ...]:
         """Return when the vote is held."""
         return (self._last,)
 
-    def survivors(self, course: Course) -> Plan | None:
+    def survivors(self, run: Run) -> Plan | None:
         """Count the votes, fold the masks into the weights, and say what loses."""
         self._votes = {name: mask.detach().cpu().clone() for name, mask in self._masks.items()}
-        found = {name: expected_factor(mask).to(course.task.device) for name, mask in self._votes.items()}
-        plan = course.plan(self.scores())
-        fold_factors(course.running.net, course.running.analysis, of_what_stays(found, plan))
+        found = {name: expected_factor(mask).to(run.task.device) for name, mask in self._votes.items()}
+        plan = run.plan(self.scores())
+        fold_factors(run.running.net, run.running.analysis, of_what_stays(found, plan))
         return plan
 
-    def renew(self, course: Course) -> None:
+    def renew(self, run: Run) -> None:
         """Go on without masks."""
-        self._gates = course.attach()
-        self._open = {name: course.open(name) for name in self._gates}
+        self._gates = run.attach()
+        self._open = {name: run.open(name) for name in self._gates}
 
     def scores(self) -> Scores:
         """Return the magnitudes of the votes; they are compared as they are."""
         found = {name: mask.sum(0).abs().double().numpy() for name, mask in self._votes.items()}
         mean = float(np.mean(np.concatenate(list(found.values()))))
-        per_group = tuple(found.get(group.id, np.full(group.size, mean)) for group in self._course.groups)
-        source = tuple("votes" if group.id in found else "mean vote" for group in self._course.groups)
+        per_group = tuple(found.get(group.id, np.full(group.size, mean)) for group in self._run.groups)
+        source = tuple("votes" if group.id in found else "mean vote" for group in self._run.groups)
         return Scores(per_group, source, comparable=True)
 
-    def finish(self, course: Course) -> Outcome:
+    def finish(self, run: Run) -> MethodResult:
         """Keep what the vote left."""
-        return Outcome(self.scores(), start=course.running.plan, trace=self._record())
+        return MethodResult(self.scores(), start=run.running.plan, trace=self._record())
 
     def _record(self) -> tuple[dict[str, Any], ...]:
         """Return what `inspect --votes` shows, a row per channel: all votes where they are few enough, else who led."""
         found = {name: mask.double().numpy() for name, mask in self._votes.items()}
         means = np.concatenate(list(found.values()), axis=1).mean(1, keepdims=True)
         whole = sum(mask.size for mask in found.values()) <= _SHOWN
-        names = self._course.data.classes
+        names = self._run.data.classes
         entries: list[dict[str, Any]] = [{"stage": "classes", "names": list(names)}] if names else []
         for name, mask in found.items():
             entry = {

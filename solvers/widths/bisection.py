@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.solvers.path import solve_on_path
+from graphprune.solvers.moves.path import solve_on_path
 from graphprune.solvers.widths import solver
 
 if TYPE_CHECKING:

@@ -6,25 +6,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from graphprune.array_types import Ints
 from graphprune.errors import UsageError
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.fill import fill
+from graphprune.solvers.moves.stairs import Stairs
 from graphprune.solvers.problem import Solution, ensure_reachable
-from graphprune.solvers.profiles import errors_at_levels, kept_at, starting
-from graphprune.solvers.stairs import Stairs
 from graphprune.solvers.widths import solver
+from graphprune.solvers.widths._profiles import errors_at_levels, kept_at, starting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from graphprune.solvers.outcomes import Kept, Outcomes, Profile
     from graphprune.solvers.problem import Problem, TraceRecord
+    from graphprune.solvers.protocols.outcomes import Kept, Outcomes, Profile
 
 __all__ = ["solve"]
 
-Ints = npt.NDArray[np.int64]
 
 _SMALLEST = -9.0  # power of 2: a smaller tolerance is less than held-out samples can tell
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.errors import InternalError, NothingToPruneError
-from graphprune.solvers.clustering import Exemplars
 from graphprune.solvers.fill import finish
 from graphprune.solvers.problem import ensure_reachable
 from graphprune.solvers.saliency import select
 from graphprune.solvers.widths import solver
+from graphprune.solvers.widths._affinity import Exemplars
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -32,8 +32,8 @@ _FINEST = 2.0**-10  # of beta, relative: below that, bisection ends
 def solve(problem: Problem, *, precision: float = 0.01) -> Solution:
     """Keep the exemplars of every group, found by clustering its filters, with one `beta` that meets the budget.
 
-    `beta` says how reluctantly a filter becomes an exemplar (:class:`~graphprune.solvers.clustering.Exemplars`). Values
-    that are published with the method do not carry over to other networks: where one keeps most filters, another keeps
+    `beta` says how reluctantly a filter becomes an exemplar (:class:`~graphprune.solvers.widths._affinity.Exemplars`).
+    `beta` says how reluctantly a filter becomes an exemplar (`graphprune.solvers.widths._affinity.Exemplars`). Values
     none but a few. So it is found by bisection. The number of exemplars is not strictly monotone in it, hence the best
     widths within the limits that were seen are taken, not the last ones.
 

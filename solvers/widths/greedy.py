@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphprune.errors import UsageError
-from graphprune.solvers.exchange import exchange
 from graphprune.solvers.fill import fill, finish
+from graphprune.solvers.moves.exchange import exchange
+from graphprune.solvers.moves.trim import trim
 from graphprune.solvers.problem import ensure_reachable
 from graphprune.solvers.saliency import comparable, kept_saliency
-from graphprune.solvers.trim import trim
 from graphprune.solvers.widths import solver
 
 if TYPE_CHECKING:

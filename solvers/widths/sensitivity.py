@@ -7,27 +7,26 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from graphprune.array_types import Ints
 from graphprune.errors import UsageError
-from graphprune.solvers.allocation import allocate
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.fill import fill
+from graphprune.solvers.moves.allocation import allocate
+from graphprune.solvers.moves.stairs import Stairs
 from graphprune.solvers.problem import Solution, ensure_reachable
-from graphprune.solvers.profiles import errors_at_levels, kept_at, narrowed, starting, values_at_levels
 from graphprune.solvers.registry import one_of
-from graphprune.solvers.stairs import Stairs
 from graphprune.solvers.widths import solver
+from graphprune.solvers.widths._profiles import errors_at_levels, kept_at, narrowed, starting, values_at_levels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from graphprune.solvers.outcomes import Kept, Outcomes, Profile
     from graphprune.solvers.problem import Limit, Problem, TraceRecord
+    from graphprune.solvers.protocols.outcomes import Kept, Outcomes, Profile
 
 __all__ = ["solve"]
 
-Ints = npt.NDArray[np.int64]
 _STREAMS = ("yes", "no", "try")
 
 
@@ -40,7 +39,7 @@ def solve(problem: Problem, *, stages: int = 2, measured: int = 4, streams: str 
     outputs of the dense one. Every recovery starts from the dense network's weights again.
 
     Which atoms go from a group is decided by backward elimination on what reads it; in a group that cannot be measured
-    (:mod:`graphprune.solvers.profiles`) the least salient ones go.
+    (:mod:`graphprune.solvers.widths._profiles`) the least salient ones go.
 
     Parameters
     ----------

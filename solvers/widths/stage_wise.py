@@ -7,28 +7,26 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from graphprune.array_types import Floats, Ints
 from graphprune.errors import UsageError
-from graphprune.solvers.allocation import allocate
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.fill import fill
-from graphprune.solvers.knapsack import choose
+from graphprune.solvers.moves.allocation import allocate
+from graphprune.solvers.moves.stairs import Stairs
 from graphprune.solvers.problem import Solution, ensure_reachable
-from graphprune.solvers.profiles import errors_at_levels, kept_at, starting
-from graphprune.solvers.stairs import Stairs
 from graphprune.solvers.widths import solver
+from graphprune.solvers.widths._knapsack import choose
+from graphprune.solvers.widths._profiles import errors_at_levels, kept_at, starting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from graphprune.solvers.outcomes import Kept, Outcomes, Profile
     from graphprune.solvers.problem import Problem, TraceRecord
+    from graphprune.solvers.protocols.outcomes import Kept, Outcomes, Profile
 
 __all__ = ["solve"]
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 _RELUCTANCE = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0.0)
 """Shares of their atoms that groups between stages may keep."""

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from training_cases import normalised
 
-from graphprune.cli.finetune import _show
+from graphprune.cli.commands.finetune import _show
 from graphprune.cli.processes import lonely
 from graphprune.model.load import load
 from graphprune.training.finetune import Finetuned

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from graphprune.calibrate.agreement import Agreement
+from graphprune.data.agreement import Agreement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ def test_dry_runs_and_targets_in_the_way(quick: Command, model: Path, data: Path
 def test_where_it_does_not_help_nothing_is_written(
     quick: Command, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graphprune.recovery.run.compare", lambda *_: Agreement(["maps"], error=[1.0], power=[2.0]))
+    monkeypatch.setattr("graphprune.recovery.recover.compare", lambda *_: Agreement(["maps"], error=[1.0], power=[2.0]))
     pruned, plan = prune(quick, model)
     done = quick("recover", pruned, "--teacher", model, "--plan", plan, "--calib", data, "-o", "out.onnx", "--json")
     assert done.code == 1

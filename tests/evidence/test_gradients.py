@@ -11,17 +11,17 @@ from onnx import ModelProto, numpy_helper
 from recovery_models import block, samples
 from tiny_models import chain, model
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
 from graphprune.api import load
-from graphprune.calibrate.agreement import log_softmax
-from graphprune.calibrate.arrays import from_arrays
-from graphprune.calibrate.capture import capture
-from graphprune.calibrate.session import Session
-from graphprune.calibrate.signature import input_specs
-from graphprune.calibrate.source import Source
+from graphprune.data.agreement import log_softmax
+from graphprune.data.arrays import from_arrays
+from graphprune.data.capture import capture
+from graphprune.data.session import Session
+from graphprune.data.signature import input_specs
+from graphprune.data.source import Source
 from graphprune.errors import DataError, UnsupportedModelError
-from graphprune.evidence import Samples
-from graphprune.planning import SolveOptions, score_groups
+from graphprune.evidence.sample_evidence import SampleEvidence
+from graphprune.planning.make_plan import SolveOptions, score_groups
 from graphprune.solvers.criteria._seen import UNSEEN
 
 DRAWN, GIVEN = "likelihood of labels drawn from the outputs", "cross-entropy of the labels"
@@ -85,7 +85,7 @@ def derivatives(proto: ModelProto, source: Source, tensors: dict[str, int], chan
 def test_scores_are_what_a_factor_on_the_channel_changes() -> None:
     proto = small()
     analysis, source = Analysis(load(proto)), labelled(proto, 24)
-    evidence = Samples(analysis, source)
+    evidence = SampleEvidence(analysis, source)
     taylor, fisher = evidence.taylor_activation(24), evidence.fisher(24)
     assert taylor.of == fisher.of == GIVEN
     outer = {group.size: number for number, group in enumerate(analysis.groups)}
@@ -100,8 +100,8 @@ def test_scores_are_what_a_factor_on_the_channel_changes() -> None:
 def test_flows_are_what_a_factor_on_one_layer_changes() -> None:
     proto = small()
     analysis, source = Analysis(load(proto)), labelled(proto, 24)
-    found = Samples(analysis, source).flows(24, squared=False)
-    squares = Samples(analysis, source).flows(24, squared=True)
+    found = SampleEvidence(analysis, source).flows(24, squared=False)
+    squares = SampleEvidence(analysis, source).flows(24, squared=True)
     sizes = {group.size: number for number, group in enumerate(analysis.groups)}
     flow = found.per_group[sizes[6]]
     assert flow is not None and found.of == GIVEN
@@ -120,7 +120,7 @@ def test_flows_are_what_a_factor_on_one_layer_changes() -> None:
 def test_gradients_at_logits_are_probabilities_minus_labels() -> None:
     proto = small()
     analysis, source = Analysis(load(proto)), labelled(proto, 32)
-    found = Samples(analysis, source).output_gradients(32)
+    found = SampleEvidence(analysis, source).output_gradients(32)
     at_head = next(own for own in found if own is not None and own[0].shape == (4,))[0]
     batch = source.read(np.arange(32))
     (logits,) = Session(analysis.model).run(batch.feeds)
@@ -131,7 +131,7 @@ def test_gradients_at_logits_are_probabilities_minus_labels() -> None:
 def test_products_of_the_last_layer_are_known() -> None:
     proto = small()
     analysis, source = Analysis(load(proto)), labelled(proto, 32)
-    found = Samples(analysis, source).products(32)
+    found = SampleEvidence(analysis, source).products(32)
     batch = source.read(np.arange(32))
     values = next(capture(analysis.model, ["f", "y"], [batch.feeds]))
     wrong = np.exp(log_softmax(values["y"].astype(np.float64))) - np.eye(4)[batch.labels]
@@ -145,7 +145,7 @@ def test_products_of_the_last_layer_are_known() -> None:
 def test_readings_and_output_gradients_belong_together() -> None:
     proto = block(norm=True)
     analysis, source = Analysis(load(proto)), samples(proto, 64)
-    evidence = Samples(analysis, source)
+    evidence = SampleEvidence(analysis, source)
     readings, gradients = evidence.readings(64), evidence.output_gradients(64)
     for read, own in zip(readings, gradients, strict=True):
         assert read is not None and own is not None
@@ -157,7 +157,7 @@ def test_drawn_labels_give_the_curvature_of_the_divergence() -> None:
     """Half the mean square of a slope is the divergence that a factor 1 + s causes, over s squared."""
     proto = small()
     analysis, source = Analysis(load(proto)), samples(proto, 1500)
-    fisher = Samples(analysis, source, seed=3).fisher(1500)
+    fisher = SampleEvidence(analysis, source, seed=3).fisher(1500)
     assert fisher.of == DRAWN
     number = next(number for number, group in enumerate(analysis.groups) if group.size == 5)
     feeds, step = source.read(np.arange(1500)).feeds, 0.05
@@ -179,7 +179,7 @@ def test_noise_on_a_map_gives_its_relative_change() -> None:
     """The last layer of the chain is linear: a factor 1 + s on a channel adds s times its part to the output."""
     proto = chain("m = Relu (h)", width=4)
     analysis, source = Analysis(load(proto)), samples(proto, 400)
-    found = Samples(analysis, source).fisher(400)
+    found = SampleEvidence(analysis, source).fisher(400)
     assert found.of == DRAWN
     values = [
         next(capture(analysis.model, ["m", "y"], [source.read(index).feeds])) for index in np.arange(400).reshape(-1, 2)
@@ -193,7 +193,7 @@ def test_noise_on_a_map_gives_its_relative_change() -> None:
 def test_equal_seeds_draw_equal_labels() -> None:
     proto = small()
     analysis, source = Analysis(load(proto)), samples(proto, 64)
-    one, same, other = (Samples(analysis, source, seed).taylor_weight(64).per_group for seed in (4, 4, 5))
+    one, same, other = (SampleEvidence(analysis, source, seed).taylor_weight(64).per_group for seed in (4, 4, 5))
     assert all((a == b).all() for a, b in zip(one, same, strict=True))
     assert not all((a == b).all() for a, b in zip(one, other, strict=True))
 
@@ -201,7 +201,7 @@ def test_equal_seeds_draw_equal_labels() -> None:
 def test_what_was_asked_before_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     proto = small()
     analysis, source = Analysis(load(proto)), samples(proto, 32)
-    evidence = Samples(analysis, source)
+    evidence = SampleEvidence(analysis, source)
     first = evidence.taylor_activation(1000)
     monkeypatch.setattr(Source, "read", lambda *_: pytest.fail("read again"))
     assert evidence.taylor_activation(32) is first
@@ -211,7 +211,7 @@ def test_labels_that_are_no_classes() -> None:
     proto = small()
     analysis, source = Analysis(load(proto)), labelled(proto, 16, classes=9)
     with pytest.raises(DataError, match="the model knows 4"):
-        Samples(analysis, source).fisher(16)
+        SampleEvidence(analysis, source).fisher(16)
 
 
 def test_samples_that_are_not_on_axis_0_are_taken_one_by_one() -> None:
@@ -223,7 +223,7 @@ def test_samples_that_are_not_on_axis_0_are_taken_one_by_one() -> None:
     }"""
     proto = model(text, {"first": (3, 6), "last": (6, 2)})
     analysis, source = Analysis(load(proto)), samples(proto, 12)
-    found = Samples(analysis, source).taylor_activation(12)
+    found = SampleEvidence(analysis, source).taylor_activation(12)
     assert found.per_group[0] is not None and found.per_group[0].all()
 
 
@@ -239,14 +239,14 @@ def test_a_model_that_torch_cannot_run_is_named() -> None:
     )
     analysis = Analysis(load(proto))
     with pytest.raises(UnsupportedModelError):
-        Samples(analysis, samples(proto, 4)).fisher(4)
+        SampleEvidence(analysis, samples(proto, 4)).fisher(4)
 
 
 @pytest.mark.parametrize("criterion", ["taylor", "fisher", "cpli", "reconstruct", "hrank"])
 def test_every_criterion_scores_a_residual_network(criterion: str) -> None:
     proto = block(norm=True)
     analysis = Analysis(load(proto))
-    scores = score_groups(analysis, SolveOptions(criterion=criterion), Samples(analysis, samples(proto, 64)))
+    scores = score_groups(analysis, SolveOptions(criterion=criterion), SampleEvidence(analysis, samples(proto, 64)))
     assert all(np.isfinite(values).all() and values.any() for values in scores.per_group)
     assert UNSEEN not in scores.source
     assert scores.comparable == (criterion in ("taylor", "fisher", "reconstruct"))

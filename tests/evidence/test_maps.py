@@ -9,13 +9,13 @@ from onnx import ModelProto
 from recovery_models import block, samples
 from tiny_models import model
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
 from graphprune.api import load, solve
-from graphprune.calibrate.capture import capture
-from graphprune.evidence import Samples
+from graphprune.data.capture import capture
 from graphprune.evidence.maps import map_ranks, matrix_ranks
+from graphprune.evidence.sample_evidence import SampleEvidence
 from graphprune.plan.budget import BudgetRequest
-from graphprune.planning import SolveOptions, score_groups
+from graphprune.planning.make_plan import SolveOptions, score_groups
 from graphprune.solvers.criteria._seen import UNSEEN
 
 
@@ -73,7 +73,7 @@ def test_rows_and_maps_of_one_row_have_no_rank() -> None:
     analysis, source = analysed(proto), samples(proto, 16)
     assert map_ranks(analysis, source) == (None, None)
     options = SolveOptions(criterion="hrank", round_to=1)
-    scores = score_groups(analysis, options, Samples(analysis, source))
+    scores = score_groups(analysis, options, SampleEvidence(analysis, source))
     norms = score_groups(analysis, SolveOptions(criterion="l2", round_to=1))
     assert all((own == other).all() for own, other in zip(scores.per_group, norms.per_group, strict=True))
     assert set(scores.source) == {"L2 norm of the filters (samples show no group)"}
@@ -105,7 +105,7 @@ def test_what_lies_in_a_branch_is_not_seen() -> None:
         options = SolveOptions(
             criterion=criterion, round_to=1, settings={"guided": False} if criterion == "cpli" else {}
         )
-        scores = score_groups(analysis, options, Samples(analysis, source))
+        scores = score_groups(analysis, options, SampleEvidence(analysis, source))
         of = {group.size: text for group, text in zip(analysis.groups, scores.source, strict=True)}
         assert of[5] == UNSEEN != of[6], criterion
         plan = solve(analysis, BudgetRequest("flops", 0.5), options, data=source)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from faults.bad_files import make_external, small_model, weight
+from bad_files import make_external, small_model, weight
 from onnx import TensorProto, helper, numpy_helper
 
 from graphprune.errors import GraphPruneError, ModelFileError, UnsafeModelError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from faults.bad_files import nested_ifs, small_model
+from bad_files import nested_ifs, small_model
 
 import graphprune.model.load as loading
 from graphprune.errors import GraphPruneError, ModelFileError, UnsafeModelError

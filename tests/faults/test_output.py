@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.bad_files import make_external, small_model, weight
+from bad_files import make_external, small_model, weight
 
 from graphprune.errors import GraphPruneError, OutputError
 from graphprune.model import atomic

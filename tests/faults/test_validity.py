@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from faults.bad_files import Edit, function_bomb, nested_ifs, set_attribute, small_model, weight
+from bad_files import Edit, function_bomb, nested_ifs, set_attribute, small_model, weight
 from onnx import AttributeProto, TensorProto, helper, numpy_helper, parser
 
 from graphprune.errors import ModelFileError, UnsafeModelError, UnsupportedModelError

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from faults.bad_files import make_external, small_model, weight
+from bad_files import make_external, small_model, weight
 from google.protobuf.message import DecodeError
 from onnx import checker, helper, numpy_helper, shape_inference
 

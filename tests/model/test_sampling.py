@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 from onnx import TensorProto, helper
 
+from graphprune.model.batch_axes import UNCLEAR, Declared, sample_axes
 from graphprune.model.graph import Graph
 from graphprune.model.inputs import assumed, input_shapes
-from graphprune.model.sampling import UNCLEAR, Declared, sample_axes
 
 CASES: dict[str, tuple[list[list[int | str | None] | None], tuple[int | None, ...]]] = {
     "a single input": ([["h", 3, 64, 64]], (0,)),

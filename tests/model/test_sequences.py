@@ -12,7 +12,7 @@ from oracle_check import check
 from rule_cases import groups
 from tiny_models import model
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
 from graphprune.model.load import load
 from graphprune.model.sequences import spell_out
 

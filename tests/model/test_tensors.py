@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.bad_files import make_external
+from bad_files import make_external
 from onnx import TensorProto, helper, numpy_helper
 
 from graphprune.errors import ModelFileError

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from faults.bad_files import make_external, small_model, weight
+from bad_files import make_external, small_model, weight
 from onnx import TensorProto, helper, numpy_helper
 
 import graphprune.model.write as writing

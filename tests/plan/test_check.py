@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphprune.analysis.groups import Group, Member
 from graphprune.errors import PlanError
-from graphprune.groups import Group, Member
 from graphprune.plan.check import Costs, group_plan, reconcile
 from graphprune.plan.schema import Budget, LayerPlan, MemberPlan, Plan, PlanModel, SolverRecord
 

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from tiny_models import model
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
 from graphprune.api import apply, load, solve
-from graphprune.calibrate.moments import Moments, Summary
+from graphprune.data.moments import Moments, MomentSummary
 from graphprune.plan.budget import BudgetRequest
-from graphprune.planning import SolveOptions
-from graphprune.recovery.draft import Draft
+from graphprune.planning.make_plan import SolveOptions
+from graphprune.recovery.editable_model import EditableModel
 from graphprune.recovery.gated import GatedRows, refit_gated
 from graphprune.recovery.least_squares import intercept, refit
 from graphprune.recovery.sites import find_sites
 
 
-def problem(sign: float, threshold: float) -> tuple[Summary, np.ndarray, GatedRows, np.ndarray, np.ndarray]:
+def problem(sign: float, threshold: float) -> tuple[MomentSummary, np.ndarray, GatedRows, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, 3000, 8)).astype(np.float32)
     weight = rng.standard_normal((1, 8, 4))
@@ -107,7 +107,7 @@ def test_where_a_layer_is_cut_off(case: str) -> None:
     )
     analysis = Analysis(load(proto))
     plan = solve(analysis, BudgetRequest("flops", 0.6), SolveOptions(criterion="l1", round_to=1))
-    found = {site.target: site.gate for site in find_sites(Draft(apply(analysis, plan)), analysis, plan)}
+    found = {site.target: site.gate for site in find_sites(EditableModel(apply(analysis, plan)), analysis, plan)}
     assert found["a"] == gate
     assert found["y"] == ()
 

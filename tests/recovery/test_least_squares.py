@@ -6,12 +6,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphprune.calibrate.moments import Moments, Summary
-from graphprune.recovery.elimination import Reading, backward_elimination
+from graphprune.data.moments import Moments, MomentSummary
+from graphprune.evidence.elimination import Reading, backward_elimination
 from graphprune.recovery.least_squares import intercept, refit, rescaled
 
 
-def summary(x: np.ndarray, y: np.ndarray) -> Summary:
+def summary(x: np.ndarray, y: np.ndarray) -> MomentSummary:
     moments = Moments()
     moments.add(x[None].astype(np.float32), y[None].astype(np.float32))
     return moments.summary()

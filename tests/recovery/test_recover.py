@@ -15,23 +15,23 @@ from recovery_models import block, samples
 from tiny_models import model
 
 from graphprune.accuracy import recover
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
 from graphprune.api import apply, load, reconcile, solve
-from graphprune.calibrate.agreement import Agreement
-from graphprune.calibrate.arrays import from_arrays
-from graphprune.calibrate.capture import capture
-from graphprune.calibrate.evaluation import compare
-from graphprune.calibrate.signature import input_specs
-from graphprune.calibrate.walk import Walk
+from graphprune.data.agreement import Agreement
+from graphprune.data.arrays import from_arrays
+from graphprune.data.capture import capture
+from graphprune.data.evaluation import compare
+from graphprune.data.signature import input_specs
+from graphprune.data.walk import Walk
 from graphprune.errors import PlanError, UsageError, VerificationError
+from graphprune.evidence.sensitivity import SensitivityOptions, measure_sensitivity, reconstruction_scores
 from graphprune.model.graph import Graph
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.schema import Plan
-from graphprune.planning import SolveOptions
-from graphprune.recovery.draft import Draft
-from graphprune.recovery.fidelity import check_recovered
-from graphprune.recovery.options import METHODS, RecoverOptions, Recovery
-from graphprune.recovery.sensitivity import SensitivityOptions, measure_sensitivity, reconstruction_scores
+from graphprune.planning.make_plan import SolveOptions
+from graphprune.recovery.check_recovered import check_recovered
+from graphprune.recovery.editable_model import EditableModel
+from graphprune.recovery.recover_options import METHODS, RecoverOptions, Recovery
 
 
 def keep(analysis: Analysis, kept: dict[str, list[int]]) -> Plan:
@@ -73,7 +73,7 @@ def test_scores_are_judged_at_their_best_scale_too(monkeypatch: pytest.MonkeyPat
         made[name].add([own], [wanted], samples=64)
     assert made["before"].relative_error < made["after"].relative_error
     found = iter(made.values())
-    monkeypatch.setattr("graphprune.recovery.run.compare", lambda *_: next(found))
+    monkeypatch.setattr("graphprune.recovery.recover.compare", lambda *_: next(found))
     _, _, recovery = run(block(norm=True), 0.5, method="bn")
     assert recovery.improved
     assert recovery.agreement == (made["before"].agreement, made["after"].agreement)
@@ -347,11 +347,11 @@ def test_the_pruned_model_is_not_changed_and_the_result_repeats() -> None:
 @pytest.mark.parametrize("what", ["weight", "attribute", "node", "name", "input"])
 def test_fidelity_sees_every_other_change(what: str) -> None:
     pruned = load(block(norm=True))
-    draft = Draft(pruned)
-    draft.write("first", draft.read("first") + 1)
-    draft.set_bias(draft.graph.nodes[0], np.zeros(12), np.dtype(np.float32))
-    good = draft.finished()
-    check_recovered(pruned, good, draft)
+    editable = EditableModel(pruned)
+    editable.write("first", editable.read("first") + 1)
+    editable.set_bias(editable.graph.nodes[0], np.zeros(12), np.dtype(np.float32))
+    good = editable.finished()
+    check_recovered(pruned, good, editable)
     graph = good.proto.graph
     if what == "weight":
         graph.initializer[0].raw_data = bytes(len(graph.initializer[0].raw_data))
@@ -364,7 +364,7 @@ def test_fidelity_sees_every_other_change(what: str) -> None:
     else:
         graph.node[2].input[1] = "second"
     with pytest.raises(VerificationError):
-        check_recovered(pruned, good, draft)
+        check_recovered(pruned, good, editable)
 
 
 def test_options_without_meaning() -> None:
@@ -391,7 +391,7 @@ def test_a_walk_gives_what_a_capture_gives() -> None:
 
 
 def test_a_walk_keeps_large_values_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphprune.calibrate.walk._IN_MEMORY", 1000)
+    monkeypatch.setattr("graphprune.data.walk._IN_MEMORY", 1000)
     test_a_walk_gives_what_a_capture_gives()
 
 

@@ -15,8 +15,8 @@ from graphprune.solvers.criteria import Material
 from graphprune.solvers.criteria._seen import UNSEEN
 from graphprune.solvers.criteria.cpli import _entries as entries
 from graphprune.solvers.criteria.cpli import gram
-from graphprune.solvers.observed import Flow
-from graphprune.solvers.reading import Reading
+from graphprune.solvers.protocols.observed import Flow
+from graphprune.solvers.protocols.reading import Reading
 
 RNG = np.random.default_rng(11)
 ASKING = [name for name in criteria.names() if criteria.needs_samples(name)]
@@ -118,7 +118,7 @@ def test_reconstruct_scores_are_the_errors_before_an_atom_is_chosen() -> None:
     order = np.argsort(-scores)
     assert scores.max() == pytest.approx(1.0)
     assert (np.diff(scores[order]) < 0).all()
-    from graphprune.solvers.forward import forward_selection
+    from graphprune.solvers.criteria._forward import forward_selection
 
     selection = forward_selection(evidence.seen[0], 1e-3)  # type: ignore[arg-type]
     assert order.tolist() == selection.order.tolist()

@@ -11,8 +11,8 @@ import pytest
 from solver_cases import limited, problem
 
 from graphprune.errors import InternalError, NothingToPruneError
-from graphprune.solvers import clustering
-from graphprune.solvers.clustering import Exemplars, in_parts
+from graphprune.solvers.widths import _affinity as clustering
+from graphprune.solvers.widths._affinity import Exemplars, in_parts
 from graphprune.solvers.widths.exemplar import solve
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphprune.solvers.forward import forward_selection
-from graphprune.solvers.reading import Reading
+from graphprune.solvers.criteria._forward import forward_selection
+from graphprune.solvers.protocols.reading import Reading
 
 RIDGE = 1e-9
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from solver_cases import Multilinear, odd_problems, problem, problems
 
 from graphprune.errors import InternalError, UsageError
-from graphprune.solvers.exchange import exchange
 from graphprune.solvers.fill import fill
+from graphprune.solvers.moves.exchange import exchange
+from graphprune.solvers.moves.stairs import Stairs
+from graphprune.solvers.moves.trim import trim
 from graphprune.solvers.problem import Limit
 from graphprune.solvers.saliency import comparable, kept_saliency
-from graphprune.solvers.stairs import Stairs
-from graphprune.solvers.trim import trim
 from graphprune.solvers.widths.greedy import solve
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Lasso
 
-from graphprune.solvers.lasso import _Path, lasso_entries
+from graphprune.solvers.criteria._lasso import _Path, lasso_entries
 
 
 def data(seed: int, variables: int, rows: int = 60) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphprune.errors import InternalError, UsageError
-from graphprune.solvers.levels import RULES, levels, machine_rule, rule_for
+from graphprune.solvers.moves.levels import RULES, levels, machine_rule, rule_for
 
 
 @given(

@@ -16,10 +16,10 @@ from solver_cases import limited, odd_problems, problem, problems
 
 from graphprune.errors import BudgetUnreachableError, UsageError
 from graphprune.solvers import widths
-from graphprune.solvers.allocation import allocate
-from graphprune.solvers.knapsack import choose
-from graphprune.solvers.outcomes import Profile
-from graphprune.solvers.profiles import errors_at_levels, kept_at, narrowed, starting
+from graphprune.solvers.moves.allocation import allocate
+from graphprune.solvers.protocols.outcomes import Profile
+from graphprune.solvers.widths._knapsack import choose
+from graphprune.solvers.widths._profiles import errors_at_levels, kept_at, narrowed, starting
 
 SOLVERS = tuple(name for name in widths.names() if widths.needs_samples(name))
 

@@ -16,7 +16,7 @@ from solver_cases import limited, odd_problems, problem, problems
 
 from graphprune.errors import BudgetUnreachableError
 from graphprune.solvers import widths
-from graphprune.solvers.path import FLOOR, width_path
+from graphprune.solvers.moves.path import FLOOR, width_path
 from graphprune.solvers.widths.bisection import solve as bisection
 from graphprune.solvers.widths.uniform import solve as uniform
 

@@ -10,11 +10,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from tiny_models import chain, model
 from torch import nn
-from training_cases import folded, images, loaded, normalised, run, samples
+from training_cases import folded, images, infer, loaded, normalised, samples
 
 from graphprune.errors import UnsupportedModelError, VerificationError
 from graphprune.training import bridge
-from graphprune.training.fidelity import check_converted, check_written
+from graphprune.training.check_bridge import check_converted, check_written
 from graphprune.training.loader import Samples
 
 
@@ -242,7 +242,7 @@ def test_a_plain_training_loop() -> None:
     net.module.eval()
     written = bridge.to_onnx(net)
     assert check_written(net, written, samples()) < 1e-4
-    assert np.abs(run(written, images(4)) - net.module(x[:4]).detach().numpy()).max() < 1e-3
+    assert np.abs(infer(written, images(4)) - net.module(x[:4]).detach().numpy()).max() < 1e-3
 
 
 def test_layers_in_branches_are_named_as_the_reason() -> None:

@@ -18,10 +18,10 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from training_cases import Arrays, folded, images, loaded, normalised, run, source
+from training_cases import Arrays, folded, images, infer, loaded, normalised, source
 
 import graphprune
-from graphprune.calibrate.source import Source
+from graphprune.data.source import Source
 from graphprune.errors import UsageError
 from graphprune.model.load import Model
 from graphprune.training.finetune import Finetuned, FinetuneOptions, finetune, lower
@@ -47,7 +47,7 @@ def tuned(
 ) -> Finetuned:
     original = loaded(make())
     x = images(160)
-    y = run(original, x).argmax(1).astype(np.int64) if labels else None
+    y = infer(original, x).argmax(1).astype(np.int64) if labels else None
     data = Source.whole("noise", Arrays({"image": x}, y))
     return finetune(pruned(original), data, original if teacher else None, options)
 
@@ -156,7 +156,7 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from training_cases import Arrays, images, loaded, normalised
 from graphprune import save
-from graphprune.calibrate.source import Source
+from graphprune.data.source import Source
 from graphprune.training.finetune import FinetuneOptions, finetune
 from graphprune.training.trainer import Optimisation
 from test_finetune import pruned
@@ -191,7 +191,7 @@ def start(place: Path, die_at: int = NEVER, mode: str = "new", **environment: st
     place.mkdir(exist_ok=True)
     here = Path(__file__).parent
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", SCRIPT, str(here.parent), str(place), str(die_at), mode],
+        [sys.executable, "-P", "-c", SCRIPT, str(here.parent / "support"), str(place), str(die_at), mode],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

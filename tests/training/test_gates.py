@@ -8,13 +8,13 @@ import pytest
 import torch
 from pruning_cases import depthwise
 from tiny_models import chain
-from training_cases import folded, images, loaded, normalised, run
+from training_cases import folded, images, infer, loaded, normalised
 
 import graphprune
 from graphprune.errors import UsageError
 from graphprune.training.bridge import to_torch
 from graphprune.training.gates import attach_gates, gateable
-from graphprune.training.gradients import fisher, taylor_activation, taylor_weight
+from graphprune.training.gradient_saliency import fisher, taylor_activation, taylor_weight
 from graphprune.training.loader import Samples
 
 CONCATENATED = """a = Relu (h)
@@ -31,7 +31,7 @@ def test_gates_of_ones_change_nothing() -> None:
     x = images(4)
     with torch.no_grad():
         got = net.module(torch.from_numpy(x)).numpy()
-    assert np.abs(got - run(model, x)).max() < 1e-4
+    assert np.abs(got - infer(model, x)).max() < 1e-4
 
 
 @pytest.mark.parametrize("make", [normalised, folded])
@@ -48,8 +48,8 @@ def test_a_gate_of_zero_is_the_pruned_network(make: object) -> None:
     x = images(4)
     with torch.no_grad():
         got = net.module(torch.from_numpy(x)).numpy()
-    expected = run(graphprune.apply(analysis, plan), x)
-    assert not np.allclose(got, run(model, x), atol=1e-2)
+    expected = infer(graphprune.apply(analysis, plan), x)
+    assert not np.allclose(got, infer(model, x), atol=1e-2)
     assert np.abs(got - expected).max() < 1e-4
 
 

@@ -14,8 +14,8 @@ from training_cases import normalised
 
 from graphprune.errors import UsageError
 from graphprune.model.graph import Graph
+from graphprune.training.learning_rate import rate_at
 from graphprune.training.losses import Objective, choose_kinds, is_probability, load_function
-from graphprune.training.schedule import rate_at
 
 TWO_HEADS = """(float[n,3,8,8] x) => (float[n,4] p, float[n,5] e, float[n,6,8,8] m) {
     m = Conv (x, w)

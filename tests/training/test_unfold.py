@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from training_cases import folded, images, loaded, normalised, run, samples
+from training_cases import folded, images, infer, loaded, normalised, samples
 
 from graphprune.training import bridge
-from graphprune.training.fidelity import check_written
+from graphprune.training.check_bridge import check_written
 from graphprune.training.unfold import reestimate, settle
 
 
@@ -36,10 +36,10 @@ def test_unfolding_and_folding_change_nothing() -> None:
     x = images(8, seed=9)
     with torch.no_grad():
         got = net.module(torch.from_numpy(x)).numpy()
-    assert np.abs(got - run(net.model, x)).max() < 1e-4 * np.abs(got).max()
+    assert np.abs(got - infer(net.model, x)).max() < 1e-4 * np.abs(got).max()
     written = bridge.to_onnx(net)
     assert check_written(net, written, samples()) < 1e-4
-    assert np.abs(run(written, x) - run(net.model, x)).max() < 1e-4 * np.abs(got).max()
+    assert np.abs(infer(written, x) - infer(net.model, x)).max() < 1e-4 * np.abs(got).max()
 
 
 def test_statistics_are_those_of_the_output_without_bias() -> None:
@@ -65,7 +65,7 @@ def test_a_trained_one_is_folded_into_weight_and_bias() -> None:
     written = bridge.to_onnx(net)
     assert check_written(net, written, samples()) < 1e-4
     assert [node.op_type for node in written.proto.graph.node] == [node.op_type for node in net.model.proto.graph.node]
-    assert np.abs(run(written, images(4)) - run(net.model, images(4))).max() > 1e-3
+    assert np.abs(infer(written, images(4)) - infer(net.model, images(4))).max() > 1e-3
 
 
 def test_a_layer_that_is_not_measured_keeps_its_bias_while_training() -> None:
@@ -74,7 +74,7 @@ def test_a_layer_that_is_not_measured_keeps_its_bias_while_training() -> None:
     x = images(8)
     with torch.no_grad():
         got = net.module(torch.from_numpy(x)).numpy()
-    assert np.abs(got - run(net.model, x)).max() < 1e-4 * np.abs(got).max()
+    assert np.abs(got - infer(net.model, x)).max() < 1e-4 * np.abs(got).max()
 
 
 def test_statistics_of_a_recovered_network_come_to_fit_its_function() -> None:

@@ -13,7 +13,7 @@ from constraint_cases import analysis
 
 from graphprune import BudgetRequest, Constraints, SolveOptions, open_data, solve
 from graphprune.errors import BudgetUnreachableError, UsageError
-from graphprune.planning import score_groups
+from graphprune.planning.make_plan import score_groups
 from graphprune.solvers import criteria, widths
 from graphprune.trials.attempt import described, kept_share
 from graphprune.trials.compare import Contest, compare

@@ -12,7 +12,7 @@ from onnx import ModelProto, numpy_helper
 from oracle_check import analyze, halves
 from tiny_models import chain, model
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
 from graphprune.errors import UnsupportedModelError, VerificationError
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune

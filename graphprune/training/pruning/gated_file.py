@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 from torch import Tensor
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
+from graphprune.array_types import Array
 from graphprune.errors import UnsupportedModelError
 from graphprune.model.graph import Graph
 from graphprune.model.load import Model
@@ -31,7 +31,6 @@ __all__ = ["GatedModel", "gated_model", "packed", "unpacked"]
 
 GatedModel = Model
 
-Array = npt.NDArray[Any]
 
 _OPSET = 13
 """The first with all operators in the form that is written."""

@@ -8,22 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from graphprune.inheritance.merging import Inherit
 from graphprune.model.load import Model
 from graphprune.plan.schema import Plan
+from graphprune.rewrites.merge import Inherit
 from graphprune.solvers.registry import Setting, settings
 from graphprune.solvers.saliency import Scores
 from graphprune.training.hooks import Hook
 
 if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
-    from graphprune.training.pruning.course import Course
+    from graphprune.analysis.analysis import Analysis
+    from graphprune.training.pruning.run import Run
 
-__all__ = ["Method", "Outcome"]
+__all__ = ["Method", "MethodResult"]
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class MethodResult:
     """What a method has found.
 
     Attributes
@@ -64,7 +64,7 @@ class Method(Hook, ABC):
     exact : bool
         Whether what goes after the last step changes nothing, so that there is nothing to make good.
     makes : tuple of str
-        The keys of `Outcome.further`.
+        The keys of `MethodResult.further`.
     """
 
     name: ClassVar[str] = ""
@@ -77,21 +77,21 @@ class Method(Hook, ABC):
         """Return the settings."""
         return {name: getattr(self, name) for name in settings(type(self))}
 
-    def begin_course(self, course: Course) -> None:
+    def begin_run(self, run: Run) -> None:
         """Look at the network, attach gates, choose targets. Called once before the first step."""
 
-    def stops(self, course: Course) -> tuple[int, ...]:
+    def stops(self, run: Run) -> tuple[int, ...]:
         """Return after which steps `survivors` is asked, increasing."""
         return ()
 
-    def survivors(self, course: Course) -> Plan | None:
+    def survivors(self, run: Run) -> Plan | None:
         """Return what goes now: a plan for the whole model that starts from the last one. None for nothing."""
         return None
 
-    def renew(self, course: Course) -> None:
-        """Take up a network that has shrunk: ``course.running`` is another one.
+    def renew(self, run: Run) -> None:
+        """Take up a network that has shrunk: ``run.running`` is another one.
 
-        Gates are to be attached again, and held as ``course.open`` says: what is gone may still be in the module.
+        Gates are to be attached again, and held as ``run.open`` says: what is gone may still be in the module.
         """
 
     def settle(self, analysis: Analysis, plan: Plan) -> Plan:
@@ -99,5 +99,5 @@ class Method(Hook, ABC):
         return plan
 
     @abstractmethod
-    def finish(self, course: Course) -> Outcome:
+    def finish(self, run: Run) -> MethodResult:
         """Say what was found; weights may be changed for the last time."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from graphprune.analysis import Analysis
-from graphprune.groups import Group
-from graphprune.labels.space import Cost
+from graphprune.analysis.analysis import Analysis
+from graphprune.analysis.groups import Group
+from graphprune.labels.space import MultiplyAdds
 from graphprune.training.bridge import Trainable
 from graphprune.training.pruning.taps import reading
 from graphprune.training.sample_axes import FIRST, SampleAxis, find_sample_axes
@@ -27,7 +27,7 @@ _LAYERS = {"Conv": 1, "Gemm": 1, "MatMul": -1}
 class Place:
     """The layer that makes a group: its node, and the channel axis, channels and rank of its input."""
 
-    cost: Cost
+    cost: MultiplyAdds
     axis: int
     channels: int
     rank: int
@@ -101,7 +101,7 @@ def predictable(net: Trainable, analysis: Analysis) -> dict[str, Place]:
     return found
 
 
-def _place(group: Group, costs: dict[str, Cost], analysis: Analysis) -> Place | None:
+def _place(group: Group, costs: dict[str, MultiplyAdds], analysis: Analysis) -> Place | None:
     makers = {member.node: member for member in group.members if member.role == "out"}
     if len(makers) != 1:
         return None

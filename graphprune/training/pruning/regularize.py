@@ -15,11 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
 from graphprune.errors import UsageError, quote
 from graphprune.training.bridge import Trainable
 from graphprune.training.hooks import Hook, Moment
-from graphprune.training.pruning.slices import SCALE, STATISTIC, Slice, find_slices, norms, sums
+from graphprune.training.pruning.tensor_slices import SCALE, STATISTIC, Slice, find_slices, norms, sums
 
 __all__ = ["STRENGTH", "Kind", "Regularizer"]
 

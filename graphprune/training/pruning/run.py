@@ -1,339 +1,192 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run: a network is trained by a method, its weights go back into the file, and an ordinary plan is made for it."""
+"""A run: one run of a method, as the method sees it; the network may shrink on the way."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from graphprune.analysis import Analysis
-from graphprune.calibrate.source import Source
-from graphprune.errors import NotImprovedError, UsageError, quote
-from graphprune.inheritance.merging import inherit
-from graphprune.model.graph import Graph
-from graphprune.model.normalize import inline_functions
+from graphprune.data.source import Source
 from graphprune.plan.budget import BudgetRequest
-from graphprune.plan.schema import Plan
-from graphprune.planning import SolveOptions, make_plan
-from graphprune.training.bridge import to_onnx, value_in, weights_now, with_values
-from graphprune.training.checkpoint import Progress, read_checkpoint, write_checkpoint
-from graphprune.training.fidelity import check_written
-from graphprune.training.gates import Gate
+from graphprune.planning.make_plan import SolveOptions, make_plan
+from graphprune.training.bridge import Trainable
+from graphprune.training.gates import Gate, attach_gates, gateable, tell_samples
 from graphprune.training.loader import Samples
-from graphprune.training.preparation import check_gradients, prepare
-from graphprune.training.pruning.course import Course
-from graphprune.training.pruning.method import Method, Outcome
-from graphprune.training.pruning.options import Trained, TrainOptions, deaf
-from graphprune.training.pruning.running import begin, renewed
-from graphprune.training.rounds import Clock
-from graphprune.training.trainer import Measure, Trainer, below, measure, put, snapshot
+from graphprune.training.preparation import calibration, check_gradients
+from graphprune.training.pruning.recover_removal import mended
+from graphprune.training.pruning.running_network import Running, shrunk
+from graphprune.training.trainer import Optimisation, Task
+from graphprune.training.unfold import settle
 
-__all__ = ["TrainOptions", "Trained", "train"]
+if TYPE_CHECKING:
+    from graphprune.analysis.groups import Group
+    from graphprune.model.load import Model
+    from graphprune.plan.schema import Plan
+    from graphprune.recovery.recover_options import RecoverOptions
+    from graphprune.solvers.saliency import Scores
 
-RATES = {"sgd": 0.01, "adamw": 1e-3}
-"""The highest learning rate where none is given. It is not searched for: the original is the best there is at first."""
+__all__ = ["Run"]
 
 
-def train(
-    analysis: Analysis,
-    data: Source,
-    requests: Sequence[BudgetRequest],
-    method: Method,
-    options: TrainOptions | None = None,
-) -> Trained:
-    """Train a network by a method and plan what to remove from it.
+@dataclass(eq=False)
+class Run:
+    """One run of a method.
 
-    Parameters
+    Attributes
     ----------
-    analysis : Analysis
-        Of the model. Not changed.
+    running : Running
+        The network as it is now.
+    task : Task
+        What it learns.
     data : Source
-        Samples, with labels or without.
-    requests : sequence of BudgetRequest
-        The first one leads.
-    method : Method
-        With its settings; a new one for every run.
-    options : TrainOptions, optional
-
-    Returns
-    -------
-    Trained
-
-    Raises
-    ------
-    UnsupportedModelError
-        If the model cannot be converted for training, before anything is trained.
-    UsageError
-        If the data does not fit, or the method needs labels and there are none.
-    BudgetUnreachableError, NothingToPruneError
-        If the model cannot be made as small, before anything is trained.
-    NotImprovedError
-        If numbers are no longer finite.
+        What it learns from; held-out samples are not among them.
+    requests : tuple of BudgetRequest
+    solving : SolveOptions
+        How widths are chosen.
+    total, step : int
+        Steps of the run, and those that are done.
+    recovery : RecoverOptions, optional
+        How a removal is made good before training goes on; not at all by default.
+    how : Optimisation
+    rate : float
+        How steps are made, and the highest learning rate.
+    trace : list of dict
+        For the record.
     """
-    options = options or TrainOptions()
-    return _Run(analysis, data, tuple(requests), method, options).result()
 
+    running: Running
+    task: Task
+    data: Source
+    requests: tuple[BudgetRequest, ...]
+    solving: SolveOptions
+    total: int
+    step: int = 0
+    recovery: RecoverOptions | None = None
+    how: Optimisation = field(default_factory=Optimisation)
+    rate: float = 0.0
+    trace: list[Mapping[str, Any]] = field(default_factory=list)
+    _gated: Trainable | None = None
+    _gates: dict[str, Gate] = field(default_factory=dict)
+    _possible: set[str] = field(default_factory=set)
 
-class _Run:
-    """The loop around a course."""
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of the whole model."""
+        return self.running.whole.groups
 
-    def __init__(
-        self,
-        analysis: Analysis,
-        data: Source,
-        requests: tuple[BudgetRequest, ...],
-        method: Method,
-        options: TrainOptions,
-    ) -> None:
-        self.how = options.training
-        _check(analysis, data, requests, method)
-        first = make_plan(analysis, requests, replace(options.solving, solver="uniform", criterion="l1", settings={}))
-        teacher = options.teacher if options.teacher is not None or data.labelled else analysis.model
-        task, self.before, self.facts = prepare(analysis.model, data, teacher, self.how)
-        check_gradients(task)
-        self.first, self.method = first, method
-        self.task_facts = {"teacher": teacher is not None}
-        total = max(1, round(self.how.epochs * task.loader.steps))
-        running = begin(task.net, analysis)
-        source = task.loader.source
-        self.course = Course(running, replace(task, hook=method), source, requests, options.solving, total)
-        rate = self.how.rate or RATES[self.how.optimisation.optimizer]
-        self.course.how, self.course.rate = self.how.optimisation, rate
-        self.course.recovery = options.recovery
-        self.progress = Progress(0, rate, self.before.loss, math.inf)
-        self.best: dict[str, Tensor] = {}
-        self.digest = _digest(analysis, data, requests, method, options)
-        listen = options.listen if task.accelerator.is_main_process else deaf
-        self.listen = listen
+    def attach(self, groups: Iterable[str] | None = None) -> dict[str, Gate]:
+        """Insert gates into the network, or find those that are there.
 
-    def result(self) -> Trained:
-        """Make all steps, and the plan."""
-        original, course = self.course.running.whole, self.course
-        self.method.begin_course(course)
-        trainer = self._resumed() if self.how.resume else self._trainer()
-        clock = Clock("train", course.total, course.step, self.listen)
-        while course.step < course.total:
-            last = min([stop for stop in self.method.stops(course) if stop > course.step] + [course.total])
-            self._stretch(trainer, clock, last)
-            if last in self.method.stops(course) and self._shrink():
-                trainer = self._trainer()
-            if course.step == max(self.method.stops(course), default=-1):
-                self._keep(measure(course.task))
-            self._save(trainer)
-        after = self._best()
-        outcome = self.method.finish(course)
-        self._check_module()
-        whole = renewed(original, course.running.written())
-        plan = self._planned(whole, outcome, outcome.start)
-        if self._made_good(plan, outcome):
-            after = measure(course.task)
-            whole = renewed(original, course.running.written())
-            plan = self._planned(whole, outcome, plan)
-        plan = self.method.settle(whole, plan)
-        return Trained(
-            whole,
-            self._signed(plan, outcome),
-            self.before,
-            after,
-            self._facts(),
-            pruned=_same(plan, course.running.plan),
-            main=bool(course.task.accelerator.is_main_process),
-            further=outcome.further,
-        )
+        Parameters
+        ----------
+        groups : iterable of str, optional
+            Ids of groups of the whole model; all by default.
 
-    def _keep(self, found: Measure) -> None:
-        """Keep the weights if they are the best since the last removal; before it there is nothing to compare."""
-        course = self.course
-        if course.running.plan is None or course.step < max(self.method.stops(course)):
-            return
-        if found.loss < self.progress.best:
-            self.progress.best, self.progress.best_step = found.loss, course.step
-            self.best = snapshot(course.task.net)
-
-    def _best(self) -> Measure:
-        """Go back to the best weights since the last removal, if they are not the present ones; measure the network."""
-        course, found = self.course, measure(self.course.task)
-        self._keep(found)
-        if not self.best or self.progress.best_step == course.step:
-            return found
-        put(course.task.net, self.best)
-        course.trace.append({"stage": "best", "step": self.progress.best_step, "loss": round(self.progress.best, 6)})
-        return measure(course.task)
-
-    def _planned(self, whole: Analysis, outcome: Outcome, start: Plan | None) -> Plan:
-        how = replace(self.course.starting(start), inherit=outcome.inherit)
-        return make_plan(whole, self.course.requests, how, scores=outcome.scores)
-
-    def _made_good(self, plan: Plan, outcome: Outcome) -> bool:
-        """Make good what a plan removes beyond what is gone; return whether the network is a new one.
-
-        What is merged is not made good: the channels that stay do that.
+        Returns
+        -------
+        dict of str to Gate
+            By the same ids. They stand where a channel is read, not where it is only passed on. A gate has one factor
+            for each of ``running.atoms``. Groups have none that are not in the network any more, since a single atom
+            is left of them, or that are read inside a branch or a loop.
         """
-        course = self.course
-        merged = self.method.exact or outcome.inherit == "merge"
-        if course.recovery is None or merged or _same(plan, course.running.plan):
-            return False
-        return course.shrink(plan)
+        names, net = self.running.names, self.running.net
+        if self._gated is not net:
+            possible = set(gateable(net, self.running.analysis))
+            self._gated, self._gates = net, {}
+            self._possible = {name for name, other in names.items() if other in possible}
+        wanted = [name for name in (names if groups is None else groups) if name in self._possible]
+        new = [names[name] for name in wanted if name not in self._gates]
+        gates = attach_gates(net, self.running.analysis, new, passing=False)
+        self._gates |= {name: gates[names[name]] for name in wanted if name not in self._gates}
+        return {name: self._gates[name] for name in wanted}
 
-    def _trainer(self) -> Trainer:
-        return Trainer(self.course.task, self.how.optimisation, self.progress.rate, self.course.total)
+    def apart(self, gates: Mapping[str, Gate]) -> dict[str, Gate]:
+        """Return those of the gates that may have a row of factors for each sample, shape (n, size).
 
-    def _stretch(self, trainer: Trainer, clock: Clock, last: int) -> None:
-        """Make steps until `last`; checkpoints fall between them, but not on it."""
-        course = self.course
-        for samples in course.task.loader.stream(course.step, last):
-            loss = trainer.step(samples, course.step)
-            if not math.isfinite(loss):
-                raise NotImprovedError(
-                    f"the loss of step {course.step + 1} is not finite; nothing was written", hint="lower the --rate"
-                )
-            course.step += 1
-            clock.tick(loss, trainer.optimizer.param_groups[0]["lr"])
-            if course.step % course.task.loader.steps == 0:
-                found = measure(course.task)
-                clock.judged(found)
-                if course.step not in self.method.stops(course):
-                    self._keep(found)
-            if course.step % self.how.checkpoint_every == 0 and course.step < last:
-                self._save(trainer)
+        In the others, samples are mixed or cannot be told apart, so their factors have to be the same for all.
+        """
+        with self.task.on_device():
+            return tell_samples(self.running.net, gates, self.samples(3).feeds)
 
-    def _shrink(self) -> bool:
-        """Ask the method what goes; return whether the network is a new one."""
-        course = self.course
-        plan = self.method.survivors(course)
+    def samples(self, count: int, first: int = 0) -> Samples:
+        """Return samples of the data, as they are stored, so many of them or as many as there are."""
+        index = np.arange(first, min(first + count, len(self.data)))
+        return Samples.of(self.data.read(index)).to(self.task.device)
+
+    def open(self, group: str) -> Tensor:
+        """Return the factors that open a gate for what is left, and shut it for what is gone but not cut out."""
+        return torch.from_numpy(self.running.alive(group)[self.running.atoms[group]]).float()
+
+    def own(self, name: str, value: Tensor) -> nn.Parameter:
+        """Give the network a parameter of the method's own, which the optimiser trains along."""
+        parameter = nn.Parameter(value.to(self.task.device))
+        self.running.net.module.register_parameter(name, parameter)
+        return parameter
+
+    def plan(self, scores: Scores, way: float = 1.0) -> Plan:
+        """Choose what is to go, starting from what is gone.
+
+        Parameters
+        ----------
+        scores : Scores
+            For the groups of the whole model.
+        way : float
+            Share of the way from the full cost to the budgets, ``0 < way <= 1``.
+
+        Raises
+        ------
+        BudgetUnreachableError, NothingToPruneError
+            If the model cannot be made as small.
+        """
+        requests = self.requests
+        if way < 1.0:
+            budgets = self.plan(scores).budgets
+            shares = [1.0 - way * (1.0 - min(1.0, item.limit / max(1, item.before))) for item in budgets]
+            requests = tuple(BudgetRequest(item.metric, share) for item, share in zip(budgets, shares, strict=True))
+        return make_plan(self.running.whole, requests, self.starting(self.running.plan), scores=scores)
+
+    def plan_from(self, start: Plan, scores: Scores) -> Plan:
+        """Choose what is to go, starting from what another plan removes."""
+        return make_plan(self.running.whole, self.requests, self.starting(start), scores=scores)
+
+    def starting(self, plan: Plan | None) -> SolveOptions:
+        """Return how widths are chosen if a plan comes first."""
         if plan is None:
+            return self.solving
+        return replace(self.solving, constraints=replace(self.solving.constraints, start=plan))
+
+    def shrink(self, plan: Plan, model: Model | None = None) -> bool:
+        """Remove from the network what a plan removes, and make up for it if that is wanted.
+
+        Parameters
+        ----------
+        plan : Plan
+            For the whole model.
+        model : Model, optional
+            The whole model, by default with the weights of the network as it is. With a model given, its weights are
+            what is wanted, and nothing is made up for.
+
+        Returns
+        -------
+        bool
+            Whether the network is a new one. Else gates have to hold shut what is gone.
+        """
+        self.running, before = shrunk(self.running, plan, model), self.running
+        if self.running.net is before.net:
             return False
-        kept = sum(len(group.kept) for group in plan.groups)
-        course.trace.append({"stage": "removal", "step": course.step, "kept": kept, "cost": plan.budget.after})
-        new = course.shrink(plan)
-        self.method.renew(course)
-        return new
-
-    def _save(self, trainer: Trainer) -> None:
-        course = self.course
-        if self.how.checkpoint is None or not course.task.accelerator.is_main_process:
-            return
-        tensors = trainer.tensors() | {f"hook/{name}": value for name, value in self.method.tensors().items()}
-        running = course.running
-        if running.plan is not None:
-            graph = Graph(inline_functions(running.whole.model.proto))
-            whole = {name: value_in(running.whole.model, graph, name) for name in weights_now(running.net)}
-            tensors |= {f"whole/{name}": value for name, value in whole.items() if value is not None}
-            for group in running.plan.groups:
-                tensors[f"kept/{group.id}"] = torch.tensor(group.kept, dtype=torch.int64)
-        progress = replace(self.progress, step=course.step, scaler=trainer.scaler)
-        tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        tensors["trace"] = _text(json.dumps(course.trace))
-        write_checkpoint(self.how.checkpoint, self.digest, progress, tensors)
-
-    def _resumed(self) -> Trainer:
-        """Take up the run where the checkpoint is."""
-        if self.how.checkpoint is None:
-            raise UsageError("there is no checkpoint to go on from", hint="give --checkpoint")
-        course = self.course
-        self.progress, tensors = read_checkpoint(self.how.checkpoint, self.digest)
-        course.step = self.progress.step
-        course.trace = json.loads(bytes(tensors["trace"].tolist()))
-        kept = below(tensors, "kept/")
-        if kept:
-            model = course.running.whole.model
-            model = with_values(model, Graph(inline_functions(model.proto)), below(tensors, "whole/"))
-            arrays = tuple(kept[group.id].numpy().astype(np.int64) for group in course.groups)
-            groups, _ = inherit(course.running.whole, arrays, "keep")
-            course.shrink(replace(self.first, groups=groups), model)
-            self.method.renew(course)
-        trainer = self._trainer()
-        trainer.restore(tensors)
-        self.method.restore(below(tensors, "hook/"))
-        self.best = {name: value.to(course.task.device) for name, value in below(tensors, "best/").items()}
-        if self.progress.scaler and course.task.accelerator.scaler is not None:
-            course.task.accelerator.scaler.load_state_dict(self.progress.scaler)
-        return trainer
-
-    def _check_module(self) -> None:
-        """Run the file that the module would be against the module."""
-        task, net = self.course.task, self.course.running.net
-        task.accelerator.unwrap_model(net.module, keep_fp32_wrapper=False)
-        net.module.to("cpu").eval()
-        for gate in net.module.modules():
-            if isinstance(gate, Gate):
-                gate.value = torch.ones(gate.size)
-        index = torch.arange(min(len(task.held_out), 32)).numpy()
-        check_written(net, to_onnx(net), Samples.of(task.held_out.read(index)))
-
-    def _signed(self, plan: Plan, outcome: Outcome) -> Plan:
-        """Let the plan say how it came about."""
-        solving = self.course.solving
-        options = {
-            **plan.solver.options,
-            "solver": solving.solver,
-            "epochs": self.how.epochs,
-            "rate": self.progress.rate,
-            "batch": self.course.task.loader.batch,
-            "method": self.method.record(),
-        }
-        trace = (*self.course.trace, *outcome.trace, *plan.solver.trace)
-        record = replace(
-            plan.solver,
-            name=self.method.name,
-            criterion="trained",
-            seed=self.how.seed,
-            options=options,
-            trace=tuple(trace),
-        )
-        return replace(plan, solver=record)
-
-    def _facts(self) -> dict[str, object]:
-        return self.facts | self.task_facts | {"steps": self.course.total, "rate": self.progress.rate}
-
-
-def _same(plan: Plan, other: Plan | None) -> bool:
-    """Whether two plans keep the same; no plan removes nothing."""
-    if other is None:
-        return plan.is_identity
-    return [group.kept for group in plan.groups] == [group.kept for group in other.groups]
-
-
-def _text(text: str) -> Tensor:
-    return torch.tensor(list(text.encode()), dtype=torch.uint8)
-
-
-def _check(analysis: Analysis, data: Source, requests: Sequence[BudgetRequest], method: Method) -> None:
-    if method.labelled and not data.labelled:
-        raise UsageError(
-            f"the method {quote(method.name)} needs labels, and the data {quote(data.name)} has none",
-            hint="give images in one folder per class, or an .npz with labels; or choose another method",
-        )
-    if any(request.metric == "latency" for request in requests):
-        raise UsageError("a latency cannot be the budget of training", hint="use --flops, --params, --size or --memory")
-    if not analysis.groups:
-        make_plan(analysis, requests, SolveOptions())  # says best why nothing can go
-
-
-def _digest(
-    analysis: Analysis, data: Source, requests: Sequence[BudgetRequest], method: Method, options: TrainOptions
-) -> str:
-    """Return a digest of everything that the course of a run depends on."""
-    said: dict[str, Any] = asdict(options.training)
-    for name in ("checkpoint", "checkpoint_every", "resume"):
-        said.pop(name)
-    said["loss"] = getattr(said["loss"], "__qualname__", None)
-    said |= {
-        "method": method.name,
-        "settings": method.record(),
-        "model": analysis.model.sha256,
-        "data": [data.name, len(data)],
-        "requests": [[request.metric, request.target] for request in requests],
-        "recovery": asdict(options.recovery) if options.recovery is not None else None,
-        "teacher": options.teacher.sha256 if options.teacher is not None else None,
-        "widths": str(options.solving),
-    }
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+        if self.recovery is not None and model is None:
+            self.running, record = mended(before, self.running, self.data, self.recovery)
+            self.trace.append({**record, "step": self.step})
+        net = self.running.net
+        net.module.to(self.task.device)
+        self.task = replace(self.task, net=net)
+        if net.unfolded:
+            with self.task.on_device(), torch.no_grad():
+                settle(net, calibration(self.task, self.data))
+        check_gradients(self.task)
+        return True

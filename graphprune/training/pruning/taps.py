@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, fx, nn
 
-from graphprune.labels.space import Cost
+from graphprune.labels.space import MultiplyAdds
 from graphprune.training.bridge import Trainable
 
 __all__ = ["Tap", "attach_taps", "reading"]
@@ -32,14 +32,14 @@ class Tap(nn.Module):
         return x
 
 
-def attach_taps(net: Trainable, readers: Sequence[Cost]) -> list[Tap | None]:
+def attach_taps(net: Trainable, readers: Sequence[MultiplyAdds]) -> list[Tap | None]:
     """Look at the first input of some layers, behind its gates.
 
     Parameters
     ----------
     net : Trainable
         Changed in place; its outputs stay what they are.
-    readers : sequence of Cost
+    readers : sequence of MultiplyAdds
 
     Returns
     -------

@@ -17,18 +17,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
+from graphprune.array_types import Ints
 from graphprune.errors import InternalError, quote
 from graphprune.training.bridge import Trainable
-from graphprune.training.pruning.slices import STATISTIC, Slice, find_slices
+from graphprune.training.pruning.tensor_slices import STATISTIC, Slice, find_slices
 
 __all__ = ["Ties", "pull_for"]
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

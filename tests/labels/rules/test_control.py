@@ -12,7 +12,7 @@ from rule_cases import Case, assert_case, groups, reasons
 from tiny_models import model
 
 from graphprune import api
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
 from graphprune.errors import VerificationError
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune

@@ -11,7 +11,7 @@ from bound_cases import Largest, all_widths, problems, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphprune.cost import Length, Polynomial, Term
+from graphprune.analysis.polynomial import Length, Polynomial, Term
 from graphprune.solvers.bounds.decomposition import decompose
 from graphprune.solvers.bounds.factors import networks
 from graphprune.solvers.bounds.lagrangian import minimize

@@ -10,15 +10,15 @@ import pytest
 import torch
 from onnx import ModelProto, numpy_helper
 from pruning_cases import KINDS, QUICK, labelled, trained, unlabelled
-from training_cases import images, normalised, run
+from training_cases import images, infer, normalised
 
 import graphprune
 from graphprune.errors import UsageError
 from graphprune.solvers.training.cac import Cac, standard_error
 from graphprune.training.hooks import Moment
 from graphprune.training.preparation import prepare
-from graphprune.training.pruning.course import Course
-from graphprune.training.pruning.running import begin
+from graphprune.training.pruning.run import Run
+from graphprune.training.pruning.running_network import begin
 
 
 def unread(name: str, atom: int) -> ModelProto:
@@ -32,16 +32,16 @@ def unread(name: str, atom: int) -> ModelProto:
     return proto
 
 
-def measured(method: Cac, proto: ModelProto, steps: int) -> Course:
+def measured(method: Cac, proto: ModelProto, steps: int) -> Run:
     """Let a method watch a network that does not learn."""
     model = graphprune.load(proto)
     data = labelled(320)
     how = replace(QUICK, unfold=False, batch=64)
     task, _, _ = prepare(model, data, None, how)
     running, solving = begin(task.net, graphprune.analyze(model)), graphprune.SolveOptions()
-    course = Course(running, replace(task, hook=method), data, (), solving, 10**6)
-    method.begin_course(course)
-    net = course.running.net
+    run = Run(running, replace(task, hook=method), data, (), solving, 10**6)
+    method.begin_run(run)
+    net = run.running.net
     net.module.eval()
     for step, samples in enumerate(task.loader.stream(0, steps)):
         torch.manual_seed(step)
@@ -52,7 +52,7 @@ def measured(method: Cac, proto: ModelProto, steps: int) -> Course:
             task.objective(moment.outputs, None, samples.labels).backward()
             method.rewrite(moment)
         method.end(moment)
-    return course
+    return run
 
 
 def test_a_channel_that_nobody_reads_is_worth_nothing() -> None:
@@ -61,28 +61,28 @@ def test_a_channel_that_nobody_reads_is_worth_nothing() -> None:
     assert first.changes()["g000"][3] == 0.0
     assert np.abs(first.changes()["g000"]).max() > 1e-3
     monte = Cac(estimator="monte-carlo", decay=1 - 1e-9)
-    course = measured(monte, unread("w1", 3), 40)
+    run = measured(monte, unread("w1", 3), 40)
     change = monte.changes()["g000"][3]
-    samples = next(iter(course.task.loader.stream(0, 1)))
+    samples = next(iter(run.task.loader.stream(0, 1)))
     with torch.no_grad():
-        outputs = course.running.net.run(samples.feeds)
-        losses = course.task.objective.each(outputs, None, samples.labels)
+        outputs = run.running.net.run(samples.feeds)
+        losses = run.task.objective.each(outputs, None, samples.labels)
     assert abs(change) < 3 * standard_error(float(losses.std()), 0.1, 40 * 64)
 
 
 def test_the_first_order_estimate_is_a_finite_difference() -> None:
     method = Cac(estimator="first-order", decay=0.0)
-    course = measured(method, KINDS["folded"](), 1)
-    net, gate = course.running.net, method._gates["g001"]
+    run = measured(method, KINDS["folded"](), 1)
+    net, gate = run.running.net, method._gates["g001"]
     net.module.double()
-    samples = next(iter(course.task.loader.stream(0, 1)))
+    samples = next(iter(run.task.loader.stream(0, 1)))
     feeds = {name: value.double() for name, value in samples.feeds.items()}
     losses = []
     for value in (1.0, 1.0 - 1e-3):
         gate.value = torch.ones(gate.size, dtype=torch.float64)
         gate.value[2] = value
         with torch.no_grad():
-            losses.append(float(course.task.objective(net.run(feeds), None, samples.labels)))
+            losses.append(float(run.task.objective(net.run(feeds), None, samples.labels)))
     assert losses[1] - losses[0] == pytest.approx(1e-3 * method.changes()["g001"][2], rel=0.01)
 
 
@@ -105,12 +105,12 @@ def test_the_standard_error_is_that_of_a_simulation() -> None:
 
 def test_open_gates_are_the_plain_network() -> None:
     method = Cac()
-    course = measured(method, KINDS["residual"](), 1)
+    run = measured(method, KINDS["residual"](), 1)
     method.rest()
     x = images(4)
     with torch.no_grad():
-        got = course.running.net.module(torch.from_numpy(x)).numpy()
-    assert np.abs(got - run(course.running.written(), x)).max() < 1e-5
+        got = run.running.net.module(torch.from_numpy(x)).numpy()
+    assert np.abs(got - infer(run.running.written(), x)).max() < 1e-5
 
 
 @pytest.mark.parametrize("estimator", ["first-order", "monte-carlo"])

@@ -12,17 +12,17 @@ from pruning_cases import KINDS, QUICK, labelled, trained
 from training_cases import normalised
 
 import graphprune
-from graphprune.analysis import Analysis
+from graphprune.analysis.analysis import Analysis
 from graphprune.errors import UsageError
-from graphprune.inheritance.merging import exact_merges
 from graphprune.plan.schema import Plan
+from graphprune.rewrites.merge import exact_merges
 from graphprune.solvers import training
-from graphprune.solvers.kmeans import even, kmeans
+from graphprune.solvers.training._kmeans import even, kmeans
 from graphprune.training.bridge import Trainable, to_torch
-from graphprune.training.pruning.run import TrainOptions
-from graphprune.training.pruning.running import begin, renewed
-from graphprune.training.pruning.slices import find_slices
+from graphprune.training.pruning.running_network import begin, renewed
+from graphprune.training.pruning.tensor_slices import find_slices
 from graphprune.training.pruning.ties import Ties, pull_for
+from graphprune.training.pruning.train import TrainOptions
 
 RATE, PULL, DECAY = 0.1, 0.4, 0.05
 

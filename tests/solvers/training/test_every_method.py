@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from pruning_cases import KINDS, QUICK, labelled, mapping, trained, unlabelled
 
-from graphprune.cost import CostModel
+from graphprune.analysis.polynomial import CostModel
 from graphprune.errors import UsageError
 from graphprune.solvers import training
-from graphprune.training.pruning.run import Trained
+from graphprune.training.pruning.train import Trained
 
 METHODS = training.names()
 

@@ -10,17 +10,17 @@ import pytest
 import torch
 from pruning_cases import KINDS, QUICK, coupled, labelled, trained
 from tiny_models import model
-from training_cases import images, run
+from training_cases import images, infer
 
 import graphprune
 from graphprune.errors import UsageError
-from graphprune.inheritance.merging import inherit
 from graphprune.report.summary import plan_notes
+from graphprune.rewrites.merge import inherit
 from graphprune.solvers.training.fbs import Fbs
 from graphprune.training.preparation import prepare
-from graphprune.training.pruning.course import Course
 from graphprune.training.pruning.predictors import Predictor
-from graphprune.training.pruning.running import begin
+from graphprune.training.pruning.run import Run
+from graphprune.training.pruning.running_network import begin
 
 
 def test_exactly_the_largest_stay() -> None:
@@ -49,72 +49,72 @@ def test_ties_switch_off() -> None:
         assert float(predictor(torch.randn(2, 3)).sum()) == 0.0
 
 
-def course_of(method: Fbs, kind: str) -> Course:
+def course_of(method: Fbs, kind: str) -> Run:
     found = graphprune.load(KINDS[kind]())
     data = labelled()
     task, _, _ = prepare(found, data, None, replace(QUICK, unfold=False))
     budget = (graphprune.BudgetRequest("flops", 0.7),)
     solving = graphprune.SolveOptions(solver="global", round_to=1)
-    course = Course(begin(task.net, graphprune.analyze(found)), replace(task, hook=method), data, budget, solving, 9)
-    method.begin_course(course)
-    return course
+    run = Run(begin(task.net, graphprune.analyze(found)), replace(task, hook=method), data, budget, solving, 9)
+    method.begin_run(run)
+    return run
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gates_of_ones_are_the_network(kind: str) -> None:
     method = Fbs()
-    course = course_of(method, kind)
+    run = course_of(method, kind)
     with torch.no_grad():
         for predictor in method._predictors.values():
             predictor.phi.zero_()
         x = images(4)
-        course.running.net.module.eval()
-        got = course.running.net.module(torch.from_numpy(x)).numpy()
-    assert np.abs(got - run(course.running.written(), x)).max() < 1e-4
+        run.running.net.module.eval()
+        got = run.running.net.module(torch.from_numpy(x)).numpy()
+    assert np.abs(got - infer(run.running.written(), x)).max() < 1e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gated_file_computes_what_the_module_does(kind: str) -> None:
     method = Fbs()
-    course = course_of(method, kind)
+    run = course_of(method, kind)
     with torch.no_grad():
         for predictor in method._predictors.values():
             predictor.density = 0.5
             predictor.phi.normal_(0, 0.3)
-    course.running.net.module.eval()
+    run.running.net.module.eval()
     x = images(16)
     with torch.no_grad():
-        expected = course.running.net.module(torch.from_numpy(x)).numpy()
-    gated = method._export(course)
-    assert np.abs(run(gated, x) - expected).max() < 1e-4
-    assert np.abs(run(course.running.written(), x) - expected).max() > 1e-2
+        expected = run.running.net.module(torch.from_numpy(x)).numpy()
+    gated = method._export(run)
+    assert np.abs(infer(gated, x) - expected).max() < 1e-4
+    assert np.abs(infer(run.running.written(), x) - expected).max() > 1e-2
     assert {node.op_type for node in gated.proto.graph.node} >= {"TopK", "Greater", "Where", "Gemm", "Mul"}
     assert {node.domain for node in gated.proto.graph.node} == {""}
 
 
 def test_a_channel_that_never_fires_can_go() -> None:
     method = Fbs(density=1.0)
-    course = course_of(method, "folded")
+    run = course_of(method, "folded")
     with torch.no_grad():
         for predictor in method._predictors.values():
             predictor.phi.zero_()
             predictor.rho[:] = 1.0
             predictor.rho[3] = -1.0
     x = torch.from_numpy(images(8))
-    course.running.net.module.eval()
+    run.running.net.module.eval()
     with torch.no_grad():
-        gated = course.running.net.module(x)
-    plan = method.survivors(course)
+        gated = run.running.net.module(x)
+    plan = method.survivors(run)
     assert plan is not None
     for name, fires in method._fires.items():
         kept = next(group.kept for group in plan.groups if group.id == name)
         assert fires[3] == 0.0
         assert 3 not in kept
-    left = tuple(np.setdiff1d(np.arange(group.size), [3]) for group in course.groups)
-    groups, _ = inherit(course.running.whole, left, "keep")
-    assert course.shrink(replace(plan, groups=groups))
+    left = tuple(np.setdiff1d(np.arange(group.size), [3]) for group in run.groups)
+    groups, _ = inherit(run.running.whole, left, "keep")
+    assert run.shrink(replace(plan, groups=groups))
     with torch.no_grad():  # all gates are 1 or 0, and folded
-        assert torch.allclose(course.running.net.module(x), gated, atol=1e-5)
+        assert torch.allclose(run.running.net.module(x), gated, atol=1e-5)
 
 
 def test_channels_that_never_fire_are_proven_to_be_gone() -> None:
@@ -131,13 +131,13 @@ def test_expected_and_static_cost_are_told_apart() -> None:
     assert said["static_flops"] == found.plan.budget.before
     assert 0 < said["expected_flops"] < said["static_flops"]
     gated = found.further["gated"]
-    assert run(gated, images(3)).shape == (3, 4)
+    assert infer(gated, images(3)).shape == (3, 4)
 
 
 def test_the_density_falls_in_steps() -> None:
     method = Fbs(density=0.6, until=1.0)
-    method._course = course_of(Fbs(), "folded")
-    method._course.total = 90
+    method._run = course_of(Fbs(), "folded")
+    method._run.total = 90
     found = [method.density_at(step) for step in range(90)]
     assert sorted(found, reverse=True) == found
     assert sorted({round(value, 6) for value in found}) == [0.6, 0.7, 0.8, 0.9, 1.0]
@@ -168,4 +168,4 @@ def test_a_layer_that_makes_two_groups() -> None:
     found = trained(model(text, shapes, opset=18), Fbs(), labelled())
     gates = [entry for entry in found.plan.solver.trace if entry.get("stage") == "gates"]
     assert len(gates) >= 2
-    assert run(found.further["gated"], images(3)).shape == (3, 4)
+    assert infer(found.further["gated"], images(3)).shape == (3, 4)

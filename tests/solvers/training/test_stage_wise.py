@@ -17,11 +17,11 @@ import graphprune
 from graphprune.errors import UsageError
 from graphprune.solvers.training.stage_wise import StageWise, stage_error
 from graphprune.training.preparation import prepare
-from graphprune.training.pruning.course import Course
-from graphprune.training.pruning.knapsack import Candidate, combine
-from graphprune.training.pruning.run import TrainOptions
-from graphprune.training.pruning.running import begin
-from graphprune.training.pruning.stages import find_stages
+from graphprune.training.pruning.chain_knapsack import Candidate, combine
+from graphprune.training.pruning.run import Run
+from graphprune.training.pruning.running_network import begin
+from graphprune.training.pruning.stage_costs import find_stages
+from graphprune.training.pruning.train import TrainOptions
 
 STAGED = """(float[n,3,8,8] image) => (float[n,4] scores) {
     a = Conv <pads = [1, 1, 1, 1]> (image, w0, b0)
@@ -65,38 +65,38 @@ def test_without_resolutions_stages_cost_about_the_same() -> None:
     assert sum(len(stage.layers) for stage in stages) == len(analysis.layers)
 
 
-def course_of(method: StageWise) -> Course:
+def course_of(method: StageWise) -> Run:
     found = graphprune.load(staged())
     data = labelled()
     task, _, _ = prepare(found, data, None, replace(QUICK, unfold=False))
     budget = (graphprune.BudgetRequest("flops", 0.5),)
     solving = graphprune.SolveOptions(solver="global", round_to=1)
-    course = Course(begin(task.net, graphprune.analyze(found)), replace(task, hook=method), data, budget, solving, 9)
-    method.begin_course(course)
-    return course
+    run = Run(begin(task.net, graphprune.analyze(found)), replace(task, hook=method), data, budget, solving, 9)
+    method.begin_run(run)
+    return run
 
 
 def test_full_width_errs_nowhere_and_narrow_stages_err_alone() -> None:
     method = StageWise()
-    course = course_of(method)
+    run = course_of(method)
     for search in method.judged():
-        full = tuple(course.groups[number].size for number in search.stage.groups)
+        full = tuple(run.groups[number].size for number in search.stage.groups)
         losses = {candidate.widths: candidate.loss for candidate in search.candidates}
         assert losses[full] == pytest.approx(0.0, abs=1e-9)
         assert max(losses.values()) > 1e-3
     stage = method._stages[1]
     with method.narrowed(stage, [2, 2]):
         shut = {name for name, gate in method._gates.items() if bool((gate.value == 0).any())}
-    assert shut == {course.groups[number].id for number in stage.groups}
+    assert shut == {run.groups[number].id for number in stage.groups}
     assert all(bool((gate.value == 1).all()) for gate in method._gates.values())
 
 
 def test_the_error_is_that_of_the_pruned_network() -> None:
     """What a narrow stage errs is measured where the next stage reads, with channels that are gone counted as zero."""
     method = StageWise()
-    course = course_of(method)
+    run = course_of(method)
     feeds = {"image": torch.randn(6, 3, 8, 8)}
-    net = course.running.net
+    net = run.running.net
     net.module.eval()
     with torch.no_grad():
         net.run(feeds)

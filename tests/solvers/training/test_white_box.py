@@ -18,9 +18,9 @@ from graphprune.solvers.training.white_box import WhiteBox, draw_classes, expect
 from graphprune.training.bridge import to_torch
 from graphprune.training.gates import attach_gates
 from graphprune.training.preparation import prepare
-from graphprune.training.pruning.course import Course
-from graphprune.training.pruning.folding import fold_factors, foldable_groups
-from graphprune.training.pruning.running import begin
+from graphprune.training.pruning.fold_gates import fold_factors, foldable_groups
+from graphprune.training.pruning.run import Run
+from graphprune.training.pruning.running_network import begin
 
 
 def test_the_mean_factor_given_a_class() -> None:
@@ -73,24 +73,24 @@ def test_the_channels_of_a_depthwise_convolution_are_voted_on_where_they_are_rea
     assert voted == {group.id for group in found.plan.groups}
 
 
-def course_of(method: WhiteBox) -> Course:
+def course_of(method: WhiteBox) -> Run:
     model = graphprune.load(KINDS["folded"]())
     data = labelled()
     task, _, _ = prepare(model, data, None, QUICK)
     budget = (graphprune.BudgetRequest("flops", 0.7),)
     solving = graphprune.SolveOptions(solver="global", round_to=1)
-    course = Course(begin(task.net, graphprune.analyze(model)), replace(task, hook=method), data, budget, solving, 9)
-    method.begin_course(course)
-    return course
+    run = Run(begin(task.net, graphprune.analyze(model)), replace(task, hook=method), data, budget, solving, 9)
+    method.begin_run(run)
+    return run
 
 
 def test_a_channel_that_no_class_wants_goes_first() -> None:
     method = WhiteBox(least=0.0)
-    course = course_of(method)
+    run = course_of(method)
     with torch.no_grad():
         method._masks["g000"][:, 5] = 0.0
         method._masks["g001"][:, 2] = 0.0
-    plan = method.survivors(course)
+    plan = method.survivors(run)
     assert plan is not None
     kept = {group.id: group.kept for group in plan.groups}
     assert 5 not in kept["g000"]

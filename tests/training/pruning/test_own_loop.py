@@ -14,8 +14,8 @@ from training_cases import images
 
 import graphprune
 from graphprune.solvers.saliency import Scores
-from graphprune.training.pruning.course import Course
-from graphprune.training.pruning.method import Method, Outcome
+from graphprune.training.pruning.method import Method, MethodResult
+from graphprune.training.pruning.run import Run
 
 
 def test_the_loop_of_the_documentation() -> None:
@@ -36,9 +36,9 @@ class Last(Method):
 
     name = "last"
 
-    def finish(self, course: Course) -> Outcome:
-        scores = tuple(np.arange(group.size, dtype=np.float64) for group in course.groups)
-        return Outcome(Scores(scores, ("index",) * len(scores)))
+    def finish(self, run: Run) -> MethodResult:
+        scores = tuple(np.arange(group.size, dtype=np.float64) for group in run.groups)
+        return MethodResult(Scores(scores, ("index",) * len(scores)))
 
 
 def test_a_method_is_a_class_with_one_function() -> None:

@@ -20,7 +20,7 @@ sys.path.insert(0, sys.argv[1])
 from pruning_cases import KINDS, QUICK, labelled
 import graphprune
 from graphprune.solvers.training.cac import Cac
-from graphprune.training.pruning.run import TrainOptions
+from graphprune.training.pruning.train import TrainOptions
 
 solving = graphprune.SolveOptions(solver="global", round_to=1)
 budget = graphprune.BudgetRequest("flops", 0.6)
@@ -33,7 +33,7 @@ if found.main:
 
 
 def start(target: Path, **environment: str) -> subprocess.Popen[str]:
-    tests = Path(__file__).parents[2]
+    tests = Path(__file__).parents[2] / "support"
     return subprocess.Popen(
         [sys.executable, "-P", "-c", SCRIPT, str(tests), str(target)],
         stdout=subprocess.PIPE,

@@ -17,7 +17,7 @@ from graphprune.training.finetune import finetune
 from graphprune.training.hooks import Moment
 from graphprune.training.loader import Samples
 from graphprune.training.pruning.regularize import Regularizer
-from graphprune.training.pruning.slices import find_slices, norms
+from graphprune.training.pruning.tensor_slices import find_slices, norms
 
 
 def prepared(kind: str, name: str, strength: float = 1.0) -> Regularizer:

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that is known of a model before any width is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.analysis.accounting import COUNTED, Accounts, Layer
+from graphprune.analysis.groups import Group, Grouping, describe, form_groups
+from graphprune.array_types import Array
+from graphprune.labels.origins import Origins
+from graphprune.labels.propagate import propagate
+from graphprune.labels.resolve import Attention, resolve
+from graphprune.labels.space import Reason
+from graphprune.labels.vector import Labels
+from graphprune.model.bodies import flatten
+from graphprune.model.constants import Constants
+from graphprune.model.graph import Graph, Node
+from graphprune.model.inputs import assumed, input_shapes
+from graphprune.model.load import Model
+from graphprune.model.normalize import inline_functions
+from graphprune.model.observation import observe, unknown_values
+from graphprune.model.scaling import real_values
+from graphprune.model.sequences import spell_out
+from graphprune.model.shapes import Shapes, infer
+
+__all__ = ["Analysis", "Frozen", "Held", "Layer"]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A counted layer that a reason holds: its node, operator and FLOPs."""
+
+    node: str
+    op: str
+    flops: int
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """One kind of reason why channels stay.
+
+    Attributes
+    ----------
+    kind, text : str
+        The kind, and a sentence about its first case.
+    node : str
+        The first node that is the reason; empty for graph inputs and outputs.
+    layers : int
+        Counted layers that cannot lose channels on some axis for this reason.
+    flops : int
+        FLOPs of those layers. A layer counts for the reason of each of its axes, so the sum over
+        all kinds can exceed what the model has.
+    largest : tuple of Held
+        The largest of those layers.
+    """
+
+    kind: str
+    node: str
+    text: str
+    layers: int
+    flops: int
+    largest: tuple[Held, ...] = ()
+
+
+_LARGEST = 5
+"""Layers named per kind of reason."""
+
+
+class Analysis:
+    """A model with its coupled groups and costs.
+
+    Parameters
+    ----------
+    model : Model
+    given_shapes : mapping of str to sequence of int, optional
+        Input shapes to count FLOPs for; dynamic dimensions get defaults.
+    attention : {"heads", "head-dim"}
+        Which axis carries the channels of an attention layer.
+    approximate : bool
+        Let channels pass through normalisations over the channel axis; such groups are not exact.
+
+    Attributes
+    ----------
+    graph : Graph
+        The analysed graph: the file's, with local functions inlined and bodies laid out.
+    input_shapes : dict of str to tuple of int
+    scope, resolution, grouping
+        Labels, how they were resolved, and which atom each belongs to.
+    groups : tuple of Group
+    cost : CostModel
+    layers : tuple of Layer
+        Counted nodes, in graph order.
+    shared, stored : frozenset of str
+        Stored tensors whose readers keep different slices, and all whose bytes are counted.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        given_shapes: Mapping[str, Sequence[int]] | None = None,
+        attention: Attention = "heads",
+        *,
+        approximate: bool = False,
+    ) -> None:
+        self.model = model
+        self.attention = attention
+        self.approximate = approximate
+        self.flat = flatten(spell_out(inline_functions(model.proto)))
+        self.graph = Graph(self.flat.proto)
+        self._given = dict(given_shapes or {})
+        self.input_shapes = input_shapes(self.graph, self._given)
+        self.shapes = self._shapes(self.input_shapes)
+        self.constants = Constants(self.graph, self.shapes, model.tensors.array)
+        self.scope = propagate(self.graph, self.shapes, self.constants, approximate=approximate)
+        self.resolution = resolve(self.scope.space, attention)
+        self.grouping: Grouping = form_groups(self.scope, self.resolution)
+        accounts = Accounts(self.scope, self.grouping)
+        self.shared, self.stored = accounts.shared, accounts.stored
+        self.groups: tuple[Group, ...] = describe(self.scope, self.grouping, accounts.shared)
+        self.cost = accounts.model()
+        self.layers = accounts.layers
+
+    def _shapes(self, inputs: dict[str, tuple[int, ...]]) -> Shapes:
+        """Infer shapes; those that static inference cannot tell are taken from one run, and what follows from them."""
+        read = self.model.tensors.array
+        shapes = infer(self.graph, read, inputs)
+        unknown = unknown_values(self.graph, shapes, self.flat.home)
+        if unknown and observe(self.model.replaced(self.flat.restore(self.flat.proto)), self.graph, shapes, unknown):
+            return infer(self.graph, read, inputs, shapes)
+        return shapes
+
+    def read(self, name: str) -> Array:
+        """Return a tensor that a member names: stored in the file, or computed from constants.
+
+        Integers that stand for real numbers come as these.
+
+        Raises
+        ------
+        KeyError
+            If the model has no such constant.
+        """
+        found = self.scope.quantised.get(name)
+        if found is None:
+            return self.constants.array(name)
+        scale, zero_point = (self.constants.array(item) if item else None for item in (found.scale, found.zero_point))
+        return real_values(self.constants.array(name), scale, zero_point, found)
+
+    @property
+    def assumed(self) -> dict[str, frozenset[int]]:
+        """The axes by input that got sizes that nobody gave; where samples are counted, one is right anyway."""
+        return assumed(self.graph, self._given)
+
+    @cached_property
+    def other_shapes(self) -> Shapes | None:
+        """Shapes for a second size of every dynamic input dimension; None where none is dynamic."""
+        other = input_shapes(self.graph, self._given, other=True)
+        return None if other == self.input_shapes else self._shapes(other)
+
+    @cached_property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """Why channels of counted layers stay, the reason that holds most FLOPs first."""
+        found: dict[str, list[tuple[Reason, Held]]] = {}
+        for cost, layer in zip(self.scope.space.costs, self.layers, strict=True):
+            held = Held(layer.node, layer.op, layer.flops(self.grouping.sizes))
+            kinds: dict[str, Reason] = {}
+            for axis in (cost.inner, cost.outer):
+                reason = self._reason(cost.node, axis)
+                if reason is not None:
+                    kinds.setdefault(reason.kind, reason)
+            for kind, reason in kinds.items():
+                found.setdefault(kind, []).append((reason, held))
+        entries = [_frozen(kind, cases) for kind, cases in found.items()]
+        return tuple(sorted(entries, key=lambda entry: (-entry.flops, entry.kind)))
+
+    @cached_property
+    def rest(self) -> tuple[Held, ...]:
+        """Layers that cannot lose channels on any axis, the largest first."""
+        sizes, ones = self.grouping.sizes, np.ones_like(self.grouping.sizes)
+        layers = [Held(layer.node, layer.op, layer.flops(sizes)) for layer in self.layers]
+        stay = [held for held, layer in zip(layers, self.layers, strict=True) if held.flops == layer.flops(ones)]
+        return tuple(sorted(stay, key=lambda held: -held.flops))
+
+    @cached_property
+    def first_freezes(self) -> npt.NDArray[np.int64]:
+        """For each component the number of the first freeze that holds it, -1 where none does."""
+        first = np.full(int(self.resolution.component.max()) + 1, -1, dtype=np.int64)
+        for number in range(len(self.resolution.freezes) - 1, -1, -1):
+            first[self.resolution.component[self.resolution.freezes[number][0]]] = number
+        return first
+
+    @cached_property
+    def origins(self) -> Origins:
+        """Why axes that carry no channels are whole."""
+        return Origins(self.scope, self.resolution)
+
+    def _reason(self, node: Node, axis: Labels) -> Reason | None:
+        """Return the reason why some slice of an axis that `node` reads or makes stays; None where all may go."""
+        stays = self.grouping.atom_of[axis.base] < 0
+        if len(axis) == 1 or not stays.any():
+            return None
+        label = int(axis.base[int(np.argmax(stays))])
+        if label == 0:
+            origin = self.origins.of_node(node, len(axis))
+            return origin.reason if origin else Reason("whole axis", node, "is no channel axis: space, batch or tokens")
+        number = int(self.first_freezes[self.resolution.component[label]])
+        if number < 0:
+            return Reason("single atom", None, "is one block that cannot be divided")
+        return self.origins.behind(self.resolution.freezes[number][1], len(axis)).reason
+
+    @cached_property
+    def uncounted(self) -> tuple[str, ...]:
+        """Names of layers that cannot be counted, since their shapes are not known before the model runs."""
+        counted = {cost.node.index for cost in self.scope.space.costs}
+        return tuple(
+            node.label
+            for node in self.graph.nodes
+            if node.op_type in COUNTED and node.index not in counted and node.outputs[0] not in self.shapes.constant
+        )
+
+    @property
+    def prunable(self) -> float:
+        """Share of the FLOPs in layers that can lose channels on at least one axis."""
+        total = self.cost.flops(self.grouping.sizes)
+        return 1 - sum(held.flops for held in self.rest) / total if total else 0.0
+
+
+def _frozen(kind: str, cases: list[tuple[Reason, Held]]) -> Frozen:
+    """Sum up what one kind of reason holds; the first case in graph order stands for all."""
+    reason = cases[0][0]
+    layers = [held for _, held in cases]
+    largest = sorted(layers, key=lambda held: -held.flops)[:_LARGEST]
+    node = reason.node.label if reason.node else ""
+    return Frozen(kind, node, reason.text, len(layers), sum(held.flops for held in layers), tuple(largest))

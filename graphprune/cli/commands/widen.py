@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`graphprune widen`: the same function with more channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graphprune.cli import options as opt
+from graphprune.cli.console import Talk, print_json, print_tables
+from graphprune.cli.targets import beside, check_target
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from graphprune.analysis.analysis import Analysis
+    from graphprune.widening.widen import Widened
+
+__all__ = ["widen"]
+
+
+def widen(
+    model: opt.ModelFile,
+    factor: Annotated[float, typer.Option(metavar="F", help="How many times as wide each group becomes.")] = 2.0,
+    noise: Annotated[
+        float,
+        typer.Option(metavar="S", help="Let copies share weights unequally, by so many standard deviations."),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the noise.")] = 0,
+    output: opt.Output = None,
+    input_shape: opt.InputShapes = None,
+    attention: opt.AttentionAxis = opt.Attention.heads,
+    force: opt.Force = False,
+    unverified: opt.Unverified = False,
+    as_json: opt.Json = False,
+    dry_run: opt.DryRun = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Copy channels without changing what the network computes.
+
+    Writes MODEL.wide.onnx. Every group that `solve` can prune gets wider; readers take a share of each copy. Both
+    networks are run and all tensors compared before anything is written. `solve --lossless` takes the copies out.
+    """
+    target = output or beside(model, ".wide.onnx")
+    check_target(target, [model], force=force or dry_run)
+
+    from graphprune import api
+    from graphprune.widening.widen import WidenOptions
+    from graphprune.widening.widen import widen as carry_out
+
+    talk = Talk(verbose=verbose)
+    options = WidenOptions(factor, noise, seed, verify=not unverified)
+    with talk.stage("loading"):
+        loaded = api.load(model)
+    with talk.stage("analysis"):
+        analysis = api.analyze(loaded, api.AnalyzeOptions(opt.parse_shapes(input_shape), attention.value))
+    with talk.stage("widening"):
+        found = carry_out(analysis, options)
+    if not dry_run:
+        api.save(found.model, target, force=force)
+    facts = _facts(analysis, found)
+    written = None if dry_run else str(target)
+    if as_json:
+        print_json({"command": "widen", "model": str(model), "output": written, **facts})
+    else:
+        print_tables(_tables(facts, written))
+
+
+def _facts(analysis: Analysis, found: Widened) -> dict[str, Any]:
+    """Return what there is to report."""
+    cost = analysis.cost
+    check = found.verification
+    return {
+        "flops": {"before": cost.flops(cost.sizes), "after": found.flops},
+        "groups": [
+            {"id": group.id, "name": group.name, "before": group.before, "after": group.after, "why": group.why}
+            for group in found.groups
+        ],
+        "fixed": [
+            {"kind": each.kind, "node": each.node, "why": each.text, "layers": each.layers} for each in analysis.frozen
+        ],
+        "verification": None
+        if check is None
+        else {"error": check.error, "tensor": check.tensor, "compared": check.compared, "note": check.note},
+    }
+
+
+def _tables(facts: dict[str, Any], written: str | None) -> RenderableType:
+    from rich.console import Group as Stack
+
+    from graphprune.report.tables import cell, grid, table
+    from graphprune.report.text import count, name
+
+    groups = table("group", "made by", "width", "note", right=["width"], names=["made by", "note"])
+    for group in facts["groups"]:
+        width = f"{group['before']} -> {group['after']}" if group["after"] != group["before"] else str(group["before"])
+        groups.add_row(group["id"], cell(group["name"]), width, cell(group["why"]))
+    flops, check = facts["flops"], facts["verification"]
+    rows = [("flops", f"{count(flops['before'], 'FLOPs')} -> {count(flops['after'], 'FLOPs')}")]
+    for each in facts["fixed"]:
+        layers = f"{each['layers']} layer{'' if each['layers'] == 1 else 's'}"
+        rows.append(("fixed", f"channels of {layers}: {name(each['node'])} {each['why']}".replace(":  ", ": ")))
+    if check is None:
+        rows.append(("not proven", "the models were not run"))
+    else:
+        text = f"{check['compared']} tensors are those of the original, with copies, to {check['error']:.1e}"
+        rows += [("verified", text), *([("note", check["note"])] if check["note"] else [])]
+    rows.append(("output", written or "not written (--dry-run)"))
+    return Stack(groups, grid(rows))

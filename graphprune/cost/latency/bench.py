@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paired timing: the original and the pruned model run in turn, so that a busy machine slows both alike.
+
+CPU provider, default graph optimisation, and one thread unless told otherwise: what a user of onnxruntime gets. The
+order of the two changes from pair to pair, and the ratio is the median over pairs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphprune.cost.latency.environment import clock, here, open_session
+from graphprune.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import onnxruntime
+
+    from graphprune.cost.latency.environment import Environment
+
+__all__ = ["Timing", "paired_timing", "time_model"]
+
+_PAIRS = 25
+_FEWEST_PAIRS = 3
+_SECONDS = 4.0
+_SHORTEST = 0.002  # seconds; faster models run several times per measurement
+
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per run of both models (medians), and the median ratio of the pairs."""
+
+    before: float
+    after: float
+    ratio: float
+    pairs: int
+
+
+def paired_timing(
+    original: Path | bytes,
+    pruned: Path | bytes,
+    shapes: Mapping[str, tuple[int, ...]],
+    environment: Environment | None = None,
+) -> Timing:
+    """Time two models with the same inputs against each other.
+
+    Parameters
+    ----------
+    original, pruned : Path or bytes
+        Files, or serialised models without external data.
+    shapes : mapping of str to tuple of int
+        Shapes of the inputs.
+    environment : Environment, optional
+        By default this one, with one thread.
+
+    Returns
+    -------
+    Timing
+
+    Raises
+    ------
+    UnsupportedModelError
+        If onnxruntime cannot run one of them, or an input has a type that cannot be drawn.
+    """
+    environment = environment or here()
+    rounds = _rounds([original, pruned], shapes, environment)
+    before, after = (statistics.median(column) for column in zip(*rounds, strict=True))
+    return Timing(before, after, statistics.median(b / a for a, b in rounds), len(rounds))
+
+
+def time_model(source: Path | bytes, shapes: Mapping[str, tuple[int, ...]], environment: Environment) -> int:
+    """Return the nanoseconds that a model takes, the median of many runs.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If onnxruntime cannot run it, or an input has a type that cannot be drawn.
+    """
+    return round(1e9 * statistics.median(one for (one,) in _rounds([source], shapes, environment)))
+
+
+def _rounds(
+    models: Sequence[Path | bytes], shapes: Mapping[str, tuple[int, ...]], environment: Environment
+) -> list[tuple[float, ...]]:
+    """Return the seconds of each model in each round."""
+    sessions = [open_session(model, environment) for model in models]
+    feed = _feed(sessions[0], shapes)
+    watch = clock(environment)
+    try:
+        runs = max(_runs_per_measurement(session, feed, watch) for session in sessions)
+        return _measure(sessions, feed, runs, watch)
+    except Exception as error:
+        raise UnsupportedModelError(f"onnxruntime cannot run the model: {str(error).splitlines()[0]}") from error
+
+
+def _feed(session: onnxruntime.InferenceSession, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Return normal noise for real inputs and zeros for all others, which are valid indices and lengths."""
+    rng = np.random.default_rng(0)
+    feed: dict[str, Any] = {}
+    for value in session.get_inputs():
+        dtype = _TYPES.get(value.type)
+        shape = shapes.get(value.name)
+        if dtype is None or shape is None:
+            raise UnsupportedModelError(f"cannot draw an input of type {value.type} for the timing")
+        floating = np.issubdtype(dtype, np.floating)
+        feed[value.name] = rng.standard_normal(shape).astype(dtype) if floating else np.zeros(shape, dtype)
+    return feed
+
+
+def _runs_per_measurement(
+    session: onnxruntime.InferenceSession, feed: dict[str, Any], watch: Callable[[], float]
+) -> int:
+    _seconds(session, feed, 1, watch)  # warm-up: the first run allocates
+    return max(1, round(_SHORTEST / max(_seconds(session, feed, 1, watch), 1e-6)))
+
+
+def _measure(
+    sessions: Sequence[onnxruntime.InferenceSession], feed: dict[str, Any], runs: int, watch: Callable[[], float]
+) -> list[tuple[float, ...]]:
+    rounds: list[tuple[float, ...]] = []
+    start = time.perf_counter()
+    while len(rounds) < _PAIRS and (len(rounds) < _FEWEST_PAIRS or time.perf_counter() - start < _SECONDS):
+        order = range(len(sessions)) if len(rounds) % 2 == 0 else reversed(range(len(sessions)))
+        times = {index: _seconds(sessions[index], feed, runs, watch) for index in order}
+        rounds.append(tuple(times[index] for index in range(len(sessions))))
+    return rounds
+
+
+def _seconds(
+    session: onnxruntime.InferenceSession, feed: dict[str, Any], runs: int, watch: Callable[[], float]
+) -> float:
+    start = watch()
+    for _ in range(runs):
+        session.run(None, feed)
+    return (watch() - start) / runs

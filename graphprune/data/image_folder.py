@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of images: flat, or one folder per class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graphprune.data.source import Batch, Source
+from graphprune.errors import DataError, quote
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from graphprune.data.preprocessing import ImageInput
+
+__all__ = ["FolderReader", "open_folder"]
+
+_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
+
+
+@dataclass(frozen=True, eq=False)
+class FolderReader:
+    """Image files, and the class of each if they lie in folders of classes."""
+
+    files: tuple[Path, ...]
+    image: ImageInput
+    targets: npt.NDArray[np.int64] | None = None
+    classes: tuple[str, ...] = field(default=())
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the files lie in folders of classes."""
+        return self.targets is not None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, positions: npt.NDArray[np.int64]) -> Batch:
+        """Read and prepare these images.
+
+        Raises
+        ------
+        DataError
+            If one is no image, or images of one batch have different sizes and nobody says which to take.
+        """
+        images = [_read(self.files[at], self.image) for at in positions.tolist()]
+        sizes = {image.shape for image in images}
+        if len(sizes) > 1:
+            raise DataError(
+                f"the images of {quote(str(self.files[0].parent))} have different sizes, and the model takes any",
+                hint="give the size that they are brought to: --size 224",
+            )
+        labels = None if self.targets is None else self.targets[positions]
+        return Batch({self.image.spec.name: self.image.fed(np.stack(images))}, labels)
+
+
+def _read(path: Path, wanted: ImageInput) -> npt.NDArray[np.uint8]:
+    """Return one image, shape (height, width, channels)."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            placed = wanted.placed(*file.size)
+            image: Any = file.convert("L" if wanted.channels == 1 else "RGB")
+            if placed is not None:
+                resized, box = placed
+                image = image.resize(resized, Image.Resampling.BILINEAR).crop(box)
+            array = np.asarray(image, dtype=np.uint8)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{quote(str(path))} cannot be read as an image: {quote(str(error))}") from error
+    return array.reshape(*array.shape[:2], wanted.channels)
+
+
+def open_folder(folder: Path, image: ImageInput) -> Source:
+    """Return the images of a folder, in the order of their names.
+
+    A folder without images of its own, but with folders that have some, holds one class in each.
+
+    Raises
+    ------
+    DataError
+        If there is no image at all.
+    """
+    name = str(folder)
+    flat = _images(folder)
+    if flat:
+        return Source.whole(name, FolderReader(tuple(flat), image))
+    inner = {path.name: _images(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+    inner = {label: files for label, files in inner.items() if files}
+    if not inner:
+        raise DataError(
+            f"{quote(name)} holds no images", hint=f"images end in {', '.join(sorted(_SUFFIXES))}; folders are classes"
+        )
+    files = tuple(path for found in inner.values() for path in found)
+    targets = np.repeat(np.arange(len(inner), dtype=np.int64), [len(found) for found in inner.values()])
+    return Source.whole(name, FolderReader(files, image, targets, tuple(inner)))
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moments: means, second and cross moments of rows, streamed, in memory that depends on the columns only.
+
+Products of a batch are made in float32 around the first batch's mean, and summed in float64: activations behind
+a ReLU have large means, and their raw second moments would lose what matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import blas
+
+from graphprune.array_types import Floats
+from graphprune.errors import InternalError
+
+__all__ = ["MomentSummary", "Moments", "merged"]
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class MomentSummary:
+    """Centred moments of inputs x and targets y, per convolution group.
+
+    Attributes
+    ----------
+    count : int
+        Rows.
+    x_mean, y_mean : ndarray, shape (groups, columns), (groups, targets)
+    xx : ndarray, shape (groups, columns, columns)
+        Covariance of the inputs.
+    xy : ndarray, shape (groups, columns, targets)
+    yy : ndarray, shape (groups, targets)
+        Variance of each target.
+    """
+
+    count: int
+    x_mean: Floats
+    y_mean: Floats
+    xx: Floats
+    xy: Floats
+    yy: Floats
+
+    def of(self, columns: npt.NDArray[np.bool_]) -> MomentSummary:
+        """Return the moments with some of the inputs only.
+
+        Parameters
+        ----------
+        columns : ndarray of bool, shape (columns,)
+        """
+        return replace(
+            self, x_mean=self.x_mean[:, columns], xx=self.xx[:, columns][:, :, columns], xy=self.xy[:, columns]
+        )
+
+    def errors(self, weight: Floats) -> Floats:
+        """Return the mean squared error of ``y - x weight`` with the best intercept, shape (groups, targets)."""
+        explained = 2 * np.einsum("gdo,gdo->go", self.xy, weight)
+        result: Floats = self.yy - explained + np.einsum("gdo,gdo->go", self.xx @ weight, weight)
+        return result
+
+
+def merged(one: MomentSummary, two: MomentSummary) -> MomentSummary:
+    """Return the moments of the rows of both."""
+    count = one.count + two.count
+    share = one.count / count
+    x, y = two.x_mean - one.x_mean, two.y_mean - one.y_mean
+    between = share * (1 - share)
+    return MomentSummary(
+        count=count,
+        x_mean=one.x_mean + (1 - share) * x,
+        y_mean=one.y_mean + (1 - share) * y,
+        xx=share * one.xx + (1 - share) * two.xx + between * x[:, :, None] * x[:, None, :],
+        xy=share * one.xy + (1 - share) * two.xy + between * x[:, :, None] * y[:, None, :],
+        yy=share * one.yy + (1 - share) * two.yy + between * y**2,
+    )
+
+
+class Moments:
+    """Accumulates moments of rows of inputs and targets."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._shift: tuple[Rows, Rows] | None = None
+        self._sums: list[Floats] = []
+
+    def add(self, x: Rows, y: Rows) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (groups, rows, columns)
+        y : ndarray of float32, shape (groups, rows, targets)
+        """
+        if self._shift is None:
+            self._shift = x.mean(axis=1, keepdims=True), y.mean(axis=1, keepdims=True)
+        x = x - self._shift[0]
+        y = y - self._shift[1]
+        parts: list[npt.NDArray[Any]] = [
+            x.sum(axis=1, dtype=np.float64),
+            y.sum(axis=1, dtype=np.float64),
+            _gram(x),
+            x.transpose(0, 2, 1) @ y,
+            np.einsum("gno,gno->go", y, y),
+        ]
+        self._count += x.shape[1]
+        if not self._sums:
+            self._sums = [part.astype(np.float64) for part in parts]
+            return
+        for total, part in zip(self._sums, parts, strict=True):
+            total += part
+
+    def summary(self) -> MomentSummary:
+        """Return the centred moments of all rows so far; at least one must have been added."""
+        if self._shift is None:
+            raise InternalError("moments of no rows at all")
+        x_sum, y_sum, xx, xy, yy = (total / self._count for total in self._sums)
+        return MomentSummary(
+            count=self._count,
+            x_mean=x_sum + self._shift[0][:, 0],
+            y_mean=y_sum + self._shift[1][:, 0],
+            xx=xx - x_sum[:, :, None] * x_sum[:, None, :],
+            xy=xy - x_sum[:, :, None] * y_sum[:, None, :],
+            yy=np.maximum(yy - y_sum**2, 0.0),
+        )
+
+
+def _gram(x: Rows) -> Rows:
+    """Return ``x^T x`` per group."""
+    if len(x) > 1:
+        return x.transpose(0, 2, 1) @ x
+    upper = blas.ssyrk(1.0, x[0].T, lower=0)
+    full: Rows = upper + upper.T
+    np.fill_diagonal(full, np.diagonal(upper))
+    return full[None]

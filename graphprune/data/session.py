@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sessions: running a model, or a part of one, in onnxruntime, in this process.
+
+Verification runs models that nobody vouches for, and does so in a child process. Whoever
+calibrates a model with data of their own trusts it, and wants its values without a copy.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphprune.array_types import Array
+from graphprune.errors import ModelFileError, OutputError, UnsupportedModelError, quote
+from graphprune.model.survey import survey
+from graphprune.model.tensors import is_external
+from graphprune.model.write import save
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from onnx import ModelProto
+
+    from graphprune.model.load import Model
+
+__all__ = ["Session"]
+
+
+class Session:
+    """A model that is ready to run.
+
+    Parameters
+    ----------
+    model : Model
+        Where external weights come from.
+    proto : ModelProto, optional
+        What is run: the model itself by default.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If onnxruntime cannot run it.
+    """
+
+    def __init__(self, model: Model, proto: ModelProto | None = None) -> None:
+        self._name = model.name
+        self._session = _open(model, model.proto if proto is None else proto)
+        self.outputs: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())
+
+    def run(self, feeds: Mapping[str, Array], names: Sequence[str] | None = None) -> list[Array]:
+        """Return the values of the outputs, or of those that are named.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If onnxruntime fails, or a value is no tensor.
+        """
+        try:
+            values = self._session.run(None if names is None else list(names), dict(feeds))
+        except Exception as error:  # onnxruntime has no common base for what it raises
+            raise UnsupportedModelError(f"onnxruntime cannot run {quote(self._name)}: {_first_line(error)}") from error
+        if not all(isinstance(value, np.ndarray) for value in values):
+            raise UnsupportedModelError(
+                f"a value of {quote(self._name)} is a sequence or a map, and cannot be captured"
+            )
+        return list(values)
+
+
+def _open(model: Model, proto: ModelProto) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    # Threads that wait by spinning would count as work, and take cores from everybody else.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        if any(is_external(held.tensor) for held in survey(proto).tensors):
+            with tempfile.TemporaryDirectory(prefix="graphprune-calibrate-") as folder:
+                path = save(model.replaced(proto), Path(folder) / "model.onnx")
+                return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except (ModelFileError, OutputError, MemoryError):
+        raise
+    except Exception as error:  # onnxruntime has no common base for what it raises
+        raise UnsupportedModelError(f"onnxruntime cannot run {quote(model.name)}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return quote(str(error).strip().split("\n")[0])

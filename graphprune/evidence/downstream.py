@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tails: the part of a network behind the consumers of one group, run with weights refitted to fewer atoms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphprune.array_types import Array, Floats, Ints
+from graphprune.data.agreement import Agreement
+from graphprune.data.feeding import whole_batches
+from graphprune.data.session import Session
+from graphprune.data.signature import input_specs
+from graphprune.data.walk import Walk, constant_nodes, cut_piece
+from graphprune.recovery.least_squares import refit
+from graphprune.recovery.sites import find_affine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from graphprune.data.moments import MomentSummary
+    from graphprune.data.source import Source
+    from graphprune.evidence.consumers import Consumer
+    from graphprune.evidence.elimination import Elimination
+    from graphprune.model.graph import Graph, Node
+    from graphprune.model.load import Model
+    from graphprune.recovery.editable_model import EditableModel
+    from graphprune.recovery.recover_options import Progress
+
+__all__ = ["Readings", "Tail", "Tails", "behind", "masked_refit", "shift_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """What the consumers of every group of a network read.
+
+    Attributes
+    ----------
+    editable : EditableModel
+        Of the network.
+    consumers : tuple
+        By group; None for a group that something else than weights sums over.
+    moments : mapping of str to MomentSummary
+        By the first output of the consumer.
+    orders : tuple of Elimination or None
+        By group.
+    """
+
+    editable: EditableModel
+    consumers: tuple[tuple[Consumer, ...] | None, ...]
+    moments: Mapping[str, MomentSummary]
+    orders: tuple[Elimination | None, ...]
+
+
+class Tails:
+    """Runs what lies behind the consumers of each group with refitted weights.
+
+    Parameters
+    ----------
+    read : Readings
+    ridge : float
+        As for recovery.
+    """
+
+    def __init__(self, read: Readings, ridge: float) -> None:
+        self._editable = read.editable
+        self._consumers = read.consumers
+        self._orders = read.orders
+        self._moments = read.moments
+        self._ridge = ridge
+        self._constant = constant_nodes(read.editable.graph)
+
+    def measure(
+        self, levels: Sequence[Ints], source: Source, progress: Progress | None, teacher: Model | None
+    ) -> dict[int, dict[int, float]]:
+        """Return the error that every level of every group that has consumers adds."""
+        graph = self._editable.graph
+        batches = whole_batches(source, input_specs(self._editable.model))
+        tails = {
+            at: behind(graph, [consumer.node for consumer in consumers])
+            for at, consumers in enumerate(self._consumers)
+            if consumers
+        }
+        order = sorted(tails, key=lambda at: tails[at].nodes[0].index)
+        stops = [tails[at].inputs for at in order]
+        found: dict[int, dict[int, float]] = {}
+        self._shifts = {
+            consumer.node.index: shift_of(self._editable, consumer)
+            for consumers in self._consumers
+            for consumer in consumers or ()
+        }
+        own, base = _outputs(self._editable.model, source, batches), 0.0
+        dense = own
+        if teacher is not None:
+            dense = _outputs(teacher, source, batches)
+            base = _error(own, dense)
+        with Walk(
+            self._editable.model, graph, stops, lambda number: source.read(batches[number]).feeds, len(batches)
+        ) as walk:
+            for number, at in enumerate(order):
+                found[at] = self._group(at, tails[at], levels[at], list(walk.step()), (own, dense))
+                for width in found[at]:
+                    found[at][width] -= base
+                if progress is not None:
+                    progress(number + 1, len(order))
+        return found
+
+    def _group(
+        self,
+        at: int,
+        tail: Tail,
+        levels: Ints,
+        values: list[dict[str, Array]],
+        outputs: tuple[list[dict[str, Array]], list[dict[str, Array]]],
+    ) -> dict[int, float]:
+        """Return the error of every level of one group, given the outputs of the network itself and the wanted ones."""
+        errors: dict[int, float] = {}
+        session: Session | None = None
+        for width in levels.tolist():
+            fed = self._fed(at, width)
+            if session is None:
+                piece = cut_piece(self._editable.graph, self._constant, tail.nodes, {**values[0], **fed}, tail.outputs)
+                session = Session(self._editable.model, piece)
+            given = [
+                {**own, **dict(zip(session.outputs, session.run({**batch, **fed}), strict=True))}
+                for batch, own in zip(values, outputs[0], strict=True)
+            ]
+            errors[width] = _error(given, outputs[1])
+        return errors
+
+    def _fed(self, at: int, width: int) -> dict[str, Array]:
+        """Return the weights of all consumers of a group, refitted to the atoms that stay at a width."""
+        order, fed = self._orders[at], {}
+        consumers = self._consumers[at]
+        if order is None or consumers is None:
+            return {}
+        kept = order.kept(width)
+        for consumer in consumers:
+            moments = self._moments[consumer.node.outputs[0]]
+            stored = self._editable.read(consumer.kernel.tensor)
+            before = consumer.kernel.matrix(stored)
+            weight = masked_refit(moments, before, consumer.columns, kept, self._ridge)
+            fed[consumer.kernel.tensor] = consumer.kernel.stored(weight).astype(stored.dtype)
+            name, factor = self._shifts[consumer.node.index]
+            if name:
+                present = self._editable.read(name)
+                shift = factor * (moments.x_mean[0] @ (before[0] - weight[0]))
+                fed[name] = (present + shift.reshape(present.shape)).astype(present.dtype)
+        return fed
+
+
+def shift_of(editable: EditableModel, consumer: Consumer) -> tuple[str, float]:
+    """Return the stored vector that shifts the outputs of a consumer, made where there is none, and by which factor.
+
+    The name is empty for a `MatMul` without one.
+    """
+    node = consumer.node
+    affine = find_affine(editable, node)
+    if node.op_type == "MatMul":
+        return (affine.shift_at, 1.0) if affine else ("", 1.0)
+    inputs = node.proto.input
+    has_own = len(inputs) > 2 and bool(inputs[2])
+    if not has_own and affine is not None and affine.norm is not None and affine.shift_at:
+        return affine.shift_at, -1.0
+    if not (has_own and editable.own(inputs[2])):
+        stored = editable.read(consumer.kernel.tensor)
+        zeros = np.zeros(consumer.kernel.outputs)
+        editable.set_bias(node, editable.read(inputs[2]) + zeros if has_own else zeros, stored.dtype)
+    return inputs[2], 1.0 / consumer.kernel.bias_scale
+
+
+def _outputs(model: Model, source: Source, batches: Sequence[Ints]) -> list[dict[str, Array]]:
+    """Return the outputs of a model for every batch, by name."""
+    session = Session(model)
+    return [dict(zip(session.outputs, session.run(source.read(index).feeds), strict=True)) for index in batches]
+
+
+def _error(given: Sequence[Mapping[str, Array]], wanted: Sequence[Mapping[str, Array]]) -> float:
+    """Return the squared error relative to the variance, as the mean over all outputs."""
+    found = Agreement(list(wanted[0]))
+    for own, other in zip(given, wanted, strict=True):
+        found.add([own[name] for name in found.names], list(other.values()), samples=1)
+    return found.relative_error
+
+
+def masked_refit(moments: MomentSummary, weight: Floats, columns: Ints, kept: Ints, ridge: float) -> Floats:
+    """Return weights in which the columns of removed atoms are zero, and the others make up for them.
+
+    Parameters
+    ----------
+    weight : ndarray, shape (1, columns, outputs)
+    columns : ndarray of int64, shape (atoms, m)
+    kept : ndarray of int64
+        Atoms that stay.
+    """
+    gone = np.delete(columns, kept, axis=0).ravel()
+    live = np.ones(weight.shape[1], dtype=np.bool_)
+    live[gone] = False
+    part = moments.of(live)
+    result = np.zeros_like(weight)
+    result[:, live] = refit(part, weight[:, live], ridge)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """The part of a graph behind some nodes, these included.
+
+    Attributes
+    ----------
+    nodes : list of Node
+    inputs : tuple of str
+        Values that it reads from the part in front.
+    outputs : list of str
+        Graph outputs that it makes.
+    """
+
+    nodes: list[Node]
+    inputs: tuple[str, ...]
+    outputs: list[str]
+
+
+def behind(graph: Graph, first: Sequence[Node]) -> Tail:
+    """Return everything that depends on some nodes."""
+    made: set[str] = set()
+    start = {node.index for node in first}
+    nodes = []
+    for node in graph.nodes:
+        if node.index in start or any(name in made for name in (*node.inputs, *node.captured)):
+            nodes.append(node)
+            made.update(node.outputs)
+    constant = constant_nodes(graph)
+    read = dict.fromkeys(name for node in nodes for name in (*node.inputs, *node.captured))
+    front = tuple(
+        name
+        for name in read
+        if name
+        and name not in made
+        and name not in graph.initializers
+        and not (name in graph.producer and graph.producer[name].index in constant)
+    )
+    return Tail(nodes, front, [name for name in graph.outputs if name in made])

@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""Fidelity: a pruned model differs from its original in what the plan explains, and in nothing else."""

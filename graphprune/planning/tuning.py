@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tuning: plan for a latency, measure what was planned, and plan again until it is met.
+
+Layers are measured one by one, a network runs as a whole, and the two differ by some percent. So a planned model is
+made and timed against the original, in pairs. Where it misses the budget by more than `TOLERANCE`, what pruning is said
+to save is corrected by what it saved in truth, and the widths are chosen again. All times go through the cache: the
+same request gives the same plan as long as the cache is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphprune.cost.latency.bench import paired_timing
+from graphprune.cost.latency.cache import Cache
+from graphprune.cost.latency.environment import here
+from graphprune.cost.latency.measure import latency_cost, model_key
+from graphprune.errors import BudgetUnreachableError
+from graphprune.model import write
+from graphprune.planning.make_plan import make_plan
+from graphprune.solvers.moves.levels import RULES, machine_rule, rule_for
+from graphprune.surgery.prune import prune
+from graphprune.verification.verdict import keep_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from graphprune.analysis.analysis import Analysis
+    from graphprune.cost.latency.environment import Environment
+    from graphprune.plan.budget import BudgetRequest
+    from graphprune.plan.schema import Budget, Plan
+    from graphprune.planning.make_plan import SolveOptions
+    from graphprune.solvers.evidence import Evidence
+
+__all__ = ["ROUNDS", "TOLERANCE", "make_measured_plan"]
+
+TOLERANCE = 0.05
+"""By which share a measured latency may miss its budget."""
+ROUNDS = 5
+"""How many plans are made and measured at most."""
+
+_MILLIONTHS = 1_000_000
+_CORRECTIONS = (0.25, 4.0)  # what is beyond them is no lack of precision
+_BINDING = 0.97  # share of its limit from which on it is the latency that keeps a plan narrow
+
+
+def make_measured_plan(
+    analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions, evidence: Evidence | None = None
+) -> Plan:
+    """Choose what to remove so that all budgets hold, the latency measured on the pruned model among them.
+
+    The plan's latency budget says what was measured; it may miss the limit where no widths meet it within the rounds.
+
+    Raises
+    ------
+    BudgetUnreachableError, NothingToPruneError, UnsupportedModelError, UsageError
+        As :func:`graphprune.planning.make_plan.make_plan`, or if onnxruntime cannot run the model.
+    """
+    environment = here(options.threads)
+    cache = Cache(environment)
+    rule = rule_for(options.round_to)
+    cost = latency_cost(analysis, environment, cache, RULES[rule if isinstance(rule, str) else machine_rule()].block)
+    plan = best = _measured(
+        analysis, make_plan(analysis, requests, options, cost, evidence=evidence), environment, cache
+    )
+    rounds, correction = 1, cost.correction
+    while not plan.is_identity and _miss(plan) > TOLERANCE and rounds < ROUNDS:
+        cost = cost.corrected(_saved(plan))
+        try:
+            plan = make_plan(analysis, requests, options, cost, evidence=evidence)
+        except BudgetUnreachableError:
+            break
+        plan, rounds = _measured(analysis, plan, environment, cache), rounds + 1
+        if _miss(plan) < _miss(best):
+            best, correction = plan, cost.correction
+    record = {"rounds": rounds, "correction": round(correction, 4), **environment.as_json()}
+    return replace(best, solver=replace(best.solver, options={**best.solver.options, "latency": record}))
+
+
+def _latency(plan: Plan) -> Budget:
+    return next(budget for budget in plan.budgets if budget.metric == "latency")
+
+
+def _miss(plan: Plan) -> float:
+    """Return by which share of the limit the measured latency exceeds it, or stays below it for no other reason."""
+    budget = _latency(plan)
+    above = (budget.measured or 0) / max(1, budget.limit) - 1
+    binding = budget.after >= _BINDING * budget.limit and not plan.is_identity
+    return above if above > 0 else -above if binding else 0.0
+
+
+def _saved(plan: Plan) -> float:
+    """Return what pruning saved, by what it was said to save."""
+    budget = _latency(plan)
+    said, found = budget.before - budget.after, budget.before - (budget.measured or 0)
+    return float(np.clip(found / max(1, said), *_CORRECTIONS))
+
+
+def _measured(analysis: Analysis, plan: Plan, environment: Environment, cache: Cache) -> Plan:
+    """Return a plan that says what it was measured to take."""
+    kept = json.dumps([group.kept for group in plan.groups]).encode()
+    key = f"{model_key(analysis)}/{hashlib.sha256(kept).hexdigest()[:32]}"
+    if plan.is_identity:
+        ratio = _MILLIONTHS
+    elif key in cache.ratios:
+        ratio = cache.ratios[key]
+    else:
+        ratio = cache.ratios[key] = max(1, round(_MILLIONTHS * _ratio(analysis, plan, environment)))
+        cache.save()
+    first, *further = (
+        replace(budget, measured=budget.before * ratio // _MILLIONTHS) if budget.metric == "latency" else budget
+        for budget in plan.budgets
+    )
+    return replace(plan, budget=first, further=tuple(further))
+
+
+def _ratio(analysis: Analysis, plan: Plan, environment: Environment) -> float:
+    """Prune as planned, and time the result against the original."""
+    pruned = analysis.model.replaced(prune(analysis, keep_mask(analysis, plan)))
+    original = analysis.model.path or analysis.model.proto.SerializeToString()
+    with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
+        path = write.save(pruned, Path(folder) / "pruned.onnx")
+        return paired_timing(original, path, analysis.input_shapes, environment).ratio

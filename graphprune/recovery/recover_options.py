@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What recovery is asked for, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from graphprune.errors import UsageError, quote
+
+if TYPE_CHECKING:
+    from graphprune.model.load import Model
+
+__all__ = ["METHODS", "Method", "Progress", "RecoverOptions", "Recovery"]
+
+Method = Literal["bn", "bias", "least-squares"]
+METHODS: tuple[Method, ...] = get_args(Method)
+Progress = Callable[[int, int], None]
+"""Called with what is done and what there is to do."""
+
+
+@dataclass(frozen=True)
+class RecoverOptions:
+    """How accuracy is brought back.
+
+    Parameters
+    ----------
+    method : {"least-squares", "bn", "bias"}
+        Refit weights; estimate BatchNormalization anew; or shift biases only.
+    ridge : float
+        The weakest pull towards the present weights, relative to the variance of the inputs. How much stronger it is at
+        a layer, is what one half of the samples says of the other (:mod:`graphprune.recovery.ridge`).
+    samples : int
+        The most calibration samples used, those held out included.
+    held_out : float
+        Share of them that only judges the result.
+    rounds : int
+        How often targets in front of a ReLU or `Clip` are adapted to it; 0 refits without looking at it.
+    rescale : bool
+        After least squares, give every output the variance of its target, as CaP does; ReLUs are not looked at then.
+    seed : int
+        For the sampled positions.
+    """
+
+    method: Method = "least-squares"
+    ridge: float = 1e-3
+    samples: int = 1024
+    held_out: float = 0.125
+    rounds: int = 4
+    rescale: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"there is no recovery method {quote(self.method)}", hint=f"methods: {', '.join(METHODS)}")
+        if not 0 < self.ridge <= 1:
+            raise UsageError(f"the ridge is {self.ridge}, but must be in (0, 1]")
+        if not 0 < self.held_out < 1:
+            raise UsageError(f"the held-out share is {self.held_out}, but must lie between 0 and 1")
+        if self.samples < 2:
+            raise UsageError(f"{self.samples} samples are too few: some are held out")
+
+
+@dataclass(frozen=True, eq=False)
+class Recovery:
+    """What came of it.
+
+    Attributes
+    ----------
+    model : Model
+        The recovered model; the pruned one as it was where recovery did not help.
+    improved : bool
+        Whether it did: the error on held-out samples fell. For scores of classes it is the product of the errors at
+        their own and at their best scale: the class that comes first does not depend on the scale, and by the error
+        alone, outputs that have collapsed look better than they are.
+    before, after : float
+        Squared error of the outputs against the dense network on held-out samples, relative to their variance.
+    misfit, agreement : tuple of two float, optional
+        Before and after: the error of scores at their best scale, and the share of held-out samples with the class that
+        the dense network gives. None where the only output is no logits.
+    nodes : tuple of str
+        Nodes that were changed.
+    left : tuple of str
+        Nodes that could not be refitted.
+    """
+
+    model: Model
+    method: Method
+    improved: bool
+    before: float
+    after: float
+    samples: int
+    held_out: int
+    nodes: tuple[str, ...]
+    left: tuple[str, ...]
+    misfit: tuple[float, float] | None = None
+    agreement: tuple[float, float] | None = None
