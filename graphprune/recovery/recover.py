@@ -61,6 +61,7 @@ def recover(
     source: Source,
     options: RecoverOptions,
     progress: Progress | None = None,
+    teacher: Model | None = None,
 ) -> Recovery:
     """Change the weights of a pruned model so that its outputs come back to those of the original.
 
@@ -77,6 +78,8 @@ def recover(
     options : RecoverOptions
     progress : callable, optional
         Told how many sites are done.
+    teacher : Model, optional
+        The dense network that gives the targets, of the same structure; by default the original itself.
 
     Returns
     -------
@@ -96,12 +99,13 @@ def recover(
     fitted, held = used.split(max(1, round(options.held_out * len(used))))
     editable = EditableModel(pruned)
     sites = find_sites(editable, analysis, plan, residual=options.method != "bn")
-    pass_ = _Pass(analysis.model, editable, fitted, options)
+    dense = teacher or analysis.model
+    pass_ = _Pass(dense, editable, fitted, options)
     changed = pass_.run(sites, progress)
     result = editable.finished()
     check_recovered(pruned, result, editable)
     put_marks(result.proto, {RECOVERED: options.method, VERIFIED: f"no (weights recovered by {options.method})"})
-    before, after = (compare(analysis.model, model, held) for model in (pruned, result))
+    before, after = (compare(dense, model, held) for model in (pruned, result))
     misfit, agreement = (_both(before, after, name) for name in ("misfit", "agreement"))
     one, two = before.relative_error, after.relative_error
     if misfit is not None:  # error and misfit count alike
