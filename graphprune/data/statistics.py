@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from graphprune.model.graph import Graph, Node
     from graphprune.model.load import Model
 
-__all__ = ["Norm", "Statistics", "SampleStatistics", "measured", "mean_mismatch", "remembered", "sample_statistics"]
+__all__ = [
+    "Norm",
+    "SampleStatistics",
+    "Statistics",
+    "mean_mismatch",
+    "measured",
+    "remembered",
+    "sample_statistics",
+    "stored_tensor",
+]
 
 _LEAST = 1e-12
 _FLOOR = 1e-3
@@ -88,7 +97,7 @@ def remembered(model: Model, graph: Graph) -> list[Norm]:
     for node in graph.nodes:
         if node.op_type != "BatchNormalization" or node.domain or node.attribute("training_mode", 0):
             continue
-        tensors = [_stored(graph, name) for name in node.inputs[3:5]]
+        tensors = [stored_tensor(graph, name) for name in node.inputs[3:5]]
         if node.inputs[0] not in graph.producer or len(tensors) < 2 or None in tensors:
             continue
         mean, variance = (model.tensors.array(tensor).astype(np.float64) for tensor in tensors if tensor is not None)
@@ -96,7 +105,7 @@ def remembered(model: Model, graph: Graph) -> list[Norm]:
     return found
 
 
-def _stored(graph: Graph, name: str) -> TensorProto | None:
+def stored_tensor(graph: Graph, name: str) -> TensorProto | None:
     """Return the message of an initializer or of a `Constant` node, None for other values."""
     if name in graph.initializers:
         return graph.initializers[name]

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.array_types import Array, Floats
 from graphprune.data.feeding import whole_batches
 from graphprune.data.signature import input_specs
+from graphprune.data.statistics import Statistics, measured
 from graphprune.data.walk import Walk
 from graphprune.recovery.editable_model import EditableModel
 from graphprune.verification.fidelity.expectation import Expectation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.data.source import Source
@@ -33,36 +33,12 @@ if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
     from graphprune.recovery.recover_options import Progress
 
-__all__ = ["MatchedNetwork", "Statistics", "match_statistics", "stored_norms"]
+__all__ = ["MatchedNetwork", "match_statistics", "put_back", "put_in", "stored_norms"]
 
 _LEAST = 1e-12
 """A variance below this one is none: the channel was constant over the training data."""
 _STRETCH = 10.0
 """A channel is stretched by this factor at most: what hardly varies over the samples is noise."""
-
-
-@dataclass(frozen=True, eq=False)
-class Statistics:
-    """Mean and variance of the input of a `BatchNormalization`, each of shape (channels,)."""
-
-    mean: Floats
-    variance: Floats
-
-    def mismatch(self, other: Statistics) -> Floats:
-        """Return how far others are from these, per channel: squared differences of means and of deviations.
-
-        Both are relative to these variances, of which the smallest are taken for larger ones: a channel that was
-        nearly constant would outweigh all others.
-        """
-        floor = _FLOOR * float(np.median(self.variance))
-        variance = np.maximum(self.variance, max(floor, _LEAST))
-        means = np.square(other.mean - self.mean)
-        deviations = np.square(np.sqrt(other.variance) - np.sqrt(self.variance))
-        result: Floats = (means + deviations) / variance
-        return result
-
-
-_FLOOR = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,15 +106,13 @@ def match_statistics(model: Model, source: Source, progress: Progress | None = N
     own: dict[str, Statistics] = {}
     met: dict[str, Statistics] = {}
     stops = [(norm.inputs[0],) for norm in norms]
-    with Walk(
-        model, editable.graph, stops, lambda number: source.read(batches[number]).feeds, len(batches)
-    ) as walk:
+    with Walk(model, editable.graph, stops, lambda number: source.read(batches[number]).feeds, len(batches)) as walk:
         for number, norm in enumerate(norms):
             if progress is not None:
                 progress(number, len(norms))
             name = norm.outputs[0]
             own[name] = _read(editable, norm)
-            met[name] = _measured(values[norm.inputs[0]] for values in walk.step())
+            met[name] = measured(values[norm.inputs[0]] for values in walk.step())
             _write(editable, norm, _stood_in(own[name], met[name], norm.attribute("epsilon", 1e-5)))
     return MatchedNetwork(editable.finished(), own, met)
 
@@ -151,22 +125,6 @@ def _read(editable: EditableModel, norm: Node) -> Statistics:
 def _write(editable: EditableModel, norm: Node, found: Statistics) -> None:
     for name, value in zip(norm.inputs[3:5], (found.mean, found.variance), strict=True):
         editable.write(name, value)
-
-
-def _measured(values: Iterable[Array]) -> Statistics:
-    """Return the statistics of some values, each of shape (n, channels, ...)."""
-    count, total, square = 0, np.zeros(1), np.zeros(1)
-    shift: Floats | None = None
-    for value in values:
-        flat = value.reshape(len(value), value.shape[1], -1).astype(np.float64)
-        if shift is None:
-            shift = flat.mean(axis=(0, 2))
-        flat -= shift[:, None]
-        count += flat.shape[0] * flat.shape[2]
-        total = total + flat.sum(axis=(0, 2))
-        square = square + np.einsum("ncp,ncp->c", flat, flat)
-    mean = total / count
-    return Statistics(mean + shift, np.maximum(square / count - mean**2, 0.0))
 
 
 def _stood_in(own: Statistics, met: Statistics, epsilon: float) -> Statistics:

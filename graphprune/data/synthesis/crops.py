@@ -7,10 +7,14 @@ their pixels is copied into this one.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+from graphprune.errors import DataError
 
 if TYPE_CHECKING:
     from graphprune.data.synthesis.pixels import Pixels
@@ -53,9 +57,16 @@ def photograph_crops(random: np.random.Generator, count: int, height: int, width
 
 
 def _photographs() -> list[Image.Image]:
-    from sklearn.datasets import load_sample_images
-
-    return [Image.fromarray(image) for image in load_sample_images().images]
+    """Read the photographs where scikit-learn keeps them: importing it takes seconds, and nothing of it is needed."""
+    spec = find_spec("sklearn")
+    folder = Path(spec.origin if spec is not None and spec.origin else "").parent / "datasets" / "images"
+    paths = sorted(folder.glob("*.jpg"))
+    if not paths:
+        raise DataError(
+            "the photographs of scikit-learn, of which images are made, are not installed",
+            hint="pip install scikit-learn, or give samples of your own",
+        )
+    return [Image.open(path).convert("RGB") for path in paths]
 
 
 def _crop(

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from graphprune.model.graph import Graph, Node
+    from graphprune.data.statistics import Norm
+    from graphprune.model.graph import Graph
     from graphprune.model.load import Model
 
     Inputs = npt.NDArray[np.float32]
-    Norm = tuple[Node, Floats, Floats]
 
 __all__ = ["Exposure", "affine_values", "fit_exposure"]
 
@@ -55,7 +55,7 @@ class Exposure:
     brightness, contrast : ndarray of float32, shape (channels,)
     mismatch : float or None
         What is left between the statistics that they give and those that the network remembers, as in
-        :meth:`graphprune.recovery.matched_statistics.Statistics.mismatch`; None where it remembers none.
+        :meth:`graphprune.data.statistics.Statistics.mismatch`; None where it remembers none.
     """
 
     brightness: Inputs
@@ -79,7 +79,13 @@ def affine_values(graph: Graph, start: str) -> set[str]:
 
 
 def fit_exposure(
-    model: Model, graph: Graph, name: str, images: Inputs, place: Callable[[Inputs], Inputs], norms: Sequence[Norm]
+    model: Model,
+    graph: Graph,
+    name: str,
+    images: Inputs,
+    place: Callable[[Inputs], Inputs],
+    norms: Sequence[Norm],
+    batch: int = 8,
 ) -> Exposure:
     """Return the exposure with which images give the statistics that the first normalisations remember.
 
@@ -95,29 +101,29 @@ def fit_exposure(
         With a mean of 0 and a deviation of 1.
     place : callable
         Gives images the layout and type of the input.
-    norms : sequence of (Node, mean, variance)
-        Normalisations of the graph and what they remember.
+    norms : sequence of Norm
+        Of the graph.
+    batch : int
+        Images that are run at once; the number of images is a multiple of it.
 
     Complexity: 2 * channels + 1 runs of the part of the network in front of the normalisations.
     """
     channels = images.shape[-1]
     affine = affine_values(graph, name)
-    first = [norm for norm in norms if norm[0].inputs[0] in affine]
+    first = [norm for norm in norms if norm.x in affine]
     plain = Exposure(np.zeros(channels, np.float32), np.ones(channels, np.float32))
     if not first:
         return plain
-    respond = _responder(model, graph, name, [node.inputs[0] for node, _, _ in first])
+    respond = _responder(model, graph, name, [norm.x for norm in first], batch)
     means, covariances = _moments(respond, images, place, channels if channels <= _MOST_CHANNELS else 1)
-    own_mean = np.concatenate([mean for _, mean, _ in first])
-    own_variance = np.concatenate([variance for _, _, variance in first])
-    own_variance = np.maximum(own_variance, max(1e-3 * float(np.median(own_variance)), 1e-12))
-    deviation = np.sqrt(own_variance)
+    wanted = np.concatenate([norm.kept.mean for norm in first])
+    deviation = np.sqrt(np.concatenate([norm.kept.scale for norm in first]))
     count = (means.shape[1] - 1) // 2
 
     def residuals(theta: Floats) -> Floats:
         whole = np.concatenate([theta, [1.0]])
         made = np.sqrt(np.maximum(np.einsum("i,oij,j->o", whole, covariances, whole), 0.0))
-        parts = (means @ whole - own_mean) / deviation, (made - deviation) / deviation
+        parts = (means @ whole - wanted) / deviation, (made - deviation) / deviation
         alike = np.log(theta[:count] / theta[:count].mean())
         return np.concatenate([*parts, _ALIKE * alike])
 
@@ -127,14 +133,16 @@ def fit_exposure(
         for start in _STARTS
     ]
     best = min(fits, key=lambda fit: fit.cost)
-    left = float(np.square(best.fun[: 2 * len(own_mean)]).sum() / len(own_mean))
+    left = float(np.square(best.fun[: 2 * len(wanted)]).sum() / len(wanted))
     spread = np.ones(channels if count == 1 else 1)
     contrast, brightness = (part * spread for part in (best.x[:count], best.x[count:]))
     return Exposure(brightness.astype(np.float32), contrast.astype(np.float32), left)
 
 
-def _responder(model: Model, graph: Graph, name: str, wanted: Sequence[str]) -> Callable[[Inputs], list[Inputs]]:
-    """Return what runs the part of a network in front of some values."""
+def _responder(
+    model: Model, graph: Graph, name: str, wanted: Sequence[str], size: int
+) -> Callable[[Inputs], list[Inputs]]:
+    """Return what runs the part of a network in front of some values, on so many samples at once."""
     values = list(dict.fromkeys(wanted))
     constant = constant_nodes(graph)
     needed: set[int] = set()
@@ -149,8 +157,9 @@ def _responder(model: Model, graph: Graph, name: str, wanted: Sequence[str]) -> 
     def respond(fed: Inputs) -> list[Inputs]:
         if not sessions:
             nodes = [graph.nodes[index] for index in sorted(needed)]
-            sessions.append(Session(model, cut_piece(graph, constant, nodes, {name: fed}, values)))
-        given = dict(zip(values, sessions[0].run({name: fed}, values), strict=True))
+            sessions.append(Session(model, cut_piece(graph, constant, nodes, {name: fed[:size]}, values)))
+        runs = [sessions[0].run({name: fed[at : at + size]}, values) for at in range(0, len(fed), size)]
+        given = {value: np.concatenate(parts) for value, parts in zip(values, zip(*runs, strict=True), strict=True)}
         return [given[value] for value in wanted]
 
     return respond

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Pixels", "Painter"]
+__all__ = ["Painter", "Pixels"]
 
 Pixels = npt.NDArray[np.float32]
 """Shape (images, height, width, channels), from 0 to 1."""
