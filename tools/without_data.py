@@ -6,8 +6,8 @@
     python tools/without_data.py resnet20_cifar10.onnx cifar10.npz --flops 0.5
     python tools/without_data.py mobilenet_v2.onnx photographs/ --flops 0.7
 
-The data is looked at for the accuracies that are printed, and for nothing else: an archive with arrays by input name and
-`labels`; one with x_test and y_test (8-bit CIFAR-10 images); or a folder of photographs of 224x224 pixels that are
+The data is looked at for the accuracies that are printed, and for nothing else: an archive with arrays by input name
+and `labels`; one with x_test and y_test (8-bit CIFAR-10 images); or a folder of photographs of 224x224 pixels that are
 named after their class, of which, in the order of their names, every second one is evaluated. One thread:
 OMP_NUM_THREADS=1.
 """

@@ -42,7 +42,7 @@ def photograph_crops(random: np.random.Generator, count: int, height: int, width
     """
     photographs = _photographs()
     images = np.empty((count, height, width, 3), dtype=np.float32)
-    scales = np.exp(random.uniform(*np.log(_SCALES), count))
+    scales = np.exp(random.uniform(np.log(_SCALES[0]), np.log(_SCALES[1]), count))
     places = random.uniform(size=(count, 2))
     chosen = random.integers(0, len(photographs), count)
     turns, flips = random.integers(0, 4, count), random.integers(0, 2, count)
@@ -91,4 +91,5 @@ def _recoloured(random: np.random.Generator, images: Pixels) -> Pixels:
     grey = (images @ _GREY)[..., None]
     coloured = grey + saturation * (images - grey)
     mean = coloured.mean(axis=(1, 2, 3), keepdims=True)
-    return np.clip(mean + contrast * (coloured - mean) + brightness, 0, 1)
+    result: Pixels = np.clip(mean + contrast * (coloured - mean) + brightness, 0, 1)
+    return result

@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Exposure", "affine_values", "fit_exposure"]
 
 _AFFINE = frozenset(
-    ("Conv", "Transpose", "Identity", "Pad", "Slice", "Concat", "Split", "Squeeze", "Unsqueeze", "Reshape", "Flatten")
-    + ("AveragePool", "Add", "Sub", "Mul", "Div", "Gemm", "MatMul", "Cast", "SpaceToDepth", "Resize")
-)
+    ("Add", "AveragePool", "Cast", "Concat", "Conv", "Div", "Flatten", "Gemm", "Identity", "MatMul", "Mul", "Pad")
+) | {"Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
 """Operators whose results are affine in one operand, or in all of them, as checked in :func:`affine_values`."""
 _SUMS = frozenset(("Add", "Sub", "Concat"))
 _MOST_CHANNELS = 4
@@ -168,8 +167,10 @@ def _responder(
 def _moments(
     respond: Callable[[Inputs], list[Inputs]], images: Inputs, place: Callable[[Inputs], Inputs], count: int
 ) -> tuple[Floats, Floats]:
-    """Return means and covariances, over images and positions, of the responses to each channel's contrast, to each
-    channel's brightness, and to nothing: shapes (outputs, 2 count + 1) and (outputs, 2 count + 1, 2 count + 1).
+    """Return means and covariances of responses, over images and positions.
+
+    The responses are those to the contrast of each channel, to the brightness of each, and to nothing; shapes are
+    (outputs, 2 count + 1) and (outputs, 2 count + 1, 2 count + 1).
     """
     channels = images.shape[-1]
     dark = respond(place(np.zeros_like(images)))

@@ -102,14 +102,14 @@ class ImageMaker:
         """Return images with as many channels as are wanted."""
         canvas = self._canvas
         images = paint(random, count, canvas.height, canvas.width)
+        grey: Pixels = images.mean(axis=3, keepdims=True)
         if canvas.channels == _GREY:
-            return images.mean(axis=3, keepdims=True)
+            return grey
         more = canvas.channels - _COLOURS
         if more <= 0:
             return images[..., : canvas.channels]
         rounds = -(-more // _COLOURS)
         noise = [pink_noise(random, count, canvas.height, canvas.width) for _ in range(rounds)]
-        grey = images.mean(axis=3, keepdims=True)
         bands = 0.7 * grey + 0.3 * np.concatenate(noise, axis=3)
         return np.concatenate([images, bands], axis=3)[..., : canvas.channels]
 

@@ -40,7 +40,7 @@ _SPAN = 6.0
 
 
 def number_maker(model: Model, graph: Graph, spec: InputSpec, norms: list[Norm]) -> tuple[Draw, str] | None:
-    """Return what draws numbers for an input, given their shape, and what it goes by; None where the file tells nothing.
+    """Return what draws numbers of a shape for an input, and what it goes by; None where the file tells nothing.
 
     Parameters
     ----------
