@@ -4,26 +4,19 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from graphprune.cli import options as opt
-from graphprune.cli.console import Talk, print_json
+from graphprune.choices import Exporter
+from graphprune.cli.console import print_json
+from graphprune.cli.options.output import Printing
+from graphprune.cli.spread import spread
 from graphprune.cli.targets import check_target
 from graphprune.errors import UsageError, quote
 
 __all__ = ["export"]
-
-
-class Way(StrEnum):
-    """Which exporter of torch is used."""
-
-    auto = "auto"
-    torchscript = "torchscript"
-    dynamo = "dynamo"
 
 
 Source = Annotated[
@@ -47,16 +40,18 @@ Weights = Annotated[
 _SHAPE = re.compile(r"(?:(?P<name>[^=]+)=)?(?P<dims>\d{1,6}(x\d{1,6})*)", re.ASCII)
 
 
+@spread
 def export(
     source: Source,
     output: Result,
+    printing: Printing,
     input_shape: Shape = None,
     weights: Weights = None,
-    exporter: Annotated[Way, typer.Option(help="Which exporter of torch is used.")] = Way.auto,
+    exporter: Annotated[Exporter, typer.Option(help="Which exporter of torch is used.")] = "auto",
     opset: Annotated[int, typer.Option(help="Operator set of the file.", min=13, max=23)] = 18,
-    force: opt.Force = False,
-    as_json: opt.Json = False,
-    verbose: opt.Verbose = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace existing files.", rich_help_panel="Output")
+    ] = False,
 ) -> None:
     """Export a torch module to ONNX, BatchNormalization and names kept.
 
@@ -67,7 +62,7 @@ def export(
 
     from graphprune import api
 
-    talk = Talk(verbose=verbose)
+    talk = printing.talk()
     with talk.stage("importing torch"):
         from graphprune.export.factory import load_weights, make_module
         from graphprune.export.from_torch import ExportOptions, export_module
@@ -78,7 +73,7 @@ def export(
         talk.note("the weights are random; give trained ones with --weights")
     names = [name for name, _ in shapes if name]
     with talk.stage("exporting"):
-        options = ExportOptions([dims for _, dims in shapes], names, exporter.value, opset, talk.note)
+        options = ExportOptions([dims for _, dims in shapes], names, exporter, opset, talk.note)
         model = export_module(module, options)
     api.save(model, output, force=force)
     graph = model.proto.graph
@@ -89,7 +84,7 @@ def export(
         "inputs": [value.name for value in graph.input],
         "outputs": [value.name for value in graph.output],
     }
-    if as_json:
+    if printing.as_json:
         print_json({"command": "export", "output": str(output), **facts})
         return
     for name, value in facts.items():
@@ -100,12 +95,12 @@ def export(
 
 def _shapes(texts: list[str] | None) -> list[tuple[str, tuple[int, ...]]]:
     """Return name (perhaps empty) and sizes of each input."""
-    found: list[tuple[str, tuple[int, ...]]] = []
+    shapes: list[tuple[str, tuple[int, ...]]] = []
     for text in texts or ["1x3x224x224"]:
         match = _SHAPE.fullmatch(text)
         if match is None:
             raise UsageError(f"--input-shape cannot be {quote(text)}", hint="e.g. --input-shape 1x3x224x224")
-        found.append((match["name"] or "", tuple(int(size) for size in match["dims"].split("x"))))
-    if len({bool(name) for name, _ in found}) > 1:
+        shapes.append((match["name"] or "", tuple(int(size) for size in match["dims"].split("x"))))
+    if len({bool(name) for name, _ in shapes}) > 1:
         raise UsageError("--input-shape names some inputs and others not")
-    return found
+    return shapes
