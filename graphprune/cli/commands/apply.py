@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphprune.cli.carry_out import Job, carry_out, show
+from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import ModelFile, PlanFile, Rebind
 from graphprune.cli.options.output import AppliedOutput, Printing
 from graphprune.cli.spread import spread
@@ -17,13 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["apply"]
 
 
+@examples(
+    "graphprune apply model.onnx model.plan.json",
+    "graphprune apply retrained.onnx model.plan.json --rebind --plan retrained.plan.json",
+)
 @spread
 def apply(
     model: ModelFile,
     plan: PlanFile,
+    *,
+    rebind: Rebind = False,
     output: AppliedOutput,
     printing: Printing,
-    rebind: Rebind = False,
 ) -> None:
     """Prune a model as a plan file says.
 

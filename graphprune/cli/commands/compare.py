@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from graphprune.cli.console import print_json, print_tables
+from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import Budgets
 from graphprune.cli.options.channel_choice import ComparedChannels
 from graphprune.cli.options.model_reading import ModelReading
@@ -15,12 +16,16 @@ from graphprune.cli.spread import spread
 __all__ = ["compare"]
 
 
+@examples(
+    "graphprune compare model.onnx --flops 0.5",
+    "graphprune compare model.onnx --params 0.3 --solver bisection,global --criterion l1,bn-scale",
+)
 @spread
 def compare(
-    reading: ModelReading,
     budgets: Budgets,
     widths: ComparedWidths,
     channels: ComparedChannels,
+    reading: ModelReading,
     measuring: MeasuringSamples,
     printing: Printing,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphprune.cli.console import print_json
+from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import ModelFile
 from graphprune.cli.options.output import Printing
 from graphprune.cli.options.samples import SizedSamples
@@ -20,14 +21,22 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
+@examples(
+    "graphprune eval model.pruned.onnx --data validation/",
+    "graphprune eval model.pruned.onnx --data samples.npz --teacher model.onnx",
+)
 @spread
 def evaluate(
     model: ModelFile,
+    *,
     samples: SizedSamples,
-    printing: Printing,
     teacher: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="Compare with this model's outputs.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="MODEL", help="Compare with this model's outputs.", rich_help_panel="Model", show_default=False
+        ),
     ] = None,
+    printing: Printing,
 ) -> None:
     """Measure a model on data.
 

@@ -11,6 +11,7 @@ import typer
 
 from graphprune.choices import Exporter
 from graphprune.cli.console import print_json
+from graphprune.cli.help_panels import examples
 from graphprune.cli.options.output import Printing
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import check_target
@@ -23,35 +24,53 @@ Source = Annotated[
     str,
     typer.Argument(metavar="SOURCE", help="torchvision:NAME or package.module:factory.", show_default=False),
 ]
-Result = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The ONNX file.", show_default=False)]
+Result = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="FILE", help="The ONNX file.", rich_help_panel="Output", show_default=False),
+]
 Shape = Annotated[
     list[str] | None,
     typer.Option(
         "--input-shape",
         metavar="[NAME=]1x3x224x224",
         help="Shape of each argument, in order; 1x3x224x224 by default.",
+        rich_help_panel="Model",
         show_default=False,
     ),
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A state dictionary: .safetensors, .pt or .pth.", show_default=False),
+    typer.Option(
+        metavar="FILE",
+        help="A state dictionary: .safetensors, .pt or .pth.",
+        rich_help_panel="Model",
+        show_default=False,
+    ),
 ]
 _SHAPE = re.compile(r"(?:(?P<name>[^=]+)=)?(?P<dims>\d{1,6}(x\d{1,6})*)", re.ASCII)
 
 
+@examples(
+    "graphprune export torchvision:resnet18 -o resnet18.onnx --weights resnet18.pth",
+    "graphprune export mypackage.models:make_net -o net.onnx --input-shape image=1x3x32x32",
+)
 @spread
 def export(
     source: Source,
-    output: Result,
-    printing: Printing,
+    *,
     input_shape: Shape = None,
     weights: Weights = None,
-    exporter: Annotated[Exporter, typer.Option(help="Which exporter of torch is used.")] = "auto",
-    opset: Annotated[int, typer.Option(help="Operator set of the file.", min=13, max=23)] = 18,
+    exporter: Annotated[
+        Exporter, typer.Option(help="Which exporter of torch is used.", rich_help_panel="Model")
+    ] = "auto",
+    output: Result,
+    opset: Annotated[
+        int, typer.Option(help="Operator set of the file.", rich_help_panel="Output", min=13, max=23)
+    ] = 18,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace existing files.", rich_help_panel="Output")
     ] = False,
+    printing: Printing,
 ) -> None:
     """Export a torch module to ONNX, BatchNormalization and names kept.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphprune.cli.console import print_json
+from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import PrunedFile
 from graphprune.cli.options.output import Output, Printing
 from graphprune.cli.options.samples import SizedSamples
@@ -25,16 +26,27 @@ if TYPE_CHECKING:
 __all__ = ["finetune"]
 
 
+@examples(
+    "graphprune finetune model.pruned.onnx --data training/ --teacher model.onnx",
+    "graphprune finetune model.pruned.onnx --data training/ --teacher model.onnx --epochs 10 --resume",
+)
 @spread
 def finetune(
     pruned: PrunedFile,
+    *,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The original, whose outputs are learned.",
+            rich_help_panel="Model",
+            show_default=False,
+        ),
+    ] = None,
     samples: SizedSamples,
     training: FinetuneTraining,
     output: Output,
     printing: Printing,
-    teacher: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="The original, whose outputs are learned.", show_default=False)
-    ] = None,
 ) -> None:
     """Let a pruned model learn from the original, or from labels, and keep it if that helped.
 

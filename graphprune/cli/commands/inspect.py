@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from graphprune.cli.console import print_json, print_tables
+from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import Reading
 from graphprune.cli.options.output import Printing
 from graphprune.cli.spread import spread
@@ -58,6 +59,11 @@ class _Questions:
     )
 
 
+@examples(
+    "graphprune inspect model.onnx",
+    "graphprune inspect model.onnx --why Conv_12 --graph groups.svg",
+    "graphprune inspect model.plan.json",
+)
 @spread
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file or a plan file.", show_default=False)],

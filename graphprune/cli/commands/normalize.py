@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from graphprune.cli.console import print_json
+from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import ModelFile
 from graphprune.cli.options.output import DryOutput, Printing
 from graphprune.cli.spread import spread
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["normalize"]
 
 
+@examples(
+    "graphprune normalize model.onnx",
+    "graphprune normalize model.onnx -o folded.onnx",
+)
 @spread
 def normalize(model: ModelFile, output: DryOutput, printing: Printing) -> None:
     """Write the graph as the analysis sees it, folded and inlined.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphprune.cli.console import print_json
+from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import PrunedFile
 from graphprune.cli.options.output import DryOutput, Printing
 from graphprune.cli.options.recovery import Refitting
@@ -23,16 +24,27 @@ if TYPE_CHECKING:
 __all__ = ["recover"]
 
 
+@examples(
+    "graphprune recover model.pruned.onnx --teacher model.onnx --plan model.plan.json --calib photos/",
+    "graphprune recover model.pruned.onnx --teacher model.onnx --plan model.plan.json --calib photos/ --method bn",
+)
 @spread
 def recover(
     pruned: PrunedFile,
-    teacher: Annotated[Path, typer.Option(metavar="MODEL", help="The original that it was made of.")],
-    plan: Annotated[Path, typer.Option(metavar="PLAN", help="The plan by which it was pruned.")],
+    *,
+    teacher: Annotated[
+        Path, typer.Option(metavar="MODEL", help="The original that it was made of.", rich_help_panel="Model")
+    ],
+    plan: Annotated[
+        Path, typer.Option(metavar="PLAN", help="The plan by which it was pruned.", rich_help_panel="Model")
+    ],
+    rebind: Annotated[
+        bool, typer.Option("--rebind", help="Accept a teacher that the plan was not made for.", rich_help_panel="Model")
+    ] = False,
     calibration: RecoverySamples,
     refitting: Refitting,
     output: DryOutput,
     printing: Printing,
-    rebind: Annotated[bool, typer.Option("--rebind", help="Accept a teacher that the plan was not made for.")] = False,
 ) -> None:
     """Bring accuracy back without training, from unlabelled samples.
 

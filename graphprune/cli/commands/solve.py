@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphprune.cli.carry_out import Job, carry_out, show
+from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import BudgetsOrLossless
 from graphprune.cli.options.channel_choice import SolvedChannels
 from graphprune.cli.options.model_reading import ModelReading
@@ -28,12 +29,17 @@ if TYPE_CHECKING:
 __all__ = ["solve"]
 
 
+@examples(
+    "graphprune solve model.onnx --flops 0.5",
+    "graphprune solve model.onnx --flops 0.5 --solver sensitivity --calib photos/ --recover least-squares",
+    'graphprune solve model.onnx --latency 8ms --skip "head*" --dry-run',
+)
 @spread
 def solve(
-    reading: ModelReading,
     budgets: BudgetsOrLossless,
     widths: SolvedWidths,
     channels: SolvedChannels,
+    reading: ModelReading,
     calibration: CalibrationSamples,
     restoring: Restoring,
     output: PrunedOutput,

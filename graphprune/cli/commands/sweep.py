@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphprune.cli.console import print_json, print_tables
+from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import Budgets
 from graphprune.cli.options.channel_choice import ComparedChannels
 from graphprune.cli.options.model_reading import ModelReading
@@ -58,12 +59,16 @@ class _Table(Output):
         return table, picture
 
 
+@examples(
+    "graphprune sweep model.onnx --flops 0.7,0.5,0.3",
+    "graphprune sweep model.onnx --solver bisection --data validation/ -o sweep.csv",
+)
 @spread
 def sweep(
-    reading: ModelReading,
     budgets: Budgets,
     widths: ComparedWidths,
     channels: ComparedChannels,
+    reading: ModelReading,
     measuring: MeasuringSamples,
     output: _Table,
     printing: Printing,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphprune.cli.carry_out import Job, carry_out, show
+from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import Budgets
 from graphprune.cli.options.channel_choice import PrunableChannels
 from graphprune.cli.options.model_reading import ModelReading
@@ -35,14 +36,18 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
+@examples(
+    "graphprune train model.onnx --data training/ --flops 0.5 --epochs 10",
+    "graphprune train model.onnx --data torchvision:CIFAR10 --params 0.3 --method slimming --finetune-epochs 5",
+)
 @spread
 def train(
-    reading: ModelReading,
     samples: TrainingSamples,
     budgets: Budgets,
     training: PruningTraining,
     widths: TrainedWidths,
     channels: PrunableChannels,
+    reading: ModelReading,
     output: TrainedOutput,
     printing: Printing,
 ) -> None:

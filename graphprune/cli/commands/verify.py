@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from graphprune.cli.console import print_json
+from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import ModelFile, PlanFile, Rebind
 from graphprune.cli.options.output import Printing
 from graphprune.cli.spread import spread
@@ -16,6 +17,10 @@ from graphprune.cli.spread import spread
 __all__ = ["verify"]
 
 
+@examples(
+    "graphprune verify model.onnx model.pruned.onnx model.plan.json",
+    "graphprune verify model.onnx model.pruned.onnx model.plan.json --json",
+)
 @spread
 def verify(
     model: ModelFile,
@@ -23,8 +28,9 @@ def verify(
         Path, typer.Argument(metavar="PRUNED", help="The file that is to be checked.", show_default=False)
     ],
     plan: PlanFile,
-    printing: Printing,
+    *,
     rebind: Rebind = False,
+    printing: Printing,
 ) -> None:
     """Compare a pruned model with the masked original.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphprune.cli.console import print_json, print_tables
+from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import ExactReading, ModelFile
 from graphprune.cli.options.output import Printing, UnverifiedOutput
 from graphprune.cli.spread import spread
@@ -22,18 +23,29 @@ if TYPE_CHECKING:
 __all__ = ["widen"]
 
 
+@examples(
+    "graphprune widen model.onnx",
+    "graphprune widen model.onnx --factor 1.5 --noise 0.1 -o wide.onnx",
+)
 @spread
 def widen(
     model: ModelFile,
+    *,
+    factor: Annotated[
+        float, typer.Option(metavar="F", help="How many times as wide each group becomes.", rich_help_panel="Widths")
+    ] = 2.0,
+    noise: Annotated[
+        float,
+        typer.Option(
+            metavar="S",
+            help="Let copies share weights unequally, by so many standard deviations.",
+            rich_help_panel="Widths",
+        ),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the noise.", rich_help_panel="Widths")] = 0,
     reading: ExactReading,
     output: UnverifiedOutput,
     printing: Printing,
-    factor: Annotated[float, typer.Option(metavar="F", help="How many times as wide each group becomes.")] = 2.0,
-    noise: Annotated[
-        float,
-        typer.Option(metavar="S", help="Let copies share weights unequally, by so many standard deviations."),
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the noise.")] = 0,
 ) -> None:
     """Copy channels without changing what the network computes.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ComparedChannels", "PrunableChannels", "SolvedChannels"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PrunableChannels:
     """Which channels may go at all."""
 
@@ -53,9 +53,11 @@ class PrunableChannels:
         )
 
 
-@dataclass(frozen=True)
-class SolvedChannels(PrunableChannels):
+@dataclass(frozen=True, kw_only=True)
+class SolvedChannels:
     """How channels are chosen."""
+
+    panel: ClassVar[str] = "Channels"
 
     criterion: Annotated[
         str, typer.Option(metavar="NAME", help="How important a channel is. An unknown name lists all.")
@@ -77,6 +79,7 @@ class SolvedChannels(PrunableChannels):
         typer.Option(help="merge: who read a removed channel reads a multiple of its most similar kept one instead."),
     ] = "keep"
     seed: Annotated[int, typer.Option(metavar="INT", min=0, help="For criteria that draw.")] = 0
+    prunable: PrunableChannels
 
     def solve_options(self, widths: SolvedWidths, *, lossless: bool = False) -> SolveOptions:
         """Return how widths and channels are chosen, for the Python API; reads the files.
@@ -97,7 +100,7 @@ class SolvedChannels(PrunableChannels):
             threads=widths.threads,
             aggregate=self.aggregate or "",
             settings=parse_settings(widths.settings),
-            constraints=self.constraints(widths.limits),
+            constraints=self.prunable.constraints(widths.limits),
             certify=widths.certify,
             inherit=self.inherit,
             lossless=lossless,
@@ -106,7 +109,7 @@ class SolvedChannels(PrunableChannels):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ComparedChannels(SolvedChannels):
     """How channels are chosen by several criteria side by side."""
 

@@ -23,7 +23,12 @@ __all__ = ["ExactReading", "ModelFile", "ModelReading", "PlanFile", "PrunedFile"
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file.", show_default=False)]
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan file.", show_default=False)]
 PrunedFile = Annotated[Path, typer.Argument(metavar="PRUNED", help="The pruned ONNX file.", show_default=False)]
-Rebind = Annotated[bool, typer.Option("--rebind", help="Accept another checkpoint or re-export of the same structure.")]
+Rebind = Annotated[
+    bool,
+    typer.Option(
+        "--rebind", help="Accept another checkpoint or re-export of the same structure.", rich_help_panel="Model"
+    ),
+]
 
 _SHAPE = re.compile(r"(?P<name>.+)=(?P<dims>\d{1,9}(x\d{1,9})*|)", re.DOTALL | re.ASCII)
 _SHAPE_FORM = "name an input and its sizes, e.g. --input-shape input=1x3x224x224"
