@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from source_tree import PACKAGE_ROOTS, ROOT, packages
 
 import graphprune
+from graphprune.checkout import find_neighbours
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
@@ -53,7 +56,68 @@ def test_console_script_points_to_the_command_line() -> None:
     assert callable(script.load())
 
 
-def test_a_process_started_in_the_checkout_finds_every_package() -> None:
-    code = "import graphprune.solvers.problem, graphprune.export; print(graphprune.solve.__name__)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "solve\n"), done.stderr
+# What a process reports of the packages that it can import, and of where they are.
+REPORT = """
+import importlib
+
+def whereabouts(names):
+    report = {}
+    for name in names:
+        try:
+            report[name] = importlib.import_module(name).__file__
+        except ModuleNotFoundError as error:
+            report[name] = str(error)
+    return report
+"""
+EXPOSED = ("graphprune", "graphprune.solvers", "graphprune.export")
+HIDDEN = ("graphprune.graphprune", "graphprune.tests", "graphprune.tools", "graphprune.docs", "graphprune.examples")
+
+
+def whereabouts(code: str, *options: str) -> dict[str, str]:
+    """Run code in the checkout, the current folder first on its path, and return what it prints."""
+    command = [sys.executable, *options, "-c", REPORT + code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    answer = ast.literal_eval(done.stdout)
+    assert isinstance(answer, dict)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("code", "options"),
+    [
+        pytest.param("print(whereabouts({names}))", [], id="a process"),
+        pytest.param("print(whereabouts({names}))", ["-S"], id="a process without any installed package"),
+        pytest.param(
+            "from joblib import Parallel, delayed\n"
+            "print(Parallel(n_jobs=2)(delayed(whereabouts)({names}) for _ in range(2))[1])",
+            [],
+            id="a worker of joblib",
+        ),
+    ],
+)
+def test_in_a_checkout_its_two_neighbours_belong_to_the_package_and_nothing_else_does(
+    code: str, options: list[str]
+) -> None:
+    found = whereabouts(code.format(names=[*EXPOSED, *HIDDEN]), *options)
+    assert found == {
+        **{name: str(ROOT / PACKAGE_ROOTS[name] / "__init__.py") for name in EXPOSED},
+        **{name: f"No module named {name!r}" for name in HIDDEN},
+    }
+
+
+def test_nothing_is_looked_for_beside_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    before = list(sys.meta_path)
+    for folder in ("graphprune/solvers", "solvers", "export"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "__init__.py").touch()
+    find_neighbours(tmp_path / "graphprune")
+    assert sys.meta_path == before
+    (tmp_path / "graphprune" / "solvers").rename(tmp_path / "elsewhere")
+    find_neighbours(tmp_path / "graphprune")
+    assert len(sys.meta_path) == len(before) + 1
+
+
+def test_the_package_lists_its_public_names_only() -> None:
+    assert dir(graphprune) == sorted(graphprune.__all__)
