@@ -36,14 +36,19 @@ def test_every_package_is_installed(package: str) -> None:
     assert importlib.import_module(package).__name__ == package
 
 
-def test_version_is_the_same_everywhere() -> None:
-    assert graphprune.__version__ == PYPROJECT["project"]["version"]
+def test_the_version_is_said_in_one_place() -> None:
+    assert "version" not in PYPROJECT["project"]
+    assert SETUPTOOLS["dynamic"]["version"] == {"attr": "graphprune.__version__"}
     assert importlib.metadata.version("graphprune") == graphprune.__version__
 
 
-def test_type_information_is_shipped() -> None:
-    assert (ROOT / "graphprune" / "py.typed").is_file()
-    assert "py.typed" in SETUPTOOLS["package-data"]["graphprune"]
+def test_what_is_no_source_is_shipped_too() -> None:
+    files = {
+        package: sorted(file.name for file in folder.iterdir() if file.is_file() and file.suffix != ".py")
+        for package, folder in packages().items()
+    }
+    assert SETUPTOOLS["package-data"] == {package: names for package, names in files.items() if names}
+    assert "py.typed" in files["graphprune"]
 
 
 def test_console_script_points_to_the_command_line() -> None:
