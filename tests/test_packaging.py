@@ -6,12 +6,14 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.metadata
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from source_tree import PACKAGE_ROOTS, ROOT, packages
 
 import graphprune
@@ -126,3 +128,24 @@ def test_nothing_is_looked_for_beside_an_installed_package(tmp_path: Path, monke
 
 def test_the_package_lists_its_public_names_only() -> None:
     assert dir(graphprune) == sorted(graphprune.__all__)
+
+
+def test_the_workflow_runs_every_python_that_is_named() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    (job,) = workflow["jobs"].values()
+    named = re.findall(r"Python :: (3\.\d+)$", "\n".join(PYPROJECT["project"]["classifiers"]), re.MULTILINE)
+    assert job["strategy"]["matrix"]["python-version"] == named
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert PYPROJECT["project"]["requires-python"] == f">={named[0]}"
+
+
+def test_a_commit_is_checked_by_what_make_check_runs() -> None:
+    recipes = re.findall(r"^\t(.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    tools = {tuple(hook["entry"].split()[:4]) for hook in local["hooks"]}
+    assert tools == {
+        ("python", "-m", "ruff", "format"),
+        ("python", "-m", "ruff", "check"),
+        ("make", "types"),
+    }
+    assert {"$(PYTHON) -m ruff format --check .", "$(PYTHON) -m ruff check .", "$(MAKE) types"} <= set(recipes)
