@@ -8,7 +8,7 @@ TYPECHECK := build/typecheck
 check:
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
-	$(MAKE) types
+	@$(MAKE) --no-print-directory types
 
 # mypy does not follow setuptools' package-dir mapping, so it reads an installed copy instead of the checkout.
 types:
