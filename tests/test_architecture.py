@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -133,20 +132,6 @@ def test_the_tree_on_the_page_is_the_tree_on_disk() -> None:
 
 def test_what_else_the_tree_names_is_there() -> None:
     assert [entry for entry in folders_and_files() if not (ROOT / entry).exists()] == []
-
-
-# One interface each: there the folder is the other half of a name.
-INTERFACES = ("cli/commands", "labels/rules", "rewrites/ranges", "criteria", "widths", "solvers/training")
-TWICE = {"registry.py", "adapt.py"}  # see docs/decisions/0007-names-in-the-tree.md
-
-
-def test_a_file_name_stands_for_one_concept() -> None:
-    names = Counter(
-        path.name
-        for path in modules().values()
-        if path.name != "__init__.py" and not path.parent.as_posix().endswith(INTERFACES)
-    )
-    assert {name for name, times in names.items() if times > 1} == TWICE
 
 
 def test_imports_point_one_way() -> None:

@@ -148,4 +148,8 @@ def test_a_commit_is_checked_by_what_make_check_runs() -> None:
         ("python", "-m", "ruff", "check"),
         ("make", "types"),
     }
-    assert {"$(PYTHON) -m ruff format --check .", "$(PYTHON) -m ruff check .", "@$(MAKE) --no-print-directory types"} <= set(recipes)
+    assert {
+        "$(PYTHON) -m ruff format --check .",
+        "$(PYTHON) -m ruff check .",
+        "@$(MAKE) --no-print-directory types",
+    } <= set(recipes)
