@@ -23,8 +23,6 @@ from recover_cifar import accuracy, cpu_seconds, source
 
 import graphprune
 from graphprune.data.synthesis.make_samples import SampleOptions
-from graphprune.evidence.sample_evidence import SampleEvidence
-from graphprune.planning.make_plan import make_plan
 from graphprune.recovery.without_data import restorer_for
 
 
@@ -50,7 +48,7 @@ def main() -> None:
     parser.add_argument("--flops", type=float, default=0.5)
     parser.add_argument("--solver", default="stage-wise")
     parser.add_argument("--criterion", default="bn-scale")
-    parser.add_argument("--round-to", type=int, default=1)
+    parser.add_argument("--round-to", default="1", help="a number of channels, or a rule such as auto")
     parser.add_argument("--count", type=int, help="samples that are used")
     parser.add_argument("--candidates", type=int, default=4, help="samples that are made for each one that is used")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -71,10 +69,13 @@ def pruned_alone(
     restorer = restorer_for(analysis, SampleOptions(options.count, options.candidates, seed))
     prepared = cpu_seconds() - start
     choices = graphprune.SolveOptions(
-        solver=options.solver, criterion=options.criterion, round_to=options.round_to, seed=seed
+        solver=options.solver,
+        criterion=options.criterion,
+        round_to=int(options.round_to) if options.round_to.isdigit() else options.round_to,
+        seed=seed,
     )
-    evidence = SampleEvidence(restorer.dense, restorer.made.source, seed)
-    plan = make_plan(analysis, [graphprune.BudgetRequest("flops", options.flops)], choices, evidence=evidence)
+    budget = graphprune.BudgetRequest("flops", options.flops)
+    plan = graphprune.solve(analysis, budget, choices, data=restorer.made.source, dense=restorer.dense)
     solved = cpu_seconds() - start
     pruned = graphprune.apply(analysis, plan)
     found = restorer.recover(plan, pruned)

@@ -15,8 +15,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from graphprune.analysis.analysis import Analysis
+from graphprune.data.feeding import whole_batches
+from graphprune.data.signature import input_specs
+from graphprune.data.statistics import mean_mismatch, remembered, sample_statistics
 from graphprune.data.synthesis.make_samples import SampleOptions, default_count, make_samples
 from graphprune.errors import DataError
+from graphprune.model.graph import Graph
+from graphprune.model.normalize import inline_functions
 from graphprune.recovery.matched_statistics import MatchedNetwork, match_statistics, put_back, put_in
 from graphprune.recovery.recover import recover
 from graphprune.recovery.recover_options import RecoverOptions
@@ -32,12 +37,13 @@ if TYPE_CHECKING:
 
     Tell = Callable[[str, int, int], None]
 
-__all__ = ["Restorer", "WorkBound", "recover_matched", "restorer_for"]
+__all__ = ["Restorer", "WorkBound", "automatic_restorer", "match_if_foreign", "recover_matched", "restorer_for"]
 
-MISMATCHED = 0.015
-"""Samples whose statistics are nearer than this to what a network remembers are taken for its own kind.
+_FOREIGN = 0.05
+"""Samples whose statistics are nearer than this to what a network remembers are not matched.
 
-Its own training images come to 0.005, made images that were chosen to fit to 0.02 and more."""
+Its own training images come to about 0.005, photographs of other things to 0.015 and 0.03, and neither gains by it;
+made images that were not chosen to fit come to 0.08 and more, pixels on a wrong scale to 0.4."""
 _MOST_WORK = 8_000_000_000_000
 _PASSES = 3
 """Of the network over the samples: one that matches and two that recover."""
@@ -154,7 +160,7 @@ def restorer_for(
     options = options or SampleOptions()
     options = replace(options, shapes=options.shapes or analysis.input_shapes)
     macs = analysis.cost.flops(analysis.cost.sizes) // 2
-    wanted = options.count or default_count(analysis_shapes(analysis))
+    wanted = options.count or default_count(_shapes(analysis))
     count, candidates, measures = (bound or WorkBound()).samples(macs, wanted, options.candidates)
     if not count:
         raise DataError(
@@ -165,6 +171,25 @@ def restorer_for(
     made = make_samples(analysis.model, options, _told(tell, "making samples"))
     matched = match_statistics(analysis.model, made.source, _told(tell, "matching statistics"))
     return Restorer(analysis, made, matched, measures, options.seed)
+
+
+def automatic_restorer(
+    analysis: Analysis, seed: int = 0, bound: WorkBound | None = None, tell: Tell | None = None
+) -> tuple[Restorer | None, str]:
+    """Return what is done for a network where nobody asks for anything, and why it is that.
+
+    With statistics of its training data in the file, samples are made and matched; without them, images of natural
+    statistics are used as they are, if images are all that it takes; else nothing is done.
+    """
+    try:
+        restorer = restorer_for(analysis, SampleOptions(seed=seed), bound, tell)
+    except DataError as error:
+        return None, error.message
+    if restorer.matched is not None:
+        return restorer, "made samples, matched to the statistics that the file keeps of its training data"
+    if all(kind == "images" for kind in restorer.made.kinds.values()):
+        return restorer, "made images; the file keeps no statistics of its training data"
+    return None, "the file keeps no statistics of its training data, and not all of its inputs are images"
 
 
 def recover_matched(
@@ -185,7 +210,27 @@ def recover_matched(
     return replace(found, model=put_back(matched, found.model, analysis, plan) if found.improved else pruned)
 
 
-def analysis_shapes(analysis: Analysis) -> dict[str, tuple[int, ...]]:
+def match_if_foreign(model: Model, source: Source) -> tuple[MatchedNetwork | None, float | None]:
+    """Match a network to real samples, unless they are of the kind that it was trained on.
+
+    Returns
+    -------
+    MatchedNetwork or None
+        None where matching would gain nothing.
+    float or None
+        How far the samples are from what the network remembers; None where it remembers nothing.
+    """
+    graph = Graph(inline_functions(model.proto))
+    norms = remembered(model, graph)
+    if not norms:
+        return None, None
+    batches = whole_batches(source, input_specs(model))
+    met = sample_statistics(model, graph, norms, (dict(source.read(index).feeds) for index in batches))
+    mismatch = mean_mismatch(norms, [one.over(slice(None)) for one in met])
+    return (match_statistics(model, source) if mismatch > _FOREIGN else None), mismatch
+
+
+def _shapes(analysis: Analysis) -> dict[str, tuple[int, ...]]:
     """Return the concrete shapes of the inputs."""
     return {name: tuple(analysis.shapes.dims[name]) for name in analysis.graph.inputs if name in analysis.shapes.dims}
 

@@ -24,6 +24,8 @@ def image_model(shape: str, weight: tuple[int, ...], kind: str = "float") -> Mod
 
 @dataclass(frozen=True)
 class Case:
+    """A declared input, a convolution that reads it, and the shape of ten samples."""
+
     name: str
     shape: str
     weight: tuple[int, ...]
