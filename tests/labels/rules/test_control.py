@@ -284,7 +284,7 @@ def test_flops_count_once_per_turn_where_the_turns_are_known(given: str, on: str
     assert analysis.cost.flops(analysis.cost.sizes) == turns * FLOPS
 
 
-def test_turns_of_loops_in_loops_multiply() -> None:
+def test_iterations_of_loops_in_loops_multiply() -> None:
     case = next(case for case in CASES if case.id == "loop-in-a-loop")
     analysis = analyze(case.model)
     assert analysis.cost.flops(analysis.cost.sizes) == 9 * FLOPS
