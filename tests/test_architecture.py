@@ -219,7 +219,7 @@ def test_a_file_has_licence_concept_and_bounded_length(module: str) -> None:
 
 
 def repeated(names: dict[str, list[str]], allowed: dict[str, str]) -> dict[str, list[str]]:
-    """Return the names that stand for several things, those that may left out."""
+    """Return the names that stand for several things, without those that may."""
     return {name: places for name, places in names.items() if len(places) > 1 and name not in allowed}
 
 
