@@ -18,6 +18,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # An assertion of a shared helper says what it compared, as one of a test does.
 pytest.register_assert_rewrite(*(path.stem for path in Path(__file__).with_name("support").glob("*.py")))
 
-# How long an example takes says more about the machine than about graphprune.
-settings.register_profile("graphprune", deadline=None)
-settings.load_profile("graphprune")
+# How long an example takes says more about the machine than about graphprune. The same examples are drawn each time, so
+# that a failure is one of the change at hand; `GRAPHPRUNE_PROFILE=nightly` looks for new ones.
+settings.register_profile("graphprune", deadline=None, database=None, derandomize=True)
+settings.register_profile("nightly", deadline=None, database=None, print_blob=True)
+settings.load_profile(os.environ.get("GRAPHPRUNE_PROFILE", "graphprune"))

@@ -27,14 +27,7 @@ Test = Callable[..., None]
 
 def examples(count: int) -> Callable[[Test], Test]:
     """Run a property on `count` models, or on fifty times as many every night."""
-    return settings(
-        max_examples=count * (50 if NIGHTLY else 1),
-        derandomize=not NIGHTLY,
-        print_blob=NIGHTLY,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    return settings(max_examples=count * (50 if NIGHTLY else 1), suppress_health_check=list(HealthCheck))
 
 
 def analysed(case: Case) -> Analysis:
