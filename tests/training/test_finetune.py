@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import signal
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 import torch
 from child_processes import ended, start, two_ranks
 from onnx import numpy_helper
+from process_cases import NEVER, finetune_run
 from training_cases import Arrays, folded, images, infer, loaded, normalised, pruned, source
 
 from graphprune.data.source import Source
@@ -140,64 +140,32 @@ def test_another_teacher_is_refused() -> None:
         finetune(loaded(normalised()), source(), loaded(graphprune_map()), QUICK)
 
 
-SCRIPT = """
-import os, signal, sys
+CHILD = """
+import sys
 from pathlib import Path
-from training_cases import Arrays, images, loaded, normalised, pruned
-from graphprune import save
-from graphprune.data.source import Source
-from graphprune.training.finetune import FinetuneOptions, finetune
-from graphprune.training.trainer import Optimisation
-
-place, die_at, resume = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
-steps = 0
-
-def loss(outputs, teacher, labels):
-    global steps
-    steps += outputs["scores"].requires_grad
-    if steps == die_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return (outputs["scores"] - teacher["scores"]).square().mean()
-
-original = loaded(normalised())
-data = Source.whole("noise", Arrays({"image": images(160)}))
-options = FinetuneOptions(
-    epochs=3, batch=32, rate=0.01, augment="flip,crop", device="cpu", held_out=32, loss=loss,
-    optimisation=Optimisation("adamw", ema=0.8), checkpoint=place / "state", checkpoint_every=2, resume=resume,
-)
-result = finetune(pruned(original), data, original, options)
-assert result.improved and result.steps == 12, result
-if result.main:
-    save(result.model, place / "out.onnx", force=True)
+from process_cases import finetune_run
+finetune_run(Path(sys.argv[1]), int(sys.argv[2]))
 """
-
-
-NEVER = 10**6
-
-
-def started(place: Path, die_at: int = NEVER, mode: str = "new", **environment: str) -> subprocess.Popen[str]:
-    place.mkdir(exist_ok=True)
-    return start(SCRIPT, place, die_at, mode, **environment)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return what a single process writes that nobody interrupts."""
     place = tmp_path_factory.mktemp("whole")
-    assert ended(started(place)) == 0
+    finetune_run(place)
     return place / "out.onnx"
 
 
 def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
     at = int(np.random.default_rng().integers(5, 13))
-    assert ended(started(tmp_path, at)) == -signal.SIGKILL
+    assert ended(start(CHILD, tmp_path, at)) == -signal.SIGKILL
     assert not (tmp_path / "out.onnx").exists()
-    assert ended(started(tmp_path, mode="resume")) == 0
+    finetune_run(tmp_path, resume=True)
     assert (tmp_path / "out.onnx").read_bytes() == whole.read_bytes(), f"killed at step {at}"
 
 
 def test_two_processes_equal_one(whole: Path, tmp_path: Path) -> None:
-    pair = [started(tmp_path, **rank) for rank in two_ranks()]
+    pair = [start(CHILD, tmp_path, NEVER, **rank) for rank in two_ranks()]
     assert [ended(process) for process in pair] == [0, 0]
     one, two = (onnx.load(path).graph.initializer for path in (whole, tmp_path / "out.onnx"))
     for a, b in zip(one, two, strict=True):
