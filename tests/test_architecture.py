@@ -36,6 +36,24 @@ TOP_LEVEL_HOMES = {
 # A solver sees groups, scores and a cost function, never a node of a model.
 UNKNOWN_TO_SOLVERS = ("onnx", "onnx_graphsurgeon", "onnxruntime", "graphprune.model", "graphprune.labels")
 
+# Folders in which every module is one more implementation of an interface, under the name of what it implements: a
+# command, an operator family, a method. What does the work behind a command has the command's name.
+INTERFACES = (
+    "graphprune.cli.commands",
+    "graphprune.labels.rules",
+    "graphprune.rewrites.ranges",
+    "graphprune.solvers.criteria",
+    "graphprune.solvers.training",
+    "graphprune.solvers.widths",
+)
+# File names that several other modules may have, and why.
+SHARED_FILE_NAMES = {
+    "__init__": "says what its package is",
+    "registry": "plugins and rules are registered alike: graphprune.labels.registry, graphprune.solvers.registry",
+}
+# Public classes that several modules may define under one name, and why.
+SHARED_CLASS_NAMES: dict[str, str] = {}
+
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 MOST_PARAMETERS = 8
@@ -84,13 +102,15 @@ def targets(module: str, node: ast.Import | ast.ImportFrom) -> list[str]:
 
 @functools.cache
 def imports() -> tuple[Import, ...]:
-    found = []
+    statements = []
     for module in modules():
         on_import = {id(statement) for statement in run_on_import(tree(module).body)}
         for node in ast.walk(tree(module)):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                found += [Import(module, name, node.lineno, id(node) in on_import) for name in targets(module, node)]
-    return tuple(found)
+                statements += [
+                    Import(module, name, node.lineno, id(node) in on_import) for name in targets(module, node)
+                ]
+    return tuple(statements)
 
 
 def inside(module: str, packages: tuple[str, ...]) -> bool:
@@ -106,7 +126,7 @@ def unit(module: str) -> str:
 
 def internal() -> list[Import]:
     """Return imports within the library; ``from graphprune import __version__`` is open to everybody."""
-    return [found for found in imports() if found.target in modules() and found.target != "graphprune"]
+    return [each for each in imports() if each.target in modules() and each.target != "graphprune"]
 
 
 def test_the_whole_library_is_looked_at() -> None:
@@ -136,13 +156,13 @@ def test_what_else_the_tree_names_is_there() -> None:
 
 
 def test_imports_point_one_way() -> None:
-    upwards = [str(found) for found in internal() if RANK[unit(found.target)] < RANK[unit(found.source)]]
+    upwards = [str(each) for each in internal() if RANK[unit(each.target)] < RANK[unit(each.source)]]
     assert upwards == []
 
 
 def test_no_import_cycles() -> None:
     graph = nx.DiGraph(
-        (found.source, found.target) for found in internal() if not found.source.startswith(f"{found.target}.")
+        (each.source, each.target) for each in internal() if not each.source.startswith(f"{each.target}.")
     )
     graph.remove_edges_from([(package, module) for package, module in graph.edges if module.startswith(f"{package}.")])
     assert list(nx.simple_cycles(graph)) == []
@@ -163,18 +183,18 @@ def test_the_package_itself_offers_only_its_version_to_its_modules() -> None:
 @pytest.mark.parametrize("package", TOP_LEVEL_HOMES)
 def test_heavy_packages_are_imported_lazily(package: str) -> None:
     eager = [
-        str(found)
-        for found in imports()
-        if found.top_level and inside(found.target, (package,)) and not inside(found.source, TOP_LEVEL_HOMES[package])
+        str(each)
+        for each in imports()
+        if each.top_level and inside(each.target, (package,)) and not inside(each.source, TOP_LEVEL_HOMES[package])
     ]
     assert eager == []
 
 
 def test_solvers_never_see_a_model() -> None:
     seen = [
-        str(found)
-        for found in imports()
-        if inside(found.source, ("graphprune.solvers",)) and inside(found.target, UNKNOWN_TO_SOLVERS)
+        str(each)
+        for each in imports()
+        if inside(each.source, ("graphprune.solvers",)) and inside(each.target, UNKNOWN_TO_SOLVERS)
     ]
     assert seen == []
 
@@ -189,9 +209,7 @@ def test_only_the_command_line_talks_to_the_terminal() -> None:
         if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) in forbidden
     ]
     assert talk == []
-    assert [
-        str(found) for found in imports() if found.target == "typer" and unit(found.source) != "graphprune.cli"
-    ] == []
+    assert [str(each) for each in imports() if each.target == "typer" and unit(each.source) != "graphprune.cli"] == []
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
@@ -200,6 +218,30 @@ def test_a_file_has_licence_concept_and_bounded_length(module: str) -> None:
     assert text.startswith("# SPDX-License-Identifier: Apache-2.0\n")
     assert ast.get_docstring(tree(module))
     assert len(text.splitlines()) <= LONGEST_FILE
+
+
+def repeated(names: dict[str, list[str]], allowed: dict[str, str]) -> dict[str, list[str]]:
+    """Return the names that stand for several things, without those that may."""
+    return {name: places for name, places in names.items() if len(places) > 1 and name not in allowed}
+
+
+def test_a_file_name_says_which_file_it_is() -> None:
+    names: dict[str, list[str]] = {}
+    for module, path in modules().items():
+        if not inside(module, INTERFACES):
+            names.setdefault(path.stem, []).append(module)
+    assert set(SHARED_FILE_NAMES) <= set(repeated(names, {}))
+    assert repeated(names, SHARED_FILE_NAMES) == {}
+
+
+def test_a_public_class_name_has_one_meaning() -> None:
+    names: dict[str, list[str]] = {}
+    for module in modules():
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                names.setdefault(node.name, []).append(f"{module}:{node.lineno}")
+    assert set(SHARED_CLASS_NAMES) <= set(repeated(names, {}))
+    assert repeated(names, SHARED_CLASS_NAMES) == {}
 
 
 def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -253,4 +295,4 @@ def test_commands_take_few_parameters() -> None:
 
 def test_tests_and_tools_are_not_imported_by_the_library() -> None:
     outside = {path.stem for folder in ("tests", "tools") for path in (ROOT / folder).rglob("*.py")}
-    assert [str(found) for found in imports() if found.target.split(".")[0] in outside | {"tests", "tools"}] == []
+    assert [str(each) for each in imports() if each.target.split(".")[0] in outside | {"tests", "tools"}] == []

@@ -3,7 +3,7 @@
 
 The analysis reads one flat list of nodes. The bodies of a control-flow node are laid out in it before
 the node, which becomes a pseudo-operator that reads what its bodies give; names that two bodies
-share are made different. What the body of a `Loop` or `Scan` is given at each turn is made by a second
+share are made different. What the body of a `Loop` or `Scan` is given at each iteration is made by a second
 pseudo-operator in front of the body. `restore` undoes all that on an edited copy.
 """
 
@@ -23,7 +23,7 @@ LOOPS = frozenset({"Loop", "Scan"})
 """Operators that run a body several times."""
 
 ENTRIES = frozenset({"LoopEntry", "ScanEntry"})
-"""Pseudo-operators in front of the body of a loop; they make what the body is given at each turn."""
+"""Pseudo-operators in front of the body of a loop; they make what the body is given at each iteration."""
 
 _CONTROL = frozenset({"If", *LOOPS})
 _OUTER = 0
@@ -127,12 +127,12 @@ class Flat:
     def _homes(self, graph: GraphProto) -> Mapping[str, int]:
         """Return the body of every initializer: a new one that a body gives must be its own."""
         stored = {tensor.name for tensor in graph.initializer} - self.home.keys()
-        found = dict(self.home)
+        homes = dict(self.home)
         for node in graph.node:
             if node.domain == DOMAIN and node.op_type not in ENTRIES:
                 for place, names in self._given(node):
-                    found.update((name, place) for name in names if name in stored)
-        return found
+                    homes.update((name, place) for name in names if name in stored)
+        return homes
 
     def _given(self, node: NodeProto) -> Iterable[tuple[int, list[str]]]:
         """Yield the number of each body of a pseudo-operator, and what the node reads of what the body gives."""

@@ -22,7 +22,7 @@ from graphprune.errors import InternalError, NothingToPruneError, UsageError, qu
 from graphprune.model.finite import check_finite
 from graphprune.plan.schema import Budget, Certificate, Plan, SolverRecord
 from graphprune.plan.structure import structure_digest
-from graphprune.planning.adapt import Candidates, adapt
+from graphprune.planning.adaptive_choice import Candidates, adapt
 from graphprune.planning.constraints.bounds import Bounds, WidthRules
 from graphprune.planning.constraints.constraints import Constraints
 from graphprune.planning.constraints.reach import held_by, unreachable
@@ -95,7 +95,8 @@ class SolveOptions:
         Let groups go as a whole, with all layers that depend on them, where a residual branch or an operand of a
         concatenation can do without.
     adapt : tuple of str
-        Criteria that compete for the choice of channels once widths are chosen (:mod:`graphprune.planning.adapt`).
+        Criteria that compete for the choice of channels once widths are chosen
+        (:mod:`graphprune.planning.adaptive_choice`).
     """
 
     solver: str = "bisection"

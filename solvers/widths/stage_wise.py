@@ -167,8 +167,10 @@ class _Search:
                 if g not in inside
             )
             widths, error = self._knapsack(stages, base)
-            if widths is not None and error + between < least:
-                best, least = widths, error + between
+            # The last digits of what was measured depend on the number of threads.
+            error = float(f"{error + between:.6g}")
+            if widths is not None and error < least:
+                best, least = widths, error
                 self.trace.append(
                     {"stage": "knapsack", "share": share, "error": least, "cost": self._problem.cost(widths)}
                 )

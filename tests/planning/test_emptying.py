@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fast_oracle import compare, counted_flops, feeds
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from inheritance_cases import plan_of
 from onnx import ModelProto
 from random_models import Case, models
+from random_properties import examples
 from tiny_models import model
 
 from graphprune import api
@@ -268,7 +269,7 @@ def test_the_search_ends_without_gain_and_fills_up() -> None:
     assert search(candidates, lambda _emptied: None, lambda _others, _now: True) is None
 
 
-@settings(max_examples=80, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@examples(40)
 @given(models(), st.integers(0, 2**16))
 def test_random_networks_without_whole_groups_equal_the_masked_original(case: Case, seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from fast_oracle import compare, feeds, run, worst
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from inheritance_cases import plan_of, twins
 from onnx import ModelProto, TensorProto, numpy_helper
 from random_models import Case, models
+from random_properties import examples
 from tiny_models import chain, model
 
 from graphprune import api
@@ -205,7 +206,7 @@ def test_columns_are_added_in_the_type_of_the_weight() -> None:
     check_reweighted(analysis, make_reference(analysis, plan).reweighted, plan)
 
 
-@settings(max_examples=80, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@examples(40)
 @given(models(), st.integers(0, 2**16))
 def test_twins_of_random_networks_are_merged_without_a_trace(case: Case, seed: int) -> None:
     """Whatever the graph is: where two channels may be merged and are equal, the outputs stay."""

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from fast_oracle import counted_flops, feeds, run, worst
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from inheritance_cases import changed, twins
 from onnx import ModelProto, TensorProto
 from quantised_models import quantised
 from random_models import Case, models
+from random_properties import examples
 from tiny_models import chain, model
 
 from graphprune import api
@@ -228,7 +229,7 @@ def test_the_outputs_are_compared_with_those_of_the_original_itself() -> None:
     assert pruned.metadata_props
 
 
-@settings(max_examples=80, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@examples(40)
 @given(models(), st.integers(0, 2**16))
 def test_damaged_random_networks_lose_channels_and_nothing_else(case: Case, seed: int) -> None:
     """Some weights are set to zero, some filters are copied: the outputs stay what they are."""
