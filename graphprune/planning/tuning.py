@@ -24,10 +24,10 @@ from graphprune.cost.latency.environment import here
 from graphprune.cost.latency.measure import latency_cost, model_key
 from graphprune.errors import BudgetUnreachableError
 from graphprune.model import write
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.planning.make_plan import make_plan
 from graphprune.solvers.moves.levels import RULES, machine_rule, rule_for
 from graphprune.surgery.prune import prune
-from graphprune.verification.verdict import keep_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
