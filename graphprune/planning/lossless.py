@@ -70,5 +70,6 @@ def lossless_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options
         layers=(),
         lossless=True,
     )
-    costs = count_costs(analysis, [len(kept) for kept in found.kept], start=make_reference(analysis, plan).start)
+    reference = make_reference(analysis, plan, proven=True)
+    costs = count_costs(analysis, [len(kept) for kept in found.kept], start=reference.start)
     return replace(plan, budget=costs.on(plan.budget), layers=costs.layers)

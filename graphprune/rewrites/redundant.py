@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from graphprune.array_types import Ints, Mask
 from graphprune.errors import PlanError, quote
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Merge
 from graphprune.rewrites.fold import bias_of
 from graphprune.rewrites.merge import column_changes, equal_atoms
@@ -73,10 +74,9 @@ def check_lossless(analysis: Analysis, plan: Plan) -> None:
     PlanError
     """
     search = _Search(analysis)
+    search.keep = keep_mask(analysis, plan)
     starts = analysis.grouping.starts.tolist()
     for start, group in zip(starts, plan.groups, strict=False):
-        search.keep[start : start + group.size] = False
-        search.keep[start + np.asarray(group.kept, dtype=np.int64)] = True
         search.exemplar.update((start + merge.removed, start + merge.exemplar) for merge in group.merged)
     allowed = search.judged()
     for group, real in zip(plan.groups, search.analysis.groups, strict=True):

@@ -59,7 +59,8 @@ def apply(
     notes = (*current.notes, *_not_repeated(current.plan))
     for note in notes:
         talk.note(note)
-    job = Job("apply", analysis, replace(current.plan, steps=()), targets, unverified, bench, notes)
+    pruned_only = replace(current, plan=replace(current.plan, steps=()))
+    job = Job("apply", analysis, pruned_only.plan, targets, unverified, bench, notes, reconciled=pruned_only)
     show(carry_out(job, talk), as_json=as_json)
 
 

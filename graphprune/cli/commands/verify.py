@@ -47,7 +47,7 @@ def verify(
     for note in current.notes:
         talk.note(note)
     with talk.stage("verification"):
-        found = api.verify(analysis, candidate, current.plan)
+        found = api.verify(analysis, candidate, current)
     if as_json:
         print_json(
             {"command": "verify", "model": str(model), "pruned": str(pruned), "plan": str(plan), **asdict(found)}
