@@ -13,7 +13,7 @@ al., arXiv:2101.07985), is ours.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -88,7 +88,7 @@ def choose_merges(analysis: Analysis, kept: Sequence[Ints]) -> Chosen:
             if path.grade == "scaled":
                 found, why = _projected(analysis, group, path, removed, stays), "no kept channel is similar"
             elif path.grade == "equal":
-                found = _repeated(equal_atoms(analysis, group), stays)
+                found = _repeated(equal_atoms(analysis, group, path), stays)
         if len(removed) > len(found):
             plain[why or "the whole group goes"] += len(removed) - len(found)
         merges.append(found)
@@ -164,7 +164,7 @@ def exact_merges(analysis: Analysis, plan: Plan) -> Plan:
     for group, planned, path in zip(analysis.groups, plan.groups, find_paths(analysis, Sites(analysis)), strict=True):
         stays = np.asarray(planned.kept, dtype=np.int64)
         legal = path.grade != "none" and len(stays) < group.size
-        merges.append(_repeated(equal_atoms(analysis, group), stays) if legal else ())
+        merges.append(_repeated(equal_atoms(analysis, group, path), stays) if legal else ())
     groups = tuple(replace(planned, merged=found) for planned, found in zip(plan.groups, merges, strict=True))
     lossless = all(
         len(planned.kept) + len(found) == planned.size and (not found or group.exact)
@@ -201,18 +201,28 @@ def effective_filters(analysis: Analysis, makers: Iterable[Maker], number: int) 
     return np.concatenate([np.zeros((size, 0)), *parts], axis=1)
 
 
-def equal_atoms(analysis: Analysis, group: Group, masks: Masks | None = None) -> Ints:
-    """Return for each atom of a group the first one with the same filters and constants, shape (size,).
+def equal_atoms(analysis: Analysis, group: Group, path: Path, masks: Masks | None = None) -> Ints:
+    """Return for each atom of a group the first one that equals it in all that is not added up, shape (size,).
+
+    That is filters and constants, also those of a transposed convolution with kernels of its own for each channel: the
+    axis along which it reads channels is the only one that its weight has of them.
 
     Parameters
     ----------
+    path : Path
+        Of the group.
     masks : callable, optional
         Gives for a tensor and an axis which slices count.
     """
+    return _first_equal(analysis, group, path.compared(group), masks)
+
+
+def _first_equal(analysis: Analysis, group: Group, members: Sequence[Member], masks: Masks | None = None) -> Ints:
+    """Return for each atom the first one with the same slices of these members, shape (size,)."""
     parts = []
-    for member in group.members:
-        places = None if member.role == "in" else atom_positions(member, group.size)
-        if member.role == "in" or places is None:
+    for member in members:
+        places = atom_positions(member, group.size)
+        if places is None:
             continue
         array = analysis.read(member.initializer)
         for axis in range(array.ndim):
@@ -253,15 +263,16 @@ def _projected(analysis: Analysis, group: Group, path: Path, removed: Ints, stay
 
 def _tied(analysis: Analysis, group: Group, removed: Ints, stays: Ints) -> npt.NDArray[np.bool_]:
     """Return which pairs have the same slopes of every `PRelu`, shape (removed, stays)."""
-    slopes = tuple(member for member in group.members if member.op == "PRelu")
+    slopes = _slopes(group)
     if not slopes:
         return np.ones((len(removed), len(stays)), dtype=np.bool_)
     first = _first_equal(analysis, group, slopes)
     return np.asarray(first[removed][:, None] == first[stays])
 
 
-def _first_equal(analysis: Analysis, group: Group, members: tuple[Member, ...]) -> Ints:
-    return equal_atoms(analysis, replace(group, members=members))
+def _slopes(group: Group) -> tuple[Member, ...]:
+    """Return the slopes of every `PRelu`."""
+    return tuple(member for member in group.members if member.op == "PRelu")
 
 
 def _repeated(first: Ints, stays: Ints) -> tuple[Merge, ...]:
@@ -284,9 +295,9 @@ def _check_legal(analysis: Analysis, group: Group, path: Path, merges: tuple[Mer
         raise PlanError(f"{label}: its channels cannot be merged: {path.why}", hint="remove `merged` from the group")
     first = None
     if path.grade == "equal":
-        first = equal_atoms(analysis, group)
-    elif any(member.op == "PRelu" for member in group.members):
-        first = _first_equal(analysis, group, tuple(member for member in group.members if member.op == "PRelu"))
+        first = equal_atoms(analysis, group, path)
+    elif slopes := _slopes(group):
+        first = _first_equal(analysis, group, slopes)
     for merge in merges:
         scaled = path.grade == "equal" and merge.scale != 1
         if scaled or (first is not None and first[merge.removed] != first[merge.exemplar]):
@@ -299,9 +310,9 @@ def _check_legal(analysis: Analysis, group: Group, path: Path, merges: tuple[Mer
 
 def _columns(group: Group, path: Path) -> list[Member]:
     """Return the members whose slices are added up, each once."""
-    wanted: Mapping[tuple[str, int | None], None] = {(site.tensor, site.stored_column): None for site in path.sites}
-    found = {(m.initializer, m.axis): m for m in group.members if (m.initializer, m.axis) in wanted}
-    return list(found.values())
+    columns = path.columns
+    members = {(m.initializer, m.axis): m for m in group.members if (m.initializer, m.axis) in columns}
+    return list(members.values())
 
 
 def _adding(axis: int, sources: Ints, targets: Ints, scales: npt.NDArray[np.float64]) -> Change:

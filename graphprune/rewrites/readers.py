@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Reader", "Sites", "goes_by_groups"]
 
-"""Types of weights that can take any value."""
-
 
 @dataclass(frozen=True, eq=False)
 class Reader:

@@ -79,10 +79,13 @@ def check_lossless(analysis: Analysis, plan: Plan) -> None:
     for start, group in zip(starts, plan.groups, strict=False):
         search.exemplar.update((start + merge.removed, start + merge.exemplar) for merge in group.merged)
     allowed = search.judged()
-    for group, real in zip(plan.groups, search.analysis.groups, strict=True):
-        equal = equal_atoms(search.analysis, real, search.masks) if group.merged else None
+    paths = find_paths(search.analysis, Sites(search.analysis))
+    for group, real, path in zip(plan.groups, search.analysis.groups, paths, strict=True):
+        if not group.merged:
+            continue
+        equal = equal_atoms(search.analysis, real, path, search.masks)
         for merge in group.merged:
-            if equal is not None and equal[merge.removed] != equal[merge.exemplar]:
+            if equal[merge.removed] != equal[merge.exemplar]:
                 _refuse(group.id, f"atom {merge.removed} is merged into atom {merge.exemplar}, which it does not equal")
     for start, group in zip(starts, plan.groups, strict=False):
         merged = {merge.removed for merge in group.merged}
@@ -200,7 +203,8 @@ class _Search:
                 continue
             start = int(self.analysis.grouping.starts[number])
             first: dict[int, int] = {}
-            for atom, same in enumerate(equal_atoms(self.analysis, self.analysis.groups[number], self.masks).tolist()):
+            group = self.analysis.groups[number]
+            for atom, same in enumerate(equal_atoms(self.analysis, group, path, self.masks).tolist()):
                 if not self.keep[start + atom]:
                     continue
                 exemplar = first.setdefault(same, atom)
