@@ -98,8 +98,8 @@ def _positions(analysis: Analysis) -> Iterable[Term]:
 def _makers(group: Group) -> Iterable[tuple[str, int, int]]:
     """Yield the axes whose kept positions the metadata lists (see `surgery.marks`), with the group's slices on it."""
     makers = [member for member in group.members if member.role == "out"] or group.members
-    found = {(member.initializer, member.axis): len(member.positions) for member in makers}
-    yield from ((name, axis, count) for (name, axis), count in found.items())
+    counts = {(member.initializer, member.axis): len(member.positions) for member in makers}
+    yield from ((name, axis, count) for (name, axis), count in counts.items())
 
 
 def _graph(analysis: Analysis) -> int:

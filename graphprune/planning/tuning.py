@@ -99,8 +99,8 @@ def _miss(plan: Plan) -> float:
 def _saved(plan: Plan) -> float:
     """Return what pruning saved, by what it was said to save."""
     budget = _latency(plan)
-    said, found = budget.before - budget.after, budget.before - (budget.measured or 0)
-    return float(np.clip(found / max(1, said), *_CORRECTIONS))
+    said, saved = budget.before - budget.after, budget.before - (budget.measured or 0)
+    return float(np.clip(saved / max(1, said), *_CORRECTIONS))
 
 
 def _measured(analysis: Analysis, plan: Plan, environment: Environment, cache: Cache) -> Plan:

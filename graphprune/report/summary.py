@@ -189,11 +189,11 @@ def _empty_notes(plan: Plan) -> list[str]:
 
 def gated_notes(plan: Plan) -> list[str]:
     """Tell what the gated network of `train --method fbs` would cost if what is switched off were skipped."""
-    found = [entry for entry in plan.solver.trace if entry.get("stage") == "gated"]
+    gated = [entry for entry in plan.solver.trace if entry.get("stage") == "gated"]
     return [
         f"expected FLOPs of the gated network: {text.count(entry['expected_flops'])} per sample, those of the channels "
         f"that are on; its static FLOPs are {text.count(entry['static_flops'])} and more, and no runtime skips any"
-        for entry in found
+        for entry in gated
     ]
 
 

@@ -82,16 +82,16 @@ def choose_merges(analysis: Analysis, kept: Sequence[Ints]) -> Chosen:
     plain: Counter[str] = Counter()
     for group, path, stays in zip(analysis.groups, find_paths(analysis, sites), kept, strict=True):
         removed = np.setdiff1d(np.arange(group.size), stays)
-        found: tuple[Merge, ...] = ()
+        own: tuple[Merge, ...] = ()
         why = path.why
         if len(removed) and len(stays):
             if path.grade == "scaled":
-                found, why = _projected(analysis, group, path, removed, stays), "no kept channel is similar"
+                own, why = _projected(analysis, group, path, removed, stays), "no kept channel is similar"
             elif path.grade == "equal":
-                found = _repeated(equal_atoms(analysis, group, path), stays)
-        if len(removed) > len(found):
-            plain[why or "the whole group goes"] += len(removed) - len(found)
-        merges.append(found)
+                own = _repeated(equal_atoms(analysis, group, path), stays)
+        if len(removed) > len(own):
+            plain[why or "the whole group goes"] += len(removed) - len(own)
+        merges.append(own)
     return Chosen(tuple(merges), dict(plain))
 
 
@@ -107,7 +107,7 @@ def inherit(analysis: Analysis, kept: Sequence[Ints], how: Inherit) -> tuple[tup
     if how == "keep":
         return plans, {}
     chosen = choose_merges(analysis, kept)
-    merged = tuple(replace(plan, merged=found) for plan, found in zip(plans, chosen.merges, strict=True))
+    merged = tuple(replace(plan, merged=merges) for plan, merges in zip(plans, chosen.merges, strict=True))
     return merged, {"inherit": how, "not_merged": chosen.plain}
 
 
@@ -135,14 +135,14 @@ def column_changes(
     """
     moves: dict[tuple[str, int], list[tuple[Ints, Ints, npt.NDArray[np.float64]]]] = {}
     paths = find_paths(analysis, Sites(analysis)) if any(merges) else [None] * len(merges)
-    for found, group, path in zip(merges, analysis.groups, paths, strict=True):
-        if not found or path is None:
+    for own, group, path in zip(merges, analysis.groups, paths, strict=True):
+        if not own or path is None:
             continue
         if check is not None:
-            check(analysis, group, path, found)
-        removed = np.array([merge.removed for merge in found])
-        exemplar = np.array([merge.exemplar for merge in found])
-        scale = np.array([merge.scale for merge in found], dtype=np.float64)
+            check(analysis, group, path, own)
+        removed = np.array([merge.removed for merge in own])
+        exemplar = np.array([merge.exemplar for merge in own])
+        scale = np.array([merge.scale for merge in own], dtype=np.float64)
         for member in _columns(group, path):
             places = atom_positions(member, group.size)
             if places is None:
@@ -165,10 +165,10 @@ def exact_merges(analysis: Analysis, plan: Plan) -> Plan:
         stays = np.asarray(planned.kept, dtype=np.int64)
         legal = path.grade != "none" and len(stays) < group.size
         merges.append(_repeated(equal_atoms(analysis, group, path), stays) if legal else ())
-    groups = tuple(replace(planned, merged=found) for planned, found in zip(plan.groups, merges, strict=True))
+    groups = tuple(replace(planned, merged=own) for planned, own in zip(plan.groups, merges, strict=True))
     lossless = all(
-        len(planned.kept) + len(found) == planned.size and (not found or group.exact)
-        for planned, found, group in zip(groups, merges, analysis.groups, strict=True)
+        len(planned.kept) + len(own) == planned.size and (not own or group.exact)
+        for planned, own, group in zip(groups, merges, analysis.groups, strict=True)
     )
     return replace(plan, groups=groups, lossless=lossless)
 

@@ -168,12 +168,12 @@ class _Search:
 
     def _merges(self) -> tuple[tuple[Merge, ...], ...]:
         starts, group_of = self._original.grouping.starts, self._original.grouping.group_of
-        found: list[list[Merge]] = [[] for _ in self._original.groups]
+        merges_of: list[list[Merge]] = [[] for _ in self._original.groups]
         for removed, exemplar in sorted(self.exemplar.items()):
             number = int(group_of[removed])
             start = int(starts[number])
-            found[number].append(Merge(removed - start, exemplar - start, 1.0))
-        return tuple(tuple(merges) for merges in found)
+            merges_of[number].append(Merge(removed - start, exemplar - start, 1.0))
+        return tuple(tuple(merges) for merges in merges_of)
 
     def _remove(self) -> None:
         """Remove what may go, until nothing more may; merged atoms go with their exemplar."""
@@ -196,7 +196,7 @@ class _Search:
 
     def _merge(self) -> bool:
         """Merge atoms that equal an earlier one; return whether there were any."""
-        found = False
+        merged = False
         sites = Sites(self.analysis)
         for number, path in enumerate(find_paths(self.analysis, sites)):
             if path.grade == "none" or not self._exact[number]:
@@ -210,8 +210,8 @@ class _Search:
                 exemplar = first.setdefault(same, atom)
                 if exemplar != atom:
                     self._merge_into(start + atom, start + exemplar)
-                    found = True
-        return found
+                    merged = True
+        return merged
 
     def _merge_into(self, removed: int, exemplar: int) -> None:
         self.keep[removed] = False
