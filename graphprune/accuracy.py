@@ -29,6 +29,7 @@ from graphprune.verification.fidelity.check_weights import check_only_weights_di
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from graphprune.api import Reconciled
     from graphprune.data.evaluation import Evaluation
     from graphprune.data.preprocessing import Preprocessing
     from graphprune.data.source import Source
@@ -102,14 +103,15 @@ def recover(
         If samples do not fit the model, or are too few.
     """
     analysis = model if isinstance(model, Analysis) else analyze_for(model, plan)
-    plan = reconcile(analysis, plan).plan
-    _check_pruned(analysis, plan, pruned)
-    return run_recovery(analysis, plan, pruned, data, options or RecoverOptions(), progress)
+    reconciled = reconcile(analysis, plan)
+    _check_pruned(reconciled, pruned)
+    return run_recovery(analysis, reconciled.plan, pruned, data, options or RecoverOptions(), progress)
 
 
-def _check_pruned(analysis: Analysis, plan: Plan, pruned: Model) -> None:
+def _check_pruned(reconciled: Reconciled, pruned: Model) -> None:
+    analysis = reconciled.reference.original
     try:
-        check_only_weights_differ(apply(analysis, plan).proto, pruned.proto)
+        check_only_weights_differ(apply(analysis, reconciled).proto, pruned.proto)
     except VerificationError as error:
         raise PlanError(
             f"{quote(pruned.name)} is not what the plan makes of {quote(analysis.model.name)}: {error.message}",

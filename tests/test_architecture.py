@@ -58,6 +58,20 @@ LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 MOST_PARAMETERS = 8
 
+# What modules may change of their own: registries that rules enter themselves into when they are imported, and what a
+# worker process of a sweep keeps from one trial to the next.
+CHANGING_GLOBALS = {
+    "graphprune.labels.adapt": {"_ADAPTERS"},
+    "graphprune.labels.registry": {"_BLIND", "_RULES"},
+    "graphprune.rewrites.ranges.range_rules": {"_RULES"},
+    "graphprune.trials.sweep": {"_worker"},
+}
+CHANGING_METHODS = {
+    *("add", "append", "appendleft", "clear", "discard", "extend", "insert"),
+    *("move_to_end", "pop", "popitem", "popleft", "remove", "reverse", "setdefault", "sort", "update"),
+}
+MEMORIES = {"WeakKeyDictionary", "WeakValueDictionary", "WeakSet", "defaultdict", "OrderedDict", "Counter", "deque"}
+
 
 @dataclass(frozen=True)
 class Import:
@@ -263,6 +277,88 @@ def test_functions_are_short() -> None:
     assert long == []
 
 
+def test_functions_take_few_parameters() -> None:
+    """Options that belong together come in one dataclass, those of the command line, too."""
+    wide = [
+        f"{module}:{node.lineno} {node.name}: {parameters(node)} parameters"
+        for module in modules()
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and parameters(node) > MOST_PARAMETERS
+    ]
+    assert wide == []
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the number of parameters of a function without ``self``."""
+    spec = function.args
+    names = [argument.arg for argument in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
+    return len(names) - (names[:1] in (["self"], ["cls"]))
+
+
+@functools.cache
+def global_statements(module: str) -> tuple[ast.stmt, ...]:
+    """Return the statements that run when a module is imported and bind names of the module itself."""
+    classes = {id(inner) for outer in ast.walk(tree(module)) if isinstance(outer, ast.ClassDef) for inner in outer.body}
+    return tuple(statement for statement in run_on_import(tree(module).body) if id(statement) not in classes)
+
+
+@functools.cache
+def global_names(module: str) -> set[str]:
+    """Return the names that a module binds to values or imports when it is imported."""
+    names: set[str] = set()
+    for statement in global_statements(module):
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            bound = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            names |= {target.id for target in bound if isinstance(target, ast.Name)}
+        elif isinstance(statement, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in statement.names}
+    return names
+
+
+def changed_names(node: ast.AST) -> set[str]:
+    """Return the names whose values a statement or expression changes in place, or that it declares global."""
+    if isinstance(node, ast.Global):
+        return set(node.names)
+    changed: list[ast.expr] = []
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CHANGING_METHODS:
+        changed = [node.func.value]
+    elif isinstance(node, ast.Assign | ast.Delete):
+        changed = [target.value for target in node.targets if isinstance(target, ast.Subscript | ast.Attribute)]
+    elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Subscript | ast.Attribute):
+        changed = [node.target.value]
+    return {value.id for value in changed if isinstance(value, ast.Name)}
+
+
+def test_no_module_keeps_state() -> None:
+    """What is remembered between calls is passed, or belongs to an object: a global is invisible, and frees nothing."""
+    changed = {
+        module: {name for node in ast.walk(tree(module)) for name in changed_names(node) & global_names(module)}
+        for module in modules()
+    }
+    assert {module: names for module, names in changed.items() if names} == CHANGING_GLOBALS
+    memories = [
+        f"{module}:{statement.lineno} {ast.unparse(statement)}"
+        for module in modules()
+        for statement in global_statements(module)
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Call)
+        if ast.unparse(statement.value.func).split(".")[-1] in MEMORIES
+    ]
+    assert memories == []
+
+
+def test_only_functions_without_parameters_are_cached() -> None:
+    """A cache of a function of something holds on to that as long as the process lives."""
+    cached = [
+        f"{module}:{node.lineno} {node.name}"
+        for module in modules()
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.FunctionDef) and (node.args.args or node.args.kwonlyargs)
+        for decorator in node.decorator_list
+        if ast.unparse(decorator).split("(")[0].split(".")[-1] in ("cache", "lru_cache")
+    ]
+    assert cached == []
+
+
 def test_values_are_passed_by_name_not_swept_up() -> None:
     """A reader sees where a value goes: no ``locals()``, and no ``vars(self)``."""
     forbidden = {"locals()", "vars(self)", "self.__dict__"}
@@ -273,24 +369,6 @@ def test_values_are_passed_by_name_not_swept_up() -> None:
         if isinstance(node, ast.Call | ast.Attribute) and ast.unparse(node) in forbidden
     ]
     assert swept == []
-
-
-def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    given = function.args
-    return len(given.posonlyargs + given.args + given.kwonlyargs)
-
-
-def test_commands_take_few_parameters() -> None:
-    """Options that belong together come in one dataclass."""
-    commands = [module for module in modules() if module.startswith("graphprune.cli.")]
-    assert commands
-    many = [
-        f"{module}:{node.lineno} {node.name}: {parameters(node)}"
-        for module in commands
-        for node in ast.walk(tree(module))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and parameters(node) > MOST_PARAMETERS
-    ]
-    assert many == []
 
 
 def test_tests_and_tools_are_not_imported_by_the_library() -> None:

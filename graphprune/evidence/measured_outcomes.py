@@ -19,13 +19,13 @@ from graphprune.evidence.sensitivity import SensitivityOptions, measure_sensitiv
 from graphprune.evidence.stages import group_stages, node_stages
 from graphprune.evidence.subgraphs import DenseOutputs, StagePiece, go_forward
 from graphprune.plan.check import group_plan
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Budget, Plan, SolverRecord
 from graphprune.planning.records import describe_model
 from graphprune.recovery.recover import recover
 from graphprune.recovery.recover_options import METHODS, RecoverOptions
 from graphprune.solvers.protocols.outcomes import Profile
 from graphprune.surgery.prune import prune
-from graphprune.verification.verdict import keep_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper
 
@@ -147,12 +148,10 @@ class Flat:
     def _made_outside(self, node: NodeProto) -> bool:
         return any(name in self._outer for name in node.output)
 
-    @property
+    @cached_property
     def _outer(self) -> frozenset[str]:
-        if not hasattr(self, "_outer_names"):
-            names = (name for node in self.proto.graph.node for name in node.output if name not in self.home)
-            self._outer_names = frozenset(names)
-        return self._outer_names
+        """What nodes outside all bodies make."""
+        return frozenset(name for node in self.proto.graph.node for name in node.output if name not in self.home)
 
     def _part(self, graph: GraphProto, places: list[int], home: Mapping[str, int], number: int) -> GraphProto:
         """Collect what belongs to one body, under its old names."""

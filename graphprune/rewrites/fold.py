@@ -87,12 +87,12 @@ def fold_edits(analysis: Analysis, groups: Sequence[GroupPlan], ranges: Ranges) 
     if not folded.any():
         return {}
     sites = Sites(analysis)
-    found: dict[tuple[int, int], Floats] = {}
+    operands: dict[tuple[int, int], Floats] = {}
     for contraction in sites.contractions:
         chosen = folded[analysis.grouping.atom_of[contraction.labels.expand()]]
         if chosen.any():
-            _fold(analysis, contraction, sites.at(contraction), (chosen, ranges), found)
-    return found
+            _fold(analysis, contraction, sites.at(contraction), (chosen, ranges), operands)
+    return operands
 
 
 def _fold(
@@ -100,7 +100,7 @@ def _fold(
     contraction: Contraction,
     site: Reader | None,
     channels: tuple[npt.NDArray[np.bool_], Ranges],
-    found: dict[tuple[int, int], Floats],
+    operands: dict[tuple[int, int], Floats],
 ) -> None:
     """Add what the chosen channels contribute at one site."""
     chosen, ranges = channels
@@ -128,7 +128,7 @@ def _fold(
         )
     rows = np.moveaxis(weight, site.row + (site.row < site.column), 1)
     added = bias.factor * np.tensordot(values, rows.reshape(*rows.shape[:2], -1).sum(axis=2), 1)
-    found[bias.reader] = found.get(bias.reader, bias.value) + added
+    operands[bias.reader] = operands.get(bias.reader, bias.value) + added
 
 
 def _given(analysis: Analysis, site: Reader, slot: int, size: int, factor: float = 1.0) -> Bias | None:

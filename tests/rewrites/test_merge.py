@@ -178,6 +178,22 @@ def test_merges_that_no_surgery_can_carry_out_are_refused(middle: str, message: 
         api.apply(analysis, plan)
 
 
+def test_channels_that_no_weight_makes_cannot_be_merged_as_nothing_tells_whether_they_are_equal() -> None:
+    """Two channels that a Pad puts in front are a group of their own, which weights only read."""
+    proto = model(
+        "(float[1,2,3] x) => (float[1,2,3] y) { h = Conv (x, w)\n p = Pad (h, pads)\n y = Conv (p, v) }",
+        {"w": (5, 2, 1), "v": (2, 7, 1)},
+        pads=[0, 2, 0, 0, 0, 0],
+    )
+    analysis = Analysis(load(proto))
+    padded = next(number for number, group in enumerate(analysis.groups) if group.size == 2)
+    assert grades(proto)[padded] == ("none", "no weight makes its channels")
+    kept = [(0,) if number == padded else tuple(range(group.size)) for number, group in enumerate(analysis.groups)]
+    merges = [(Merge(1, 0, 1.0),) if number == padded else () for number in range(len(analysis.groups))]
+    with pytest.raises(PlanError, match="its channels cannot be merged: no weight makes its channels"):
+        api.apply(analysis, plan_of(analysis, kept, merges))
+
+
 def test_another_edit_of_a_weight_is_found_out() -> None:
     analysis = Analysis(load(chain("m = Relu (h)")))
     plan = plan_of(analysis, [(0, 2, 3, 4, 5, 6, 7)], [(Merge(1, 0, 0.5),)])
@@ -242,7 +258,7 @@ def test_twins_of_random_networks_are_merged_without_a_trace(case: Case, seed: i
     compare(start, keep, pruned)
 
 
-def test_the_ground_without_inheritance_is_the_original() -> None:
+def test_the_reference_without_inheritance_is_the_original() -> None:
     analysis = Analysis(load(chain("m = Relu (h)")))
     plan = plan_of(analysis, [(0, 2, 3)], [()])
     assert make_reference(analysis, plan).reweighted is analysis

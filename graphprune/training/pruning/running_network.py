@@ -22,13 +22,13 @@ from graphprune.array_types import Ints
 from graphprune.model.graph import Graph
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
 from graphprune.rewrites.reference import make_reference
 from graphprune.surgery.marks import marks, put_marks
 from graphprune.surgery.prune import prune
 from graphprune.training.bridge import Trainable, to_torch, value_in, weights_now, with_values
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
-from graphprune.verification.verdict import keep_mask
 
 __all__ = ["Running", "begin", "fits", "renewed", "shrunk"]
 
