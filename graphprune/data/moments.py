@@ -56,6 +56,16 @@ class MomentSummary:
             self, x_mean=self.x_mean[:, columns], xx=self.xx[:, columns][:, :, columns], xy=self.xy[:, columns]
         )
 
+    def uncentred(self) -> MomentSummary:
+        """Return moments around zero, for a node without an intercept."""
+        x, y = self.x_mean, self.y_mean
+        return replace(
+            self,
+            xx=self.xx + x[:, :, None] * x[:, None, :],
+            xy=self.xy + x[:, :, None] * y[:, None, :],
+            yy=self.yy + y**2,
+        )
+
     def errors(self, weight: Floats) -> Floats:
         """Return the mean squared error of ``y - x weight`` with the best intercept, shape (groups, targets)."""
         explained = 2 * np.einsum("gdo,gdo->go", self.xy, weight)

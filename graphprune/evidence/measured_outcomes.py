@@ -21,8 +21,9 @@ from graphprune.evidence.subgraphs import DenseOutputs, StagePiece, go_forward
 from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Budget, Plan, SolverRecord
 from graphprune.planning.records import describe_model
+from graphprune.recovery.methods import METHODS
 from graphprune.recovery.recover import recover
-from graphprune.recovery.recover_options import METHODS, RecoverOptions
+from graphprune.recovery.recover_options import RecoverOptions
 from graphprune.solvers.protocols.outcomes import Profile
 from graphprune.surgery.prune import prune
 from graphprune.verification.verdict import keep_mask
@@ -199,10 +200,9 @@ class MeasuredOutcomes:
         pruned = self.analysis.model.replaced(prune(self.analysis, keep_mask(self.analysis, plan)))
         if method == "none":
             return pruned
-        known = next((name for name in METHODS if name == method), None)
-        if known is None:
+        if method not in METHODS:
             raise UsageError(f"there is no recovery method {quote(method)}", hint=f"none, {', '.join(METHODS)}")
-        options = RecoverOptions(known, samples=self._options.samples, held_out=self._options.held_out, seed=self.seed)
+        options = RecoverOptions(method, samples=self._options.samples, held_out=self._options.held_out, seed=self.seed)
         model = recover(self.analysis, plan, pruned, self.source, options, self._told("recovering")).model
         if method == "least-squares":
             self._models[key] = model

@@ -5,17 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from graphprune.errors import UsageError, quote
 
 if TYPE_CHECKING:
     from graphprune.model.load import Model
 
-__all__ = ["METHODS", "Method", "Progress", "RecoverOptions", "Recovery"]
+__all__ = ["Progress", "RecoverOptions", "Recovery"]
 
-Method = Literal["bn", "bias", "least-squares"]
-METHODS: tuple[Method, ...] = get_args(Method)
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
 
@@ -27,7 +25,8 @@ class RecoverOptions:
     Parameters
     ----------
     method : {"least-squares", "bn", "bias"}
-        Refit weights; estimate BatchNormalization anew; or shift biases only.
+        Refit weights; estimate BatchNormalization anew; or shift biases only: one of
+        :data:`graphprune.recovery.methods.METHODS`.
     ridge : float
         The weakest pull towards the present weights, relative to the variance of the inputs. How much stronger it is at
         a layer, is what one half of the samples says of the other (:mod:`graphprune.recovery.ridge`).
@@ -43,7 +42,7 @@ class RecoverOptions:
         For the sampled positions.
     """
 
-    method: Method = "least-squares"
+    method: str = "least-squares"
     ridge: float = 1e-3
     samples: int = 1024
     held_out: float = 0.125
@@ -52,6 +51,8 @@ class RecoverOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        from graphprune.recovery.methods import METHODS
+
         if self.method not in METHODS:
             raise UsageError(f"there is no recovery method {quote(self.method)}", hint=f"methods: {', '.join(METHODS)}")
         if not 0 < self.ridge <= 1:
@@ -86,7 +87,7 @@ class Recovery:
     """
 
     model: Model
-    method: Method
+    method: str
     improved: bool
     before: float
     after: float

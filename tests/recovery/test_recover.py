@@ -31,7 +31,8 @@ from graphprune.plan.schema import Plan
 from graphprune.planning.make_plan import SolveOptions
 from graphprune.recovery.check_recovered import check_recovered
 from graphprune.recovery.editable_model import EditableModel
-from graphprune.recovery.recover_options import METHODS, RecoverOptions, Recovery
+from graphprune.recovery.methods import METHODS
+from graphprune.recovery.recover_options import RecoverOptions, Recovery
 
 
 def keep(analysis: Analysis, kept: dict[str, list[int]]) -> Plan:
