@@ -39,14 +39,6 @@ class Elimination:
     order: Ints
     costs: Floats
 
-    @property
-    def scores(self) -> Floats:
-        """A saliency of every atom, shape (atoms,): what all steps up to its own cost together; later is higher."""
-        found = np.empty(len(self.order))
-        steps = np.arange(len(self.order)) * np.finfo(np.float64).eps * max(float(self.costs.sum()), 1e-30)
-        found[self.order] = np.cumsum(self.costs) + steps
-        return found
-
     def kept(self, width: int) -> Ints:
         """Return the atoms that stay at a width, in increasing order."""
         return np.sort(self.order[len(self.order) - width :])

@@ -39,7 +39,6 @@ __all__ = [
     "measure_sensitivity",
     "read_consumers",
     "readings_of",
-    "reconstruction_scores",
 ]
 
 
@@ -159,28 +158,19 @@ def read_consumers(
     """
     options = options or SensitivityOptions()
     editable = EditableModel(analysis.model)
-    found = find_consumers(editable, analysis)
+    by_group = find_consumers(editable, analysis)
     used, _ = options.divided(source)
     batches = whole_batches(used, input_specs(analysis.model))
     moments = consumer_moments(
         editable,
-        [consumer for consumers in found if consumers for consumer in consumers],
+        [consumer for consumers in by_group if consumers for consumer in consumers],
         lambda number: used.read(batches[number]).feeds,
         len(batches),
         options.seed,
         progress,
     )
-    orders = tuple(None if each is None else _eliminate(editable, each, moments, options.ridge) for each in found)
-    return Readings(editable, found, moments, orders)
-
-
-def reconstruction_scores(analysis: Analysis, source: Source) -> tuple[Floats | None, ...]:
-    """Return a saliency for every atom of every group: what it costs to have eliminated everything up to it.
-
-    None for a group of which nothing is known. The order within a group is that of elimination; the scale is the
-    squared error of the consumers relative to the variance of their outputs.
-    """
-    return tuple(None if order is None else order.scores for order in read_consumers(analysis, source).orders)
+    orders = tuple(None if each is None else _eliminate(editable, each, moments, options.ridge) for each in by_group)
+    return Readings(editable, by_group, moments, orders)
 
 
 def _levels(size: int, steps: int) -> Ints:

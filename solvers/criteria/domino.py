@@ -5,6 +5,9 @@ For an atom, P are the filter rows and depthwise filters that make it, K the col
 Domino-o adds up the saliencies of P, Domino-io those of P and K. Other readers, such as a linear layer, are not in the
 sum, but count as weights removed. The saliency of a slice is the sum of its absolute or squared weights, or of the
 magnitudes of weight times gradient; or that of activations times gradients where the slice makes or reads them.
+
+Source: Persand et al., Domino Saliency Metrics: Improving Existing Channel Saliency Metrics with Structural
+Information, arXiv:2205.02131, with the weights as base metric.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._norms import NOTHING_READ, average_of_the_rest
 from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled
 from graphprune.solvers.criteria._slices import SliceSums, atom_sum, filters
@@ -27,12 +31,12 @@ if TYPE_CHECKING:
 
     from graphprune.analysis.groups import Group, Member
     from graphprune.array_types import Floats
-    from graphprune.solvers.criteria import Material, Read
+    from graphprune.solvers.criteria import Criterion, Material, Read
     from graphprune.solvers.protocols.observed import Flow
     from graphprune.solvers.saliency import Scores
 
 
-__all__ = ["Domino", "domino_scores"]
+__all__ = ["Domino", "domino_io", "domino_o", "domino_scores"]
 
 _BASES = {"l1": np.abs, "l2": np.square}
 _GRADIENT_BASES = ("taylor", "taylor-activation", "fisher")
@@ -47,8 +51,9 @@ class Domino:
     Attributes
     ----------
     base : {"l1", "l2", "taylor", "taylor-activation", "fisher"}
-        Weights count by their absolute value, or by their square, or by that of weight times gradient; or activations
-        times gradients, added up over each map, count by their magnitude or by half their square.
+        Weights count by their absolute value, or by their square. The others look at samples: weights count by the
+        magnitude of weight times gradient, or activations do, summed over each map; "fisher" is half their square.
+        The loss is that of `taylor`; then groups are comparable.
     scale : {"none", "count", "weights-removed"}
         What the sum is divided by: 1, the weights (or activations) in the sum, or all weights of layers that go with
         the atom.
@@ -96,6 +101,20 @@ def domino_scores(material: Material, what: Domino) -> Scores:
     masses = _Masses(material.read, _BASES[what.base])
     results = [_score(group, masses, what) for group in material.groups]
     return average_of_the_rest([scores for scores, _ in results], [source for _, source in results], material.groups)
+
+
+def _registered(name: str, *, inputs: bool) -> Criterion:
+    """Register the sum over the filters that make an atom, or over what reads it as well, as a criterion."""
+
+    @criterion(name)
+    def score(material: Material, *, base: str = "l1", scale: str = "none", samples: int = 1024) -> Scores:
+        return domino_scores(material, Domino(base, scale, inputs, samples))
+
+    return score
+
+
+domino_o = _registered("domino-o", inputs=False)
+domino_io = _registered("domino-io", inputs=True)
 
 
 def _taylor(material: Material, what: Domino) -> Scores:
