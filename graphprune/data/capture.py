@@ -51,5 +51,5 @@ def capture(model: Model, values: Sequence[str], feeds: Iterable[Mapping[str, Ar
     exposed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted if name not in present)
     session = Session(model, exposed)
     for batch in feeds:
-        found = dict(zip(wanted, session.run(batch, wanted) if wanted else [], strict=True))
-        yield {name: found[name] if name in found else batch[name] for name in values}
+        captured = dict(zip(wanted, session.run(batch, wanted) if wanted else [], strict=True))
+        yield {name: captured[name] if name in captured else batch[name] for name in values}

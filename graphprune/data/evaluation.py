@@ -95,11 +95,11 @@ def evaluate(
 def compare(teacher: Model, student: Model, source: Source) -> Agreement:
     """Run two models on the same samples and compare all their outputs; labels are not looked at."""
     sessions = Session(teacher), Session(student)
-    found = Agreement(sessions[0].outputs)
+    agreement = Agreement(sessions[0].outputs)
     for batch, real in filled(source, input_specs(teacher)):
-        wanted, own = (_real(session.run(batch.feeds, found.names), len(batch), real) for session in sessions)
-        found.add(own, wanted, samples=real)
-    return found
+        wanted, own = (_real(session.run(batch.feeds, agreement.names), len(batch), real) for session in sessions)
+        agreement.add(own, wanted, samples=real)
+    return agreement
 
 
 def _result(samples: int, accuracy: Accuracy | None, agreement: Agreement | None) -> Evaluation:

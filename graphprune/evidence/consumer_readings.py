@@ -33,13 +33,15 @@ def consumer_readings(analysis: Analysis, source: Source, seed: int) -> tuple[tu
         For the sampled positions.
     """
     editable = EditableModel(analysis.model)
-    found = find_consumers(editable, analysis)
-    everyone = [consumer for consumers in found for consumer in consumers or ()]
+    by_group = find_consumers(editable, analysis)
+    everyone = [consumer for consumers in by_group for consumer in consumers or ()]
     batches = whole_batches(source, input_specs(analysis.model))
     moments = consumer_moments(
         editable, everyone, lambda number: source.read(batches[number]).feeds, len(batches), seed
     )
-    return tuple(None if consumers is None else tuple(readings_of(editable, consumers, moments)) for consumers in found)
+    return tuple(
+        None if consumers is None else tuple(readings_of(editable, consumers, moments)) for consumers in by_group
+    )
 
 
 def consumer_outputs(analysis: Analysis) -> tuple[tuple[tuple[str, int], ...] | None, ...]:

@@ -17,7 +17,7 @@ from graphprune.errors import UsageError, quote
 from graphprune.evidence.refits import Refits
 from graphprune.evidence.sensitivity import SensitivityOptions, measure_sensitivity, read_consumers
 from graphprune.evidence.stages import group_stages, node_stages
-from graphprune.evidence.subgraphs import DenseOutputs, StagePiece, go_forward
+from graphprune.evidence.subgraphs import DenseOutputs, StageSubgraph, go_forward
 from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Budget, Plan, SolverRecord
 from graphprune.planning.records import describe_model
@@ -129,8 +129,8 @@ class MeasuredOutcomes:
     def reconstructions(self, kept: Kept) -> tuple[Profile | None, ...]:
         """Return what the layers that read a group of the dense network lose at every width."""
         return tuple(
-            None if found is None else _reconstruction(found.order, found.costs, atoms)
-            for found, atoms in zip(self._read.orders, kept, strict=True)
+            None if elimination is None else _reconstruction(elimination.order, elimination.costs, atoms)
+            for elimination, atoms in zip(self._read.orders, kept, strict=True)
         )
 
     def go_forward(self, kept: Kept, choose: Choose) -> None:
@@ -144,11 +144,11 @@ class MeasuredOutcomes:
         """Return the error of what a stage gives if the dense network feeds it, for each of some choices."""
         groups = [at for at, own in enumerate(self.stages) if own == stage]
         nodes = [self._refits.editable.graph.nodes[index] for index, own in self._node_stages.items() if own == stage]
-        piece, told = StagePiece(self._refits, self._dense, nodes), self._told(f"stage {stage}")
+        subgraph, told = StageSubgraph(self._refits, self._dense, nodes), self._told(f"stage {stage}")
         errors = []
         for number, kept in enumerate(candidates):
             whole = all(len(kept[at]) == self.analysis.groups[at].size for at in groups)
-            errors.append(0.0 if whole else piece.error({at: kept[at] for at in groups}))
+            errors.append(0.0 if whole else subgraph.error({at: kept[at] for at in groups}))
             told(number + 1, len(candidates))
         return np.array(errors)
 

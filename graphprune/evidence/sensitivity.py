@@ -17,7 +17,7 @@ from graphprune.array_types import Floats, Ints
 from graphprune.data.feeding import whole_batches
 from graphprune.data.signature import input_specs
 from graphprune.evidence.consumers import Consumer, find_consumers
-from graphprune.evidence.downstream import Readings, Tails
+from graphprune.evidence.downstream import DownstreamErrors, Readings
 from graphprune.evidence.elimination import Elimination, backward_elimination
 from graphprune.evidence.grams import consumer_moments
 from graphprune.recovery.editable_model import EditableModel
@@ -132,7 +132,7 @@ def measure_sensitivity(
     wanted = [
         _levels(group.size, options.steps) if levels is None else levels[at] for at, group in enumerate(analysis.groups)
     ]
-    errors = Tails(read, options.ridge).measure(wanted, options.divided(source)[1], progress, teacher)
+    errors = DownstreamErrors(read, options.ridge).measure(wanted, options.divided(source)[1], progress, teacher)
     tables = []
     for at, group in enumerate(analysis.groups):
         widths = np.unique(np.append(wanted[at], group.size)) if at in errors else np.array([group.size])

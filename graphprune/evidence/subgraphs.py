@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pieces: parts of a masked network, run for many choices on held-out samples."""
+"""Subgraphs: parts of a masked network, run for many choices on held-out samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from graphprune.data.agreement import Accuracy, Agreement
 from graphprune.data.feeding import whole_batches
 from graphprune.data.session import Session
 from graphprune.data.signature import input_specs
-from graphprune.data.walk import Walk, constant_nodes, cut_piece
+from graphprune.data.walk import Walk, constant_nodes, cut_subgraph
 from graphprune.evidence.downstream import behind
 from graphprune.solvers.protocols.outcomes import Outcome
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from graphprune.recovery.recover_options import Progress
     from graphprune.solvers.protocols.outcomes import Choose, Profile
 
-__all__ = ["DenseOutputs", "StagePiece", "go_forward", "logits_like"]
+__all__ = ["DenseOutputs", "StageSubgraph", "go_forward", "logits_like"]
 
 Values = dict[str, Array]
 
@@ -119,19 +119,19 @@ def go_forward(
         Told how many groups are done.
     """
     graph = refits.editable.graph
-    tails = {
+    downstream = {
         group: behind(graph, [consumer.node for consumer in consumers])
         for group, consumers in enumerate(refits.consumers)
         if consumers and profiles[group] is not None
     }
-    order = sorted(tails, key=lambda group: tails[group].nodes[0].index)
-    stops = [tails[group].inputs for group in order]
+    order = sorted(downstream, key=lambda group: downstream[group].nodes[0].index)
+    stops = [downstream[group].inputs for group in order]
     with Walk(refits.editable.model, graph, stops, dense.feeds, dense.count) as walk:
         for number, group in enumerate(order):
-            profile, tail, values = profiles[group], tails[group], list(walk.step())
+            profile, part, values = profiles[group], downstream[group], list(walk.step())
             if profile is None:
                 continue
-            run = _Runner(refits, tail.nodes, tail.outputs, values)
+            run = _Runner(refits, part.nodes, part.outputs, values)
 
             def score(
                 width: int, group: int = group, profile: Profile = profile, run: Callable[..., list[Values]] = run
@@ -160,14 +160,14 @@ class _Runner:
         if self._session is None or self._fed != frozenset(fed):
             inputs = {**self._values[0], **fed}
             self._session = Session(
-                editable.model, cut_piece(editable.graph, self._constant, self._nodes, inputs, self._outputs)
+                editable.model, cut_subgraph(editable.graph, self._constant, self._nodes, inputs, self._outputs)
             )
             self._fed = frozenset(fed)
         session = self._session
         return [dict(zip(session.outputs, session.run({**batch, **fed}), strict=True)) for batch in self._values]
 
 
-class StagePiece:
+class StageSubgraph:
     """The nodes of one stage, fed with what the dense network feeds them.
 
     Parameters
@@ -189,10 +189,10 @@ class StagePiece:
 
     def error(self, kept: Mapping[int, Ints]) -> float:
         """Return the error of what the stage gives if these groups keep these atoms and all others are whole."""
-        found = Agreement(self._names)
+        agreement = Agreement(self._names)
         for own, wanted in zip(self._run(kept), self._wanted, strict=True):
-            found.add([own[name] for name in self._names], [wanted[name] for name in self._names], samples=1)
-        return found.relative_error
+            agreement.add([own[name] for name in self._names], [wanted[name] for name in self._names], samples=1)
+        return agreement.relative_error
 
 
 def _borders(graph: Graph, nodes: Sequence[Node]) -> tuple[tuple[str, ...], tuple[str, ...]]:

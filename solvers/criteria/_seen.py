@@ -40,7 +40,7 @@ def check_samples(samples: int) -> int:
 
 
 def seen_scores(
-    material: Material, found: Sequence[Floats | None], source: str, *, comparable: bool, nothing: str
+    material: Material, per_group: Sequence[Floats | None], source: str, *, comparable: bool, nothing: str
 ) -> Scores:
     """Return scores from samples, with something for groups of which they show nothing.
 
@@ -59,7 +59,7 @@ def seen_scores(
     nothing : str
         What is said where no score is above 0.
     """
-    known = [None if values is None or not np.isfinite(values).all() else values for values in found]
+    known = [None if values is None or not np.isfinite(values).all() else values for values in per_group]
     seen = [values for values in known if values is not None]
     if not any(values.any() for values in seen):
         norms = norm_scores(replace(material, aggregate=""), 2)
@@ -83,9 +83,9 @@ def settled(values: Floats) -> Floats:
     return np.array([float(f"{value:.{_DIGITS}g}") for value in values.tolist()], dtype=np.float64)
 
 
-def settled_all(found: Sequence[Floats | None]) -> list[Floats | None]:
+def settled_all(per_group: Sequence[Floats | None]) -> list[Floats | None]:
     """Return the values of every group settled."""
-    return [None if values is None else settled(values) for values in found]
+    return [None if values is None else settled(values) for values in per_group]
 
 
 def _brought_to(norms: Floats, average: float) -> Floats:

@@ -119,27 +119,27 @@ domino_io = _registered("domino-io", inputs=True)
 
 def _taylor(material: Material, what: Domino) -> Scores:
     """Score atoms by the magnitudes of weight times gradient; a weight that training does not reach is not there."""
-    found = needed(material.evidence, "domino").products(check_samples(what.samples))
-    masses = _Masses(found.per_tensor.__getitem__, np.abs)
+    products = needed(material.evidence, "domino").products(check_samples(what.samples))
+    masses = _Masses(products.per_tensor.__getitem__, np.abs)
     scores: list[Floats | None] = []
     for group in material.groups:
-        reached = tuple(member for member in group.members if member.initializer in found.per_tensor)
+        reached = tuple(member for member in group.members if member.initializer in products.per_tensor)
         values, _ = _score(replace(group, members=reached), masses, what)
         scores.append(None if values is None else settled(values))
-    source = f"weight times gradient of the {found.of}, {_where(what)}"
+    source = f"weight times gradient of the {products.of}, {_where(what)}"
     return seen_scores(material, scores, source, comparable=True, nothing="there is no gradient")
 
 
 def _flowing(material: Material, what: Domino) -> Scores:
     """Score atoms by activations times gradients."""
-    found = needed(material.evidence, "domino").flows(check_samples(what.samples), squared=what.base == "fisher")
+    flows = needed(material.evidence, "domino").flows(check_samples(what.samples), squared=what.base == "fisher")
     weights = _Masses(material.read, np.abs)
     scores = [
         None if flow is None else settled(_flow_scores(group, flow, weights, what))
-        for group, flow in zip(material.groups, found.per_group, strict=True)
+        for group, flow in zip(material.groups, flows.per_group, strict=True)
     ]
     power = "squared " if what.base == "fisher" else ""
-    source = f"{power}activation times gradient of the {found.of}, {_where(what)}"
+    source = f"{power}activation times gradient of the {flows.of}, {_where(what)}"
     return seen_scores(material, scores, source, comparable=True, nothing="there is no gradient")
 
 

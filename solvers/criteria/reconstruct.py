@@ -55,9 +55,9 @@ def score(material: Material, *, ridge: float = 1e-3, samples: int = 1024) -> Sc
         raise UsageError(f"the setting 'ridge' is {ridge}, but must be at least {_LEAST_RIDGE}")
     material.refuse_aggregate("the errors of all readers are added up", hint="leave --aggregate out", allowed=("sum",))
     readings = needed(material.evidence, "reconstruct").readings(check_samples(samples))
-    found = [None if read is None else _scores(forward_selection(read, ridge)) for read in readings]
+    remaining = [None if read is None else _scores(forward_selection(read, ridge)) for read in readings]
     return seen_scores(
-        material, found, "error of its readers without it", comparable=True, nothing="its readers see no variance"
+        material, remaining, "error of its readers without it", comparable=True, nothing="its readers see no variance"
     )
 
 

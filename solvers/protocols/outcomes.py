@@ -75,11 +75,11 @@ class Profile:
         goes on as between the two narrowest ones.
         """
         roots, known = np.sqrt(np.maximum(self.errors, 0.0)), self.widths
-        found = np.interp(widths, known, roots)
+        interpolated = np.interp(widths, known, roots)
         if len(known) > 1:
             slope = (roots[0] - roots[1]) / (known[1] - known[0])
-            found = found + slope * np.maximum(known[0] - widths, 0)
-        result: Floats = np.square(found)
+            interpolated = interpolated + slope * np.maximum(known[0] - widths, 0)
+        result: Floats = np.square(interpolated)
         return result
 
     def kept(self, width: int) -> Ints:

@@ -17,7 +17,7 @@ from graphprune.evidence.refits import Refits
 from graphprune.evidence.sample_evidence import SampleEvidence
 from graphprune.evidence.sensitivity import SensitivityOptions, read_consumers
 from graphprune.evidence.stages import node_stages
-from graphprune.evidence.subgraphs import DenseOutputs, StagePiece
+from graphprune.evidence.subgraphs import DenseOutputs, StageSubgraph
 from graphprune.model.graph import Graph
 from graphprune.solvers.protocols.outcomes import Kept, Profile
 
@@ -169,7 +169,7 @@ def test_a_stage_loses_nothing_at_full_width_and_does_not_depend_on_others(outco
     dense = DenseOutputs(outcomes.analysis, outcomes.source)
     graph = refits.editable.graph
     stages = node_stages(graph, outcomes.analysis.shapes.dims)
-    piece = StagePiece(refits, dense, [graph.nodes[index] for index, stage in stages.items() if stage == 1])
+    piece = StageSubgraph(refits, dense, [graph.nodes[index] for index, stage in stages.items() if stage == 1])
     assert piece.error({at(outcomes, 14): np.arange(14), at(outcomes, 10): np.arange(10)}) < 1e-6
     second = outcomes.stages[at(outcomes, 14)]
     one, other = narrowed(outcomes, 14, 5), list(narrowed(outcomes, 14, 5))
