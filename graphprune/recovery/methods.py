@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from graphprune.array_types import Array, Floats, Floats32
     from graphprune.data.windows import Grid
     from graphprune.recovery.editable_model import EditableModel
-    from graphprune.recovery.recover_options import RecoverOptions
 
 __all__ = ["METHODS", "Estimate", "RecoveryMethod", "Setting", "Stop", "recovery_method"]
 
@@ -67,14 +66,17 @@ class Setting:
     ----------
     editable : EditableModel
         The pruned network; what is estimated is written into it.
-    options : RecoverOptions
     random : numpy.random.Generator
         Draws sampled positions.
+    ridge, rounds, rescale
+        Those of `RecoverOptions`.
     """
 
     editable: EditableModel
-    options: RecoverOptions
     random: np.random.Generator
+    ridge: float
+    rounds: int
+    rescale: bool
 
 
 class Estimate(ABC):
@@ -217,9 +219,8 @@ class LeastSquares(RecoveryMethod):
 
     def __init__(self, setting: Setting, site: Site) -> None:
         super().__init__(setting, site)
-        options = setting.options
         # Behind a ReLU outputs may be as negative as they like, and then have no variance to keep.
-        gated = options.rounds and site.gate and self._weights.has_intercept and not options.rescale
+        gated = setting.rounds and site.gate and self._weights.has_intercept and not setting.rescale
         self._gated = GatedRows(self._weights.sign) if gated else None
 
     @classmethod
@@ -239,16 +240,16 @@ class LeastSquares(RecoveryMethod):
             self._gated.add(rows.x, rows.y, *(site.kernel.view.outputs(bound, rows.grid) for bound in bounds))
 
     def finish(self) -> bool:
-        options, weights, moments = self._setting.options, self._weights, self._both_halves()
+        setting, weights, moments = self._setting, self._weights, self._both_halves()
         centred = weights.has_intercept
         parts = self._moments.parts
         if not centred:
             parts, moments = tuple(part.uncentred() for part in parts), moments.uncentred()
-        ridge = best_ridge(parts, weights.weight, options.ridge, centred=centred)
+        ridge = best_ridge(parts, weights.weight, setting.ridge, centred=centred)
         if self._gated is not None and self._gated.complete:
-            return weights.write(*refit_gated(moments, weights.weight, ridge, self._gated, options.rounds))
+            return weights.write(*refit_gated(moments, weights.weight, ridge, self._gated, setting.rounds))
         weight = refit(moments, weights.weight, ridge)
-        if options.rescale:
+        if setting.rescale:
             weight = rescaled(moments, weight)
         return weights.write(weight, intercept(moments, weight))
 

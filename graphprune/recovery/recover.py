@@ -126,7 +126,8 @@ class _Walks:
         self, method: type[RecoveryMethod], stops: Sequence[Stop], options: RecoverOptions, progress: Progress | None
     ) -> tuple[list[str], list[str]]:
         """Recover at every stop; return the names of nodes that were changed, and of those too large to refit."""
-        setting = Setting(self._editable, options, np.random.default_rng(options.seed))
+        random = np.random.default_rng(options.seed)
+        setting = Setting(self._editable, random, options.ridge, options.rounds, options.rescale)
         wanted = [_wanted(stop) for stop in stops]
         dense = Walk(
             self._dense,
