@@ -34,7 +34,7 @@ LAYERS = (
     ("graphprune.analysis",),
     ("graphprune.labels",),
     ("graphprune.model",),
-    ("graphprune.errors", "graphprune.array_types"),
+    ("graphprune.errors", "graphprune.array_types", "graphprune.reproducible"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

@@ -9,6 +9,7 @@ stops there are. Only what later parts read is kept in between, on disk where it
 from __future__ import annotations
 
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,17 +110,25 @@ class Walk:
         read = {name for node in nodes for name in (*node.inputs, *node.captured)}
         known = self._kept.names if number else set(self._graph.inputs)
         needed = sorted(known & read)
-        session: Session | None = None
-        for batch in range(self._count):
-            there = self._kept.get(batch) if number else dict(self._feeds(batch))
-            if out and session is None:
-                inputs = {name: there[name] for name in needed}
-                session = Session(self._model, cut_subgraph(self._graph, self._constant, nodes, inputs, out))
-            values = dict(zip(out, session.run({n: there[n] for n in needed}, out), strict=True)) if session else {}
-            everything = {**there, **values}
+        there = (self._kept.get(batch) if number else dict(self._feeds(batch)) for batch in range(self._count))
+        for batch, everything in enumerate(self._computed(there, nodes, needed, out)):
             yield {name: everything[name] for name in wanted}
             live = {name: value for name, value in everything.items() if self._last_use.get(name, -1) > number}
             self._kept.put(batch, live)
+
+    def _computed(
+        self, there: Iterator[dict[str, Array]], nodes: list[Node], needed: list[str], out: list[str]
+    ) -> Iterator[dict[str, Array]]:
+        """Yield for every batch the values that are there, and those that some nodes make of them."""
+        first = next(there, None)
+        if not out or first is None:
+            yield from ([] if first is None else [first])
+            yield from there
+            return
+        inputs = {name: first[name] for name in needed}
+        session = Session(self._model, cut_subgraph(self._graph, self._constant, nodes, inputs, out))
+        for before, values in session.run_each(chain([first], there), out):
+            yield {**before, **dict(zip(out, values, strict=True))}
 
 
 def constant_nodes(graph: Graph) -> frozenset[int]:

@@ -12,6 +12,7 @@ from graphprune.evidence.grams import consumer_moments
 from graphprune.evidence.sensitivity import readings_of
 from graphprune.recovery.editable_model import EditableModel
 from graphprune.recovery.sites import find_affine
+from graphprune.reproducible import one_blas_thread
 
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["consumer_outputs", "consumer_readings"]
 
 
+@one_blas_thread()
 def consumer_readings(analysis: Analysis, source: Source, seed: int) -> tuple[tuple[Reading, ...] | None, ...]:
     """Return what every consumer of a group sees of it; None where something else than weights reads the group.
 

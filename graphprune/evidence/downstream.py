@@ -16,6 +16,7 @@ from graphprune.data.signature import input_specs
 from graphprune.data.walk import Walk, constant_nodes, cut_subgraph
 from graphprune.recovery.least_squares import refit
 from graphprune.recovery.sites import find_affine
+from graphprune.reproducible import settled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,8 +102,8 @@ class DownstreamErrors:
         ) as walk:
             for number, at in enumerate(order):
                 errors[at] = self._group(at, downstream[at], levels[at], list(walk.step()), (own, dense))
-                for width in errors[at]:
-                    errors[at][width] -= base
+                for width, error in errors[at].items():  # of the whole error one digit more
+                    errors[at][width] = settled(error - base, beside=base / 10)
                 if progress is not None:
                     progress(number + 1, len(order))
         return errors
@@ -124,9 +125,10 @@ class DownstreamErrors:
                 inputs = {**values[0], **fed}
                 subgraph = cut_subgraph(self._editable.graph, self._constant, part.nodes, inputs, part.outputs)
                 session = Session(self._editable.model, subgraph)
+            made = session.run_each({**batch, **fed} for batch in values)
             given = [
-                {**own, **dict(zip(session.outputs, session.run({**batch, **fed}), strict=True))}
-                for batch, own in zip(values, outputs[0], strict=True)
+                {**own, **dict(zip(session.outputs, new, strict=True))}
+                for own, (_, new) in zip(outputs[0], made, strict=True)
             ]
             errors[width] = _error(given, outputs[1])
         return errors
@@ -175,7 +177,8 @@ def shift_of(editable: EditableModel, consumer: Consumer) -> tuple[str, float]:
 def _outputs(model: Model, source: Source, batches: Sequence[Ints]) -> list[dict[str, Array]]:
     """Return the outputs of a model for every batch, by name."""
     session = Session(model)
-    return [dict(zip(session.outputs, session.run(source.read(index).feeds), strict=True)) for index in batches]
+    made = session.run_each(source.read(index).feeds for index in batches)
+    return [dict(zip(session.outputs, values, strict=True)) for _, values in made]
 
 
 def _error(given: Sequence[Mapping[str, Array]], wanted: Sequence[Mapping[str, Array]]) -> float:

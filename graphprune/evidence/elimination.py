@@ -16,12 +16,15 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from graphprune.array_types import Floats, Ints
+from graphprune.reproducible import first_least
 from graphprune.solvers.protocols.reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["Elimination", "Reading", "backward_elimination"]
+
+_NEGLIGIBLE = 1e-9  # of the variance of a consumer's outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +88,7 @@ def _inverse(matrix: Floats) -> Floats:
 
 
 def backward_elimination(readings: Sequence[Reading], ridge: float = 1e-3) -> Elimination:
-    """Let the atoms of a group go one after the other, the cheapest first; ties go to the higher index.
+    """Let the atoms of a group go one after the other, the cheapest first; of nearly equal ones the highest index.
 
     Parameters
     ----------
@@ -101,7 +104,7 @@ def backward_elimination(readings: Sequence[Reading], ridge: float = 1e-3) -> El
     order, costs = [], []
     while len(live):
         total = np.sum([state.costs(live) for state in states], axis=0)
-        at = len(live) - 1 - int(np.argmin(total[::-1]))
+        at = len(live) - 1 - first_least(total[::-1], _NEGLIGIBLE)
         order.append(int(live[at]))
         costs.append(float(total[at]))
         for state in states:

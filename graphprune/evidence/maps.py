@@ -19,6 +19,7 @@ from graphprune.data.feeding import whole_batches
 from graphprune.data.signature import input_specs
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
+from graphprune.reproducible import one_blas_thread
 from graphprune.solvers.criteria._slices import filters
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class _Place:
     atoms: Ints
 
 
+@one_blas_thread()
 def map_ranks(analysis: Analysis, source: Source) -> tuple[Floats | None, ...]:
     """Return the mean rank of the maps of each atom, averaged over values, channels and samples.
 

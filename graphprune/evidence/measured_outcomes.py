@@ -24,6 +24,7 @@ from graphprune.planning.records import describe_model
 from graphprune.recovery.methods import METHODS
 from graphprune.recovery.recover import recover
 from graphprune.recovery.recover_options import RecoverOptions
+from graphprune.reproducible import one_blas_thread, settled, settled_all
 from graphprune.solvers.protocols.outcomes import Profile
 from graphprune.surgery.prune import prune
 from graphprune.verification.verdict import keep_mask
@@ -133,6 +134,7 @@ class MeasuredOutcomes:
             for elimination, atoms in zip(self._read.orders, kept, strict=True)
         )
 
+    @one_blas_thread()
     def go_forward(self, kept: Kept, choose: Choose) -> None:
         """Go through the groups from the inputs to the outputs; what is chosen for one is there for all that follow."""
         refits = Refits(self.analysis, self._read, self._options.ridge)
@@ -140,6 +142,7 @@ class MeasuredOutcomes:
         refits.write(narrowed)
         go_forward(refits, self._dense, self.reconstructions(kept), choose, self._told("searching"))
 
+    @one_blas_thread()
     def stage_errors(self, stage: int, candidates: Sequence[Kept]) -> Floats:
         """Return the error of what a stage gives if the dense network feeds it, for each of some choices."""
         groups = [at for at, own in enumerate(self.stages) if own == stage]
@@ -148,7 +151,7 @@ class MeasuredOutcomes:
         errors = []
         for number, kept in enumerate(candidates):
             whole = all(len(kept[at]) == self.analysis.groups[at].size for at in groups)
-            errors.append(0.0 if whole else subgraph.error({at: kept[at] for at in groups}))
+            errors.append(0.0 if whole else settled(subgraph.error({at: kept[at] for at in groups})))
             told(number + 1, len(candidates))
         return np.array(errors)
 
@@ -241,5 +244,5 @@ def _spread(levels: Ints, present: int, count: int) -> Ints:
 def _reconstruction(order: Ints, costs: Floats, kept: Ints) -> Profile:
     """Return what an elimination says of the atoms that are kept, the others being gone."""
     there = np.isin(order, kept)
-    lost = np.cumsum(costs[there])[: len(kept) - 1]  # after one atom, two, ... are gone
+    lost = settled_all(np.cumsum(costs[there])[: len(kept) - 1])  # after one atom, two, ... are gone
     return Profile(order[there], np.arange(1, len(kept) + 1, dtype=np.int64), np.append(lost[::-1], 0.0))

@@ -22,6 +22,7 @@ from graphprune.evidence.elimination import Elimination, backward_elimination
 from graphprune.evidence.grams import consumer_moments
 from graphprune.recovery.editable_model import EditableModel
 from graphprune.recovery.sites import find_affine, norm_map
+from graphprune.reproducible import one_blas_thread
 from graphprune.solvers.protocols.reading import Reading
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Table:
     errors: Floats
 
 
+@one_blas_thread()
 def measure_sensitivity(
     analysis: Analysis,
     source: Source,
@@ -142,6 +144,7 @@ def measure_sensitivity(
     return tuple(tables)
 
 
+@one_blas_thread()
 def read_consumers(
     analysis: Analysis, source: Source, options: SensitivityOptions | None = None, progress: Progress | None = None
 ) -> Readings:

@@ -13,6 +13,7 @@ from graphprune.data.session import Session
 from graphprune.data.signature import input_specs
 from graphprune.data.walk import Walk, constant_nodes, cut_subgraph
 from graphprune.evidence.downstream import behind
+from graphprune.reproducible import settled
 from graphprune.solvers.protocols.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from graphprune.model.graph import Graph, Node
     from graphprune.model.load import Model
     from graphprune.recovery.recover_options import Progress
-    from graphprune.solvers.protocols.outcomes import Choose, Profile
+    from graphprune.reproducible import settled
+from graphprune.solvers.protocols.outcomes import Choose, Profile
 
 __all__ = ["DenseOutputs", "StageSubgraph", "go_forward", "logits_like"]
 
@@ -45,9 +47,8 @@ class DenseOutputs:
         self._batches = whole_batches(held, input_specs(analysis.model))
         session = Session(analysis.model)
         self.names = session.outputs
-        self.outputs = [
-            dict(zip(session.outputs, session.run(self.feeds(number)), strict=True)) for number in range(self.count)
-        ]
+        made = session.run_each(self.feeds(number) for number in range(self.count))
+        self.outputs = [dict(zip(session.outputs, values, strict=True)) for _, values in made]
 
     @property
     def count(self) -> int:
@@ -76,15 +77,14 @@ class DenseOutputs:
             if self.measure == "accuracy" and labels is not None:
                 accuracy.add(own[self.names[0]], labels)
             samples += len(self._batches[number])
-        error = agreement.relative_error
+        error = settled(agreement.relative_error)
         scores = {"accuracy": accuracy.top1, "agreement": agreement.agreement or 0.0, "error": -error}
         return Outcome(error, scores[self.measure], self.measure, samples)
 
     def run(self, model: Model) -> Outcome:
         """Return what another network is worth."""
-        session = Session(model)
-        values = (session.run(self.feeds(number), self.names) for number in range(self.count))
-        return self.outcome([dict(zip(self.names, own, strict=True)) for own in values])
+        made = Session(model).run_each((self.feeds(number) for number in range(self.count)), self.names)
+        return self.outcome([dict(zip(self.names, values, strict=True)) for _, values in made])
 
     def _labels(self, number: int) -> Array | None:
         return self._held.read(self._batches[number]).labels if self._held.labelled else None
@@ -164,7 +164,8 @@ class _Runner:
             )
             self._fed = frozenset(fed)
         session = self._session
-        return [dict(zip(session.outputs, session.run({**batch, **fed}), strict=True)) for batch in self._values]
+        made = session.run_each({**batch, **fed} for batch in self._values)
+        return [dict(zip(session.outputs, values, strict=True)) for _, values in made]
 
 
 class StageSubgraph:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphprune.errors import UsageError, quote
+from graphprune.reproducible import settled
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.saliency import select
 
@@ -89,6 +90,6 @@ def adapt(
         candidates[contest.solver] = solution.kept
     found = {name: outcomes.realise(kept, RECALIBRATION) for name, kept in candidates.items()}
     best = max(found, key=lambda name: (found[name].score, -found[name].error))  # of equal ones the first
-    results = [{"name": name, "score": one.score, "error": one.error} for name, one in found.items()]
+    results = [{"name": name, "score": settled(one.score), "error": one.error} for name, one in found.items()]
     facts = {"chosen": best, "measure": found[best].measure, "samples": found[best].samples}
     return candidates[best], {"adapt": {**facts, "recovered": RECALIBRATION, "contest": results}}

@@ -162,11 +162,12 @@ class _OutputMoments(RecoveryMethod):
 
     def __init__(self, setting: Setting, site: Site) -> None:
         super().__init__(setting, site)
-        self._present: Floats32 = self._weights.weight.astype(np.float32)
+        self._present = self._weights.weight.astype(np.float32).astype(np.float64)
 
     def add(self, own: Mapping[str, Array], dense: Mapping[str, Array]) -> None:
         rows = self._rows(own, dense)
-        self._moments.add(rows.x @ self._present, rows.y, len(rows.wanted))
+        given = rows.x.astype(np.float64) @ self._present
+        self._moments.add(given.astype(np.float32), rows.y, len(rows.wanted))
 
 
 @recovery_method("bn")

@@ -23,6 +23,7 @@ from graphprune.recovery.editable_model import EditableModel
 from graphprune.recovery.methods import METHODS, RecoveryMethod, Setting, Stop
 from graphprune.recovery.recover_options import Recovery
 from graphprune.recovery.sites import Norm, find_sites
+from graphprune.reproducible import one_blas_thread, settled
 from graphprune.surgery.marks import RECOVERED, VERIFIED, put_marks
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["recover"]
 
 
+@one_blas_thread()
 def recover(
     analysis: Analysis,
     plan: Plan,
@@ -88,7 +90,8 @@ def recover(
     put_marks(recovered.proto, {RECOVERED: options.method, VERIFIED: f"no (weights recovered by {options.method})"})
     before, after = (compare(analysis.model, model, held) for model in (pruned, recovered))
     misfit, agreement = (_both(before, after, name) for name in ("misfit", "agreement"))
-    one, two = before.relative_error, after.relative_error
+    errors = settled(before.relative_error), settled(after.relative_error)
+    one, two = errors
     if misfit is not None:  # error and misfit count alike
         one, two = one * misfit[0], two * misfit[1]
     improved = bool(np.isfinite(two) and two < one)
@@ -96,8 +99,8 @@ def recover(
         model=recovered if improved else pruned,
         method=options.method,
         improved=improved,
-        before=before.relative_error,
-        after=after.relative_error,
+        before=errors[0],
+        after=errors[1],
         samples=len(fitted),
         held_out=len(held),
         nodes=tuple(changed),
@@ -109,8 +112,8 @@ def recover(
 
 def _both(before: Agreement, after: Agreement, name: str) -> tuple[float, float] | None:
     """Return a measure of scores before and after; None where scores are not all that the networks give."""
-    values = getattr(before, name), getattr(after, name)
-    return None if None in values or len(after.names) > 1 else values
+    one, two = getattr(before, name), getattr(after, name)
+    return None if one is None or two is None or len(after.names) > 1 else (settled(one), settled(two))
 
 
 class _Walks:

@@ -31,6 +31,7 @@ _DECADE = 3  # ridges from one to the tenfold
 _STRONGEST = 1.0
 _ALIKE = 0.01
 """Errors that differ by less than this share say nothing of which ridge is better."""
+_DECIMALS = 4  # of logarithms: what lies beyond them is rounding
 _EXACT = 1e-4
 """An error below this share of an output's variance is as good as none."""
 
@@ -113,4 +114,4 @@ def _crossed(parts: tuple[MomentSummary, ...], weight: Floats, ridge: float, *, 
             errors += np.square(intercept(held, new) - intercept(fitted, new)) / 2
     if not live.any():
         return 0.0
-    return float(np.log(errors[live] / yy[live] + _EXACT).mean())
+    return round(float(np.log(errors[live] / yy[live] + _EXACT).mean()), _DECIMALS)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.errors import UsageError
+from graphprune.reproducible import one_blas_thread
 from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._lasso import lasso_entries
-from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled
+from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_scores
 from graphprune.solvers.evidence import needed
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = ["gram", "score"]
 
 
 @criterion("cpli", samples=True)
+@one_blas_thread()
 def score(
     material: Material, *, guided: bool = True, suppress: float = 0.1, keep: float = 0.5, samples: int = 1024
 ) -> Scores:
@@ -82,7 +84,7 @@ def score(
         weights = [
             weighing.of(one, None if at_outputs is None else at_outputs[place]) for place, one in enumerate(read)
         ]
-        entries.append(settled(_entries(gram(read, weights))))
+        entries.append(settled_scores(_entries(gram(read, weights))))
     source = "penalty at which it enters the LASSO of its readers" + (", by gradients" if guided else "")
     return seen_scores(material, entries, source, comparable=False, nothing="its readers see no variance")
 

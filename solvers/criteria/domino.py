@@ -19,7 +19,7 @@ import numpy as np
 
 from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._norms import NOTHING_READ, average_of_the_rest
-from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled
+from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_scores
 from graphprune.solvers.criteria._slices import SliceSums, atom_sum, filters
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.registry import one_of
@@ -125,7 +125,7 @@ def _taylor(material: Material, what: Domino) -> Scores:
     for group in material.groups:
         reached = tuple(member for member in group.members if member.initializer in products.per_tensor)
         values, _ = _score(replace(group, members=reached), masses, what)
-        scores.append(None if values is None else settled(values))
+        scores.append(None if values is None else settled_scores(values))
     source = f"weight times gradient of the {products.of}, {_where(what)}"
     return seen_scores(material, scores, source, comparable=True, nothing="there is no gradient")
 
@@ -135,7 +135,7 @@ def _flowing(material: Material, what: Domino) -> Scores:
     flows = needed(material.evidence, "domino").flows(check_samples(what.samples), squared=what.base == "fisher")
     weights = _Masses(material.read, np.abs)
     scores = [
-        None if flow is None else settled(_flow_scores(group, flow, weights, what))
+        None if flow is None else settled_scores(_flow_scores(group, flow, weights, what))
         for group, flow in zip(material.groups, flows.per_group, strict=True)
     ]
     power = "squared " if what.base == "fisher" else ""

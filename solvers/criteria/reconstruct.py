@@ -10,7 +10,7 @@ import numpy as np
 from graphprune.errors import UsageError
 from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._forward import forward_selection
-from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled
+from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_scores
 from graphprune.solvers.evidence import needed
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def score(material: Material, *, ridge: float = 1e-3, samples: int = 1024) -> Sc
 
 def _scores(selection: Selection) -> npt.NDArray[np.float64]:
     """Return the error before each atom was chosen, strictly falling along the order."""
-    errors = settled(selection.errors[:-1])
+    errors = settled_scores(selection.errors[:-1])
     scores = np.empty(len(errors))
     scores[selection.order] = errors + _STEP * errors[0] * np.arange(len(errors), 0, -1)
     return scores

@@ -3,7 +3,8 @@
 
 Solvers see this protocol alone: arrays per group, never a node. Atoms always have the numbers that they have in the
 whole group, whatever went before. Errors are squared errors of outputs against those of the dense network, relative to
-their variance; scores are what users count by (:class:`Outcome`). Both are taken on samples that nothing was fitted to.
+their variance, to as many digits as are the same on every machine; scores are what users count by (:class:`Outcome`).
+Both are taken on samples that nothing was fitted to.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class _Search:
         for state, record in zip(candidates, self.trace[-len(candidates) :], strict=True):
             outcome = self._outcomes.realise(state.kept)
             errors.append(outcome.error)
-            record["error"] = round(outcome.error, 6)
+            record["error"] = outcome.error
         return candidates[int(np.argmin(errors))]
 
     def _limit(self, limit: Limit, progress: float) -> Limit:

@@ -10,6 +10,7 @@ import numpy as np
 
 from graphprune.array_types import Floats, Ints
 from graphprune.errors import UsageError
+from graphprune.reproducible import settled
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.fill import fill
 from graphprune.solvers.moves.allocation import allocate
@@ -167,8 +168,9 @@ class _Search:
                 if g not in inside
             )
             widths, error = self._knapsack(stages, base)
-            if widths is not None and error + between < least:
-                best, least = widths, error + between
+            total = settled(error + between)
+            if widths is not None and total < least:
+                best, least = widths, total
                 self.trace.append(
                     {"stage": "knapsack", "share": share, "error": least, "cost": self._problem.cost(widths)}
                 )
