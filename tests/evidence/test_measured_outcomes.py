@@ -75,7 +75,7 @@ def test_recovery_pays_and_is_measured_on_samples_that_nothing_was_fitted_to(out
     assert errors[0] > errors[1] > errors[2] > 0
     held = SensitivityOptions().divided(outcomes.source)[1]
     again = evaluate(outcomes.recovered(kept), held, outcomes.analysis.model)
-    assert again.output_error == pytest.approx(errors[2])
+    assert again.output_error == pytest.approx(errors[2], rel=1e-3)
     assert outcomes.realise(kept).score == again.agreement
 
 
