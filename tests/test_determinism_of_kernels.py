@@ -49,7 +49,7 @@ from graphprune import BudgetRequest, SolveOptions
 from graphprune.evidence.sample_evidence import SampleEvidence
 from graphprune.plan.file import dumps
 from graphprune.planning.make_plan import make_plan
-from graphprune.recovery.methods import METHODS
+from graphprune.recovery.recover_options import METHODS
 
 path, out = Path(sys.argv[1]), Path(sys.argv[2])
 analysis = graphprune.analyze(graphprune.load(path))

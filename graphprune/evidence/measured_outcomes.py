@@ -21,9 +21,8 @@ from graphprune.evidence.subgraphs import DenseOutputs, StageSubgraph, go_forwar
 from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Budget, Plan, SolverRecord
 from graphprune.planning.records import describe_model
-from graphprune.recovery.methods import METHODS
 from graphprune.recovery.recover import recover
-from graphprune.recovery.recover_options import RecoverOptions
+from graphprune.recovery.recover_options import METHODS, RecoverOptions
 from graphprune.reproducible import one_blas_thread, settled, settled_all
 from graphprune.solvers.protocols.outcomes import Profile
 from graphprune.surgery.prune import prune
@@ -203,9 +202,10 @@ class MeasuredOutcomes:
         pruned = self.analysis.model.replaced(prune(self.analysis, keep_mask(self.analysis, plan)))
         if method == "none":
             return pruned
-        if method not in METHODS:
+        known = next((name for name in METHODS if name == method), None)
+        if known is None:
             raise UsageError(f"there is no recovery method {quote(method)}", hint=f"none, {', '.join(METHODS)}")
-        options = RecoverOptions(method, samples=self._options.samples, held_out=self._options.held_out, seed=self.seed)
+        options = RecoverOptions(known, samples=self._options.samples, held_out=self._options.held_out, seed=self.seed)
         model = recover(self.analysis, plan, pruned, self.source, options, self._told("recovering")).model
         if method == "least-squares":
             self._models[key] = model

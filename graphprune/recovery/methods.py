@@ -29,19 +29,20 @@ if TYPE_CHECKING:
     from graphprune.array_types import Array, Floats, Floats32
     from graphprune.data.windows import Grid
     from graphprune.recovery.editable_model import EditableModel
+    from graphprune.recovery.recover_options import Method
 
-__all__ = ["METHODS", "Estimate", "RecoveryMethod", "Setting", "Stop", "recovery_method"]
+__all__ = ["BY_NAME", "Estimate", "RecoveryMethod", "Setting", "Stop", "recovery_method"]
 
 Stop = Site | Norm
 
 _STRETCH = 4.0
 """A channel's deviation is scaled by this factor at most, up or down."""
 
-METHODS: dict[str, type[RecoveryMethod]] = {}
-"""The methods by name."""
+BY_NAME: dict[Method, type[RecoveryMethod]] = {}
+"""The methods, one for every name that :data:`graphprune.recovery.recover_options.METHODS` offers."""
 
 
-def recovery_method(name: str) -> Callable[[type[RecoveryMethod]], type[RecoveryMethod]]:
+def recovery_method(name: Method) -> Callable[[type[RecoveryMethod]], type[RecoveryMethod]]:
     """Return the decorator that registers a method as `name`, unchanged.
 
     Raises
@@ -51,7 +52,7 @@ def recovery_method(name: str) -> Callable[[type[RecoveryMethod]], type[Recovery
     """
 
     def add(method: type[RecoveryMethod]) -> type[RecoveryMethod]:
-        if METHODS.setdefault(name, method) is not method:
+        if BY_NAME.setdefault(name, method) is not method:
             raise InternalError(f"two methods are registered as recovery method {quote(name)}")
         return method
 

@@ -20,7 +20,7 @@ from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
 from graphprune.recovery.check_recovered import check_recovered
 from graphprune.recovery.editable_model import EditableModel
-from graphprune.recovery.methods import METHODS, RecoveryMethod, Setting, Stop
+from graphprune.recovery.methods import BY_NAME, RecoveryMethod, Setting, Stop
 from graphprune.recovery.recover_options import Recovery
 from graphprune.recovery.sites import Norm, find_sites
 from graphprune.reproducible import one_blas_thread, settled
@@ -81,7 +81,7 @@ def recover(
     used = source.limited(options.samples)
     fitted, held = used.split(max(1, round(options.held_out * len(used))))
     editable = EditableModel(pruned)
-    method = METHODS[options.method]
+    method = BY_NAME[options.method]
     stops = method.stops(editable, find_sites(editable, analysis, plan, residual=method.residual))
     walks = _Walks(analysis.model, editable, fitted)
     changed, left = walks.run(method, stops, options, progress)

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from graphprune.errors import UsageError, quote
 
 if TYPE_CHECKING:
     from graphprune.model.load import Model
 
-__all__ = ["Progress", "RecoverOptions", "Recovery"]
+__all__ = ["METHODS", "Method", "Progress", "RecoverOptions", "Recovery"]
 
+Method = Literal["least-squares", "bn", "bias"]
+METHODS: tuple[Method, ...] = get_args(Method)
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
 
@@ -25,8 +27,7 @@ class RecoverOptions:
     Parameters
     ----------
     method : {"least-squares", "bn", "bias"}
-        Refit weights; estimate BatchNormalization anew; or shift biases only: one of
-        :data:`graphprune.recovery.methods.METHODS`.
+        Refit weights; estimate BatchNormalization anew; or shift biases only (:mod:`graphprune.recovery.methods`).
     ridge : float
         The weakest pull towards the present weights, relative to the variance of the inputs. How much stronger it is at
         a layer, is what one half of the samples says of the other (:mod:`graphprune.recovery.ridge`).
@@ -42,7 +43,7 @@ class RecoverOptions:
         For the sampled positions.
     """
 
-    method: str = "least-squares"
+    method: Method = "least-squares"
     ridge: float = 1e-3
     samples: int = 1024
     held_out: float = 0.125
@@ -51,8 +52,6 @@ class RecoverOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from graphprune.recovery.methods import METHODS
-
         if self.method not in METHODS:
             raise UsageError(f"there is no recovery method {quote(self.method)}", hint=f"methods: {', '.join(METHODS)}")
         if not 0 < self.ridge <= 1:
@@ -87,7 +86,7 @@ class Recovery:
     """
 
     model: Model
-    method: str
+    method: Method
     improved: bool
     before: float
     after: float

@@ -31,8 +31,8 @@ from graphprune.plan.schema import Plan
 from graphprune.planning.make_plan import SolveOptions
 from graphprune.recovery.check_recovered import check_recovered
 from graphprune.recovery.editable_model import EditableModel
-from graphprune.recovery.methods import METHODS
-from graphprune.recovery.recover_options import RecoverOptions, Recovery
+from graphprune.recovery.methods import BY_NAME
+from graphprune.recovery.recover_options import METHODS, RecoverOptions, Recovery
 
 
 def keep(analysis: Analysis, kept: dict[str, list[int]]) -> Plan:
@@ -88,6 +88,10 @@ def test_another_file_than_the_plan_makes_is_refused() -> None:
     plan = solve(analysis, BudgetRequest("flops", 0.5), SolveOptions(criterion="l1", round_to=1))
     with pytest.raises(PlanError, match="is not what the plan makes of"):
         recover(analysis, analysis.model, plan, samples(proto))
+
+
+def test_every_method_that_is_offered_is_there() -> None:
+    assert set(BY_NAME) == set(METHODS)
 
 
 def test_least_squares_is_the_best_of_them() -> None:
