@@ -144,7 +144,7 @@ def open_torchvision(text: str, image: ImageInput) -> Source:
     problem: Exception | None = None
     for options in ({"train": split == "train"} if split in ("train", "test") else {}, {"split": split}):
         try:
-            found = kind(root, **options)
+            dataset = kind(root, **options)
             break
         except TypeError as error:  # it calls its splits otherwise
             problem = error
@@ -155,5 +155,5 @@ def open_torchvision(text: str, image: ImageInput) -> Source:
             ) from error
     else:
         raise UsageError(f"{text} cannot be opened: {quote(str(problem))}")
-    classes = tuple(map(str, getattr(found, "classes", ())))
-    return Source.whole(text, _DatasetReader(found, image, classes, text))
+    classes = tuple(map(str, getattr(dataset, "classes", ())))
+    return Source.whole(text, _DatasetReader(dataset, image, classes, text))

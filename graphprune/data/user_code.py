@@ -36,11 +36,11 @@ def imported(text: str, option: str = "") -> Any:
     if here not in sys.path:
         sys.path.append(here)
     try:
-        found: Any = importlib.import_module(module)
+        imported_module: Any = importlib.import_module(module)
         for part in name.split("."):
-            found = getattr(found, part)
+            imported_module = getattr(imported_module, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"{said} cannot be imported: {quote(str(error))}") from error
     except Exception as error:  # the module's own code failed
         raise UsageError(f"importing {said} failed: {type(error).__name__}: {quote(str(error))}") from error
-    return found
+    return imported_module

@@ -55,7 +55,8 @@ class SolveOptions:
         Let groups go as a whole, with all layers that depend on them, where a residual branch or an operand of a
         concatenation can do without.
     adapt : tuple of str
-        Criteria that compete for the choice of channels once widths are chosen (:mod:`graphprune.planning.adaptive_choice`).
+        Criteria that compete for the choice of channels once widths are chosen
+        (:mod:`graphprune.planning.adaptive_choice`).
     """
 
     solver: str = "bisection"
