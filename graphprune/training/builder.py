@@ -105,12 +105,12 @@ class Builder(GraphBuilder):
 
     def _since(self, last: fx.Node | None) -> list[fx.Node]:
         """Return the nodes that were added to the graph after `last`."""
-        found: list[fx.Node] = []
+        added: list[fx.Node] = []
         for item in reversed(self.graph.nodes):
             if item is last:
                 break
-            found.append(item)
-        return found[::-1]
+            added.append(item)
+        return added[::-1]
 
     def _convert(self, node: Node, proto: onnx.NodeProto) -> None:
         if node.op_type == "BatchNormalization" and not node.domain:

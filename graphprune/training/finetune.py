@@ -137,9 +137,9 @@ def finetune(
         progress.rate = progress.rate or UNSEARCHED[options.optimisation.optimizer]
     elif options.rate is None and not options.resume:
         steps = int(min(max(_SEARCH_STEPS[0], _SEARCH_SHARE * total), _SEARCH_STEPS[1], total))
-        found = search_rate(task, options.optimisation, _RATES[options.optimisation.optimizer], steps, listen)
-        progress.searched = {str(rate): loss for rate, loss in found.items()}
-        progress.rate = best_rate(found)
+        reached = search_rate(task, options.optimisation, _RATES[options.optimisation.optimizer], steps, listen)
+        progress.searched = {str(rate): loss for rate, loss in reached.items()}
+        progress.rate = best_rate(reached)
     progress = train(task, options.optimisation, progress, total, guard, listen)
     if guard.last and not progress.stopped:
         progress.best_step, improved = progress.step, True
@@ -185,8 +185,8 @@ def _finish(task: Task, model: Model) -> Model:
 
 def _teachers(task: Task) -> str:
     """Say what was learned from."""
-    found = [name for name, there in (("original", task.teacher), ("labels", task.objective.labelled)) if there]
-    return " and ".join(found) or "own loss"
+    teachers = [name for name, there in (("original", task.teacher), ("labels", task.objective.labelled)) if there]
+    return " and ".join(teachers) or "own loss"
 
 
 def _digest(model: Model, teacher: Model | None, data: Source, options: FinetuneOptions) -> str:

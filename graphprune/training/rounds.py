@@ -94,25 +94,25 @@ def search_rate(
         Rates, the highest first.
     """
     start = snapshot(task.net)
-    found: dict[float, float] = {}
+    reached: dict[float, float] = {}
     first = min(1, len(candidates) - 1)
     for rate in candidates[first:]:
-        if found and min(found.values()) < list(found.values())[-1]:
+        if reached and min(reached.values()) < list(reached.values())[-1]:
             break
-        found[rate] = _tried(task, how, rate, steps, listen)
+        reached[rate] = _tried(task, how, rate, steps, listen)
         put(task.net, start)
-    if best_rate(found) == candidates[first] and first:
-        found[candidates[0]] = _tried(task, how, candidates[0], steps, listen)
+    if best_rate(reached) == candidates[first] and first:
+        reached[candidates[0]] = _tried(task, how, candidates[0], steps, listen)
         put(task.net, start)
-    return found
+    return reached
 
 
-def best_rate(found: Mapping[float, float]) -> float:
+def best_rate(reached: Mapping[float, float]) -> float:
     """Return the highest rate whose measure is nearly the best: what looks equal after a few steps gains with more."""
-    least = min(found.values())
+    least = min(reached.values())
     if not math.isfinite(least):
-        return min(found)
-    return max(rate for rate, loss in found.items() if loss <= least + _NEARLY * abs(least))
+        return min(reached)
+    return max(rate for rate, loss in reached.items() if loss <= least + _NEARLY * abs(least))
 
 
 def _tried(task: Task, how: Optimisation, rate: float, steps: int, listen: Listener) -> float:
@@ -168,10 +168,10 @@ def train(task: Task, how: Optimisation, progress: Progress, total: int, guard: 
 def _judge(trainer: Trainer, progress: Progress, best: dict[str, Tensor], clock: Clock) -> dict[str, Tensor]:
     """Measure the module; return its weights if they are the best so far, else those that are."""
     with trainer.judged():
-        found = measure(trainer.task)
-        clock.judged(found)
-        if found.loss < progress.best:
-            progress.best, progress.best_step = found.loss, progress.step
+        measured = measure(trainer.task)
+        clock.judged(measured)
+        if measured.loss < progress.best:
+            progress.best, progress.best_step = measured.loss, progress.step
             return snapshot(trainer.task.net)
     return best
 
@@ -203,9 +203,9 @@ class Clock:
         if time.monotonic() - self.said >= _EVERY:
             self._say()
 
-    def judged(self, found: Measure) -> None:
+    def judged(self, measured: Measure) -> None:
         """Take a new measure, and say it."""
-        self.measure = found
+        self.measure = measured
         self._say()
 
     def _say(self) -> None:

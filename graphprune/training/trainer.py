@@ -183,13 +183,13 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint has to keep, by name."""
-        found = {f"net/{path}": value for path, value in self.task.net.changing.items()}
-        found |= {f"average/{path}": value for path, value in self.average.items()}
+        tensors = {f"net/{path}": value for path, value in self.task.net.changing.items()}
+        tensors |= {f"average/{path}": value for path, value in self.average.items()}
         for number, entries in self.optimizer.optimizer.state_dict()["state"].items():
             for key, value in entries.items():
                 if value is not None:
-                    found[f"optimizer/{number}/{key}"] = torch.as_tensor(value)
-        return found
+                    tensors[f"optimizer/{number}/{key}"] = torch.as_tensor(value)
+        return tensors
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `tensors` returned."""

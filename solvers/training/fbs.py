@@ -132,14 +132,14 @@ class Fbs(Method):
         """Take mean gates, firing rates and expected FLOPs from samples."""
         run, net = self._run, self._run.running.net
         net.module.eval()
-        found: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in self._predictors}
+        outputs: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in self._predictors}
         count = min(self.images, len(run.data))
         for start in range(0, count, _BATCH):
             with run.task.on_device():
                 net.run(self._run.samples(min(_BATCH, count - start), start).feeds)
             for name, predictor in self._predictors.items():
-                found[name].append(predictor.last.double().cpu().numpy())
-        gates = {name: np.concatenate(parts) for name, parts in found.items()}
+                outputs[name].append(predictor.last.double().cpu().numpy())
+        gates = {name: np.concatenate(parts) for name, parts in outputs.items()}
         self._mean = {name: value.mean(0) for name, value in gates.items()}
         self._fires = {name: (value > 0).mean(0) for name, value in gates.items()}
         self._expected = self._expected_flops({name: (value > 0).sum(1) for name, value in gates.items()})
@@ -216,14 +216,14 @@ class Fbs(Method):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return predictors, and what was measured of them."""
-        found = {f"phi/{name}": predictor.phi.detach() for name, predictor in self._predictors.items()}
-        found |= {f"rho/{name}": predictor.rho.detach() for name, predictor in self._predictors.items()}
-        found |= {f"mean/{name}": torch.from_numpy(value) for name, value in self._mean.items()}
-        found |= {f"fires/{name}": torch.from_numpy(value) for name, value in self._fires.items()}
+        tensors = {f"phi/{name}": predictor.phi.detach() for name, predictor in self._predictors.items()}
+        tensors |= {f"rho/{name}": predictor.rho.detach() for name, predictor in self._predictors.items()}
+        tensors |= {f"mean/{name}": torch.from_numpy(value) for name, value in self._mean.items()}
+        tensors |= {f"fires/{name}": torch.from_numpy(value) for name, value in self._fires.items()}
         if self._gated is not None:
-            found["gated"] = packed(self._gated)
-            found["expected"] = torch.tensor(self._expected, dtype=torch.float64)
-        return found
+            tensors["gated"] = packed(self._gated)
+            tensors["expected"] = torch.tensor(self._expected, dtype=torch.float64)
+        return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up predictors, and what was measured of them."""

@@ -49,12 +49,12 @@ def mended(before: Running, after: Running, data: Source, options: RecoverOption
         kept.append(np.flatnonzero(there))
     groups, _ = inherit(analysis, kept, "keep")
     samples = min(options.samples, len(data))
-    found = recover(analysis, replace(plan, groups=groups), after.analysis.model, data, options)
-    error = [round(found.before, 6), round(found.after, 6)]
-    record = {"stage": "recovery", "method": found.method, "samples": samples, "error": error}
-    if not found.improved:
+    recovery = recover(analysis, replace(plan, groups=groups), after.analysis.model, data, options)
+    error = [round(recovery.before, 6), round(recovery.after, 6)]
+    record = {"stage": "recovery", "method": recovery.method, "samples": samples, "error": error}
+    if not recovery.improved:
         return after, record | {"kept": False}
-    net = to_torch(found.model, unfold=bool(before.net.unfolded))
+    net = to_torch(recovery.model, unfold=bool(before.net.unfolded))
     if not fits(net, after.whole, plan):
         return after, record | {"kept": False}
-    return replace(after, net=net, analysis=renewed(after.analysis, found.model)), record
+    return replace(after, net=net, analysis=renewed(after.analysis, recovery.model)), record

@@ -137,13 +137,13 @@ def shrunk(running: Running, plan: Plan, model: Model | None = None) -> Running:
     analysis = renewed(whole, whole.model.replaced(proto))
     net = to_torch(analysis.model, unfold=bool(running.net.unfolded))
     removed, places = _removed(plan), _places(analysis)
-    found: dict[str, tuple[str, Ints]] = {}
+    matches: dict[str, tuple[str, Ints]] = {}
     for group, planned in zip(whole.groups, plan.groups, strict=True):
         match = _matched(group, planned.kept, removed, places)
         if match is None:
             return uncut
         if match:
-            found[group.id] = match
+            matches[group.id] = match
     if not fits(net, whole, plan):
         return uncut
     return Running(
@@ -152,8 +152,8 @@ def shrunk(running: Running, plan: Plan, model: Model | None = None) -> Running:
         analysis,
         plan,
         cut=True,
-        atoms={name: atoms for name, (_, atoms) in found.items()},
-        names={name: other for name, (other, _) in found.items()},
+        atoms={name: atoms for name, (_, atoms) in matches.items()},
+        names={name: other for name, (other, _) in matches.items()},
     )
 
 
@@ -163,11 +163,11 @@ _Places = Mapping[tuple[str, int], Sequence[tuple[Group, Member]]]
 
 def _places(analysis: Analysis) -> _Places:
     """Return the members of all groups by the axis on which they are."""
-    found: dict[tuple[str, int], list[tuple[Group, Member]]] = {}
+    places: dict[tuple[str, int], list[tuple[Group, Member]]] = {}
     for group in analysis.groups:
         for member in group.members:
-            found.setdefault((member.initializer, member.axis), []).append((group, member))
-    return found
+            places.setdefault((member.initializer, member.axis), []).append((group, member))
+    return places
 
 
 def _matched(group: Group, kept: Sequence[int], removed: _Removed, places: _Places) -> _Match | None:
@@ -182,9 +182,9 @@ def _matched(group: Group, kept: Sequence[int], removed: _Removed, places: _Plac
         now = before - np.searchsorted(gone, before)
         for other, twin in places.get((member.initializer, member.axis), ()):
             if other.size == len(kept) and np.array_equal(twin.positions, now):
-                found = np.zeros(other.size, dtype=np.int64)
-                found[twin.atoms] = atoms
-                return other.id, found
+                atom_of = np.zeros(other.size, dtype=np.int64)
+                atom_of[twin.atoms] = atoms
+                return other.id, atom_of
     return () if len(kept) == 1 else None
 
 
@@ -216,11 +216,11 @@ def _scattered(whole: Tensor, part: Tensor, removed: Mapping[int, Ints]) -> Tens
 
 def _removed(plan: Plan) -> _Removed:
     """Return the removed positions along each axis of each tensor."""
-    found: dict[str, dict[int, list[int]]] = {}
+    gone_along: dict[str, dict[int, list[int]]] = {}
     for group in plan.groups:
         for member in group.members:
-            found.setdefault(member.initializer, {}).setdefault(member.axis, []).extend(member.removed)
+            gone_along.setdefault(member.initializer, {}).setdefault(member.axis, []).extend(member.removed)
     return {
         name: {axis: np.unique(np.array(gone, dtype=np.int64)) for axis, gone in axes.items()}
-        for name, axes in found.items()
+        for name, axes in gone_along.items()
     }

@@ -149,21 +149,21 @@ class _Run:
             further=outcome.further,
         )
 
-    def _keep(self, found: Measure) -> None:
+    def _keep(self, measured: Measure) -> None:
         """Keep the weights if they are the best since the last removal; before it there is nothing to compare."""
         run = self.run
         if run.running.plan is None or run.step < max(self.method.stops(run)):
             return
-        if found.loss < self.progress.best:
-            self.progress.best, self.progress.best_step = found.loss, run.step
+        if measured.loss < self.progress.best:
+            self.progress.best, self.progress.best_step = measured.loss, run.step
             self.best = snapshot(run.task.net)
 
     def _best(self) -> Measure:
         """Go back to the best weights since the last removal, if they are not the present ones; measure the network."""
-        run, found = self.run, measure(self.run.task)
-        self._keep(found)
+        run, measured = self.run, measure(self.run.task)
+        self._keep(measured)
         if not self.best or self.progress.best_step == run.step:
-            return found
+            return measured
         put(run.task.net, self.best)
         run.trace.append({"stage": "best", "step": self.progress.best_step, "loss": round(self.progress.best, 6)})
         return measure(run.task)
@@ -198,10 +198,10 @@ class _Run:
             run.step += 1
             clock.tick(loss, trainer.optimizer.param_groups[0]["lr"])
             if run.step % run.task.loader.steps == 0:
-                found = measure(run.task)
-                clock.judged(found)
+                measured = measure(run.task)
+                clock.judged(measured)
                 if run.step not in self.method.stops(run):
-                    self._keep(found)
+                    self._keep(measured)
             if run.step % self.how.checkpoint_every == 0 and run.step < last:
                 self._save(trainer)
 
