@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from graphprune.training.rounds import Report
+    from graphprune.training.long_run import Report
 
 __all__ = ["ProgressLine", "line"]
 

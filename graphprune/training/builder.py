@@ -164,7 +164,7 @@ class Builder(GraphBuilder):
 
 
 class _OnlyOutput(nn.Module):
-    """A loop with one output, which it gives as it is: the converter's loops give a tuple of one, which nothing reads."""
+    """A loop with one output, given as it is: the converter's loops give a tuple of one, which nothing can read."""
 
     def __init__(self, loop: nn.Module) -> None:
         super().__init__()

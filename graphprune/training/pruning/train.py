@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,9 +14,11 @@ import torch
 from torch import Tensor
 
 from graphprune.analysis.analysis import Analysis
+from graphprune.array_types import Ints
 from graphprune.data.source import Source
-from graphprune.errors import NotImprovedError, UsageError, quote
+from graphprune.errors import InputError, NotImprovedError, UsageError, quote
 from graphprune.model.graph import Graph
+from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.schema import Plan
@@ -25,21 +26,18 @@ from graphprune.planning.make_plan import SolveOptions, make_plan
 from graphprune.rewrites.merge import inherit
 from graphprune.training.bridge import to_onnx, value_in, weights_now, with_values
 from graphprune.training.check_bridge import check_written
-from graphprune.training.checkpoint import Progress, read_checkpoint, write_checkpoint
+from graphprune.training.checkpoint import Progress, below, take
 from graphprune.training.gates import Gate
 from graphprune.training.loader import Samples
+from graphprune.training.long_run import DEFAULT_RATES, Clock, RunFile, ignore_report, run_digest
 from graphprune.training.preparation import check_gradients, prepare
 from graphprune.training.pruning.method import Method, MethodResult
 from graphprune.training.pruning.run import Run
 from graphprune.training.pruning.running_network import begin, renewed
-from graphprune.training.pruning.train_options import Trained, TrainOptions, deaf
-from graphprune.training.rounds import Clock
-from graphprune.training.trainer import Measure, Trainer, below, measure, put, snapshot
+from graphprune.training.pruning.train_options import Trained, TrainOptions
+from graphprune.training.trainer import Measure, Trainer, measure, put, snapshot
 
 __all__ = ["TrainOptions", "Trained", "train"]
-
-RATES = {"sgd": 0.01, "adamw": 1e-3}
-"""The highest learning rate where none is given. It is not searched for: the original is the best there is at first."""
 
 
 def train(
@@ -105,13 +103,13 @@ class _Run:
         running = begin(task.net, analysis)
         source = task.loader.source
         self.run = Run(running, replace(task, hook=method), source, requests, options.solving, total)
-        rate = self.how.rate or RATES[self.how.optimisation.optimizer]
+        rate = self.how.rate or DEFAULT_RATES[self.how.optimisation.optimizer]
         self.run.how, self.run.rate = self.how.optimisation, rate
         self.run.recovery = options.recovery
         self.progress = Progress(0, rate, self.before.loss, math.inf)
         self.best: dict[str, Tensor] = {}
-        self.digest = _digest(analysis, data, requests, method, options)
-        listen = options.listen if task.accelerator.is_main_process else deaf
+        self.file = RunFile(self.how.checkpoint, _digest(analysis, data, requests, method, options))
+        listen = options.listen if task.accelerator.is_main_process else ignore_report
         self.listen = listen
 
     def result(self) -> Trained:
@@ -218,44 +216,42 @@ class _Run:
         return new
 
     def _save(self, trainer: Trainer) -> None:
-        run = self.run
-        if self.how.checkpoint is None or not run.task.accelerator.is_main_process:
-            return
-        tensors = trainer.tensors() | {f"hook/{name}": value for name, value in self.method.tensors().items()}
-        running = run.running
+        self.file.save(trainer, replace(self.progress, step=self.run.step), self.best, self._further)
+
+    def _further(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds beside the trainer's tensors: what is gone, what it was, and the record."""
+        running = self.run.running
+        tensors = {f"hook/{name}": value for name, value in self.method.tensors().items()}
         if running.plan is not None:
             graph = Graph(inline_functions(running.whole.model.proto))
             whole = {name: value_in(running.whole.model, graph, name) for name in weights_now(running.net)}
             tensors |= {f"whole/{name}": value for name, value in whole.items() if value is not None}
             for group in running.plan.groups:
                 tensors[f"kept/{group.id}"] = torch.tensor(group.kept, dtype=torch.int64)
-        progress = replace(self.progress, step=run.step, scaler=trainer.scaler)
-        tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        tensors["trace"] = _text(json.dumps(run.trace))
-        write_checkpoint(self.how.checkpoint, self.digest, progress, tensors)
+        tensors["trace"] = _text(json.dumps(self.run.trace))
+        return tensors
 
     def _resumed(self) -> Trainer:
         """Take up the run where the checkpoint is."""
-        if self.how.checkpoint is None:
-            raise UsageError("there is no checkpoint to go on from", hint="give --checkpoint")
         run = self.run
-        self.progress, tensors = read_checkpoint(self.how.checkpoint, self.digest)
+        self.progress, tensors = self.file.load(run.total)
         run.step = self.progress.step
-        run.trace = json.loads(bytes(tensors["trace"].tolist()))
-        kept = below(tensors, "kept/")
+        with self.file.errors():
+            run.trace = _trace(tensors)
+            kept = _kept(tensors, run)
+            model = _whole(tensors, run)
         if kept:
-            model = run.running.whole.model
-            model = with_values(model, Graph(inline_functions(model.proto)), below(tensors, "whole/"))
-            arrays = tuple(kept[group.id].numpy().astype(np.int64) for group in run.groups)
-            groups, _ = inherit(run.running.whole, arrays, "keep")
+            groups, _ = inherit(run.running.whole, kept, "keep")
             run.shrink(replace(self.first, groups=groups), model)
             self.method.renew(run)
         trainer = self._trainer()
-        trainer.restore(tensors)
-        self.method.restore(below(tensors, "hook/"))
-        self.best = {name: value.to(run.task.device) for name, value in below(tensors, "best/").items()}
-        if self.progress.scaler and run.task.accelerator.scaler is not None:
-            run.task.accelerator.scaler.load_state_dict(self.progress.scaler)
+        self.best = self.file.restore(trainer, self.progress, tensors)
+        with self.file.errors():
+            own = below(tensors, "hook/")
+            for name, value in self.method.tensors().items():
+                if name in own:
+                    take(own, name, value)
+            self.method.restore(own)
         return trainer
 
     def _check_module(self) -> None:
@@ -306,6 +302,40 @@ def _text(text: str) -> Tensor:
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
+def _trace(tensors: Mapping[str, Tensor]) -> list[Mapping[str, Any]]:
+    """Return the record that a checkpoint holds."""
+    stored = tensors["trace"]
+    trace: object = json.loads(bytes(take(tensors, "trace", _text(" " * stored.numel())).tolist()))
+    if not isinstance(trace, list) or not all(isinstance(entry, dict) for entry in trace):
+        raise InputError("its record is no list of entries")
+    return trace
+
+
+def _kept(tensors: Mapping[str, Tensor], run: Run) -> tuple[Ints, ...]:
+    """Return the atoms of every group that are left by a checkpoint; nothing where no channel is gone."""
+    kept = below(tensors, "kept/")
+    atoms = []
+    for group in run.groups if kept else ():
+        own = take(kept, group.id, torch.zeros(kept[group.id].numel(), dtype=torch.int64)).numpy()
+        if not np.array_equal(own, np.intersect1d(own, np.arange(group.size))) or not own.size:
+            raise InputError(f"it keeps other channels than there are in {quote(group.id)}")
+        atoms.append(own)
+    return tuple(atoms)
+
+
+def _whole(tensors: Mapping[str, Tensor], run: Run) -> Model:
+    """Return the whole model with the weights that it had at the last removal before a checkpoint."""
+    model = run.running.whole.model
+    graph = Graph(inline_functions(model.proto))
+    values = below(tensors, "whole/")
+    for name in values:
+        before = value_in(model, graph, name)
+        if before is None:
+            raise InputError(f"the model has no tensor {quote(name)}")
+        take(values, name, before)
+    return with_values(model, graph, values)
+
+
 def _check(analysis: Analysis, data: Source, requests: Sequence[BudgetRequest], method: Method) -> None:
     if method.labelled and not data.labelled:
         raise UsageError(
@@ -321,19 +351,12 @@ def _check(analysis: Analysis, data: Source, requests: Sequence[BudgetRequest], 
 def _digest(
     analysis: Analysis, data: Source, requests: Sequence[BudgetRequest], method: Method, options: TrainOptions
 ) -> str:
-    """Return a digest of everything that the run of a run depends on."""
-    said: dict[str, Any] = asdict(options.training)
-    for name in ("checkpoint", "checkpoint_every", "resume"):
-        said.pop(name)
-    said["loss"] = getattr(said["loss"], "__qualname__", None)
-    said |= {
+    """Return a digest of everything that the outcome of a run depends on."""
+    further = {
         "method": method.name,
         "settings": method.record(),
-        "model": analysis.model.sha256,
-        "data": [data.name, len(data)],
         "requests": [[request.metric, request.target] for request in requests],
         "recovery": asdict(options.recovery) if options.recovery is not None else None,
-        "teacher": options.teacher.sha256 if options.teacher is not None else None,
         "widths": str(options.solving),
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+    return run_digest(options.training, analysis.model, options.teacher, data, further)
