@@ -37,8 +37,8 @@ _KINDS = {"random": 1.0, "negated": -1.0, "large": 10.0, "zero": 0.0}
 """What the examples are multiplied by, so that what depends on values goes several ways."""
 
 
-def _deaf(text: str) -> None:
-    """Say nothing."""
+def _ignore_note(text: str) -> None:
+    """Say nothing: nobody listens."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ExportOptions:
     names: Sequence[str] = ()
     exporter: Exporter = "auto"
     opset: int = 18
-    note: Callable[[str], None] = _deaf
+    note: Callable[[str], None] = _ignore_note
 
     def __post_init__(self) -> None:
         if self.exporter not in get_args(Exporter):

@@ -148,7 +148,7 @@ def _module_values(net: Trainable, samples: Samples, names: tuple[str, ...]) -> 
             try:
                 value = super().run_node(n)
             except Exception as error:  # torch raises whatever it likes
-                raise _does_notrun_file(net, n, error) from error
+                raise _node_failure(net, n, error) from error
             if n in wanted and isinstance(value, Tensor):
                 values[wanted[n]] = value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
             return value
@@ -157,7 +157,7 @@ def _module_values(net: Trainable, samples: Samples, names: tuple[str, ...]) -> 
     return values
 
 
-def _does_notrun_file(net: Trainable, at: fx.Node, error: Exception) -> UnsupportedModelError:
+def _node_failure(net: Trainable, at: fx.Node, error: Exception) -> UnsupportedModelError:
     """Name the node of the file that fails in torch."""
     index = next((number for number, made in enumerate(net.made) if at in made), None)
     node = "the model" if index is None else f"node {net.graph.nodes[index]!r}"

@@ -109,12 +109,12 @@ class RunFile:
     ----------
     path : Path or None
         None for nowhere.
-    run : str
-        From `run_digest`.
+    digest : str
+        Of the run, from `run_digest`.
     """
 
     path: Path | None
-    run: str
+    digest: str
 
     def save(
         self,
@@ -138,7 +138,7 @@ class RunFile:
         if self.path is None or not trainer.task.accelerator.is_main_process:
             return
         tensors = trainer.tensors() | {f"best/{name}": value for name, value in best.items()} | dict(further())
-        write_checkpoint(self.path, self.run, replace(progress, scaler=trainer.scaler), tensors)
+        write_checkpoint(self.path, self.digest, replace(progress, scaler=trainer.scaler), tensors)
 
     def load(self, total: int) -> tuple[Progress, dict[str, Tensor]]:
         """Return what was saved of a run of so many steps.
@@ -151,7 +151,7 @@ class RunFile:
             If the checkpoint is missing or damaged.
         """
         path = self._saved()
-        progress, tensors = read_checkpoint(path, self.run)
+        progress, tensors = read_checkpoint(path, self.digest)
         with checkpoint_errors(path):
             if progress.step > total:
                 raise InputError(f"{progress.step} steps are done of {total}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A running network: the module that is trained, and how it hangs together with the model that it is a part of.
+"""A running network: the module that is trained, and its place in the whole model that it is a part of.
 
 Channels that are gone for good are cut out of the module, so that training gets faster as it goes. The whole model
 keeps what they last were, and takes the weights of the rest back. Where a module cannot be cut (surgery had to
@@ -30,13 +30,13 @@ from graphprune.training.bridge import Trainable, to_torch, value_in, weights_no
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
 from graphprune.verification.verdict import keep_mask
 
-__all__ = ["Running", "begin", "fits", "renewed", "shrunk"]
+__all__ = ["RunningNetwork", "begin", "fits", "renewed", "shrunk"]
 
 _Removed = Mapping[str, Mapping[int, Ints]]
 
 
 @dataclass(frozen=True, eq=False)
-class Running:
+class RunningNetwork:
     """A network in training.
 
     Attributes
@@ -96,10 +96,10 @@ class Running:
         return with_values(model, graph, values)
 
 
-def begin(net: Trainable, analysis: Analysis) -> Running:
+def begin(net: Trainable, analysis: Analysis) -> RunningNetwork:
     """Return a network that has lost nothing yet."""
     atoms = {group.id: np.arange(group.size, dtype=np.int64) for group in analysis.groups}
-    return Running(analysis, net, analysis, None, cut=False, atoms=atoms, names={name: name for name in atoms})
+    return RunningNetwork(analysis, net, analysis, None, cut=False, atoms=atoms, names={name: name for name in atoms})
 
 
 def renewed(analysis: Analysis, model: Model) -> Analysis:
@@ -109,12 +109,12 @@ def renewed(analysis: Analysis, model: Model) -> Analysis:
     return Analysis(model, analysis.input_shapes, analysis.attention, approximate=analysis.approximate)
 
 
-def shrunk(running: Running, plan: Plan, model: Model | None = None) -> Running:
+def shrunk(running: RunningNetwork, plan: Plan, model: Model | None = None) -> RunningNetwork:
     """Return the network without what a plan removes.
 
     Parameters
     ----------
-    running : Running
+    running : RunningNetwork
         Not changed; its module is the result's, too, where it cannot be cut.
     plan : Plan
         For the whole model, whatever its weights were then.
@@ -123,7 +123,7 @@ def shrunk(running: Running, plan: Plan, model: Model | None = None) -> Running:
 
     Returns
     -------
-    Running
+    RunningNetwork
         In evaluation mode. A BatchNormalization that was put behind a convolution has no statistics yet.
     """
     whole = renewed(running.whole, model if model is not None else running.written())
@@ -146,7 +146,7 @@ def shrunk(running: Running, plan: Plan, model: Model | None = None) -> Running:
             matches[group.id] = match
     if not fits(net, whole, plan):
         return uncut
-    return Running(
+    return RunningNetwork(
         whole,
         net,
         analysis,

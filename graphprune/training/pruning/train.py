@@ -77,11 +77,11 @@ def train(
         If numbers are no longer finite.
     """
     options = options or TrainOptions()
-    return _Run(analysis, data, tuple(requests), method, options).result()
+    return _RunLoop(analysis, data, tuple(requests), method, options).result()
 
 
-class _Run:
-    """The loop around a run."""
+class _RunLoop:
+    """The loop around a run: it makes the steps, removes what the method says, and makes the plan in the end."""
 
     def __init__(
         self,
