@@ -16,6 +16,7 @@ from graphprune.errors import UsageError, VerificationError
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
 from graphprune.training.check_bridge import TOLERANCE, as_taken, run_file
+from graphprune.training.checkpoint import take
 from graphprune.training.pruning.fold_gates import fold_factors, foldable_groups, of_what_stays
 from graphprune.training.pruning.gated_file import GatedModel, gated_model, packed, unpacked
 from graphprune.training.pruning.method import Method, MethodResult
@@ -232,7 +233,8 @@ class Fbs(Method):
                 predictor.phi.copy_(tensors[f"phi/{name}"])
                 predictor.rho.copy_(tensors[f"rho/{name}"])
         if "gated" in tensors:
-            self._mean = {name: tensors[f"mean/{name}"].numpy() for name in self._predictors}
-            self._fires = {name: tensors[f"fires/{name}"].numpy() for name in self._predictors}
+            like = {name: predictor.rho.double() for name, predictor in self._predictors.items()}
+            self._mean = {name: take(tensors, f"mean/{name}", value).numpy() for name, value in like.items()}
+            self._fires = {name: take(tensors, f"fires/{name}", value).numpy() for name, value in like.items()}
             self._expected = float(tensors["expected"])
             self._gated = unpacked(tensors["gated"], self._run.running.whole.model)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from graphprune.errors import BudgetUnreachableError, UsageError
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
+from graphprune.training.checkpoint import take
 from graphprune.training.pruning.fold_gates import fold_factors, foldable_groups, of_what_stays
 from graphprune.training.pruning.method import Method, MethodResult
 
@@ -219,4 +220,6 @@ class WhiteBox(Method):
         for name, mask in self._masks.items():
             with torch.no_grad():
                 mask.copy_(tensors[f"mask/{name}"])
-        self._votes = {name: tensors[f"vote/{name}"] for name in self._masks if f"vote/{name}" in tensors}
+        self._votes = {
+            name: take(tensors, f"vote/{name}", mask) for name, mask in self._masks.items() if f"vote/{name}" in tensors
+        }
