@@ -158,7 +158,7 @@ def resumed(method: str, path: Path) -> None:
     trained(KINDS["folded"](), training.get(method)(), labelled(), how)
 
 
-PARTS = [("cac", part) for part in ("net/", "whole/", "kept/", "hook/", "trace", "best/")]
+PARTS = [("cac", part) for part in ("net/", "whole/", "plan", "hook/", "trace", "best/")]
 PARTS += [("white-box", "hook/vote/"), ("fbs", "hook/mean/"), ("fbs", "hook/fires/"), ("fbs", "hook/gated")]
 
 
@@ -185,22 +185,26 @@ def test_a_record_that_is_no_list_of_entries_is_refused(kept: dict[str, Path], t
         resumed("cac", path)
 
 
-WRONG_ATOMS: dict[str, Callable[[Tensor], Tensor]] = {
-    "too-high": lambda atoms: atoms + 1000,
-    "negative": lambda atoms: -1 - atoms,
-    "descending": lambda atoms: atoms.flip(0),
-    "none": lambda atoms: atoms[:0],
+WRONG_ATOMS: dict[str, Callable[[list[int]], list[int]]] = {
+    "too-high": lambda atoms: [atom + 1000 for atom in atoms],
+    "negative": lambda atoms: [-1 - atom for atom in atoms],
+    "descending": lambda atoms: atoms[::-1],
+    "other": lambda atoms: atoms[:-1],
+    "none": lambda atoms: [],
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG_ATOMS.values(), ids=WRONG_ATOMS)
-def test_atoms_that_are_not_there_are_refused(
-    kept: dict[str, Path], tmp_path: Path, wrong: Callable[[Tensor], Tensor]
+def test_a_plan_that_does_not_fit_is_refused(
+    kept: dict[str, Path], tmp_path: Path, wrong: Callable[[list[int]], list[int]]
 ) -> None:
     path = tmp_path / "run"
     path.write_bytes(kept["cac"].read_bytes())
-    name = next(name for name, value in load_file(path).items() if name.startswith("kept/") and len(value) > 1)
-    rewritten(path, lambda _, tensors: tensors.update({name: wrong(tensors[name]).contiguous()}))
+    plan = json.loads(bytes(load_file(path)["plan"].tolist()))
+    group = next(group for group in plan["groups"] if len(group["kept"]) > 1)
+    group["kept"] = wrong(group["kept"])
+    text = torch.tensor(list(json.dumps(plan).encode()), dtype=torch.uint8)
+    rewritten(path, lambda _, tensors: tensors.update(plan=text))
     with pytest.raises(InputError, match="is damaged"):
         resumed("cac", path)
 

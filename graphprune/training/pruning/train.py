@@ -9,21 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from graphprune.analysis.analysis import Analysis
-from graphprune.array_types import Ints
 from graphprune.data.source import Source
 from graphprune.errors import InputError, NotImprovedError, UsageError, quote
 from graphprune.model.graph import Graph
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.plan.budget import BudgetRequest
+from graphprune.plan.check import group_plan
+from graphprune.plan.file import dumps, loads
 from graphprune.plan.schema import Plan
 from graphprune.planning.make_plan import SolveOptions, make_plan
-from graphprune.rewrites.merge import inherit
 from graphprune.training.bridge import to_onnx, value_in, weights_now, with_values
 from graphprune.training.check_bridge import check_written
 from graphprune.training.checkpoint import Progress, below, take
@@ -93,11 +92,12 @@ class _RunLoop:
     ) -> None:
         self.how = options.training
         _check(analysis, data, requests, method)
-        first = make_plan(analysis, requests, replace(options.solving, solver="uniform", criterion="l1", settings={}))
+        # What cannot be reached is said before anything is trained.
+        make_plan(analysis, requests, replace(options.solving, solver="uniform", criterion="l1", settings={}))
         teacher = options.teacher if options.teacher is not None or data.labelled else analysis.model
         task, self.before, self.facts = prepare(analysis.model, data, teacher, self.how)
         check_gradients(task)
-        self.first, self.method = first, method
+        self.method = method
         self.task_facts = {"teacher": teacher is not None}
         total = max(1, round(self.how.epochs * task.loader.steps))
         running = begin(task.net, analysis)
@@ -226,8 +226,7 @@ class _RunLoop:
             graph = Graph(inline_functions(running.whole.model.proto))
             whole = {name: value_in(running.whole.model, graph, name) for name in weights_now(running.net)}
             tensors |= {f"whole/{name}": value for name, value in whole.items() if value is not None}
-            for group in running.plan.groups:
-                tensors[f"kept/{group.id}"] = torch.tensor(group.kept, dtype=torch.int64)
+            tensors["plan"] = _text(dumps(running.plan))
         tensors["trace"] = _text(json.dumps(self.run.trace))
         return tensors
 
@@ -238,11 +237,9 @@ class _RunLoop:
         run.step = self.progress.step
         with self.file.errors():
             run.trace = _trace(tensors)
-            kept = _kept(tensors, run)
-            model = _whole(tensors, run)
-        if kept:
-            groups, _ = inherit(run.running.whole, kept, "keep")
-            run.shrink(replace(self.first, groups=groups), model)
+            plan, model = _removed(tensors, run), _whole(tensors, run)
+        if plan is not None:
+            run.shrink(plan, model)
             self.method.renew(run)
         trainer = self._trainer()
         self.best = self.file.restore(trainer, self.progress, tensors)
@@ -302,25 +299,32 @@ def _text(text: str) -> Tensor:
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
+def _untext(stored: Tensor) -> str:
+    if stored.dtype != torch.uint8 or stored.dim() != 1:
+        raise InputError(f"a text is {stored.dtype} of shape {quote(list(stored.shape))}")
+    return bytes(stored.tolist()).decode()
+
+
 def _trace(tensors: Mapping[str, Tensor]) -> list[Mapping[str, Any]]:
     """Return the record that a checkpoint holds."""
-    stored = tensors["trace"]
-    trace: object = json.loads(bytes(take(tensors, "trace", _text(" " * stored.numel())).tolist()))
+    trace: object = json.loads(_untext(tensors["trace"]))
     if not isinstance(trace, list) or not all(isinstance(entry, dict) for entry in trace):
         raise InputError("its record is no list of entries")
     return trace
 
 
-def _kept(tensors: Mapping[str, Tensor], run: Run) -> tuple[Ints, ...]:
-    """Return the atoms of every group that are left by a checkpoint; nothing where no channel is gone."""
-    kept = below(tensors, "kept/")
-    atoms = []
-    for group in run.groups if kept else ():
-        own = take(kept, group.id, torch.zeros(kept[group.id].numel(), dtype=torch.int64)).numpy()
-        if not np.array_equal(own, np.intersect1d(own, np.arange(group.size))) or not own.size:
-            raise InputError(f"it keeps other channels than there are in {quote(group.id)}")
-        atoms.append(own)
-    return tuple(atoms)
+def _removed(tensors: Mapping[str, Tensor], run: Run) -> Plan | None:
+    """Return the plan of the last removal before a checkpoint; None where no channel is gone."""
+    stored = tensors.get("plan")
+    if stored is None:
+        return None
+    plan = loads(_untext(stored))
+    if [(item.id, item.size) for item in plan.groups] != [(group.id, group.size) for group in run.groups]:
+        raise InputError("its plan has other groups than the model")
+    for item, group in zip(plan.groups, run.groups, strict=True):
+        if item.members != group_plan(group, item.kept).members:
+            raise InputError(f"its plan cuts other tensors than there are in {quote(group.id)}")
+    return plan
 
 
 def _whole(tensors: Mapping[str, Tensor], run: Run) -> Model:
