@@ -21,6 +21,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from graphprune.data.user_code import FAILURES, reason
 from graphprune.errors import UnsupportedModelError, UsageError, VerificationError, quote
 from graphprune.model.load import Model, load
 
@@ -143,10 +144,11 @@ def _run(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """Return the outputs of a module by name."""
     try:
         outputs = _named(module(*inputs))
-    except Exception as error:  # a module raises whatever it likes
+    except FAILURES as error:
         shapes = [list(value.shape) for value in inputs]
+        said = reason(error) if isinstance(error, SystemExit) else quote(str(error))
         raise UnsupportedModelError(
-            f"the module does not run on inputs of shape {shapes}: {quote(str(error))}",
+            f"the module {quote(type(module).__qualname__)} does not run on inputs of shape {shapes}: {said}",
             hint="give its shape with --input-shape",
         ) from error
     if not outputs:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphprune.data.user_code import FAILURES, reason
 from graphprune.errors import UsageError, quote
 from graphprune.training.losses import load_function
 
@@ -59,8 +60,9 @@ class Augmentation:
         for transform in self.transforms:
             try:
                 changed = transform(changed)
-            except Exception as error:  # whatever the user's own code raises
-                raise UsageError(f"augmentation failed: {type(error).__name__}: {quote(str(error))}") from error
+            except FAILURES as error:
+                name = getattr(transform, "__qualname__", type(transform).__qualname__)
+                raise UsageError(f"the augmentation {quote(name)} failed: {reason(error)}") from error
         if not isinstance(changed, Tensor) or changed.shape != image.shape:
             what = f"a tensor of shape {list(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
             raise UsageError(f"augmentation makes {what} of an image of shape {list(image.shape)}")

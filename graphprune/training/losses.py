@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from graphprune.data.user_code import imported
+from graphprune.data.user_code import FAILURES, imported, reason
 from graphprune.errors import UsageError, quote
 from graphprune.model.graph import Graph
 
@@ -206,8 +206,9 @@ def _called(own: LossFunction, outputs: Outputs, teacher: Outputs | None, labels
     """Return the user's own loss of a batch."""
     try:
         loss: object = own(outputs, teacher, labels)
-    except Exception as error:  # whatever the user's own code raises
-        raise UsageError(f"your own loss failed: {type(error).__name__}: {quote(str(error))}") from error
+    except FAILURES as error:
+        name = getattr(own, "__qualname__", type(own).__qualname__)
+        raise UsageError(f"your own loss {quote(name)} failed: {reason(error)}") from error
     if not isinstance(loss, Tensor) or loss.dim():
         what = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else quote(type(loss).__name__)
         raise UsageError(f"your own loss returns {what}, but must return a scalar tensor: the mean over the batch")
