@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pruning_cases import KINDS, QUICK, labelled
@@ -72,7 +73,9 @@ def pruning(target: Path) -> None:
     solving = graphprune.SolveOptions(solver="global", round_to=1)
     budget = graphprune.BudgetRequest("flops", 0.6)
     model = graphprune.load(KINDS["folded"]())
-    outcome = graphprune.train(model, labelled(), budget, Cac(estimator="first-order"), TrainOptions(QUICK, solving))
+    outcome = graphprune.train(
+        model, labelled(), budget, Cac(estimator="first-order"), TrainOptions(replace(QUICK, epochs=3), solving)
+    )
     if outcome.main:
         graphprune.save(outcome.model, target)
         graphprune.write_plan(outcome.plan, target.with_suffix(".json"))
