@@ -38,6 +38,7 @@ UNKNOWN_TO_SOLVERS = ("onnx", "onnx_graphsurgeon", "onnxruntime", "graphprune.mo
 
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
+MOST_PARAMETERS = 8
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,36 @@ def test_functions_are_short() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and code_lines(node) > LONGEST_FUNCTION
     ]
     assert long == []
+
+
+def test_values_are_passed_by_name_not_swept_up() -> None:
+    """A reader sees where a value goes: no ``locals()``, and no ``vars(self)``."""
+    forbidden = {"locals()", "vars(self)", "self.__dict__"}
+    swept = [
+        f"{module}:{node.lineno} {ast.unparse(node)}"
+        for module in modules()
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Call | ast.Attribute) and ast.unparse(node) in forbidden
+    ]
+    assert swept == []
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    given = function.args
+    return len(given.posonlyargs + given.args + given.kwonlyargs)
+
+
+def test_commands_take_few_parameters() -> None:
+    """Options that belong together come in one dataclass."""
+    commands = [module for module in modules() if module.startswith("graphprune.cli.")]
+    assert commands
+    many = [
+        f"{module}:{node.lineno} {node.name}: {parameters(node)}"
+        for module in commands
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and parameters(node) > MOST_PARAMETERS
+    ]
+    assert many == []
 
 
 def test_tests_and_tools_are_not_imported_by_the_library() -> None:
