@@ -4,9 +4,9 @@
 ::
 
     data = graphprune.open_data("images/", model)
-    found = graphprune.recover(model, pruned, plan, data)
-    print(found.before, found.after)
-    graphprune.save(found.model, "model.recovered.onnx")
+    recovery = graphprune.recover(model, pruned, plan, data)
+    print(recovery.before, recovery.after)
+    graphprune.save(recovery.model, "model.recovered.onnx")
 """
 
 from __future__ import annotations
@@ -176,9 +176,9 @@ def train(
     from graphprune.solvers import training as methods  # torch, which nothing else here needs
     from graphprune.training.pruning.train import TrainOptions, train
 
-    found = methods.get(method)() if isinstance(method, str) else method
+    chosen = methods.get(method)() if isinstance(method, str) else method
     requests = (budget,) if not isinstance(budget, Sequence) else tuple(budget)
     if options is None:
-        options = TrainOptions(solving=SolveOptions(solver=found.solver))
+        options = TrainOptions(solving=SolveOptions(solver=chosen.solver))
     analysis = model if isinstance(model, Analysis) else analyze(model)
-    return train(analysis, data, requests, found, options)
+    return train(analysis, data, requests, chosen, options)

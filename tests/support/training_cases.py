@@ -13,7 +13,6 @@ import torch
 from onnx import ModelProto
 from tiny_models import model
 
-import graphprune
 from graphprune.array_types import Array
 from graphprune.data.source import Batch, Source
 from graphprune.model.load import Model, load
@@ -128,9 +127,3 @@ def infer(found: Model, value: Array) -> Array:
     session = onnxruntime.InferenceSession(found.proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     result: Array = session.run(None, {session.get_inputs()[0].name: value})[0]
     return result
-
-
-def pruned(model: Model) -> Model:
-    """Return a model at half of its FLOPs."""
-    plan = graphprune.solve(model, graphprune.BudgetRequest("flops", 0.5), graphprune.SolveOptions(round_to=1))
-    return graphprune.apply(model, plan)

@@ -4,19 +4,15 @@
 from __future__ import annotations
 
 import math
-import signal
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from child_processes import ended, start, two_ranks
-from onnx import numpy_helper
-from process_cases import NEVER, finetune_run
-from training_cases import Arrays, folded, images, infer, loaded, normalised, pruned, source
+from training_cases import Arrays, folded, images, infer, loaded, normalised, source
+from training_runs import pruned
 
 from graphprune.data.source import Source
 from graphprune.errors import UsageError
@@ -138,37 +134,3 @@ def test_what_cannot_be_learned_is_said_before(change: dict[str, Any], message: 
 def test_another_teacher_is_refused() -> None:
     with pytest.raises(UsageError, match="teacher"):
         finetune(loaded(normalised()), source(), loaded(graphprune_map()), QUICK)
-
-
-CHILD = """
-import sys
-from pathlib import Path
-from process_cases import finetune_run
-finetune_run(Path(sys.argv[1]), int(sys.argv[2]))
-"""
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return what a single process writes that nobody interrupts."""
-    place = tmp_path_factory.mktemp("whole")
-    finetune_run(place)
-    return place / "out.onnx"
-
-
-def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
-    at = int(np.random.default_rng().integers(5, 13))
-    assert ended(start(CHILD, tmp_path, at)) == -signal.SIGKILL
-    assert not (tmp_path / "out.onnx").exists()
-    finetune_run(tmp_path, resume=True)
-    assert (tmp_path / "out.onnx").read_bytes() == whole.read_bytes(), f"killed at step {at}"
-
-
-def test_two_processes_equal_one(whole: Path, tmp_path: Path) -> None:
-    pair = [start(CHILD, tmp_path, NEVER, **rank) for rank in two_ranks()]
-    assert [ended(process) for process in pair] == [0, 0]
-    one, two = (onnx.load(path).graph.initializer for path in (whole, tmp_path / "out.onnx"))
-    for a, b in zip(one, two, strict=True):
-        first, second = numpy_helper.to_array(a), numpy_helper.to_array(b)
-        if first.dtype == np.float32:
-            assert np.abs(first - second).max() < 1e-4 * max(1.0, np.abs(first).max()), a.name

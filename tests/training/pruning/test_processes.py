@@ -7,22 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from child_processes import ended, start, two_ranks
+from forked_runs import rendezvous, start
 from onnx import numpy_helper
-from process_cases import train_run
-
-CHILD = """
-import sys
-from pathlib import Path
-from process_cases import train_run
-train_run(Path(sys.argv[1]))
-"""
+from training_runs import pruning
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    pair = [start(CHILD, tmp_path / "two.onnx", **rank) for rank in two_ranks()]
-    train_run(tmp_path / "one.onnx")
-    assert [ended(process) for process in pair] == [0, 0]
+    shared = rendezvous()
+    single = start(tmp_path, pruning, tmp_path / "one.onnx")
+    pair = [
+        start(tmp_path, pruning, tmp_path / "two.onnx", RANK=rank, LOCAL_RANK=rank, **shared) for rank in ("0", "1")
+    ]
+    for run in (single, *pair):
+        assert run.ended() == 0, run.printed()
     one, two = (onnx.load(tmp_path / name).graph.initializer for name in ("one.onnx", "two.onnx"))
     for a, b in zip(one, two, strict=True):
         first, second = numpy_helper.to_array(a), numpy_helper.to_array(b)
