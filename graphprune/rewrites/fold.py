@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from graphprune.rewrites.ranges import Ranges
     from graphprune.rewrites.readers import Reader
 
-__all__ = ["Bias", "bias_of", "fold_edits"]
+__all__ = ["BiasSlot", "bias_of", "fold_edits"]
 
 
 @dataclass(frozen=True, eq=False)
-class Bias:
+class BiasSlot:
     """Where a constant can be added to what a node makes of its channels.
 
     Attributes
@@ -50,7 +50,7 @@ class Bias:
     factor: float = 1.0
 
 
-def bias_of(analysis: Analysis, site: Reader) -> Bias | None:
+def bias_of(analysis: Analysis, site: Reader) -> BiasSlot | None:
     """Return the bias of the node at a site; None where it can have none, or sees padding."""
     node = site.node
     name = node.inputs[site.weight]
@@ -131,18 +131,18 @@ def _fold(
     operands[bias.reader] = operands.get(bias.reader, bias.value) + added
 
 
-def _given(analysis: Analysis, site: Reader, slot: int, size: int, factor: float = 1.0) -> Bias | None:
+def _given(analysis: Analysis, site: Reader, slot: int, size: int, factor: float = 1.0) -> BiasSlot | None:
     """Return a bias that is an input of the node itself."""
     node = site.node
     reader = node.index, slot
     name = node.inputs[slot] if slot < len(node.inputs) else ""
     if not name:
-        return Bias(reader, np.zeros(size), factor)
+        return BiasSlot(reader, np.zeros(size), factor)
     value = _row(analysis, name, size)
-    return None if value is None else Bias(reader, value, factor)
+    return None if value is None else BiasSlot(reader, value, factor)
 
 
-def _behind(analysis: Analysis, site: Reader, size: int) -> Bias | None:
+def _behind(analysis: Analysis, site: Reader, size: int) -> BiasSlot | None:
     """Return what is added right behind a product, if nobody else reads the product."""
     graph = analysis.graph
     output = site.node.outputs[0]
@@ -153,7 +153,7 @@ def _behind(analysis: Analysis, site: Reader, size: int) -> Bias | None:
     if node.op_type != "Add" or node.domain:
         return None
     value = _row(analysis, node.inputs[1 - slot], size)
-    return None if value is None else Bias((node.index, 1 - slot), value)
+    return None if value is None else BiasSlot((node.index, 1 - slot), value)
 
 
 def _row(analysis: Analysis, name: str, size: int) -> Floats | None:
