@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 import graphprune
 from graphprune import BudgetRequest, Model, SolveOptions
-from graphprune.cost.metrics import cost_of, growing
+from graphprune.cost.metrics import model_cost
 from graphprune.errors import BudgetUnreachableError, NothingToPruneError, PlanError, UsageError
 from graphprune.solvers.moves.levels import levels
 
@@ -93,7 +93,7 @@ def test_nothing_more_fits_into_the_budget(
 ) -> None:
     analysis = graphprune.analyze(model)
     plan = graphprune.solve(analysis, BudgetRequest(metric, share), SolveOptions(round_to=round_to))
-    cost = growing(cost_of(analysis, metric))
+    cost = model_cost(analysis, metric).written
     widths = np.array([len(group.kept) for group in plan.groups])
     assert cost(widths) == plan.budget.after <= plan.budget.limit
     for index, group in enumerate(analysis.groups):

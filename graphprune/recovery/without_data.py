@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from graphprune.data.synthesis.make_samples import MadeSamples
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
-    from graphprune.recovery.recover_options import Recovery
+    from graphprune.recovery.recover_options import Method, Recovery
 
     Tell = Callable[[str, int, int], None]
 
@@ -126,15 +126,24 @@ class Restorer:
             facts["mismatch"] = list(made.mismatch)
         return facts
 
-    def recover(self, plan: Plan, pruned: Model, progress: Callable[[int, int], None] | None = None) -> Recovery:
-        """Recover a pruned network by least squares on the made samples.
+    def recover(
+        self,
+        plan: Plan,
+        pruned: Model,
+        method: Method = "least-squares",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Recovery:
+        """Recover a pruned network from the made samples.
 
-        Its errors are those on made samples, between the two networks as matched to them.
+        Errors are those on made samples, between the two networks as matched to them: no measure of accuracy, and an
+        agreement on them none either, so there is none.
         """
-        options = RecoverOptions(samples=len(self.made.source), seed=self.seed)
+        options = RecoverOptions(method, samples=len(self.made.source), seed=self.seed)
         if self.matched is None:
-            return recover(self.analysis, plan, pruned, self.made.source, options, progress)
-        return recover_matched(self.analysis, plan, pruned, self.made.source, options, self.matched, progress)
+            found = recover(self.analysis, plan, pruned, self.made.source, options, progress)
+        else:
+            found = recover_matched(self.analysis, plan, pruned, self.made.source, options, self.matched, progress)
+        return replace(found, misfit=None, agreement=None)
 
 
 def restorer_for(

@@ -16,9 +16,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from graphprune.array_types import Ints
+from graphprune.array_types import Floats, Ints
+from graphprune.reproducible import one_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_samples"]
 
-Rows = npt.NDArray[np.float32]
+_STEPS = 1 << 14
+_MOST = 1 << 18
+"""Differences are whole numbers of steps up to here: sums of their products are exact, in whichever order."""
 
 
+@one_blas_thread()
 def choose_samples(norms: Sequence[Norm], found: Sequence[SampleStatistics], count: int) -> Ints:
     """Return which samples to keep, in the order in which they were picked.
 
@@ -41,45 +44,49 @@ def choose_samples(norms: Sequence[Norm], found: Sequence[SampleStatistics], cou
     count : int
         How many are kept.
 
-    Complexity: O(count * samples * statistics).
+    Complexity: O(samples^2 * statistics).
     """
     rows = _differences(norms, found)
-    return _exchanged(rows, _herded(rows, count))
+    products: Floats = rows @ rows.T
+    return _exchanged(products, _herded(products, count))
 
 
-def _differences(norms: Sequence[Norm], found: Sequence[SampleStatistics]) -> Rows:
+def _differences(norms: Sequence[Norm], found: Sequence[SampleStatistics]) -> Floats:
     """Return, per sample, how far each statistic is from what is remembered, every normalisation counting alike."""
     parts = []
     for norm, own in zip(norms, found, strict=True):
         scale, weight = norm.kept.scale, 1 / np.sqrt(len(norm.kept.mean))
         spread = own.squares - 2 * own.means * norm.kept.mean + norm.kept.mean**2 - norm.kept.variance
         parts += [(own.means - norm.kept.mean) / np.sqrt(scale) * weight, spread / (2 * scale) * weight]
-    return np.concatenate(parts, axis=1).astype(np.float32)
+    whole = np.rint(np.concatenate(parts, axis=1) * _STEPS)
+    result: Floats = np.clip(whole, -_MOST, _MOST)
+    return result
 
 
-def _herded(rows: Rows, count: int) -> Ints:
-    lengths = np.einsum("nf,nf->n", rows, rows)
-    total = np.zeros(rows.shape[1], dtype=np.float32)
+def _herded(products: Floats, count: int) -> Ints:
+    """Return samples picked one by one; `products` are the inner products of all differences."""
+    lengths = np.diagonal(products).copy()
+    with_sum = np.zeros(len(products))
     picked = np.zeros(count, dtype=np.int64)
     for turn in range(count):
-        at = int((2 * (rows @ total) + lengths).argmin())
+        at = int((2 * with_sum + lengths).argmin())
         picked[turn] = at
-        total += rows[at]
+        with_sum += products[at]
         lengths[at] = np.inf
     return picked
 
 
-def _exchanged(rows: Rows, picked: Ints) -> Ints:
+def _exchanged(products: Floats, picked: Ints) -> Ints:
     """Return the choice after every pick was offered its best replacement once."""
-    lengths = np.einsum("nf,nf->n", rows, rows)
-    inside = np.zeros(len(rows), dtype=np.bool_)
-    inside[picked] = True
-    total = rows[picked].sum(axis=0)
+    lengths = np.diagonal(products).copy()
+    lengths[picked] = np.inf
+    with_sum = products[picked].sum(axis=0)
     result = picked.copy()
     for turn, at in enumerate(picked.tolist()):
-        rest = total - rows[at]
-        inside[at] = False
-        best = int(np.where(inside, np.inf, 2 * (rows @ rest) + lengths).argmin())
-        inside[best] = True
-        result[turn], total = best, rest + rows[best]
+        with_sum -= products[at]
+        lengths[at] = products[at, at]
+        best = int((2 * with_sum + lengths).argmin())
+        with_sum += products[best]
+        lengths[best] = np.inf
+        result[turn] = best
     return result

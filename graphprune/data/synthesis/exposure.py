@@ -17,7 +17,8 @@ from scipy.optimize import least_squares
 
 from graphprune.array_types import Floats
 from graphprune.data.session import Session
-from graphprune.data.walk import constant_nodes, cut_piece
+from graphprune.data.walk import constant_nodes, cut_subgraph
+from graphprune.reproducible import one_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,6 +78,7 @@ def affine_values(graph: Graph, start: str) -> set[str]:
     return found
 
 
+@one_blas_thread()
 def fit_exposure(
     model: Model,
     graph: Graph,
@@ -156,7 +158,7 @@ def _responder(
     def respond(fed: Inputs) -> list[Inputs]:
         if not sessions:
             nodes = [graph.nodes[index] for index in sorted(needed)]
-            sessions.append(Session(model, cut_piece(graph, constant, nodes, {name: fed[:size]}, values)))
+            sessions.append(Session(model, cut_subgraph(graph, constant, nodes, {name: fed[:size]}, values)))
         runs = [sessions[0].run({name: fed[at : at + size]}, values) for at in range(0, len(fed), size)]
         given = {value: np.concatenate(parts) for value, parts in zip(values, zip(*runs, strict=True), strict=True)}
         return [given[value] for value in wanted]
