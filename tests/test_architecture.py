@@ -62,6 +62,7 @@ MOST_PARAMETERS = 8
 # worker process of a sweep keeps from one trial to the next.
 CHANGING_GLOBALS = {
     "graphprune.labels.adapt": {"_ADAPTERS"},
+    "graphprune.recovery.methods": {"BY_NAME"},
     "graphprune.labels.registry": {"_BLIND", "_RULES"},
     "graphprune.rewrites.ranges.range_rules": {"_RULES"},
     "graphprune.trials.sweep": {"_worker"},
