@@ -71,7 +71,7 @@ def _complete(op: Operator) -> bool:
     """Whether all shapes that a rule may ask for are known."""
     dims = op.scope.shapes.dims
     first = op.node.outputs[0] if op.node.outputs else ""
-    return all(name in dims for name in op.node.inputs if name) and (not first or first in dims)
+    return all(name in dims for name in (*op.node.inputs, *op.node.outputs) if name)
 
 
 def _freeze_captured(scope: Scope, node: Node) -> None:
