@@ -117,7 +117,9 @@ class Analysis:
         self.input_shapes = input_shapes(self.graph, self._given)
         self.shapes = self._shapes(self.input_shapes)
         self.constants = Constants(self.graph, self.shapes, model.tensors.array)
-        self.scope = propagate(self.graph, self.shapes, self.constants, approximate=approximate)
+        self.scope = propagate(
+            self.graph, self.shapes, self.constants, approximate=approximate, other=lambda: self.other_shapes
+        )
         self.resolution = resolve(self.scope.space, attention)
         self.grouping: Grouping = form_groups(self.scope, self.resolution)
         accounts = Accounts(self.scope, self.grouping)

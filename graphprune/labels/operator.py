@@ -110,6 +110,16 @@ class Operator:
         self.space.uses.append(Use(self.node, self.real_slot(slot), self.inputs[slot], axes, tuple(roles), maskable))
         return axes
 
+    def moved(self, slot: int) -> Axes:
+        """Labels of an input whose elements are moved about: stored data gets labels of its own, for this use alone."""
+        if not self.is_constant(slot):
+            return self.labels(slot)
+        if self.inputs[slot] in self.scope.shapes.derived:
+            return self.labels(slot)
+        axes = tuple(self.space.fresh(size) for size in self.shape(slot))
+        self.tie(slot, axes)
+        return axes
+
     def operand(self, slot: int, roles: Sequence[Role]) -> Axes:
         """Labels of an input that may be a weight or an activation."""
         return self.weight(slot, roles) if self.is_constant(slot) else self.labels(slot)

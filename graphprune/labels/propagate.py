@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from graphprune.labels import rules  # noqa: F401 - importing the package registers the rules
 from graphprune.labels.operator import Operator, Scope
 from graphprune.labels.registry import is_blind, lookup
@@ -16,13 +18,22 @@ from graphprune.model.shapes import Shapes
 __all__ = ["propagate"]
 
 
-def propagate(graph: Graph, shapes: Shapes, constants: Constants, *, approximate: bool = False) -> Scope:
+def propagate(
+    graph: Graph,
+    shapes: Shapes,
+    constants: Constants,
+    *,
+    approximate: bool = False,
+    other: Callable[[], Shapes | None] = lambda: None,
+) -> Scope:
     """State all facts about the channels of a graph.
 
     Parameters
     ----------
     approximate : bool
         Let channels pass through normalisations over the channel axis (the contract *renormalised*).
+    other : callable
+        Gives the shapes for another size of every open dimension of the inputs; None where there is none.
 
     Returns
     -------
@@ -31,7 +42,7 @@ def propagate(graph: Graph, shapes: Shapes, constants: Constants, *, approximate
 
     Complexity: O(nodes + labels); no Python loop per channel.
     """
-    scope = Scope(graph, shapes, constants, approximate=approximate)
+    scope = Scope(graph, shapes, constants, approximate=approximate, other=other)
     for name in graph.inputs:
         if name in shapes.dims:
             scope.values[name] = tuple(stay(size) for size in shapes.dims[name])
@@ -70,7 +81,6 @@ def _run(scope: Scope, node: Node) -> None:
 def _complete(op: Operator) -> bool:
     """Whether all shapes that a rule may ask for are known."""
     dims = op.scope.shapes.dims
-    first = op.node.outputs[0] if op.node.outputs else ""
     return all(name in dims for name in (*op.node.inputs, *op.node.outputs) if name)
 
 

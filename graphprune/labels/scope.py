@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+
 from graphprune.labels.space import Axes, LabelSpace
 from graphprune.labels.vector import stay
 from graphprune.model.constants import Constants
@@ -17,7 +21,16 @@ __all__ = ["Scope"]
 class Scope:
     """Everything that is shared by all nodes during one label pass."""
 
-    def __init__(self, graph: Graph, shapes: Shapes, constants: Constants, *, approximate: bool = False) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        shapes: Shapes,
+        constants: Constants,
+        *,
+        approximate: bool = False,
+        other: Callable[[], Shapes | None] = lambda: None,
+    ) -> None:
+        self._other = other
         self.approximate = approximate
         self.graph = graph
         self.shapes = shapes
@@ -27,6 +40,22 @@ class Scope:
         self.weights: dict[str, Axes] = {}
         self.quantised: dict[str, Quantised] = {}
         self.turns = turns_of_nodes(graph, shapes)
+
+    def varies(self, name: str) -> tuple[bool, ...]:
+        """Return for each axis of a value whether its length changes with the size of the model's inputs."""
+        here, other = self.shapes.dims[name], self._other()
+        if other is None:
+            return (False,) * len(here)
+        there = other.dims.get(name, ())
+        return tuple(size != it for size, it in zip(here, there, strict=True)) if there else (True,) * len(here)
+
+    def changes(self, name: str) -> bool:
+        """Whether a constant has another value for another size of the model's inputs."""
+        other = self._other() if name in self.shapes.open else None
+        if other is None:
+            return False
+        here, there = self.shapes.values.get(name), other.values.get(name)
+        return here is None or there is None or not np.array_equal(here, there)
 
     def weight(self, name: str) -> Axes:
         """Labels of a weight: they belong to the stored tensor, so sharing it couples its users."""

@@ -19,16 +19,19 @@ from graphprune.labels.vector import Labels, concatenate, stay
 @rule("Slice")
 def slice_(op: Operator) -> None:
     """Labels are cut like the tensor; a live axis is cut with step 1 only."""
-    x = list(op.labels(0))
+    x = list(op.moved(0))
     bounds = [op.ints(slot, name) for slot, name in ((1, "starts"), (2, "ends"), (3, "axes"), (4, "steps"))]
     starts, ends, axes, steps = bounds
     if starts is None or ends is None or (op.has(3) and axes is None) or (op.has(4) and steps is None):
         op.barrier("Slice", "its bounds are computed while the model runs")
         return
     axes = list(range(len(starts))) if axes is None else axes
+    # Where bounds follow the size of the inputs, other slices are cut off for another size.
+    moves = any(op.scope.changes(op.inputs[slot]) for slot in (1, 2) if op.has(slot))
     for start, end, axis, step in zip(starts, ends, axes, steps or [1] * len(starts), strict=True):
-        if step != 1 and x[axis].live:
-            op.freeze(x[axis], "Slice", f"picks every {step}th slice of this axis")
+        if (step != 1 or moves) and x[axis].live:
+            why = "cuts this axis by the size of the inputs" if moves else f"picks every {step}th slice of this axis"
+            op.freeze(x[axis], "Slice", why)
             x[axis] = stay(len(x[axis]))
         x[axis] = x[axis].select(slice(start, None if step < 0 and end < -len(x[axis]) else end, step))
     op.set(0, x)
@@ -94,7 +97,7 @@ def gather(op: Operator) -> None:
     roles: list[Role] = ["out"] * rank
     roles[axis] = ""
     data = op.operand(0, roles)
-    index = op.value(1)
+    index = None if op.scope.changes(op.inputs[1]) else op.value(1)
     picked: tuple[Labels, ...]
     if index is not None and index.ndim == 1:
         picked = (data[axis].select(np.asarray(index, dtype=np.int64)),)
@@ -138,11 +141,14 @@ def pad(op: Operator) -> None:
     if amounts is None:
         op.barrier("Pad", "its amounts are computed while the model runs")
         return
-    x = list(op.labels(0))
+    x = list(op.moved(0))
     for axis, (front, back) in amounts.items():
         if not (front or back):
             continue
         if not x[axis].live:
+            x[axis] = stay(len(x[axis]) + front + back)
+        elif op.has(1) and op.scope.changes(op.inputs[1]):
+            op.freeze(x[axis], "Pad", "is padded by an amount that depends on the size of the inputs")
             x[axis] = stay(len(x[axis]) + front + back)
         elif op.node.attribute("mode", "constant") != "constant":
             op.freeze(x[axis], "Pad", "is padded with its own slices")
