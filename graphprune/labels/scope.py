@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from graphprune.array_types import Mask
 from graphprune.labels.space import Axes, LabelSpace
 from graphprune.labels.vector import stay
 from graphprune.model.constants import Constants
@@ -49,13 +50,15 @@ class Scope:
         there = other.dims.get(name, ())
         return tuple(size != it for size, it in zip(here, there, strict=True)) if there else (True,) * len(here)
 
-    def changes(self, name: str) -> bool:
-        """Whether a constant has another value for another size of the model's inputs."""
+    def changing(self, name: str) -> Mask:
+        """Return which elements of a small constant have another value for another size of the model's inputs."""
+        here = self.shapes.values.get(name)
         other = self._other() if name in self.shapes.open else None
-        if other is None:
-            return False
-        here, there = self.shapes.values.get(name), other.values.get(name)
-        return here is None or there is None or not np.array_equal(here, there)
+        if here is None or other is None:
+            return np.full(() if here is None else here.shape, name in self.shapes.open and here is None)
+        there = other.values.get(name)
+        same = there is not None and there.shape == here.shape
+        return np.asarray(here != there) if same else np.ones(here.shape, dtype=np.bool_)
 
     def weight(self, name: str) -> Axes:
         """Labels of a weight: they belong to the stored tensor, so sharing it couples its users."""
