@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphprune.labels import rules  # noqa: F401 - importing the package registers the rules
-from graphprune.labels.operator import Operator, Scope
+from graphprune.labels.operator import Operator, Scope, UnknownShapeError
 from graphprune.labels.registry import is_blind, lookup
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import stay
@@ -70,18 +70,29 @@ def _run(scope: Scope, node: Node) -> None:
         )
         _freeze_captured(scope, node)
     elif not (_complete(op) or is_blind(function)):
-        op.barrier("unknown shape", "the shapes at this node are not known before the model runs")
+        _stop(op)
     else:
-        function(op)
+        try:
+            function(op)
+        except UnknownShapeError:
+            _stop(op)
     for slot, axes in op.outputs.items():
         if node.outputs[slot]:
             scope.values[node.outputs[slot]] = axes
 
 
+def _stop(op: Operator) -> None:
+    """Keep everything that a node reads and makes; what a rule has said of it so far holds nothing more up."""
+    for slot, axes in op.outputs.items():
+        op.outputs[slot] = tuple(stay(len(vector)) for vector in axes)
+    op.barrier("unknown shape", "the shapes at this node are not known before the model runs")
+
+
 def _complete(op: Operator) -> bool:
     """Whether all shapes that a rule may ask for are known."""
     dims = op.scope.shapes.dims
-    return all(name in dims for name in (*op.node.inputs, *op.node.outputs) if name)
+    first = op.node.outputs[0] if op.node.outputs else ""
+    return all(name in dims for name in op.node.inputs if name) and (not first or first in dims)
 
 
 def _freeze_captured(scope: Scope, node: Node) -> None:

@@ -11,6 +11,10 @@ from graphprune.labels.registry import rule
 from graphprune.labels.space import Alternative, Axes, Role
 from graphprune.labels.vector import Labels, all_matched, stay
 
+WHOLE_GROUPS = "whole groups"
+EACH_GROUP = "a slice of each group"
+"""Names of the two ways in which a grouped convolution can shrink."""
+
 _NO_ROLE: list[Role] = [""] * 8
 
 
@@ -95,14 +99,14 @@ def _grouped(op: Operator, groups: int, x: Labels, y: Labels, inner: Labels, row
     alternatives, group = [], op.space.fresh(groups) if x.live else stay(groups)
     if x.live:
         whole = all_matched((x, Labels(group.base, len(x) // groups)), (y, Labels(group.base, len(y) // groups)))
-        alternatives.append(Alternative("whole groups", *whole, inner.base))
+        alternatives.append(Alternative(WHOLE_GROUPS, *whole, inner.base))
     per_input, per_output = len(x) // groups, len(y) // groups
     if per_output > 1 or (x.live and per_input > 1):
         other = op.space.fresh(per_output if rows is None else per_input)
         first, second = (inner, other) if rows is None else (other, inner)
         each = all_matched((x, _repeated(first, groups)), (y, _repeated(second, groups)))
         sides = 2 if x.live and per_input > 1 and per_output > 1 else 1
-        alternatives.append(Alternative("a slice of each group", *each, group.base, sides))
+        alternatives.append(Alternative(EACH_GROUP, *each, group.base, sides))
     if not alternatives:
         op.freeze(y, "grouped convolution", "its input channels stay")
     op.space.choose(op.node, alternatives)
