@@ -23,22 +23,13 @@ from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
 from graphprune.model.tensors import count_bits
 
-__all__ = ["COUNTED", "Accounts", "Layer"]
+__all__ = ["Accounts", "Layer"]
 
 _FLOATS = frozenset(
     value
     for name, value in TensorProto.DataType.items()
     if name in ("FLOAT", "DOUBLE", "BFLOAT16") or name.startswith(("FLOAT16", "FLOAT8", "FLOAT4", "FLOAT6"))
 )
-
-
-COUNTED = frozenset(
-    {
-        *("Attention", "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gemm", "LSTM", "MatMul"),
-        *("MatMulInteger", "QLinearConv", "QLinearMatMul", "RNN"),
-    }
-)
-"""Operators whose multiply-adds are counted."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -206,6 +206,11 @@ class Operator:
             products, inner, outer = (*first.products, *products), first.inner, first.outer
         costs.append(MultiplyAdds(self.node, products, inner, outer))
 
+    def cost_whole(self, amount: int, outer: Labels) -> None:
+        """Count multiply-adds of a node that stays as it is; `outer` is the axis that shows its width."""
+        scale = amount * int(self.scope.turns[self.node.index])
+        self.space.costs.append(MultiplyAdds(self.node, ((scale, ()),), stay(1), outer))
+
     def set(self, slot: int, axes: Iterable[Labels]) -> None:
         """Give labels to output `slot`; a slice that is alone on its axis stays."""
         result = []
@@ -219,6 +224,7 @@ class Operator:
 
     def barrier(self, kind: str, text: str) -> None:
         """Freeze every label of every input and let all outputs stay whole."""
+        self.space.barriers.setdefault(self.node.index, Reason(kind, self.node, text))
         for slot in range(len(self.inputs)):
             if self.has(slot) and self.inputs[slot] in self.scope.values:
                 self.freeze(self.labels(slot), kind, text)

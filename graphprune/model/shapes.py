@@ -19,9 +19,11 @@ from onnx.reference import ReferenceEvaluator
 
 from graphprune.array_types import Array
 from graphprune.model.bodies import DOMAIN, ENTRIES
+from graphprune.model.contributed import infer_contributed, stand_in
 from graphprune.model.graph import Graph, Node, subgraphs
 from graphprune.model.iterations import LoopNode, loops, unsettled
 from graphprune.model.known import Shapes
+from graphprune.model.layers import is_layer
 from graphprune.model.tensors import FLOATS
 
 __all__ = ["LARGEST_VALUE", "Shapes", "evaluate", "fixed_sizes", "infer", "shape_value"]
@@ -226,14 +228,16 @@ class _Forward:
     def _mark(self, node: Node) -> None:
         """Decide whether the outputs depend on initializers and shapes only."""
         result = self.result
+        names = [name for name in node.inputs if name]
         if (
             node.captured
             or node.domain == DOMAIN
             or node.op_type in _RANDOM
             or any(True for _ in subgraphs(node.proto))
+            # A layer over a map that is made from sizes runs for every sample, and has channels like any other.
+            or (is_layer(node) and any(name in result.open for name in names))
         ):
             return
-        names = [name for name in node.inputs if name]
         if node.op_type in ("Shape", "Size") and not node.domain:
             if names and names[0] in result.dims:
                 result.constant.update(node.outputs)
@@ -342,21 +346,23 @@ class _Forward:
                 self.result.dtypes[name] = self.result.dtypes[known[0]]
 
     def _infer_alone(self, node: Node) -> None:
-        result = self.result
+        result, proto = self.result, stand_in(node) or node.proto
+        infer_contributed(node, result)
         try:
-            schema = onnx.defs.get_schema(node.op_type, self.graph.opsets.get(node.domain, 1), node.domain)
+            domain = "" if proto.domain == "ai.onnx" else proto.domain
+            schema = onnx.defs.get_schema(proto.op_type, self.graph.opsets.get(domain, 1), domain)
             types = {
                 name: helper.make_tensor_type_proto(result.dtypes[name], result.dims[name])
-                for name in node.inputs
+                for name in proto.input
                 if name and name in result.dims and name in result.dtypes
             }
             data = {
                 name: numpy_helper.from_array(np.array(result.values[name]), name)
-                for name in node.inputs
+                for name in proto.input
                 if name in result.values
             }
             imports = list(self.graph.proto.opset_import)
-            outputs = shape_inference.infer_node_outputs(schema, node.proto, types, data, opset_imports=imports)
+            outputs = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=imports)
         except (onnx.defs.SchemaError, shape_inference.InferenceError, KeyError, RuntimeError, ValueError, TypeError):
             return
         for name, type_proto in outputs.items():
