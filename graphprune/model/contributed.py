@@ -128,10 +128,23 @@ def _channels_last(node: Node, dims: _Inputs) -> _Made:
     """Convolve (batch, space, channels) with kernels stored as those of `Conv`."""
     batch, *space, _ = dims(0)
     slot = 3 if node.op_type == "QLinearConv" else 1
-    if node.op_type == "QLinearConv" and not node.attribute("channels_last", 0):
-        return
-    kernel = node.attribute("kernel_shape") or dims(slot)[2:]
-    yield 0, (batch, *_windows(node, space, kernel), dims(slot)[0])
+    if not _is_plain(node):
+        kernel = node.attribute("kernel_shape") or dims(slot)[2:]
+        yield 0, (batch, *_windows(node, space, kernel), dims(slot)[0])
+
+
+def _pool_channels_last(node: Node, dims: _Inputs) -> _Made:
+    """Pool over the axes between batch and channels."""
+    batch, *space, channels = dims(0)
+    if node.op_type == "QLinearGlobalAveragePool" and not _is_plain(node):
+        yield 0, (batch, *(1 for _ in space), channels)
+    elif not _is_plain(node) and not node.attribute("ceil_mode", 0):
+        yield 0, (batch, *_windows(node, space, node.attribute("kernel_shape")), channels)
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether channels stand where ONNX has them; of an operator named for the other order they do not."""
+    return not node.op_type.startswith("Nhwc") and not node.attribute("channels_last", 0)
 
 
 def _windows(node: Node, space: Sequence[int], kernel: Sequence[int]) -> Dims:
@@ -227,4 +240,5 @@ _RULES: Mapping[str, _Rule] = {
     "QAttention": _attention,
     "QLinearConcat": _concat,
     **dict.fromkeys(("NhwcConv", "NhwcFusedConv", "QLinearConv"), _channels_last),
+    **dict.fromkeys(("NhwcMaxPool", "QLinearAveragePool", "QLinearGlobalAveragePool"), _pool_channels_last),
 }

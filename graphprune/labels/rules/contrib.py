@@ -11,6 +11,7 @@ from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.rules.convolution import adapt_conv, conv
 from graphprune.labels.rules.elementwise import broadcast, tail, unary
+from graphprune.labels.rules.heads import each_label
 from graphprune.labels.rules.linear import gemm, multiply
 from graphprune.labels.vector import stay
 from graphprune.model.contributed import MICROSOFT
@@ -47,6 +48,40 @@ def fused_matmul(op: Operator) -> None:
         op.barrier("FusedMatMul", "moves batch axes: prune the model before optimising it")
         return
     multiply(op, transposed=(turns[0], turns[1]))
+
+
+@rule("MoE", domain=MICROSOFT)
+def mixture_of_experts(op: Operator) -> None:
+    """Each row goes through some of the experts: two products with an activation between them.
+
+    All experts lose the same hidden units. A gate whose units alternate with those that it scales is followed; one
+    with weights of its own has no kernel that could prove anything on a CPU.
+    """
+    fusion = op.node.attribute("swiglu_fusion", 0)
+    gated = op.node.attribute("activation_type", "relu") == "swiglu"
+    if op.has(6) or fusion > 1 or (gated and not fusion):
+        op.barrier("MoE", "has gates with weights of their own: prune the model before fusing its experts")
+        return
+    x, chosen = op.labels(0), op.labels(1)
+    up, down = op.operand(2, ("", "out", "in")), op.operand(4, ("", "out", "in"))
+    op.freeze((*x[:-1], *chosen, up[0], down[0]), "MoE", "says which rows go through which experts")
+    hidden = down[2]
+    op.unite(up[1], each_label(hidden, 2 if gated else 1))
+    op.unite(x[-1], up[2])
+    op.contract(0, len(x) - 1)
+    op.contract(2, 2)
+    op.contract(4, 2)
+    if op.is_constant(4):
+        op.contract_weight(4, 2, hidden)
+    experts = stay(len(up[0]))
+    for slot, made in ((3, up[1]), (5, down[1])):
+        if op.has(slot):
+            op.tie(slot, (experts, made))
+    rows = tuple(stay(len(vector)) for vector in x[:-1])
+    times = int(op.node.attribute("k", 1))
+    op.cost(rows, x[-1], up[1], times)
+    op.cost(rows, hidden, down[1], times)
+    op.set(0, (*rows, down[1]))
 
 
 _SKIP_SLOTS = {"SkipLayerNormalization": (2, 3, 4), "SkipSimplifiedLayerNormalization": (2, 3)}

@@ -62,7 +62,7 @@ FROZEN_CONTRIB: Mapping[str, str] = {
         ("DecoderMaskedMultiHeadAttention", "DecoderMaskedSelfAttention"), "reads a cache of keys and values"
     ),
     **dict.fromkeys(("EmbedLayerNormalization", "QEmbedLayerNormalization"), _STATISTICS),
-    **dict.fromkeys(("NhwcConv", "NhwcFusedConv", "NhwcMaxPool"), _FUSED),
+    **dict.fromkeys(("NhwcConv", "NhwcFusedConv"), _FUSED),
     **dict.fromkeys(("FusedMatMulActivation", "GemmFastGelu", "GemmFloat8"), _FUSED),
     **dict.fromkeys(("GroupNorm", "SkipGroupNorm"), "takes statistics over groups of channels, which come last"),
     **dict.fromkeys(("GatherBlockQuantized", "MatMulBnb4", "MatMulFpQ4", "QMoE"), _PACKED_BITS),

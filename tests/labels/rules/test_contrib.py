@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto
 from oracle_check import analyze, check
-from rule_cases import BOTH, Case, Stays, assert_case, assert_numbers, assert_stays, groups
+from rule_cases import BOTH, Case, Stays, assert_case, assert_numbers, assert_stays, groups, reasons
 from tiny_models import chain, model
 
 from graphprune.analysis.analysis import Analysis
@@ -200,3 +200,40 @@ def test_normalisations_that_onnx_lacks_are_those_of_later_versions(op: str) -> 
     assert check(proto).effect > 1e-3
     assert len(groups(Analysis(load(proto), approximate=True))) == 3
     assert check(Analysis(load(proto), approximate=True)).effect > 1e-3
+
+
+def _experts(activation: str = "gelu", *, third: bool = False, biases: bool = True) -> ModelProto:
+    """Return a layer of four experts between two products; two experts see each row."""
+    fused = activation == "swiglu"
+    text = f"""(float[5,3] x, float[5,4] router) => (float[5,2] y) {{
+        h = MatMul (x, first)
+        m = com.microsoft.MoE <activation_type = "{activation}", k = 2{", swiglu_fusion = 1" * fused}>
+            (h, router, up, {"b" * biases}, down, {"c" * biases}{", third" * third})
+        y = MatMul (m, last)
+    }}"""
+    weights = {"first": (3, 8), "up": (4, 12 if fused else 6, 8), "down": (4, 8, 6), "last": (8, 2)}
+    weights.update({"b": (4, 12 if fused else 6), "c": (4, 8)} if biases else {})
+    return model(text, {**weights, **({"third": (4, 6, 8)} if third else {})}, domains=CONTRIB)
+
+
+@pytest.mark.parametrize(
+    ("proto", "hidden"),
+    [
+        (_experts(), "up.1 out, b.1 per_channel, down.2 in"),
+        (_experts("silu", biases=False), "up.1 out, down.2 in"),
+        (_experts("swiglu"), "up.1 out, b.1 per_channel, down.2 in"),
+    ],
+)
+def test_experts_lose_hidden_units(proto: ModelProto, hidden: str) -> None:
+    outcome = check(proto)
+    found = groups(outcome.analysis)
+    assert found["h"] == (8, frozenset({"first.1 out", "up.2 in"}))
+    assert found["m"] == (6, frozenset(hidden.split(", ")))
+    assert outcome.effect > 1e-3
+
+
+def test_experts_with_gates_of_their_own_stay() -> None:
+    analysis = analyze(_experts("silu", third=True))
+    assert groups(analysis) == {}
+    assert ("MoE", "m") in reasons(analysis, "h", 1)
+    assert [layer.flops(analysis.cost.sizes) for layer in analysis.layers][1] == 2 * 5 * 2 * 3 * 8 * 6
