@@ -13,7 +13,7 @@ from math import ceil, log2, prod
 
 from graphprune.labels.operator import Operator, UnknownShapeError
 from graphprune.labels.vector import stay
-from graphprune.model.contributed import MICROSOFT
+from graphprune.model.contributed import BLOCKED, MICROSOFT
 from graphprune.model.layers import is_layer
 
 __all__ = ["count_whole", "formulas"]
@@ -206,6 +206,7 @@ _FORMULAS: Mapping[tuple[str, str], Formula] = {
         for name in ("DecoderMaskedMultiHeadAttention", "GroupQueryAttention", "MultiHeadAttention")
     },
     **{(MICROSOFT, name): _experts for name in ("MoE", "QMoE")},
+    (BLOCKED, "Conv"): _convolution(),
     (MICROSOFT, "CausalConvWithState"): _causal,
     (MICROSOFT, "ConvTransposeWithDynamicPads"): _transposed_convolution,
     (MICROSOFT, "DynamicQuantizeLSTM"): _dynamic_lstm,

@@ -20,10 +20,13 @@ from graphprune.model.known import Shapes
 if TYPE_CHECKING:
     from graphprune.model.graph import Node
 
-__all__ = ["MICROSOFT", "infer_contributed", "is_contributed", "stand_in"]
+__all__ = ["BLOCKED", "MICROSOFT", "infer_contributed", "is_contributed", "stand_in"]
 
 MICROSOFT = "com.microsoft"
 """Domain of the operators that onnxruntime adds."""
+
+BLOCKED = "com.microsoft.nchwc"
+"""Domain of those that it lays out in blocks of channels, as wide as one kind of processor likes."""
 
 _IN_DEFAULT_DOMAIN: Mapping[str, float] = {"LayerNormalization": 17, "SimplifiedLayerNormalization": float("inf")}
 """Operators that onnxruntime knows in the default domain, and the version since which ONNX has them itself."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphprune.model.bodies import DOMAIN
-from graphprune.model.contributed import MICROSOFT
+from graphprune.model.contributed import BLOCKED, MICROSOFT
 
 if TYPE_CHECKING:
     from graphprune.model.graph import Node
@@ -55,6 +55,8 @@ def is_layer(node: Node) -> bool:
     """Whether a node multiplies and adds so much that it counts."""
     if node.domain == MICROSOFT:
         return node.op_type in CONTRIBUTED_LAYERS
+    if node.domain == BLOCKED:
+        return node.op_type == "Conv"
     return not node.domain and node.op_type in LAYERS
 
 
@@ -66,4 +68,4 @@ def is_free(node: Node) -> bool:
     """
     if node.domain == MICROSOFT:
         return node.op_type in FREE
-    return node.domain in ("", DOMAIN) and node.op_type not in LAYERS
+    return node.domain in ("", BLOCKED, DOMAIN) and node.op_type not in LAYERS

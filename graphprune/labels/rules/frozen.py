@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import Rule, rule
-from graphprune.model.contributed import MICROSOFT
+from graphprune.model.contributed import BLOCKED, MICROSOFT
 
 __all__ = ["FROZEN", "FROZEN_CONTRIB", "IRRELEVANT", "MICROSOFT"]
 
@@ -73,6 +73,16 @@ FROZEN_CONTRIB: Mapping[str, str] = {
 """Operators of onnxruntime's own domain, and why their inputs stay; onnxruntime's optimiser makes most of them."""
 
 
+FROZEN_BLOCKED: Mapping[str, str] = dict.fromkeys(
+    (
+        *("AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReorderInput", "ReorderOutput"),
+        "Upsample",
+    ),
+    "is laid out by onnxruntime for one kind of processor: prune the model before optimising it",
+)
+"""Operators on blocks of channels, and why their inputs stay."""
+
+
 def _barrier(name: str, reason: str) -> Rule:
     def freeze(op: Operator) -> None:
         op.barrier(name, reason)
@@ -88,3 +98,4 @@ def _register(table: Iterable[tuple[str, str]], domain: str = "") -> None:
 _register(FROZEN.items())
 _register((name, "reads the size of something whose size is not known") for name in sorted(IRRELEVANT))
 _register(FROZEN_CONTRIB.items(), MICROSOFT)
+_register(FROZEN_BLOCKED.items(), BLOCKED)
