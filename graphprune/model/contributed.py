@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto, checker, defs, helper, shape_inference
 
 from graphprune.model.known import Shapes
 
 if TYPE_CHECKING:
     from graphprune.model.graph import Node
 
-__all__ = ["BLOCKED", "MICROSOFT", "infer_contributed", "is_contributed", "stand_in"]
+__all__ = ["BLOCKED", "MICROSOFT", "infer_contributed", "is_contributed"]
 
 MICROSOFT = "com.microsoft"
 """Domain of the operators that onnxruntime adds."""
@@ -45,11 +45,10 @@ _STAND_INS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "FusedGemm": ("Gemm", (0, 1)),
     "QGemm": ("Gemm", (0, 3)),
     **dict.fromkeys(("QLinearAdd", "QLinearMul"), ("Add", (0, 3))),
-    **dict.fromkeys(("DynamicQuantizeMatMul", "MatMulInteger16", "MatMulIntegerToFloat"), ("MatMul", (0, 1))),
+    **dict.fromkeys(("DynamicQuantizeMatMul", "MatMulIntegerToFloat"), ("MatMul", (0, 1))),
     "QLinearAveragePool": ("AveragePool", (0,)),
     "QLinearConv": ("Conv", (0, 3)),
     "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,)),
-    "Trilu": ("Trilu", (0, 1)),
 }
 """Operators of ONNX whose first output has the shape that the contributed one's has, and which inputs those read."""
 
@@ -58,34 +57,36 @@ _FOREIGN = frozenset(
 )
 
 
-def stand_in(node: Node) -> NodeProto | None:
-    """Return a node of a standard operator that gives the same shape; None where there is none."""
-    found = _STAND_INS.get(node.op_type) if node.domain == MICROSOFT else None
-    if found is None or node.attribute("channels_last", 0):
-        return None
-    op_type, slots = found
-    proto = NodeProto(op_type=op_type, input=[node.inputs[slot] for slot in slots], output=node.outputs[:1])
-    proto.attribute.extend(item for item in node.proto.attribute if item.name not in _FOREIGN)
-    return proto
+def infer_contributed(node: Node, known: Shapes, opset: int) -> None:
+    """Add the shapes of what a contributed operator makes to what is known, as far as its inputs' are.
 
-
-def infer_contributed(node: Node, known: Shapes) -> None:
-    """Add the shapes of what a contributed operator makes to what is known, as far as its inputs' are."""
+    Parameters
+    ----------
+    opset : int
+        Version of the standard operators, some of which give the same shapes.
+    """
     make = _RULES.get(node.op_type) if node.domain in ("", MICROSOFT) else None
-    if make is None:
-        return
+    inputs = _Inputs(node, known)
     try:
-        found = list(make(node, _Inputs(node, known)))
+        found = [*_like_standard(node, inputs, opset), *(make(node, inputs) if make else ())]
     except (KeyError, IndexError):
         return
+    typed = next(iter(node.inputs[_TYPED_BY.get(node.op_type, 0) :]), "")
     for slot, dims in found:
         if slot < len(node.outputs) and node.outputs[slot]:
             known.dims.setdefault(node.outputs[slot], dims)
-            typed = _TYPED_BY.get(node.op_type, 0)
-            known.dtypes.setdefault(node.outputs[slot], known.dtypes.get(node.inputs[typed], 0))
+            known.dtypes.setdefault(node.outputs[slot], known.dtypes.get(typed, 0))
 
 
-_TYPED_BY: Mapping[str, int] = {"EmbedLayerNormalization": 2, "GatherBlockQuantized": 2, "DequantizeLinear": 1}
+_TYPED_BY: Mapping[str, int] = {
+    "DequantizeLinear": 1,
+    "EmbedLayerNormalization": 2,
+    "GatherBlockQuantized": 2,
+    "MatMulIntegerToFloat": 3,
+    "QLinearConcat": 1,
+    "QLinearConv": 7,
+    "QuantizeLinear": 2,
+}
 """Inputs that have the type of the output, where that is not the first."""
 
 
@@ -102,6 +103,27 @@ class _Inputs:
         """Return the only element of a constant."""
         found = self._known.values.get(self._node.inputs[slot])
         return int(found.item()) if found is not None and found.size == 1 else None
+
+
+def _like_standard(node: Node, dims: _Inputs, opset: int) -> _Made:
+    """Let onnx infer the shape as if the operator were the standard one that it does the work of."""
+    found = _STAND_INS.get(node.op_type) if node.domain == MICROSOFT else None
+    if found is None or node.attribute("channels_last", 0):
+        return
+    op_type, slots = found
+    names = [f"input{slot}" for slot in slots]
+    proto = NodeProto(op_type=op_type, input=names, output=["made"])
+    proto.attribute.extend(item for item in node.proto.attribute if item.name not in _FOREIGN)
+    types = {
+        name: helper.make_tensor_type_proto(TensorProto.FLOAT, dims(slot))
+        for name, slot in zip(names, slots, strict=True)
+    }
+    try:
+        schema = defs.get_schema(op_type, opset, "")
+        made = shape_inference.infer_node_outputs(schema, proto, types)["made"].tensor_type.shape.dim
+    except (checker.ValidationError, shape_inference.InferenceError, KeyError, RuntimeError, ValueError):
+        return
+    yield 0, tuple(dim.dim_value for dim in made)
 
 
 _Rule = Callable[["Node", _Inputs], _Made]
@@ -228,7 +250,9 @@ def _gathered(node: Node, dims: _Inputs) -> _Made:
 
 _RULES: Mapping[str, _Rule] = {
     **dict.fromkeys(("BiasAdd", "BiasDropout", "BiasGelu", "BiasSoftmax", "FastGelu", "Gelu"), _like_first(0)),
-    **dict.fromkeys(("DequantizeLinear", "GemmaRotaryEmbedding", "GroupNorm", "Inverse", "MoE"), _like_first(0)),
+    **dict.fromkeys(
+        ("DequantizeLinear", "QuantizeLinear", "GemmaRotaryEmbedding", "GroupNorm", "Inverse", "MoE"), _like_first(0)
+    ),
     **dict.fromkeys(("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QMoE", "QuickGelu"), _like_first(0)),
     **dict.fromkeys(("LayerNormalization", "RotaryEmbedding", "SimplifiedLayerNormalization"), _like_first(0)),
     **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _like_first(0, 3)),

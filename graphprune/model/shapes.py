@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 
 from graphprune.array_types import Array
 from graphprune.model.bodies import DOMAIN, ENTRIES
-from graphprune.model.contributed import infer_contributed, stand_in
+from graphprune.model.contributed import infer_contributed
 from graphprune.model.graph import Graph, Node, subgraphs
 from graphprune.model.iterations import LoopNode, loops, unsettled
 from graphprune.model.known import Shapes
@@ -346,23 +346,22 @@ class _Forward:
                 self.result.dtypes[name] = self.result.dtypes[known[0]]
 
     def _infer_alone(self, node: Node) -> None:
-        result, proto = self.result, stand_in(node) or node.proto
-        infer_contributed(node, result)
+        result = self.result
+        infer_contributed(node, result, self.graph.opset)
         try:
-            domain = "" if proto.domain == "ai.onnx" else proto.domain
-            schema = onnx.defs.get_schema(proto.op_type, self.graph.opsets.get(domain, 1), domain)
+            schema = onnx.defs.get_schema(node.op_type, self.graph.opsets.get(node.domain, 1), node.domain)
             types = {
                 name: helper.make_tensor_type_proto(result.dtypes[name], result.dims[name])
-                for name in proto.input
+                for name in node.inputs
                 if name and name in result.dims and name in result.dtypes
             }
             data = {
                 name: numpy_helper.from_array(np.array(result.values[name]), name)
-                for name in proto.input
+                for name in node.inputs
                 if name in result.values
             }
             imports = list(self.graph.proto.opset_import)
-            outputs = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=imports)
+            outputs = shape_inference.infer_node_outputs(schema, node.proto, types, data, opset_imports=imports)
         except (onnx.defs.SchemaError, shape_inference.InferenceError, KeyError, RuntimeError, ValueError, TypeError):
             return
         for name, type_proto in outputs.items():

@@ -13,7 +13,7 @@ from graphprune.labels.operator import Operator
 from graphprune.labels.registry import Rule, rule
 from graphprune.model.contributed import BLOCKED, MICROSOFT
 
-__all__ = ["FROZEN", "FROZEN_CONTRIB", "IRRELEVANT", "MICROSOFT"]
+__all__ = ["FROZEN", "FROZEN_BLOCKED", "FROZEN_CONTRIB", "IRRELEVANT", "MICROSOFT"]
 
 _DRAWS = "draws one random number per element, so other elements would get other numbers"
 _SEQUENCE = "keeps tensors in a sequence"
@@ -67,7 +67,6 @@ FROZEN_CONTRIB: Mapping[str, str] = {
     **dict.fromkeys(("GroupNorm", "SkipGroupNorm"), "takes statistics over groups of channels, which come last"),
     **dict.fromkeys(("GatherBlockQuantized", "MatMulBnb4", "MatMulFpQ4", "QMoE"), _PACKED_BITS),
     "DynamicQuantizeLSTM": "quantises its weights by row",
-    "DynamicQuantizeMatMul": "quantises its input over all channels",
     "GemmaRotaryEmbedding": _FUSED,
 }
 """Operators of onnxruntime's own domain, and why their inputs stay; onnxruntime's optimiser makes most of them."""

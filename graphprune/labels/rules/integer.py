@@ -70,6 +70,26 @@ def matmul_integer(op: Operator) -> None:
     _as_float(op, matmul, (Operand(0, None, 2), Operand(1, None, 3, axis=-1)))
 
 
+@rule("DynamicQuantizeMatMul", domain=MICROSOFT)
+def dynamic_matmul(op: Operator) -> None:
+    """A `MatMul` whose first operand is quantised on the way, by a range that includes zero: masked slices leave it."""
+    _as_float(op, matmul, (Operand(0), Operand(1, 2, 3, axis=-1)))
+    _add_bias(op, 4)
+
+
+@rule("MatMulIntegerToFloat", domain=MICROSOFT)
+def matmul_to_float(op: Operator) -> None:
+    """As `MatMulInteger`, with scales."""
+    _as_float(op, matmul, (Operand(0, 2, 4), Operand(1, 3, 5, axis=-1)))
+    _add_bias(op, 6)
+
+
+def _add_bias(op: Operator, slot: int) -> None:
+    """A bias along the last axis follows."""
+    if op.has(slot):
+        op.tie(slot, op.outputs[0][-1:])
+
+
 @rule("QGemm", domain=MICROSOFT)
 def qgemm(op: Operator) -> None:
     """A `Gemm` of real numbers whose result may be quantised."""

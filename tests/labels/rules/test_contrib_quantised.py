@@ -113,3 +113,44 @@ def test_packed_zero_points_are_those_of_the_blocks() -> None:
     values = np.stack([stored & 15, stored >> 4], axis=-1).reshape(24, 4, BLOCK).astype(np.float32)
     middle = np.stack([zeros & 15, zeros >> 4], axis=-1).reshape(24, 4, 1).astype(np.float32)
     np.testing.assert_allclose(analysis.read("q"), (values - middle) * analysis.constants.array("s")[:, :, None])
+
+
+def _bytes(*shape: int) -> Array:
+    return np.random.default_rng(sum(shape)).integers(-90, 90, shape).astype(np.int8)
+
+
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_products_that_quantise_their_input(per_column: bool, bias: bool) -> None:
+    size = (6,) if per_column else (1,)
+    text = f"""(float[2,5,3] x) => (float[2,5,2] y) {{
+        h = MatMul (x, first)
+        m = com.microsoft.DynamicQuantizeMatMul (h, w, s, z{", b" * bias})
+        y = MatMul (m, last)
+    }}"""
+    constants = {
+        "w": _bytes(8, 6),
+        "s": np.full(size, 0.02, dtype=np.float32) * (1 + np.arange(size[0], dtype=np.float32)),
+        "z": np.zeros(size, dtype=np.int8),
+    }
+    weights = {"first": (3, 8), "last": (6, 2), **({"b": (6,)} if bias else {})}
+    outcome = check(model(text, weights, domains=', "com.microsoft": 1', **constants))
+    found = groups(outcome.analysis)
+    assert found["h"] == (8, frozenset({"first.1 out", "w.0 in"}))
+    made = {"w.1 out", "last.0 in"} | ({"b.0 per_channel"} if bias else set())
+    assert found["m"] == (6, frozenset(made | ({"s.0 per_channel", "z.0 per_channel"} if per_column else set())))
+    assert outcome.effect > 1e-3
+
+
+def test_products_of_integers_that_give_real_numbers() -> None:
+    text = """(float[2,5,3] x) => (float[2,5,2] y) {
+        h = MatMul (x, first)
+        q, qs, qz = DynamicQuantizeLinear (h)
+        m = com.microsoft.MatMulIntegerToFloat (q, w, qs, s, qz, z, b)
+        y = MatMul (m, last)
+    }"""
+    constants = {"w": _bytes(8, 6), "s": np.full(6, 0.02, dtype=np.float32), "z": np.zeros(6, dtype=np.int8)}
+    weights = {"first": (3, 8), "last": (6, 2), "b": (6,)}
+    outcome = check(model(text, weights, domains=', "com.microsoft": 1', **constants))
+    assert {name: size for name, (size, _) in groups(outcome.analysis).items()} == {"h": 8, "m": 6}
+    assert outcome.effect > 1e-3
