@@ -12,7 +12,7 @@ from graphprune.labels.space import Axes, LabelSpace
 from graphprune.labels.vector import stay
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph
-from graphprune.model.iterations import turns_of_nodes
+from graphprune.model.iterations import iterations_of_nodes
 from graphprune.model.scaling import Quantised
 from graphprune.model.shapes import Shapes
 
@@ -40,7 +40,7 @@ class Scope:
         self.values: dict[str, Axes] = {}
         self.weights: dict[str, Axes] = {}
         self.quantised: dict[str, Quantised] = {}
-        self.turns = turns_of_nodes(graph, shapes)
+        self.turns = iterations_of_nodes(graph, shapes)
 
     def varies(self, name: str) -> tuple[bool, ...]:
         """Return for each axis of a value whether its length changes with the size of the model's inputs."""

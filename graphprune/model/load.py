@@ -177,22 +177,22 @@ def load(source: str | Path | onnx.ModelProto, *, limits: Limits | None = None) 
 
 def _finish(proto: onnx.ModelProto, origin: tuple[Path, FileStamp] | None, limits: Limits) -> Model:
     """Check a parsed model and wrap it."""
-    found = survey(proto, max_depth=limits.depth, max_nodes=limits.nodes, max_name=limits.name_length)
+    surveyed = survey(proto, max_depth=limits.depth, max_nodes=limits.nodes, max_name=limits.name_length)
     path, stamp = origin if origin else (None, None)
     tensors = TensorStore(path)
-    tensors.check_all(found.tensors)
-    _check_amount(tensors, found, limits, stamp)
-    if found.sparse:
+    tensors.check_all(surveyed.tensors)
+    _check_amount(tensors, surveyed, limits, stamp)
+    if surveyed.sparse:
         proto = densified(proto, tensors.array, most_bytes=min(limits.tensor_bytes, _MOST_DENSE))
-        found = survey(proto)
-        tensors.check_all(found.tensors)
-    validate(proto, found, max_calls=limits.function_calls)
+        surveyed = survey(proto)
+        tensors.check_all(surveyed.tensors)
+    validate(proto, surveyed, max_calls=limits.function_calls)
     return Model(proto, path, tensors, path.stem if path is not None else proto.graph.name, stamp)
 
 
-def _check_amount(tensors: TensorStore, found: Survey, limits: Limits, stamp: FileStamp | None) -> None:
+def _check_amount(tensors: TensorStore, surveyed: Survey, limits: Limits, stamp: FileStamp | None) -> None:
     """Refuse a model whose tensors add up to more than memory, or than the files can stand for."""
-    declared = sum(count_bytes(held.tensor) for held in found.tensors)
+    declared = sum(count_bytes(held.tensor) for held in surveyed.tensors)
     allowed = limits.tensor_bytes
     if stamp is not None:
         present = stamp.size + sum(file.size for file in tensors.files.values())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "Method", "Progress", "RecoverOptions", "Recovery"]
 
-Method = Literal["bn", "bias", "least-squares"]
+Method = Literal["least-squares", "bn", "bias"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
@@ -27,7 +27,7 @@ class RecoverOptions:
     Parameters
     ----------
     method : {"least-squares", "bn", "bias"}
-        Refit weights; estimate BatchNormalization anew; or shift biases only.
+        Refit weights; estimate BatchNormalization anew; or shift biases only (:mod:`graphprune.recovery.methods`).
     ridge : float
         The weakest pull towards the present weights, relative to the variance of the inputs. How much stronger it is at
         a layer, is what one half of the samples says of the other (:mod:`graphprune.recovery.ridge`).

@@ -5,22 +5,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from graphprune.errors import VerificationError, quote
 from graphprune.model.bodies import DOMAIN
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import digest
 from graphprune.surgery.marks import PLAN
 from graphprune.verification.verify import Verification, verify_equal, verify_pruned
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from graphprune.analysis.analysis import Analysis
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
 
-__all__ = ["judged", "keep_mask"]
+__all__ = ["judged"]
 
 _KNOWN_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"))
 _BEYOND = 1e299  # stands for infinity in a verification
@@ -69,14 +66,6 @@ def judged(
     if not found.ok:
         raise _difference(found, pruned, plan)
     return found
-
-
-def keep_mask(analysis: Analysis, plan: Plan) -> npt.NDArray[np.bool_]:
-    """Return which atoms stay, in the order of the analysis (bool, shape (atoms,))."""
-    keep = np.zeros(int(analysis.cost.sizes.sum()), dtype=np.bool_)
-    for start, group in zip(analysis.grouping.starts, plan.groups, strict=False):
-        keep[int(start) + np.array(group.kept, dtype=np.int64)] = True
-    return keep
 
 
 def _difference(found: Verification, pruned: Model, plan: Plan) -> VerificationError:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 
 from graphprune.analysis.analysis import Analysis
+from graphprune.choices import Regularization
 from graphprune.errors import UsageError, quote
 from graphprune.training.bridge import Trainable
 from graphprune.training.hooks import Hook, Moment
 from graphprune.training.pruning.tensor_slices import SCALE, STATISTIC, Slice, find_slices, norms, sums
 
-__all__ = ["STRENGTH", "Kind", "Regularizer"]
-
-Kind = Literal["bn-l1", "group-norm", "growing"]
+__all__ = ["STRENGTH", "Regularizer"]
 
 STRENGTH: dict[str, float] = {"bn-l1": 1e-4, "group-norm": 1e-4, "growing": 1.0}
 """Strength of each regulariser where none is given."""
@@ -68,8 +67,8 @@ class Regularizer(Hook):
         strength: float | None = None,
         going: Mapping[str, npt.NDArray[np.bool_]] | None = None,
     ) -> None:
-        if kind not in get_args(Kind):
-            raise UsageError(f"there is no regulariser {quote(kind)}: there are {', '.join(get_args(Kind))}")
+        if kind not in get_args(Regularization):
+            raise UsageError(f"there is no regulariser {quote(kind)}: there are {', '.join(get_args(Regularization))}")
         if strength is not None and strength < 0:
             raise UsageError(f"the strength of a regulariser is {strength:g}, but must not be negative")
         if not analysis.groups:
@@ -81,13 +80,13 @@ class Regularizer(Hook):
         self.going = {} if kind != "growing" else dict(going) if going is not None else self._lower_half()
 
     def _lower_half(self) -> dict[str, npt.NDArray[np.bool_]]:
-        found = {}
+        lower_half = {}
         for group in self.groups:
             order = np.argsort(self.norm(group.id).detach().cpu().numpy(), kind="stable")
             mask = np.zeros(group.size, dtype=np.bool_)
             mask[order[: group.size // 2]] = True
-            found[group.id] = mask
-        return found
+            lower_half[group.id] = mask
+        return lower_half
 
     def norm(self, group: str) -> Tensor:
         """Return the norm of every atom of a group, shape (size,)."""
@@ -95,13 +94,13 @@ class Regularizer(Hook):
 
     def scales(self, group: str) -> Tensor | None:
         """Return the mean |scale| over the BatchNormalizations of every atom, shape (size,); None without any."""
-        found = [item for item in self.slices[group] if item.part == SCALE]
-        if not found:
+        scales = [item for item in self.slices[group] if item.part == SCALE]
+        if not scales:
             return None
         size = next(item.size for item in self.groups if item.id == group)
-        total = found[0].tensor.new_zeros(size)
-        count = found[0].tensor.new_zeros(size)
-        for item in found:
+        total = scales[0].tensor.new_zeros(size)
+        count = scales[0].tensor.new_zeros(size)
+        for item in scales:
             atoms, rows = item.atoms.to(total.device), item.rows()
             total = total.index_add(0, atoms, rows.abs().sum(1))
             count = count.index_add(0, atoms, torch.ones_like(rows[:, 0]))
