@@ -10,9 +10,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.analysis.accounting import COUNTED, Accounts, Layer
+from graphprune.analysis.accounting import Accounts, Layer
 from graphprune.analysis.alternatives import Grouped, resolve_grouped
 from graphprune.analysis.groups import Group, Grouping, describe, form_groups
+from graphprune.analysis.uncounted import Uncounted, find_uncounted
 from graphprune.array_types import Array
 from graphprune.labels.origins import Origins
 from graphprune.labels.propagate import propagate
@@ -213,6 +214,9 @@ class Analysis:
         stays = self.grouping.atom_of[axis.base] < 0
         if len(axis) == 1 or not stays.any():
             return None
+        barrier = self.scope.space.barriers.get(node.index)
+        if barrier is not None:
+            return barrier
         label = int(axis.base[int(np.argmax(stays))])
         if label == 0:
             origin = self.origins.of_node(node, len(axis))
@@ -223,14 +227,9 @@ class Analysis:
         return self.origins.behind(self.resolution.freezes[number][1], len(axis)).reason
 
     @cached_property
-    def uncounted(self) -> tuple[str, ...]:
-        """Names of layers that cannot be counted, since their shapes are not known before the model runs."""
-        counted = {cost.node.index for cost in self.scope.space.costs}
-        return tuple(
-            node.label
-            for node in self.graph.nodes
-            if node.op_type in COUNTED and node.index not in counted and node.outputs[0] not in self.shapes.constant
-        )
+    def uncounted(self) -> tuple[Uncounted, ...]:
+        """Nodes whose work is in no figure, those with most weights first."""
+        return find_uncounted(self.scope)
 
     @property
     def prunable(self) -> float:

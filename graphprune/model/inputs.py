@@ -10,11 +10,13 @@ from onnx import TypeProto
 from graphprune.errors import UsageError, quote
 from graphprune.model.batch_axes import Declared, is_name, sample_axes
 from graphprune.model.graph import Graph
+from graphprune.model.lengths import caches
 
 __all__ = ["assumed", "input_shapes"]
 
-_FREE = {3: 16, 4: 224, 5: 112}
-"""Size of an open dimension other than the first, by rank; 16 for all other ranks."""
+_LONG = 16
+_FREE = {4: 224, 5: 112}
+"""Size of an open dimension other than the first, by rank: images and volumes; 16 for all other ranks and caches."""
 
 
 def input_shapes(
@@ -50,8 +52,16 @@ def input_shapes(
         )
     tensors = {name: kind for name, kind in graph.inputs.items() if kind.WhichOneof("value") == "tensor_type"}
     axes = dict(zip(tensors, sample_axes([Declared.of(kind) for kind in tensors.values()]), strict=True))
-    sizes = _named(tensors, given, axes)
-    return {name: _concrete(name, kind, (given.get(name), axes[name]), sizes, other) for name, kind in tensors.items()}
+    cached = caches(graph)
+    free = {
+        name: _LONG if name in cached else _FREE.get(len(kind.tensor_type.shape.dim), _LONG)
+        for name, kind in tensors.items()
+    }
+    sizes = _named(tensors, given, axes, free)
+    return {
+        name: _concrete(name, kind, (given.get(name), axes[name], free[name]), sizes, other)
+        for name, kind in tensors.items()
+    }
 
 
 def assumed(graph: Graph, given: Mapping[str, Sequence[int]]) -> dict[str, frozenset[int]]:
@@ -63,7 +73,10 @@ def assumed(graph: Graph, given: Mapping[str, Sequence[int]]) -> dict[str, froze
 
 
 def _named(
-    tensors: Mapping[str, TypeProto], given: Mapping[str, Sequence[int]], axes: Mapping[str, int | None]
+    tensors: Mapping[str, TypeProto],
+    given: Mapping[str, Sequence[int]],
+    axes: Mapping[str, int | None],
+    free: Mapping[str, int],
 ) -> dict[str, tuple[int, bool]]:
     """Size of every named dimension, and whether it may count samples: given sizes first, then defaults."""
     sizes: dict[str, tuple[int, bool]] = {}
@@ -80,20 +93,20 @@ def _named(
             if sizes.get(param, (size, False))[0] != size:
                 raise UsageError(f"the dimension {quote(param)} is given as {sizes[param][0]} and as {size}")
             sizes[param] = size, param in first
-    for _, _, param, rank in places:
-        sizes.setdefault(param, (1 if param in first else _FREE.get(rank, 16), param in first))
+    for name, _, param, _ in places:
+        sizes.setdefault(param, (1 if param in first else free[name], param in first))
     return sizes
 
 
 def _concrete(
     name: str,
     kind: TypeProto,
-    known: tuple[Sequence[int] | None, int | None],
+    known: tuple[Sequence[int] | None, int | None, int],
     sizes: Mapping[str, tuple[int, bool]],
     other: bool,
 ) -> tuple[int, ...]:
-    """Fill the open dimensions of one input, of which a given shape and the axis of samples are known."""
-    given, samples = known
+    """Fill the open dimensions of one input: a given shape, the axis of samples and a size for the rest are known."""
+    given, samples, free = known
     if not kind.tensor_type.HasField("shape"):
         if given is None:
             raise UsageError(
@@ -111,7 +124,7 @@ def _concrete(
     chosen = []
     for axis, fixed in enumerate(declared):
         counts = axis in (0, samples)
-        size, is_first = sizes.get(dims[axis].dim_param, (1 if counts else _FREE.get(len(declared), 16), counts))
+        size, is_first = sizes.get(dims[axis].dim_param, (1 if counts else free, counts))
         if given is not None:
             size = int(given[axis])
         if other:

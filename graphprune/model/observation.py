@@ -19,6 +19,7 @@ from onnx import ModelProto, helper
 
 from graphprune.model.bodies import DOMAIN
 from graphprune.model.graph import Graph, Node, subgraphs
+from graphprune.model.lengths import fitting_values
 from graphprune.model.load import Model
 from graphprune.model.sandbox import RESULT, ChildError, limit_memory, run_child
 from graphprune.model.shapes import Shapes
@@ -76,7 +77,9 @@ def observe(model: Model, graph: Graph, shapes: Shapes, names: list[str]) -> boo
     with tempfile.TemporaryDirectory(prefix="graphprune-observe-") as folder:
         place = Path(folder)
         save(model.replaced(exposed), place / "model.onnx")
-        spec = {"names": names, "inputs": {name: _input(graph, shapes, name) for name in graph.inputs}}
+        lengths = fitting_values(graph, shapes)
+        inputs = {name: {**_input(graph, shapes, name), "value": lengths.get(name, 0)} for name in graph.inputs}
+        spec = {"names": names, "inputs": inputs}
         (place / "spec.json").write_text(json.dumps(spec), "utf-8")
         try:
             observed = run_child("graphprune.model.observation", place, _TIMEOUT)
@@ -111,7 +114,10 @@ def main(folder: str) -> int:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = ort.InferenceSession(str(place / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    feeds = {name: np.zeros(info["shape"], dtype=np.dtype(info["dtype"])) for name, info in spec["inputs"].items()}
+    feeds = {
+        name: np.full(info["shape"], info["value"], dtype=np.dtype(info["dtype"]))
+        for name, info in spec["inputs"].items()
+    }
     values = zip(spec["names"], session.run(spec["names"], feeds), strict=True)
     shown = {name: (value.shape, str(value.dtype)) for name, value in values if isinstance(value, np.ndarray)}
     (place / RESULT).write_text(json.dumps(shown), "utf-8")

@@ -60,6 +60,8 @@ def make_inputs(spec: dict[str, Any], kind: str, *, moved: bool = False, seed: i
             if moved:
                 step = max(np.finfo(dtype).eps, spec.get("grain", 0.0)) * np.where(value == 0.0, 1.0, value)
                 value = value + step * random.choice([-1.0, 1.0], info["shape"])
+        elif info.get("value") is not None:
+            value = np.full(info["shape"], info["value"])
         else:
             value = random.integers(0, 2, info["shape"])
         feeds[name] = np.asarray(value).astype(dtype)

@@ -27,6 +27,13 @@ __all__ = ["DISCRETE", "Oracle", "build_oracle", "discrete_names", "force_branch
 
 _ONE = "graphprune.one"
 
+_NORMALISED: dict[str, tuple[tuple[int, ...], int, int | None]] = {
+    "SkipLayerNormalization": ((1, 4), 2, 3),
+    "SkipSimplifiedLayerNormalization": ((1, 3), 2, None),
+}
+"""Normalisations that add something first: inputs that are added (their sum is output 3), scale and shift."""
+
+
 BranchPath = dict[str, bool]
 
 DISCRETE = frozenset({"ArgMax", "ArgMin", "Compress", "NonMaxSuppression", "NonZero", "TopK", "Unique"})
@@ -119,24 +126,31 @@ class _Builder:
             return
         node, index = self.nodes[found.node.index], found.node.index
         value = found.node.inputs[0]
+        addends, scale, shift = _NORMALISED.get(node.op_type, ((), 1, 2))
         count = float(np.prod([mask.sum() for mask in kept.values()]))
         parts = _Parts(f"graphprune.norm.{index}", self.analysis.shapes.dtypes.get(value, TensorProto.FLOAT))
         axes = parts.constant("axes", np.asarray(list(kept), dtype=np.int64))
         masks = [self._add_mask(value, axis, mask) for axis, mask in kept.items() if not mask.all()]
         centred = node.input[0]
-        if node.op_type == "LayerNormalization":
+        for slot in addends:
+            if slot < len(node.input) and node.input[slot]:
+                centred = parts.add("Add", centred, node.input[slot])
+        ends = {3: centred} if addends else {}
+        if node.op_type in ("LayerNormalization", "SkipLayerNormalization"):
             total = parts.add("ReduceSum", parts.product(centred, masks), axes)
             mean = parts.add("Div", total, parts.number("count", count))
             centred = parts.add("Sub", centred, mean)
         square = parts.add("Mul", centred, centred)
         power = parts.add("ReduceSum", parts.product(square, masks), axes)
         variance = parts.add("Div", power, parts.number("total", count))
-        epsilon = parts.number("epsilon", found.node.attribute("epsilon", 1e-5))
+        epsilon = parts.number("epsilon", found.node.attribute("epsilon", 1e-12 if addends else 1e-5))
         result = parts.add("Div", centred, parts.add("Sqrt", parts.add("Add", variance, epsilon)))
-        for slot, op_type in ((1, "Mul"), (2, "Add")):
-            if slot < len(node.input) and node.input[slot]:
-                result = parts.add(op_type, result, node.input[slot])
-        self.instead[index] = [*parts.nodes, helper.make_node("Identity", [result], [node.output[0]])]
+        for factor, op_type in ((scale, "Mul"), (shift, "Add")):
+            if factor is not None and factor < len(node.input) and node.input[factor]:
+                result = parts.add(op_type, result, node.input[factor])
+        ends[0] = result
+        made = [(end, node.output[at]) for at, end in ends.items() if at < len(node.output) and node.output[at]]
+        self.instead[index] = [*parts.nodes, *(helper.make_node("Identity", [end], [name]) for end, name in made)]
         self.oracle.model.graph.initializer.extend(parts.constants)
 
     def finish(self) -> Oracle:

@@ -23,6 +23,7 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
 from graphprune.errors import GraphPruneError, UnsupportedModelError, VerificationError, quote
 from graphprune.labels.adapt import whole
+from graphprune.model.lengths import fitting_values
 from graphprune.model.load import Model
 from graphprune.model.sandbox import ChildError, run_child
 from graphprune.model.survey import survey
@@ -263,10 +264,10 @@ def _prepare(place: Path, analysis: Analysis, kept: Slices, models: tuple[_Quest
         ends = _ends(analysis, discrete_names(analysis))
         names = [name for name in names if name in ends or name in cuts]
     branches = pruned_branches(analysis, lambda labels: kept.counts(labels) == 1)
-    grains = _Grains(analysis, wide=wide)
+    grains, lengths = _Grains(analysis, wide=wide), fitting_values(analysis.graph, analysis.shapes)
     spec = {
         "inputs": {
-            name: {"shape": shape, "dtype": _dtype(analysis, name, wide=wide)}
+            name: {"shape": shape, "dtype": _dtype(analysis, name, wide=wide), "value": lengths.get(name)}
             for name, shape in analysis.input_shapes.items()
         },
         "grain": max(grains.coarsest, question.grain),
