@@ -37,6 +37,7 @@ from graphprune.rewrites.reference import make_reference
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
+from graphprune.verification.causes import blames_the_file
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
 from graphprune.verification.fidelity.check_reweighed import check_reweighted
 from graphprune.verification.fidelity.check_shortened import check_shortened
@@ -107,6 +108,7 @@ class AnalyzeOptions:
         return cls(plan.model.inputs, attention, recorded.get("approximate") is True)
 
 
+@blames_the_file
 def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     """Find the coupled channel groups of a model, their cost, and what is frozen and why.
 
@@ -121,6 +123,7 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     return Analysis(model, options.input_shapes, options.attention, approximate=options.approximate)
 
 
+@blames_the_file
 def solve(
     model: Model | Analysis,
     budget: BudgetRequest | Sequence[BudgetRequest] = (),
@@ -224,6 +227,7 @@ def _rebased(plan: Plan, analysis: Analysis) -> Plan:
     return replace(plan, budget=first, further=tuple(further))
 
 
+@blames_the_file
 def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model:
     """Remove what a plan removes.
 

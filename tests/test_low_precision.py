@@ -14,7 +14,7 @@ from quantised_models import converted, float_model, quantised
 import graphprune
 from graphprune import Analysis, BudgetRequest, Model
 from graphprune.plan.schema import Plan
-from graphprune.verification.comparison import few, stepped, tolerance
+from graphprune.verification.deviation import few, stepped, tolerance
 from graphprune.verification.verdict import keep_mask
 from graphprune.verification.verify import verify_pruned
 

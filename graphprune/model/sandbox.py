@@ -18,9 +18,10 @@ from typing import Any
 
 from graphprune.errors import GraphPruneError
 
-__all__ = ["RESULT", "ChildError", "limit_memory", "run_child"]
+__all__ = ["OUT_OF_TIME", "RESULT", "ChildError", "limit_memory", "run_child", "shortened"]
 
 RESULT = "result.json"
+OUT_OF_TIME = "did not finish within"
 
 
 class ChildError(GraphPruneError):
@@ -51,15 +52,15 @@ def run_child(module: str, folder: Path, timeout: float) -> dict[str, Any]:
             command, capture_output=True, text=True, errors="replace", timeout=timeout, env=environment, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise ChildError(f"onnxruntime did not finish within {timeout:.0f} s") from error
+        raise ChildError(f"onnxruntime {OUT_OF_TIME} {timeout:.0f} s") from error
     if done.returncode or not (folder / RESULT).exists():
         said = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
-        raise ChildError(f"onnxruntime failed: {_essence(said)}")
+        raise ChildError(f"onnxruntime failed: {shortened(said)}")
     result: dict[str, Any] = json.loads((folder / RESULT).read_text("utf-8"))
     return result
 
 
-def _essence(said: str) -> str:
+def shortened(said: str) -> str:
     """Return what an error says, without its module, its number, and the temporary file that it names."""
     for noise in _NOISE:
         said = noise.sub("", said)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.errors import VerificationError, quote
+from graphprune.errors import UnsupportedModelError, VerificationError, quote
 from graphprune.model.bodies import DOMAIN
 from graphprune.plan.schema import digest
 from graphprune.surgery.marks import PLAN
@@ -50,25 +50,27 @@ def judged(
     ------
     VerificationError
         If the models differ, or could not be run.
+    UnsupportedModelError
+        If the original does not run.
     """
     if plan.is_identity and pruned is analysis.model:
         return Verification("identity", error=0.0, tolerance=0.0, tensor="", effect=0.0, compared=0)
     try:
         keep = keep_mask(analysis, plan)
-        found = verify_pruned(analysis, pruned, keep)
-        if plan.lossless and found.ok:
-            found = verify_equal(original or analysis, pruned, keep)
-    except VerificationError as error:
+        verdict = verify_pruned(analysis, pruned, keep)
+        if plan.lossless and verdict.ok:
+            verdict = verify_equal(original or analysis, pruned, keep)
+    except (UnsupportedModelError, VerificationError) as error:
         strange = _strange_domains(analysis)
         if not strange:
             raise
         if unverified:
             return Verification("unverified", error=0.0, tolerance=0.0, tensor="", effect=0.0, compared=0)
         hint = f"it has operators of {', '.join(strange)}; --unverified (unverified=True) goes on without a proof"
-        raise VerificationError(error.message, hint=hint) from error
-    if not found.ok:
-        raise _difference(found, pruned, plan)
-    return found
+        raise type(error)(error.message, hint=hint) from error
+    if not verdict.ok:
+        raise _difference(verdict, pruned, plan)
+    return verdict
 
 
 def keep_mask(analysis: Analysis, plan: Plan) -> npt.NDArray[np.bool_]:
@@ -79,11 +81,11 @@ def keep_mask(analysis: Analysis, plan: Plan) -> npt.NDArray[np.bool_]:
     return keep
 
 
-def _difference(found: Verification, pruned: Model, plan: Plan) -> VerificationError:
+def _difference(verdict: Verification, pruned: Model, plan: Plan) -> VerificationError:
     """Return the error that says where two models differ, and why that may be."""
     much = (
-        f"by {found.error:.1e} ({found.tolerance:.1e} is allowed)"
-        if found.error < _BEYOND
+        f"by {verdict.error:.1e} ({verdict.tolerance:.1e} is allowed)"
+        if verdict.error < _BEYOND
         else "in shape or infinities"
     )
     marked = next((entry.value for entry in pruned.proto.metadata_props if entry.key == PLAN), None)
@@ -91,8 +93,8 @@ def _difference(found: Verification, pruned: Model, plan: Plan) -> VerificationE
         hint = f"the file was made from another plan, with the digest {quote(marked)}"
     else:
         hint = "if graphprune made this file from this plan, please report it; nothing was written"
-    other = "original" if found.lossless else "masked original"
-    return VerificationError(f"the pruned model differs from the {other} {much} at {quote(found.tensor)}", hint=hint)
+    other = "original" if verdict.lossless else "masked original"
+    return VerificationError(f"the pruned model differs from the {other} {much} at {quote(verdict.tensor)}", hint=hint)
 
 
 def _strange_domains(analysis: Analysis) -> list[str]:

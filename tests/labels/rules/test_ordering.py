@@ -9,7 +9,7 @@ from oracle_check import check
 from rule_cases import Case, Stays, assert_case, assert_numbers, assert_stays
 from tiny_models import chain
 
-from graphprune.verification.oracle import DISCRETE
+from graphprune.verification.jumps import DISCRETE
 
 TOP = "m, i = TopK <axis = {axis}> (h, four)"
 LENGTHS = np.asarray([3, 6, 1, 2, 5, 4])
