@@ -38,6 +38,7 @@ from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
 from graphprune.verification.causes import blames_the_file
+from graphprune.verification.check_marks import check_marks
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
 from graphprune.verification.fidelity.check_reweighed import check_reweighted
 from graphprune.verification.fidelity.check_shortened import check_shortened
@@ -311,14 +312,14 @@ def verify(
         If the model has operators that onnxruntime does not know, return the status "unverified"
         instead of raising.
 
-    A file that says that its weights were changed after pruning (recovered, finetuned) cannot equal the masked
-    original. For it, the surgery is done and verified anew, and the file must equal the result in all but weights.
+    A file that says that its weights were changed after pruning cannot equal the masked original. For it, the surgery
+    is done and verified anew, and the file must equal the result in all but weights.
 
     Returns
     -------
     Verification
-        Its status is "verified"; "vacuous" where masking moves the outputs so little that agreement
-        proves nothing; "identity" where the plan removes nothing; or "unverified".
+        Its status is "verified"; "vacuous" where masking moves the outputs too little for a proof; "surgery" where
+        weights were changed afterwards; "identity" where the plan removes nothing; or "unverified".
 
     Raises
     ------
@@ -341,6 +342,7 @@ def verify(
             check_reweighted(analysis, made_of.reweighted, plan)
             check_shortened(made_of, plan)
             check_fidelity(made_of.start, pruned, plan)
+            check_marks(marks(analysis, plan), pruned.proto)
         except VerificationError as error:
             raise VerificationError(error.message, hint=_NOT_OF_PLAN) from error
     return found

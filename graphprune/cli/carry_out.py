@@ -61,6 +61,7 @@ def carry_out(job: Job, talk: Talk) -> PruningSummary:
     from graphprune import api
     from graphprune.plan.file import write_plan
     from graphprune.report.summary import PruningSummary, count_totals
+    from graphprune.verification.check_runs import check_runs
 
     with talk.stage("surgery"):
         pruned = api.apply(job.analysis, job.plan)
@@ -69,8 +70,11 @@ def carry_out(job: Job, talk: Talk) -> PruningSummary:
         api.mark_verified(pruned, verification)
     plan = job.plan
     if job.afterwards is not None:
+        proven = pruned
         pruned, steps = job.afterwards(job.analysis, plan, pruned, talk)
         plan = replace(plan, steps=steps)
+        if pruned is not proven:
+            check_runs(pruned, job.analysis.model, plan.model.inputs)
     if not job.targets.dry:
         with talk.stage("writing"):
             api.save(pruned, job.targets.output, force=job.targets.force)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from graphprune.errors import VerificationError, quote
+from graphprune.errors import UsageError, VerificationError, quote
 from graphprune.model.graph import Graph
 from graphprune.model.inputs import input_shapes
 from graphprune.model.sandbox import ChildError, run_child
@@ -56,7 +56,7 @@ def check_runs(
     Returns
     -------
     int
-        With how many sizes it ran; 0 if the original does not run with the first ones.
+        With how many sizes it ran; 0 if the original does not run with the first ones, or none are known.
 
     Raises
     ------
@@ -64,7 +64,10 @@ def check_runs(
         If it does not run where the original does, or gives other outputs.
     """
     graph = Graph((original or written).proto)
-    given = input_shapes(graph, dict(shapes or {}))
+    try:
+        given = input_shapes(graph, dict(shapes or {}))
+    except UsageError:  # an input declares no shape, and none is given
+        return 0
     with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
         place = Path(folder)
         stage_file(written, place / WRITTEN)

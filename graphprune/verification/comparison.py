@@ -76,6 +76,7 @@ class Comparison:
         self.switches: Feeds = {}
         self.normal: Feeds = {}
         self.unmasked: Feeds = {}
+        self.not_finite: dict[str, None] = {}
         tensors = list(enumerate(spec.tensors))
         masked = Passage(place, spec.masked, OriginalError)
         self.all = Pair(masked, Passage(place, spec.pruned, PrunedError), tensors)
@@ -103,7 +104,7 @@ class Comparison:
         # Some branch may be impossible for inputs of this size, but not all of them.
         if not effects:
             raise failures[0]
-        facts: dict[str, Any] = {"effect": max(effects.values()), "sizes": 0}
+        facts: dict[str, Any] = {"effect": max(effects.values()), "sizes": 0, "not_finite": list(self.not_finite)}
         if not self.ledger.failed:
             known = None if self.spec.branches else {**self.unmasked, **self.normal}
             facts.update(self.plain.check_all(self.ledger, known))
@@ -139,6 +140,8 @@ class Comparison:
                     doubts[number] = self._held(number, wanted[number], len(pair.stops)), error
                 if kind == "normal" and tensor.end:
                     self.normal[tensor.name] = expected[tensor.name]
+                    if not np.isfinite(wanted[number]).all():
+                        self.not_finite[tensor.name] = None
         if doubts:
             self._settle(kind, pair, doubts)
 

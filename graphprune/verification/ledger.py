@@ -24,15 +24,12 @@ class Ledger:
     ----------
     compared : int
         Number of judgements.
-    not_finite : dict of str to None
-        Tensors at which the effect of masking is measured that hold infinities or what is no number.
     """
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
         self._worst: dict[str, Any] = {"error": 0.0, "tolerance": spec.relative, "tensor": "", "failed": False}
         self.compared = 0
-        self.not_finite: dict[str, None] = {}
 
     @property
     def failed(self) -> bool:
@@ -41,7 +38,7 @@ class Ledger:
 
     def report(self) -> dict[str, Any]:
         """Return what to tell the parent."""
-        return {**self._worst, "compared": self.compared, "not_finite": list(self.not_finite)}
+        return {**self._worst, "compared": self.compared}
 
     def judge(self, tensor: TensorSpec, wanted: Array, actual: Array) -> float | None:
         """Record how far a tensor deviates; return that instead where only a measured floor could excuse it."""
@@ -50,8 +47,6 @@ class Ledger:
         if tensor.stepped:
             self._record(tensor.name, stepped(wanted, actual), few(wanted) if tensor.cut == "few" else 1.0)
             return None
-        if tensor.end and not np.isfinite(wanted).all():
-            self.not_finite[tensor.name] = None
         error = deviation(wanted, actual)
         allowed = tolerance(wanted.dtype, 0.0, tensor.grain, self._spec.relative)
         # Behind a rounding operator both go on from the same values, and only the last stretch rounds.

@@ -52,7 +52,8 @@ class Verification:
     ----------
     status : str
         "verified"; "vacuous" where all agrees but masking hardly moves the outputs, so that
-        agreement proves nothing; "failed".
+        agreement proves nothing; "failed"; "surgery" where only the weights of a file are others, and what the
+        surgery makes was verified instead.
     error : float
         Largest deviation, relative to the largest absolute value of the tensor.
     tolerance : float

@@ -181,7 +181,9 @@ def finetune(
             hint="try more data, more --epochs, or a lower --rate",
         )
     from graphprune import api
+    from graphprune.verification.check_runs import check_runs
 
+    check_runs(result.model, api.load(pruned))
     api.save(result.model, target, force=force or resume)
     state.unlink(missing_ok=True)
     _show(result, target, as_json=as_json)

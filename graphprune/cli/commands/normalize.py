@@ -34,6 +34,7 @@ def normalize(
     check_target(target, [model], force=force or dry_run)
 
     from graphprune import api
+    from graphprune.verification.check_runs import check_runs
 
     talk = Talk(verbose=verbose)
     with talk.stage("loading"):
@@ -41,6 +42,7 @@ def normalize(
     with talk.stage("normalizing"):
         result = api.normalize(loaded)
     if not dry_run:
+        check_runs(result, loaded, equal=True)
         api.save(result, target, force=force)
     counts = {
         what: {"before": before, "after": after}

@@ -54,6 +54,7 @@ def recover(
     from graphprune import accuracy, api
     from graphprune.plan.file import read_plan
     from graphprune.recovery.recover_options import RecoverOptions
+    from graphprune.verification.check_runs import check_runs
 
     target = output or beside(pruned, ".recovered.onnx")
     inputs = (pruned, teacher, plan)
@@ -74,6 +75,7 @@ def recover(
         found = accuracy.recover(analysis, candidate, current, source, options, progress=progress)
     if found.improved and not dry_run:
         with talk.stage("writing"):
+            check_runs(found.model, candidate, current.model.inputs)
             api.save(found.model, target, force=force)
     _show(found, None if dry_run or not found.improved else target, as_json=as_json)
     if not found.improved:

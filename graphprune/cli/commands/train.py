@@ -280,9 +280,12 @@ class _Places:
     ) -> PruningSummary:
         """Write the trained model, and finetune the pruned one if that is wanted."""
         from graphprune import api
+        from graphprune.verification.check_runs import check_runs
 
         files, notes = dict(summary.files), summary.notes
         if not self.targets.dry:
+            for model in (result.model, *result.further.values()):
+                check_runs(model, by[1], result.plan.model.inputs)
             files["model"] = str(api.save(result.model, self.whole, force=self.targets.force))
             for word, model in result.further.items():
                 path = api.save(model, self.further(word), force=self.targets.force)
@@ -297,6 +300,7 @@ class _Places:
     def _finetune(self, target: Path, result: Trained, data: Source, teacher: Model) -> str:
         from graphprune import api
         from graphprune.training.finetune import finetune
+        from graphprune.verification.check_runs import check_runs
 
         options = replace(self.learning.options(self.state), epochs=self.epochs, checkpoint=None, resume=False)
         pruned = api.apply(result.analysis, result.plan)
@@ -304,6 +308,7 @@ class _Places:
             found = finetune(pruned, data, teacher, options, meter.listen)
         if not found.improved:
             return f"finetuning did not help: the held-out loss was {found.before.loss:.4g} and was never lower"
+        check_runs(found.model, pruned, result.plan.model.inputs)
         api.save(found.model, target, force=self.targets.force)
         return f"finetuned to {quote(str(target))}, held-out {_measures(found.before, found.after)}"
 

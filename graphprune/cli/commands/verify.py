@@ -35,7 +35,7 @@ def verify(
 
     from graphprune import api
     from graphprune.plan.file import read_plan
-    from graphprune.report.tables import check_line
+    from graphprune.report.tables import check_text
 
     talk = Talk(verbose=verbose)
     stored = read_plan(plan)
@@ -53,4 +53,4 @@ def verify(
             {"command": "verify", "model": str(model), "pruned": str(pruned), "plan": str(plan), **asdict(found)}
         )
     else:
-        typer.echo(f"verified  {check_line(found)}")
+        typer.echo(check_text(found))
