@@ -24,7 +24,6 @@ from graphprune.cost.counting import count_costs
 from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, quote
 from graphprune.labels.resolve import Attention
 from graphprune.model import write
-from graphprune.model.atomic import check_target, output_errors
 from graphprune.model.load import Model, load
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.check import Reconciled
@@ -354,7 +353,7 @@ def mark_verified(pruned: Model, found: Verification) -> None:
         put_marks(pruned.proto, {VERIFIED: "true" if found.status == "verified" else f"no ({found.status})"})
 
 
-def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
+def save(model: Model, path: str | Path, *, force: bool = False, beside: Mapping[Path, bytes] | None = None) -> Path:
     """Write a model, atomically; one that was not changed since it was loaded is copied byte by byte.
 
     Parameters
@@ -365,20 +364,15 @@ def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
         Where to.
     force : bool
         Replace an existing file.
+    beside : mapping of Path to bytes, optional
+        Files that belong to it: all are complete on the disk before the first of them gets its name.
 
     Raises
     ------
     OutputError
-        If the path is the input, exists and ``force`` is false, or cannot be written.
+        If a path is the input, exists and ``force`` is false, or cannot be written.
     """
-    path = Path(path)
-    moved = model.tensors.files and path.resolve().parent != (model.path or path).resolve().parent
-    if model.path is None or moved:
-        return write.save(model, path, force=force)
-    with output_errors(path):
-        check_target(path, force=force, inputs=[model.path])
-    write.write_bytes_atomically(model.path.read_bytes(), path, force=force)
-    return path
+    return write.copy_or_save(model, path, force=force, beside=beside)
 
 
 def analyze_for(model: Model, plan: Plan, *, rebind: bool = False) -> Analysis:

@@ -59,7 +59,7 @@ class Job:
 def carry_out(job: Job, talk: Talk) -> PruningSummary:
     """Prune, verify, write; return what there is to report."""
     from graphprune import api
-    from graphprune.plan.file import write_plan
+    from graphprune.plan.file import plan_bytes
     from graphprune.report.summary import PruningSummary, count_totals
     from graphprune.verification.check_runs import check_runs
 
@@ -77,9 +77,8 @@ def carry_out(job: Job, talk: Talk) -> PruningSummary:
             check_runs(pruned, job.analysis.model, plan.model.inputs)
     if not job.targets.dry:
         with talk.stage("writing"):
-            api.save(pruned, job.targets.output, force=job.targets.force)
-            if job.targets.plan is not None:  # last: a plan without its model would block the next run
-                write_plan(plan, job.targets.plan, force=job.targets.force)
+            beside = {job.targets.plan: plan_bytes(plan)} if job.targets.plan is not None else {}
+            api.save(pruned, job.targets.output, force=job.targets.force, beside=beside)
     timing = _timing(job, pruned, talk) if job.bench else None
     return PruningSummary(
         command=job.command,

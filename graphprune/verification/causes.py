@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.errors import GraphPruneError, UnsupportedModelError, VerificationError, quote
+from graphprune.model.bodies import DOMAIN
 from graphprune.model.graph import Graph
 from graphprune.model.inputs import input_shapes
 from graphprune.model.load import Model
@@ -24,11 +25,12 @@ from graphprune.verification.staging import stage_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["blame", "blames_the_file"]
+__all__ = ["blame", "blames_the_file", "strange_domains"]
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
 _PLAIN = "PlainError: "
+_KNOWN_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"))
 _PATIENCE = 60.0
 _FASTER = "check that both models run in onnxruntime; --input-shape NAME=1x3x64x64 makes it faster"
 
@@ -41,11 +43,15 @@ def blame(analysis: Analysis, error: ChildError, timeout: float) -> GraphPruneEr
     UnsupportedModelError
         Where the original itself does not run: the file is at fault, or the sizes that were assumed for it.
     VerificationError
-        Otherwise.
+        Otherwise, and where it has operators that onnxruntime does not bring along.
     """
     if OUT_OF_TIME in error.message:
         return VerificationError(f"the pruned model could not be verified: {error.message}", hint=_FASTER)
     trouble = _trouble(analysis.model, analysis.graph, analysis.input_shapes, timeout)
+    if trouble and strange_domains(analysis):  # other runtimes may know them
+        return VerificationError(
+            f"the pruned model could not be verified, since the original does not run: {trouble}", hint=_FASTER
+        )
     if trouble:
         return _of_the_file(analysis, trouble)
     before, plain, what = error.message.partition(_PLAIN)
@@ -118,3 +124,8 @@ def _example(analysis: Analysis) -> str:
     name, axes = next(iter(analysis.assumed.items()))
     sizes = [max(size * 2, 512) if axis in axes else size for axis, size in enumerate(analysis.input_shapes[name])]
     return f"{name}={'x'.join(map(str, sizes))}"
+
+
+def strange_domains(analysis: Analysis) -> list[str]:
+    """Return the domains of operators that onnxruntime does not bring along."""
+    return sorted({quote(node.domain) for node in analysis.graph.nodes if node.domain not in {*_KNOWN_DOMAINS, DOMAIN}})

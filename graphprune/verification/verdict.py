@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.errors import UnsupportedModelError, VerificationError, quote
-from graphprune.model.bodies import DOMAIN
+from graphprune.errors import VerificationError, quote
 from graphprune.plan.schema import digest
 from graphprune.surgery.marks import PLAN
+from graphprune.verification.causes import strange_domains
 from graphprune.verification.verify import Verification, verify_equal, verify_pruned
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["judged", "keep_mask"]
 
-_KNOWN_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"))
 _BEYOND = 1e299  # stands for infinity in a verification
 
 
@@ -60,14 +59,14 @@ def judged(
         verdict = verify_pruned(analysis, pruned, keep)
         if plan.lossless and verdict.ok:
             verdict = verify_equal(original or analysis, pruned, keep)
-    except (UnsupportedModelError, VerificationError) as error:
-        strange = _strange_domains(analysis)
+    except VerificationError as error:
+        strange = strange_domains(analysis)
         if not strange:
             raise
         if unverified:
             return Verification("unverified", error=0.0, tolerance=0.0, tensor="", effect=0.0, compared=0)
         hint = f"it has operators of {', '.join(strange)}; --unverified (unverified=True) goes on without a proof"
-        raise type(error)(error.message, hint=hint) from error
+        raise VerificationError(error.message, hint=hint) from error
     if not verdict.ok:
         raise _difference(verdict, pruned, plan)
     return verdict
@@ -95,8 +94,3 @@ def _difference(verdict: Verification, pruned: Model, plan: Plan) -> Verificatio
         hint = "if graphprune made this file from this plan, please report it; nothing was written"
     other = "original" if verdict.lossless else "masked original"
     return VerificationError(f"the pruned model differs from the {other} {much} at {quote(verdict.tensor)}", hint=hint)
-
-
-def _strange_domains(analysis: Analysis) -> list[str]:
-    """Return the domains of operators that onnxruntime does not bring along."""
-    return sorted({quote(node.domain) for node in analysis.graph.nodes if node.domain not in {*_KNOWN_DOMAINS, DOMAIN}})
