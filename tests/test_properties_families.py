@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -79,9 +80,10 @@ def test_pruned_quantised_networks_equal_the_masked_ones(case: Case, choice: Cho
     _costs(analysis, keep, pruned)
 
 
-def _here(module: str, place: Path, timeout: float) -> dict[str, object]:
+def _here(module: str, place: Path, timeout: float, prepare: Callable[[], object]) -> dict[str, object]:
     """Do what the child process of the verification does."""
     del module, timeout
+    prepare()
     return Comparison(place, Spec.read(place)).run()
 
 

@@ -95,10 +95,13 @@ def _trouble(model: Model, graph: Graph, shapes: Mapping[str, tuple[int, ...]], 
         return ""
     with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
         place = Path(folder)
-        stage_file(model, place / SOURCE)
-        Spec(inputs=inputs, tensors=[], outputs=list(graph.outputs)).write(place)
+
+        def lay_out() -> None:
+            stage_file(model, place / SOURCE)
+            Spec(inputs=inputs, tensors=[], outputs=list(graph.outputs)).write(place)
+
         try:
-            return str(run_child("graphprune.verification.plain_run", place, timeout)["trouble"])
+            return str(run_child("graphprune.verification.plain_run", place, timeout, lay_out)["trouble"])
         except ChildError as error:
             return error.message
 

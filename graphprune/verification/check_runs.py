@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,15 +71,17 @@ def check_runs(
         return 0
     with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
         place = Path(folder)
-        stage_file(written, place / WRITTEN)
-        if original is not None:
-            stage_file(original, place / SOURCE)
-        spec = _spec(written, graph, given)
-        source = WRITTEN if original is None else SOURCE
-        spec = Spec(**{**vars(spec), "source": source, "reference": source if equal else WRITTEN})
-        spec.write(place)
+
+        def lay_out() -> None:
+            stage_file(written, place / WRITTEN)
+            if original is not None:
+                stage_file(original, place / SOURCE)
+            source = WRITTEN if original is None else SOURCE
+            spec = replace(_spec(written, graph, given), source=source, reference=source if equal else WRITTEN)
+            spec.write(place)
+
         try:
-            report = run_child("graphprune.verification.plain_run", place, _TIMEOUT)
+            report = run_child("graphprune.verification.plain_run", place, _TIMEOUT, lay_out)
         except ChildError as error:
             raise _unusable(written, error.message) from error
     if report["failed"]:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphprune.array_types import Array
-from graphprune.model.sandbox import RESULT, limit_memory
+from graphprune.model.sandbox import RESULT, limit_memory, wait_for_parent
 from graphprune.verification.deviation import deviation
 from graphprune.verification.ledger import BEYOND, Ledger
 from graphprune.verification.passage import Feeds, Passage, RunError
@@ -31,8 +32,12 @@ __all__ = ["Comparison"]
 def main(folder: str) -> int:
     """Compare and write the result."""
     limit_memory()
+    wait_for_parent()
     place = Path(folder)
-    (place / RESULT).write_text(json.dumps(Comparison(place, Spec.read(place)).run()), "utf-8")
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        comparison = Comparison(place, Spec.read(place))
+        comparison.open_ahead(pool)
+        (place / RESULT).write_text(json.dumps(comparison.run()), "utf-8")
     return 0
 
 
@@ -86,6 +91,11 @@ class Comparison:
         pruned = Passage(place, [PieceSpec(spec.ends)], PrunedError) if spec.ends else self.plain.passage
         ends = [item for item in tensors if item[1].end or item[1].cut]
         self.ends = Pair(self.whole, pruned, ends, whole=True)
+
+    def open_ahead(self, pool: Executor) -> None:
+        """Begin to open what is needed after the first comparison."""
+        for passage in (self.plain.passage, self.whole):
+            passage.open_ahead(pool)
 
     def run(self) -> dict[str, Any]:
         """Compare with every way in which pruned branches can be taken; returns what to report."""

@@ -33,7 +33,7 @@ from graphprune.verification.taming import tame, wild_values
 __all__ = ["Question", "lay_out"]
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-_MOST_ELEMENTS = 1 << 26
+_MOST_ELEMENTS = 1 << 27
 """Elements of tensors that one piece of a model gives: more would have to be in memory at once."""
 _CARRIED = FLOATS - {TensorProto.BFLOAT16} | {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8}
 _ENDS = "pruned.whole.onnx"

@@ -8,6 +8,7 @@ that all tensors of a large model can be looked at in one run and in bounded mem
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import onnxruntime as ort
@@ -47,7 +48,12 @@ class Passage:
         self._failure = failure
         self._plain = plain
         self._session: tuple[int, ort.InferenceSession] | None = None
+        self._coming: Future[ort.InferenceSession] | None = None
         self._live: Feeds = {}
+
+    def open_ahead(self, pool: Executor) -> None:
+        """Begin to open a model of one piece, which takes one core, while something else runs."""
+        self._coming = pool.submit(self._opened, 0)
 
     def start(self, feeds: Feeds) -> None:
         """Begin anew at the inputs."""
@@ -79,11 +85,14 @@ class Passage:
         """Open a piece; of several, one at a time."""
         if self._session is None or self._session[0] != number:
             self._session = None
-            path = str(self._folder / self._pieces[number].file)
-            options = None if self._plain else _unoptimised()
-            ort.set_default_logger_severity(4)
-            self._session = number, ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = number, self._opened(number) if self._coming is None else self._coming.result()
         return self._session[1]
+
+    def _opened(self, number: int) -> ort.InferenceSession:
+        path = str(self._folder / self._pieces[number].file)
+        options = None if self._plain else _unoptimised()
+        ort.set_default_logger_severity(4)
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _unoptimised() -> ort.SessionOptions:

@@ -76,6 +76,7 @@ class _Cutter:
     def __init__(self, model: ModelProto, stops: Mapping[str, int], types: Mapping[str, int]) -> None:
         self._graph = Graph(model)
         self._constant = constant_nodes(self._graph)
+        self._fed = [node for node in self._graph.nodes if node.index not in self._constant]
         self._types = {**types, **{name: kind.tensor_type.elem_type for name, kind in self._graph.inputs.items()}}
         self._wanted = stops
         self._stops = [0] * len(self._graph.nodes)
@@ -90,8 +91,7 @@ class _Cutter:
 
     def _nodes(self, first: int, last: int) -> list[Node]:
         """Return the nodes of some stops that depend on what is fed."""
-        nodes = (node for node in self._graph.nodes if node.index not in self._constant)
-        return [node for node in nodes if first <= self._stops[node.index] <= last]
+        return [node for node in self._fed if first <= self._stops[node.index] <= last]
 
     def _made(self, first: int, last: int) -> set[str]:
         return {name for node in self._nodes(first, last) for name in node.outputs if name}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -146,7 +146,7 @@ class Spec:
 
     def write(self, folder: Path) -> None:
         """Leave it for the child."""
-        (folder / _FILE).write_text(json.dumps(asdict(self)), "utf-8")
+        (folder / _FILE).write_text(json.dumps(vars(self), default=vars), "utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> Self:

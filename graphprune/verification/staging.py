@@ -11,11 +11,12 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from google.protobuf.message import EncodeError
 from onnx import ModelProto, TensorProto
 
 from graphprune.model.load import Model
 from graphprune.model.tensors import TensorStore, count_bytes, is_external, is_packed
-from graphprune.model.write import ALIGNMENT, save
+from graphprune.model.write import ALIGNMENT, INLINE_LIMIT, save
 
 __all__ = ["Weights", "stage_file"]
 
@@ -72,6 +73,13 @@ def stage_file(model: Model, path: Path) -> None:
     """Write a model as it will be written; a file that was loaded is copied byte by byte."""
     if model.path is not None and not model.tensors.files:
         shutil.copyfile(model.path, path)
+        return
+    try:
+        data = b"" if model.tensors.files else model.proto.SerializeToString()
+    except (EncodeError, ValueError, RuntimeError):  # too large for one file
+        data = b""
+    if 0 < len(data) <= INLINE_LIMIT:
+        path.write_bytes(data)
     else:
         save(model.replaced(model.proto), path)
 

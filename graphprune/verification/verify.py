@@ -21,7 +21,6 @@ from graphprune.array_types import Mask
 from graphprune.errors import UnsupportedModelError, quote
 from graphprune.model.load import Model
 from graphprune.model.sandbox import ChildError, run_child
-from graphprune.model.survey import survey
 from graphprune.model.widen_floats import NARROW
 from graphprune.surgery.slices import Kept, Slices
 from graphprune.verification.causes import blame
@@ -141,7 +140,7 @@ def verify_widened(analysis: Analysis, wide: Model, copies: Slices, *, timeout: 
 
 def _in_a_type(question: Question, timeout: float) -> Verification:
     """Compare in the model's own type if onnxruntime has kernels for it, else in float32."""
-    narrow = {held.tensor.data_type for held in survey(question.analysis.model.proto).tensors} & NARROW
+    narrow = set(question.analysis.shapes.dtypes.values()) & NARROW
     try:
         if TensorProto.BFLOAT16 not in narrow:
             return _compare_tamed(question, timeout)
@@ -172,8 +171,8 @@ def _compare(question: Question, timeout: float) -> tuple[Verification, bool]:
     """Let a child process compare both models; says as well whether values at their ends are not finite."""
     with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
         place = Path(folder)
-        lay_out(question, place)
-        report = run_child("graphprune.verification.comparison", place, timeout)
+        module = "graphprune.verification.comparison"
+        report = run_child(module, place, timeout, lambda: lay_out(question, place))
     verdict = _judge(report, question)
     if verdict.status == "failed" and not report.get("steady", True):
         raise UnsupportedModelError(
