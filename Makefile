@@ -3,12 +3,15 @@
 PYTHON ?= python
 TYPECHECK := build/typecheck
 
-.PHONY: check fix test
+.PHONY: check types fix test
 
-# mypy does not follow setuptools' package-dir mapping, so it reads an installed copy instead of the checkout.
 check:
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
+	@$(MAKE) --no-print-directory types
+
+# mypy does not follow setuptools' package-dir mapping, so it reads an installed copy instead of the checkout.
+types:
 	rm -rf build
 	$(PYTHON) -m pip install --quiet --no-deps --target $(TYPECHECK) .
 	cd $(TYPECHECK) && $(PYTHON) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p graphprune

@@ -14,19 +14,19 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
+from graphprune.choices import Exporter
 from graphprune.errors import UnsupportedModelError, UsageError, VerificationError, quote
 from graphprune.model.load import Model, load
 
 __all__ = ["ExportOptions", "Exporter", "export_module"]
 
-Exporter = Literal["auto", "torchscript", "dynamo"]
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _TOLERANCE = 1e-3
 """Largest difference between file and module, relative to the largest output."""

@@ -20,6 +20,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphprune.checkout import find_neighbours
+
 if TYPE_CHECKING:
     from graphprune.accuracy import evaluate, open_data, recover, train
     from graphprune.analysis.analysis import Analysis
@@ -137,12 +139,7 @@ _HOMES = {
 }
 
 
-# In a checkout `solvers` and `export` stand beside this folder and not in it. A process that is started there and has
-# the current folder on its path (`python -m graphprune`, the workers of joblib and accelerate) finds this folder before
-# the installed package, so it is told where the two are.
-_CHECKOUT = Path(__file__).parent.parent
-if (_CHECKOUT / "solvers" / "problem.py").is_file() and not (_CHECKOUT / "graphprune" / "solvers").exists():
-    __path__.append(str(_CHECKOUT))
+find_neighbours(Path(__file__).parent)
 
 
 def __getattr__(name: str) -> Any:
@@ -155,5 +152,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names, imported or not."""
-    return sorted({*globals(), *__all__})
+    """List the public names, imported or not, and nothing else."""
+    return sorted(__all__)

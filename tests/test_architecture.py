@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules of docs/architecture.md that can be read off the source: who imports whom, who prints, how long files are."""
+"""What docs/architecture.md says of the source: the tree, who imports whom, who prints, how long files are.
+
+The tree and the layers are read from the page, so that there is one place to change.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,10 @@ from dataclasses import dataclass
 
 import networkx as nx
 import pytest
-from source_tree import ROOT, modules
+from architecture_page import folders_and_files, layers
+from source_tree import PACKAGE_ROOTS, ROOT, modules, packages
 
-# From the top to the bottom: a module imports from its own layer or from a lower one, never upwards.
-# A name stands for a module or for a package with everything below it; the longest name that fits decides.
-LAYERS = (
-    ("graphprune.__main__",),
-    ("graphprune.cli",),
-    ("graphprune",),
-    ("graphprune.trials",),
-    ("graphprune.accuracy",),
-    ("graphprune.api",),
-    ("graphprune.evidence",),
-    ("graphprune.solvers.training",),
-    ("graphprune.training", "graphprune.recovery", "graphprune.report", "graphprune.export"),
-    ("graphprune.widening",),
-    ("graphprune.planning",),
-    ("graphprune.verification",),
-    ("graphprune.cost",),
-    ("graphprune.surgery", "graphprune.rewrites", "graphprune.data"),
-    ("graphprune.solvers",),
-    ("graphprune.plan",),
-    ("graphprune.analysis",),
-    ("graphprune.labels",),
-    ("graphprune.model",),
-    ("graphprune.errors", "graphprune.array_types"),
-)
-RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+RANK = {name: rank for rank, layer in enumerate(layers()) for name in layer}
 
 # Heavy third-party packages, and the only places that may import them when the module itself is imported.
 # Everybody else imports them inside the function that needs them.
@@ -58,6 +38,7 @@ UNKNOWN_TO_SOLVERS = ("onnx", "onnx_graphsurgeon", "onnxruntime", "graphprune.mo
 
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
+MOST_PARAMETERS = 8
 
 
 @dataclass(frozen=True)
@@ -117,9 +98,9 @@ def inside(module: str, packages: tuple[str, ...]) -> bool:
 
 
 def unit(module: str) -> str:
-    """Return the longest name in LAYERS that holds the module."""
+    """Return the longest name among the layers that holds the module."""
     known = [name for name in RANK if module == name or (name != "graphprune" and module.startswith(f"{name}."))]
-    assert known, f"{module} has no layer yet: give it one in LAYERS and in docs/architecture.md"
+    assert known, f"{module} has no layer yet: give it one in docs/architecture.md"
     return max(known, key=len)
 
 
@@ -131,6 +112,27 @@ def internal() -> list[Import]:
 def test_the_whole_library_is_looked_at() -> None:
     assert {"graphprune.errors", "graphprune.solvers", "graphprune.export"} <= set(modules())
     assert internal()
+
+
+def test_every_name_among_the_layers_stands_for_something() -> None:
+    assert sorted(set(RANK) - set(modules())) == []
+    assert len(RANK) == sum(len(layer) for layer in layers())
+
+
+def test_the_tree_on_the_page_is_the_tree_on_disk() -> None:
+    roots = tuple(PACKAGE_ROOTS.values())
+    drawn = {entry for entry in folders_and_files() if entry.split("/")[0] in roots}
+    folders = {f"{folder.relative_to(ROOT).as_posix()}/" for folder in packages().values()}
+    loose = {
+        path.relative_to(ROOT).as_posix()
+        for path in modules().values()
+        if path.parent.name in roots and path.parent.parent == ROOT and path.name != "__init__.py"
+    }
+    assert drawn == folders | loose
+
+
+def test_what_else_the_tree_names_is_there() -> None:
+    assert [entry for entry in folders_and_files() if not (ROOT / entry).exists()] == []
 
 
 def test_imports_point_one_way() -> None:
@@ -217,6 +219,36 @@ def test_functions_are_short() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and code_lines(node) > LONGEST_FUNCTION
     ]
     assert long == []
+
+
+def test_values_are_passed_by_name_not_swept_up() -> None:
+    """A reader sees where a value goes: no ``locals()``, and no ``vars(self)``."""
+    forbidden = {"locals()", "vars(self)", "self.__dict__"}
+    swept = [
+        f"{module}:{node.lineno} {ast.unparse(node)}"
+        for module in modules()
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Call | ast.Attribute) and ast.unparse(node) in forbidden
+    ]
+    assert swept == []
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    given = function.args
+    return len(given.posonlyargs + given.args + given.kwonlyargs)
+
+
+def test_commands_take_few_parameters() -> None:
+    """Options that belong together come in one dataclass."""
+    commands = [module for module in modules() if module.startswith("graphprune.cli.")]
+    assert commands
+    many = [
+        f"{module}:{node.lineno} {node.name}: {parameters(node)}"
+        for module in commands
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and parameters(node) > MOST_PARAMETERS
+    ]
+    assert many == []
 
 
 def test_tests_and_tools_are_not_imported_by_the_library() -> None:

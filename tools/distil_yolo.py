@@ -25,7 +25,7 @@ from torch import Tensor
 
 import graphprune
 from graphprune.api import AnalyzeOptions
-from graphprune.cli.progress import ProgressLine
+from graphprune.cli.training_run import ProgressLine
 from graphprune.training.finetune import FinetuneOptions, finetune
 
 BOXES = 4

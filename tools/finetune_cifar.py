@@ -23,7 +23,7 @@ import torch
 from recover_cifar import CALIBRATION, cpu_seconds, source
 
 import graphprune
-from graphprune.cli.progress import ProgressLine
+from graphprune.cli.training_run import ProgressLine
 from graphprune.training.finetune import FinetuneOptions, finetune
 
 

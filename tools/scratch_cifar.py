@@ -86,8 +86,8 @@ class Race:
         kind = training.get(name)
         method = kind(**dict(part.split("=", 1) for part in rest.split(",") if part))
         solving = graphprune.SolveOptions(solver=method.solver, round_to=1, seed=self.given.seed)
-        mending = graphprune.RecoverOptions() if recover == "least-squares" else None
-        options = TrainOptions(self.how(self.given.epochs), solving, recovery=mending)
+        recovery = graphprune.RecoverOptions() if recover == "least-squares" else None
+        options = TrainOptions(self.how(self.given.epochs), solving, recovery=recovery)
         found = graphprune.train(self.network, self.train, self.half, method, options)
         pruned = graphprune.apply(found.analysis, found.plan)
         graphprune.verify(found.analysis, pruned, found.plan)

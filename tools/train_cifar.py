@@ -102,8 +102,8 @@ class Bench:
             solver=kind.solver, round_to=self.options.round_to, settings=further, seed=self.options.seed
         )
         how = self.how(self.options.epochs - self.options.closing)
-        mending = graphprune.RecoverOptions() if recover == "least-squares" else None
-        options = TrainOptions(how, solving, self.model if self.options.teacher else None, mending)
+        recovery = graphprune.RecoverOptions() if recover == "least-squares" else None
+        options = TrainOptions(how, solving, self.model if self.options.teacher else None, recovery)
         found = graphprune.train(self.analysis, self.train, self.budget, kind(**own), options)
         pruned = graphprune.apply(found.analysis, found.plan)
         graphprune.verify(found.analysis, pruned, found.plan)

@@ -21,21 +21,28 @@ from graphprune.cli.commands.sweep import sweep
 from graphprune.cli.commands.train import train
 from graphprune.cli.commands.verify import verify
 from graphprune.cli.commands.widen import widen
+from graphprune.cli.help_panels import PanelCommand, PanelGroup, epilog
 
 __all__ = ["app"]
 
 app = typer.Typer(
     name="graphprune",
     add_completion=False,
+    cls=PanelGroup,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (solve, compare, sweep, inspect, apply, verify, recover, train, finetune, export):
-    app.command()(command)
-app.command("eval")(evaluate)
-app.command()(widen)
-app.command()(normalize)
+_TASKS = {
+    "Prune": {"solve": solve, "apply": apply, "compare": compare, "sweep": sweep},
+    "Look": {"inspect": inspect, "verify": verify},
+    "Accuracy": {"eval": evaluate, "recover": recover},
+    "Train": {"train": train, "finetune": finetune},
+    "Files": {"export": export, "normalize": normalize, "widen": widen},
+}
+for task, commands in _TASKS.items():
+    for name, command in commands.items():
+        app.command(name, cls=PanelCommand, rich_help_panel=task, epilog=epilog(command))(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -17,11 +17,12 @@ import math
 import re
 import tomllib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.choices import Layout
 from graphprune.errors import DataError, UsageError, quote
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SETTINGS", "Layout", "Preprocessing", "parse_numbers", "parse_size", "read_settings"]
 
-Layout = Literal["NCHW", "NHWC"]
 SETTINGS = "graphprune.toml"
 """Name of the file beside a model that says how its inputs are made."""
 

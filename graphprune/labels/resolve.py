@@ -13,17 +13,15 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
+from graphprune.choices import Attention
 from graphprune.labels.components import Flags, Forest, Watchers, components
 from graphprune.labels.space import Alternative, Choice, LabelSpace, Reason
 from graphprune.labels.vector import Ints
 
 __all__ = ["Attention", "Resolution", "resolve"]
-
-Attention = Literal["heads", "head-dim"]
 
 
 @dataclass(frozen=True, eq=False)

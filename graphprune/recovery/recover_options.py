@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "Method", "Progress", "RecoverOptions", "Recovery"]
 
-Method = Literal["bn", "bias", "least-squares"]
+Method = Literal["least-squares", "bn", "bias"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""

@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from graphprune.array_types import Array, Ints
+from graphprune.choices import Inherit
 from graphprune.errors import InternalError, PlanError, quote
 from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Merge
@@ -46,8 +47,6 @@ __all__ = [
 ]
 
 Change = Callable[[Array], Array]
-Inherit = Literal["keep", "merge"]
-"""What becomes of the weights that read a removed channel."""
 Masks = Callable[[str, int], "npt.NDArray[np.bool_] | None"]
 Check = Callable[["Analysis", "Group", "Path", "tuple[Merge, ...]"], None]
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from graphprune.choices import Device, Precision
 from graphprune.training.losses import Kind, LossFunction
 from graphprune.training.trainer import Optimisation
 
@@ -67,8 +67,8 @@ class FinetuneOptions:
     augment: str = "auto"
     held_out: int | None = None
     unfold: bool | None = None
-    device: Literal["auto", "cpu"] = "auto"
-    precision: Literal["no", "fp16", "bf16"] = "no"
+    device: Device = "auto"
+    precision: Precision = "no"
     checkpoint: Path | None = None
     checkpoint_every: int = 200
     resume: bool = False

@@ -7,11 +7,12 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from graphprune.choices import Optimizer
 from graphprune.data.source import Source
 from graphprune.training.bridge import Trainable, named
 from graphprune.training.hooks import Hook, Moment
@@ -41,7 +42,7 @@ class Optimisation:
         Decay of the moving average of the weights that is judged and kept in place of them; 0 for none.
     """
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Optimizer = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup: float = 0.05

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.choices import Aggregate
 from graphprune.errors import UsageError, quote
 from graphprune.solvers.registry import Registry
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Aggregate", "Criterion", "Material", "Read", "criterion", "get", "names", "needs_samples"]
 
 Read = Callable[[str], npt.NDArray[Any]]  # gives the tensor that a member names, of any float type
-Aggregate = Literal["", "sum", "mean", "max", "first"]
 
 
 @dataclass(frozen=True, eq=False)

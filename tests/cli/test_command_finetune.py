@@ -16,7 +16,7 @@ import pytest
 from training_cases import normalised
 
 from graphprune.cli.commands.finetune import _show
-from graphprune.cli.processes import lonely
+from graphprune.cli.training_run import missing_processes
 from graphprune.model.load import load
 from graphprune.training.finetune import Finetuned
 from graphprune.training.trainer import Measure
@@ -191,9 +191,9 @@ def test_accelerate_starts_two_processes(model: Path, pruned: Path, unlabelled: 
 
 def test_a_single_process_where_several_were_wanted_is_said() -> None:
     wanted = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-    assert "started only this one" in lonely(wanted)
-    assert not lonely({**wanted, "WORLD_SIZE": "2"})
-    assert not lonely({"ACCELERATE_MIXED_PRECISION": "no"})
+    assert "started only this one" in missing_processes(wanted)
+    assert not missing_processes({**wanted, "WORLD_SIZE": "2"})
+    assert not missing_processes({"ACCELERATE_MIXED_PRECISION": "no"})
 
 
 def test_where_no_step_was_better_it_is_said_what_was_kept(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ RESIDUAL = """
 """
 WEIGHTS = {"stem": (6, 3, 3, 3), "first": (8, 6, 3, 3), "second": (6, 8, 3, 3), "head": (4, 6)}
 
-NASTY = "</script></title><script>alert(1)</script>]]>\"'\\N\n\x00\u202e&amp;<!-- @BOXES@"
+NASTY = "</script></title><script>alert(1)</script>]]>\"'\\N\n\x00\u202e&amp;<!-- $boxes ${title} $$"
 SVG = "{http://www.w3.org/2000/svg}"
 
 

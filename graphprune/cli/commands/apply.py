@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from graphprune.cli import options as opt
 from graphprune.cli.carry_out import Job, carry_out, show
-from graphprune.cli.console import Talk
-from graphprune.cli.targets import Targets, beside
+from graphprune.cli.help_panels import examples
+from graphprune.cli.options.model_reading import ModelFile, PlanFile, Rebind
+from graphprune.cli.options.output import AppliedOutput, Printing
+from graphprune.cli.spread import spread
 
 if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
@@ -20,36 +18,31 @@ if TYPE_CHECKING:
 __all__ = ["apply"]
 
 
+@examples(
+    "graphprune apply model.onnx model.plan.json",
+    "graphprune apply retrained.onnx model.plan.json --rebind --plan retrained.plan.json",
+)
+@spread
 def apply(
-    model: opt.ModelFile,
-    plan: opt.PlanFile,
-    output: opt.Output = None,
-    updated_plan: Annotated[
-        Path | None,
-        typer.Option("--plan", metavar="FILE", help="Write the plan as applied, with all figures brought up to date."),
-    ] = None,
-    rebind: Annotated[
-        bool, typer.Option("--rebind", help="Accept another checkpoint or re-export of the same structure.")
-    ] = False,
-    force: opt.Force = False,
-    unverified: opt.Unverified = False,
-    bench: Annotated[bool, typer.Option("--bench", help="Time both models in onnxruntime.")] = False,
-    as_json: opt.Json = False,
-    dry_run: opt.DryRun = False,
-    verbose: opt.Verbose = False,
+    model: ModelFile,
+    plan: PlanFile,
+    *,
+    rebind: Rebind = False,
+    output: AppliedOutput,
+    printing: Printing,
 ) -> None:
     """Prune a model as a plan file says.
 
     Writes MODEL.pruned.onnx. The kept indices of each group decide. Where they were edited,
     everything that follows from them is computed again; a plan that contradicts itself is refused.
     """
-    targets = Targets(output or beside(model, ".pruned.onnx"), updated_plan, force, dry_run)
+    targets = output.targets(model)
     targets.check([model, plan])
 
     from graphprune import api
     from graphprune.plan.file import read_plan
 
-    talk = Talk(verbose=verbose)
+    talk = printing.talk()
     stored = read_plan(plan)
     with talk.stage("loading"):
         loaded = api.load(model)
@@ -59,8 +52,9 @@ def apply(
     notes = (*current.notes, *_not_repeated(current.plan))
     for note in notes:
         talk.note(note)
-    job = Job("apply", analysis, replace(current.plan, steps=()), targets, unverified, bench, notes)
-    show(carry_out(job, talk), as_json=as_json)
+    pruning = replace(current.plan, steps=())
+    job = Job("apply", analysis, pruning, targets, output.unverified, output.bench, notes)
+    show(carry_out(job, talk), as_json=printing.as_json)
 
 
 def _not_repeated(plan: Plan) -> tuple[str, ...]:

@@ -3,47 +3,51 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from graphprune.cli import options as opt
-from graphprune.cli.choices import AnalysisChoices, Budgets, Comparing, Constraining, Measuring
-from graphprune.cli.console import Talk, print_json, print_tables
+from graphprune.cli.console import print_json, print_tables
+from graphprune.cli.help_panels import examples
+from graphprune.cli.options.budgets import Budgets
+from graphprune.cli.options.channel_choice import ComparedChannels
+from graphprune.cli.options.model_reading import ModelReading
+from graphprune.cli.options.output import Printing
+from graphprune.cli.options.samples import MeasuringSamples
+from graphprune.cli.options.widths import ComparedWidths
 from graphprune.cli.spread import spread
 
 __all__ = ["compare"]
 
 
+@examples(
+    "graphprune compare model.onnx --flops 0.5",
+    "graphprune compare model.onnx --params 0.3 --solver bisection,global --criterion l1,bn-scale",
+)
 @spread
 def compare(
-    model: opt.ModelFile,
     budgets: Budgets,
-    comparing: Comparing,
-    constraining: Constraining,
-    reading: AnalysisChoices,
-    measuring: Measuring,
-    as_json: opt.Json = False,
-    verbose: opt.Verbose = False,
+    widths: ComparedWidths,
+    channels: ComparedChannels,
+    reading: ModelReading,
+    measuring: MeasuringSamples,
+    printing: Printing,
 ) -> None:
     """Compare solvers and criteria under one budget.
 
     Prints a line for each: the share of every group's channels that stays as a bar, costs, how much
     saliency is kept, how much more there could be, and the time it took. Writes nothing.
     """
-    requests = budgets.requests()
-    options, analysed = replace(comparing.options(), constraints=constraining.constraints()), reading.options()
+    requests, options, analysed = budgets.requests(), channels.solve_options(widths), reading.options()
 
     from graphprune import api
     from graphprune.report.trials import trial_json, trial_tables
     from graphprune.trials.compare import Contest
     from graphprune.trials.compare import compare as run
 
-    contest = Contest(comparing.solvers(), comparing.criteria(), options, measuring.measures())
-    talk = Talk(verbose=verbose)
+    contest = Contest(widths.solvers(), channels.criteria(), options, measuring.measures())
+    talk, model = printing.talk(), reading.model
     with talk.stage("analysis"):
         analysis = api.analyze(api.load(model), analysed)
     with talk.stage("solving"):
         trials = run(analysis, requests, contest)
-    if as_json:
+    if printing.as_json:
         print_json({"command": "compare", "model": str(model), "trials": [trial_json(trial) for trial in trials]})
     else:
         print_tables(trial_tables(analysis.model.name, trials))

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graphprune.cli import data_options as dat
-from graphprune.cli import options as opt
-from graphprune.cli.console import Talk, print_json
+from graphprune.cli.console import print_json
+from graphprune.cli.help_panels import examples
+from graphprune.cli.options.model_reading import ModelFile
+from graphprune.cli.options.output import Printing
+from graphprune.cli.options.samples import SizedSamples
+from graphprune.cli.spread import spread
 
 if TYPE_CHECKING:
     from graphprune.data.evaluation import Evaluation
@@ -18,19 +21,22 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
+@examples(
+    "graphprune eval model.pruned.onnx --data validation/",
+    "graphprune eval model.pruned.onnx --data samples.npz --teacher model.onnx",
+)
+@spread
 def evaluate(
-    model: opt.ModelFile,
-    data: Annotated[str, typer.Option(metavar="SOURCE", help=f"What to run it on: {dat.SOURCE_HELP}.")],
+    model: ModelFile,
+    *,
+    samples: SizedSamples,
     teacher: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="Compare with this model's outputs.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="MODEL", help="Compare with this model's outputs.", rich_help_panel="Model", show_default=False
+        ),
     ] = None,
-    limit: dat.Limit = None,
-    mean: dat.Mean = None,
-    std: dat.Std = None,
-    size: dat.Size = None,
-    layout: dat.LayoutOption = None,
-    as_json: opt.Json = False,
-    verbose: opt.Verbose = False,
+    printing: Printing,
 ) -> None:
     """Measure a model on data.
 
@@ -41,27 +47,27 @@ def evaluate(
 
     from graphprune import accuracy, api
 
-    talk = Talk(verbose=verbose)
+    talk = printing.talk()
     with talk.stage("loading"):
         loaded = api.load(model)
         other = None if teacher is None else api.load(teacher)
-        source = dat.open_data(data, loaded, mean, std, (size, layout)).limited(limit)
+        source = samples.open(loaded)
     with talk.progress("evaluating") as progress:
-        found = accuracy.evaluate(loaded, source, other, progress=progress)
-    if as_json:
-        facts = {"model": str(model), "data": data, "teacher": None if teacher is None else str(teacher)}
-        print_json({"command": "eval", **facts, **asdict(found)})
+        evaluation = accuracy.evaluate(loaded, source, other, progress=progress)
+    if printing.as_json:
+        facts = {"model": str(model), "data": samples.data, "teacher": None if teacher is None else str(teacher)}
+        print_json({"command": "eval", **facts, **asdict(evaluation)})
     else:
-        typer.echo("\n".join(f"{name:<13} {value}" for name, value in _lines(found)))
+        typer.echo("\n".join(f"{name:<13} {value}" for name, value in _lines(evaluation)))
 
 
-def _lines(found: Evaluation) -> list[tuple[str, str]]:
+def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Return what there is to print, name by name."""
-    lines = [("samples", f"{found.samples:,}")]
-    shares = (("top-1", found.top1), ("top-5", found.top5), ("agreement", found.agreement))
+    lines = [("samples", f"{evaluation.samples:,}")]
+    shares = (("top-1", evaluation.top1), ("top-5", evaluation.top5), ("agreement", evaluation.agreement))
     lines += [(name, f"{100 * value:.2f} %") for name, value in shares if value is not None]
-    if found.kl is not None:
-        lines.append(("KL", f"{found.kl:.4f} nats"))
-    if found.output_error is not None:
-        lines.append(("output error", f"{100 * found.output_error:.3g} % of the variance"))
+    if evaluation.kl is not None:
+        lines.append(("KL", f"{evaluation.kl:.4f} nats"))
+    if evaluation.output_error is not None:
+        lines.append(("output error", f"{100 * evaluation.output_error:.3g} % of the variance"))
     return lines

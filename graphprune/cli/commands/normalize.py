@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from graphprune.cli import options as opt
-from graphprune.cli.console import Talk, print_json
+from graphprune.cli.console import print_json
+from graphprune.cli.help_panels import examples
+from graphprune.cli.options.model_reading import ModelFile
+from graphprune.cli.options.output import DryOutput, Printing
+from graphprune.cli.spread import spread
 from graphprune.cli.targets import beside, check_target
 
 if TYPE_CHECKING:
@@ -17,39 +20,37 @@ if TYPE_CHECKING:
 __all__ = ["normalize"]
 
 
-def normalize(
-    model: opt.ModelFile,
-    output: opt.Output = None,
-    force: opt.Force = False,
-    as_json: opt.Json = False,
-    dry_run: opt.DryRun = False,
-    verbose: opt.Verbose = False,
-) -> None:
+@examples(
+    "graphprune normalize model.onnx",
+    "graphprune normalize model.onnx -o folded.onnx",
+)
+@spread
+def normalize(model: ModelFile, output: DryOutput, printing: Printing) -> None:
     """Write the graph as the analysis sees it, folded and inlined.
 
     Writes MODEL.normalized.onnx, for looking and checking: names in a plan that are not in the
     original file are in this one.
     """
-    target = output or beside(model, ".normalized.onnx")
-    check_target(target, [model], force=force or dry_run)
+    target = output.output or beside(model, ".normalized.onnx")
+    check_target(target, [model], force=output.force or output.dry_run)
 
     from graphprune import api
     from graphprune.verification.check_runs import check_runs
 
-    talk = Talk(verbose=verbose)
+    talk = printing.talk()
     with talk.stage("loading"):
         loaded = api.load(model)
     with talk.stage("normalizing"):
-        result = api.normalize(loaded)
-    if not dry_run:
-        check_runs(result, loaded, equal=True)
-        api.save(result, target, force=force)
+        normalized = api.normalize(loaded)
+    if not output.dry_run:
+        check_runs(normalized, loaded, equal=True)
+        api.save(normalized, target, force=output.force)
     counts = {
         what: {"before": before, "after": after}
-        for (what, before), after in zip(_count(loaded.proto).items(), _count(result.proto).values(), strict=True)
+        for (what, before), after in zip(_count(loaded.proto).items(), _count(normalized.proto).values(), strict=True)
     }
-    written = None if dry_run else str(target)
-    if as_json:
+    written = None if output.dry_run else str(target)
+    if printing.as_json:
         print_json({"command": "normalize", "model": str(model), "output": written, **counts})
     else:
         for what, count in counts.items():

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graphprune.cli import data_options as dat
-from graphprune.cli import options as opt
-from graphprune.cli.console import Talk, print_json
-from graphprune.cli.restoring import RecoveryMethod
+from graphprune.cli.console import print_json
+from graphprune.cli.help_panels import examples
+from graphprune.cli.options.model_reading import PrunedFile
+from graphprune.cli.options.output import DryOutput, Printing
+from graphprune.cli.options.recovery import Refitting
+from graphprune.cli.options.samples import RecoverySamples
+from graphprune.cli.spread import spread
 from graphprune.cli.targets import beside, check_target
-from graphprune.errors import NotImprovedError, UsageError
+from graphprune.errors import NotImprovedError
 
 if TYPE_CHECKING:
     from graphprune.recovery.recover_options import Recovery
@@ -21,29 +24,27 @@ if TYPE_CHECKING:
 __all__ = ["recover"]
 
 
+@examples(
+    "graphprune recover model.pruned.onnx --teacher model.onnx --plan model.plan.json --calib photos/",
+    "graphprune recover model.pruned.onnx --teacher model.onnx --plan model.plan.json --calib photos/ --method bn",
+)
+@spread
 def recover(
-    pruned: Annotated[Path, typer.Argument(metavar="PRUNED", help="The pruned ONNX file.", show_default=False)],
-    teacher: Annotated[Path, typer.Option(metavar="MODEL", help="The original that it was made of.")],
-    plan: Annotated[Path, typer.Option(metavar="PLAN", help="The plan by which it was pruned.")],
-    calib: Annotated[str, typer.Option(metavar="SOURCE", help=f"Samples, labels are not needed: {dat.SOURCE_HELP}.")],
-    output: opt.Output = None,
-    method: Annotated[
-        RecoveryMethod, typer.Option(help="Refit weights, estimate BatchNormalization anew, or shift biases only.")
-    ] = RecoveryMethod.least_squares,
-    rescale: Annotated[
-        bool, typer.Option("--rescale", help="After least squares, give every output the variance of its target.")
+    pruned: PrunedFile,
+    *,
+    teacher: Annotated[
+        Path, typer.Option(metavar="MODEL", help="The original that it was made of.", rich_help_panel="Model")
+    ],
+    plan: Annotated[
+        Path, typer.Option(metavar="PLAN", help="The plan by which it was pruned.", rich_help_panel="Model")
+    ],
+    rebind: Annotated[
+        bool, typer.Option("--rebind", help="Accept a teacher that the plan was not made for.", rich_help_panel="Model")
     ] = False,
-    samples: Annotated[int, typer.Option(metavar="N", min=2, help="The most samples used.")] = 1024,
-    mean: dat.Mean = None,
-    std: dat.Std = None,
-    size: dat.Size = None,
-    layout: dat.LayoutOption = None,
-    rebind: Annotated[bool, typer.Option("--rebind", help="Accept a teacher that the plan was not made for.")] = False,
-    seed: Annotated[int, typer.Option(metavar="INT", min=0, help="For the sampled positions.")] = 0,
-    force: opt.Force = False,
-    as_json: opt.Json = False,
-    dry_run: opt.DryRun = False,
-    verbose: opt.Verbose = False,
+    calibration: RecoverySamples,
+    refitting: Refitting,
+    output: DryOutput,
+    printing: Printing,
 ) -> None:
     """Bring accuracy back without training, from unlabelled samples.
 
@@ -53,68 +54,68 @@ def recover(
     """
     from graphprune import accuracy, api
     from graphprune.plan.file import read_plan
-    from graphprune.recovery.recover_options import RecoverOptions
     from graphprune.verification.check_runs import check_runs
 
-    target = output or beside(pruned, ".recovered.onnx")
+    target = output.output or beside(pruned, ".recovered.onnx")
     inputs = (pruned, teacher, plan)
-    if not dry_run and all(path.exists() for path in inputs):
-        check_target(target, inputs, force=force)
-    talk = Talk(verbose=verbose)
+    if not output.dry_run and all(path.exists() for path in inputs):
+        check_target(target, inputs, force=output.force)
+    options = refitting.options(calibration.samples)
+    talk = printing.talk()
     stored = read_plan(plan)
     with talk.stage("loading"):
         original, candidate = api.load(teacher), api.load(pruned)
-        source = dat.open_data(calib, original, mean, std, (size, layout))
+        source = calibration.open(original)
     with talk.stage("analysis"):
         analysis = api.analyze_for(original, stored, rebind=rebind)
         current = api.reconcile(analysis, stored, rebind=rebind).plan
-    if rescale and method is not RecoveryMethod.least_squares:
-        raise UsageError(f"--rescale goes with least squares, not with {method.value}")
-    options = RecoverOptions(method=method.value, samples=samples, rescale=rescale, seed=seed)
     with talk.progress("recovering") as progress:
-        found = accuracy.recover(analysis, candidate, current, source, options, progress=progress)
-    if found.improved and not dry_run:
+        recovery = accuracy.recover(analysis, candidate, current, source, options, progress=progress)
+    if recovery.improved and not output.dry_run:
         with talk.stage("writing"):
-            check_runs(found.model, candidate, current.model.inputs)
-            api.save(found.model, target, force=force)
-    _show(found, None if dry_run or not found.improved else target, as_json=as_json)
-    if not found.improved:
+            check_runs(recovery.model, candidate, current.model.inputs)
+            api.save(recovery.model, target, force=output.force)
+    _show(recovery, None if output.dry_run or not recovery.improved else target, as_json=printing.as_json)
+    if not recovery.improved:
         raise NotImprovedError(
             "recovery did not help: the error of the outputs on held-out samples did not fall; nothing was written",
             hint="try more samples, or another --method",
         )
 
 
-def _show(found: Recovery, target: Path | None, *, as_json: bool) -> None:
+def _show(recovery: Recovery, target: Path | None, *, as_json: bool) -> None:
     """Print what recovery brought."""
     if as_json:
         print_json(
             {
                 "command": "recover",
-                "method": found.method,
-                "improved": found.improved,
-                "error_before": found.before,
-                "error_after": found.after,
-                "agreement": found.agreement,
-                "samples": found.samples,
-                "held_out": found.held_out,
-                "layers": len(found.nodes),
-                "left": list(found.left),
+                "method": recovery.method,
+                "improved": recovery.improved,
+                "error_before": recovery.before,
+                "error_after": recovery.after,
+                "agreement": recovery.agreement,
+                "samples": recovery.samples,
+                "held_out": recovery.held_out,
+                "layers": len(recovery.nodes),
+                "left": list(recovery.left),
                 "output": None if target is None else str(target),
             }
         )
         return
-    outcome = f"{100 * found.before:.3g} % -> {100 * found.after:.3g} % of the variance of the outputs"
+    outcome = f"{100 * recovery.before:.3g} % -> {100 * recovery.after:.3g} % of the variance of the outputs"
     lines = [
-        ("recovered" if found.improved else "unchanged", f"{len(found.nodes)} layers by {found.method}"),
-        ("error", f"{outcome}, on {found.held_out} samples held out of {found.samples + found.held_out}"),
+        ("recovered" if recovery.improved else "unchanged", f"{len(recovery.nodes)} layers by {recovery.method}"),
+        ("error", f"{outcome}, on {recovery.held_out} samples held out of {recovery.samples + recovery.held_out}"),
     ]
-    if found.agreement is not None:
+    if recovery.agreement is not None:
         lines.append(
-            ("agreement", f"{found.agreement[0]:.1%} -> {found.agreement[1]:.1%} with the classes of the original")
+            (
+                "agreement",
+                f"{recovery.agreement[0]:.1%} -> {recovery.agreement[1]:.1%} with the classes of the original",
+            )
         )
-    if found.left:
-        lines.append(("bias only", f"{len(found.left)} layers have too many inputs to be refitted"))
+    if recovery.left:
+        lines.append(("bias only", f"{len(recovery.left)} layers have too many inputs to be refitted"))
     if target is not None:
         lines.append(("output", str(target)))
     typer.echo("\n".join(f"{name:<10} {value}" for name, value in lines))

@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from graphprune.cli import options as opt
 from graphprune.cli.carry_out import Job, carry_out, show
-from graphprune.cli.choices import AnalysisChoices, Budgets, Choosing, Constraining
-from graphprune.cli.console import Talk
-from graphprune.cli.data_options import Calibrating
-from graphprune.cli.restoring import Restoration, Restoring
+from graphprune.cli.help_panels import examples
+from graphprune.cli.options.budgets import BudgetsOrLossless
+from graphprune.cli.options.channel_choice import SolvedChannels
+from graphprune.cli.options.model_reading import ModelReading
+from graphprune.cli.options.output import Printing, PrunedOutput
+from graphprune.cli.options.recovery import Restoring
+from graphprune.cli.options.samples import CalibrationSamples
+from graphprune.cli.options.widths import SolvedWidths
+from graphprune.cli.recovery_steps import RecoverySteps
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import Targets, beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,64 +29,54 @@ if TYPE_CHECKING:
 __all__ = ["solve"]
 
 
+@examples(
+    "graphprune solve model.onnx --flops 0.5",
+    "graphprune solve model.onnx --flops 0.5 --solver sensitivity --calib photos/ --recover least-squares",
+    'graphprune solve model.onnx --latency 8ms --skip "head*" --dry-run',
+)
 @spread
 def solve(
-    model: opt.ModelFile,
-    budgets: Budgets,
-    choosing: Choosing,
-    constraining: Constraining,
-    reading: AnalysisChoices,
-    calibrating: Calibrating,
+    budgets: BudgetsOrLossless,
+    widths: SolvedWidths,
+    channels: SolvedChannels,
+    reading: ModelReading,
+    calibration: CalibrationSamples,
     restoring: Restoring,
-    lossless: Annotated[
-        bool, typer.Option("--lossless", help="Remove only what changes nothing, without a budget.")
-    ] = False,
-    output: opt.Output = None,
-    plan: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Where the plan goes. [default: MODEL.plan.json]", show_default=False),
-    ] = None,
-    force: opt.Force = False,
-    unverified: opt.Unverified = False,
-    bench: Annotated[bool, typer.Option("--bench", help="Time both models in onnxruntime.")] = False,
-    as_json: opt.Json = False,
-    dry_run: opt.DryRun = False,
-    verbose: opt.Verbose = False,
+    output: PrunedOutput,
+    printing: Printing,
 ) -> None:
     """Prune a model to a budget.
 
-    Writes MODEL.pruned.onnx and MODEL.plan.json. Finds the channels that hang together, chooses
+    Writes MODEL.pruned.onnx and MODEL.plan.json. Finds the coupled channels, chooses
     which to remove so that the cost stays within the budget, removes them, and proves in
     onnxruntime that the result equals the original with the removed channels masked out.
     --recover and --finetune then bring accuracy back; the plan says what each of them brought.
     """
-    requests = budgets.requests(needed=not lossless)
-    options, analysed = (
-        replace(choosing.options(), constraints=constraining.constraints(), lossless=lossless),
-        reading.options(),
-    )
-    targets = Targets(output or beside(model, ".pruned.onnx"), plan or beside(model, ".plan.json"), force, dry_run)
-    restoring.check(calibrating.calib)
-    targets.check([path for path in (model, constraining.widths, constraining.start) if path is not None])
+    requests = budgets.requests()
+    options = channels.solve_options(widths, lossless=budgets.lossless)
+    analysed = reading.options()
+    targets = output.targets(reading.model)
+    restoring.check(calibration.calib)
+    targets.check([reading.model, *widths.limits.inputs])
 
     from graphprune import api
     from graphprune.report.summary import plan_notes, uncounted_notes
 
-    talk = Talk(verbose=verbose)
+    talk = printing.talk()
     with talk.stage("loading"):
-        loaded = api.load(model)
-        samples, lessons = calibrating.open(loaded), replace(calibrating, calib=restoring.data).open(loaded)
+        loaded = api.load(reading.model)
+        samples = calibration.open(loaded)
+        training_data = None if restoring.data is None else calibration.images.open_source(restoring.data, loaded)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, analysed)
     with talk.steps("solving") as progress:
-        solution, used = _solved(analysis, requests, options, samples, progress)
-    notes = (*plan_notes(solution), *uncounted_notes(analysis))
+        plan, used = _solved(analysis, requests, options, samples, progress)
+    notes = (*plan_notes(plan), *uncounted_notes(analysis))
     if not used and not restoring.reads_calib:
         notes = (*notes, _unread(options))
-    wanted = restoring.recover is not None or restoring.finetune
-    afterwards = Restoration(restoring, options.seed, samples, lessons) if wanted else None
-    job = Job("solve", analysis, solution, targets, unverified, bench, notes, afterwards)
-    show(carry_out(job, talk), as_json=as_json)
+    afterwards = RecoverySteps(restoring, options.seed, samples, training_data) if restoring.wanted else None
+    job = Job("solve", analysis, plan, targets, output.unverified, output.bench, notes, afterwards)
+    show(carry_out(job, talk), as_json=printing.as_json)
 
 
 def _solved(

@@ -3,43 +3,75 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graphprune.cli import options as opt
-from graphprune.cli.choices import AnalysisChoices, Budgets, Comparing, Constraining, Measuring
-from graphprune.cli.console import Talk, print_json, print_tables
+from graphprune.cli.console import print_json, print_tables
+from graphprune.cli.help_panels import examples
+from graphprune.cli.options.budgets import Budgets
+from graphprune.cli.options.channel_choice import ComparedChannels
+from graphprune.cli.options.model_reading import ModelReading
+from graphprune.cli.options.output import Output, Printing
+from graphprune.cli.options.samples import MeasuringSamples
+from graphprune.cli.options.widths import ComparedWidths
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import beside, check_target
 from graphprune.errors import RequestError, UsageError, quote
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from graphprune.report.trials import Trial
 
 __all__ = ["sweep"]
 
 
-@spread
-def sweep(
-    model: opt.ModelFile,
-    budgets: Budgets,
-    comparing: Comparing,
-    constraining: Constraining,
-    reading: AnalysisChoices,
-    measuring: Measuring,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="INT", min=1, help="Processes that work at a time.")] = 1,
+@dataclass(frozen=True)
+class _Table(Output):
+    """Where the table and its chart go, and how many processes fill them."""
+
     output: Annotated[
         Path | None,
         typer.Option(
             "--output", "-o", metavar="FILE", help="The table. [default: MODEL.sweep.csv]", show_default=False
         ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Start the table anew.")] = False,
-    as_json: opt.Json = False,
-    verbose: opt.Verbose = False,
+    ] = None
+    force: Annotated[bool, typer.Option("--force", "-f", help="Start the table anew.")] = False
+    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="INT", min=1, help="Processes that work at a time.")] = 1
+
+    def paths(self, model: Path, inputs: Iterable[Path]) -> tuple[Path, Path]:
+        """Return where the table and its chart go.
+
+        Raises
+        ------
+        OutputError, UsageError
+            If one of them cannot be written, or would destroy the other or an input.
+        """
+        table = self.output or beside(model, ".sweep.csv")
+        picture = table.with_name(table.stem + ".svg")
+        if picture == table:
+            raise UsageError(f"the table and its chart would both go to {quote(str(table))}", hint="name it .csv")
+        for path in (table, picture):
+            check_target(path, inputs, force=True)
+        return table, picture
+
+
+@examples(
+    "graphprune sweep model.onnx --flops 0.7,0.5,0.3",
+    "graphprune sweep model.onnx --solver bisection --data validation/ -o sweep.csv",
+)
+@spread
+def sweep(
+    budgets: Budgets,
+    widths: ComparedWidths,
+    channels: ComparedChannels,
+    reading: ModelReading,
+    measuring: MeasuringSamples,
+    output: _Table,
+    printing: Printing,
 ) -> None:
     """Compare solvers and criteria over many budgets.
 
@@ -48,14 +80,9 @@ def sweep(
     that was ended goes on: rows that are there already stay.
     """
     limited = budgets.targets()
-    table = output or beside(model, ".sweep.csv")
-    options = replace(comparing.options(), constraints=constraining.constraints())
-    inputs = [path for path in (model, constraining.widths, constraining.start) if path is not None]
-    picture = table.with_name(table.stem + ".svg")
-    if picture == table:
-        raise UsageError(f"the table and its chart would both go to {quote(str(table))}", hint="name it .csv")
-    for path in (table, picture):
-        check_target(path, inputs, force=True)
+    options = channels.solve_options(widths)
+    model = reading.model
+    table, picture = output.paths(model, [model, *widths.limits.inputs])
 
     from graphprune.model.write import write_bytes_atomically
     from graphprune.report.chart import chart
@@ -65,20 +92,20 @@ def sweep(
     from graphprune.trials.sweep import DEFAULT, Sweep
     from graphprune.trials.sweep import sweep as run
 
-    contest = Contest(comparing.solvers(), comparing.criteria(), options, measuring.measures())
-    what = Sweep(*(limited or DEFAULT), contest, reading.options(), jobs)
-    talk = Talk(verbose=verbose)
+    contest = Contest(widths.solvers(), channels.criteria(), options, measuring.measures())
+    what = Sweep(*(limited or DEFAULT), contest, reading.options(), output.jobs)
+    talk = printing.talk()
 
     def told(trial: Trial) -> None:
         talk.detail(f"{trial.budget}, {trial.solver}, {trial.criterion}: {trial.note or f'{trial.seconds:.2f} s'}")
 
-    trials = run(model, table, what, force=force, report=told)
+    trials = run(model, table, what, force=output.force, report=told)
     best = front(trials)
     write_bytes_atomically(chart(model.stem, trials, best), picture, force=True)
-    if as_json:
+    if printing.as_json:
         files = {"table": str(table), "chart": str(picture)}
-        found = [{**trial_json(trial), "front": key_of(trial) in best} for trial in trials]
-        print_json({"command": "sweep", "model": str(model), **files, "trials": found})
+        rows = [{**trial_json(trial), "front": key_of(trial) in best} for trial in trials]
+        print_json({"command": "sweep", "model": str(model), **files, "trials": rows})
     else:
         print_tables(trial_tables(model.stem, trials))
     if trials and all(trial.note for trial in trials):

@@ -4,31 +4,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from graphprune.cli import options as opt
 from graphprune.cli.carry_out import Job, carry_out, show
-from graphprune.cli.choices import AnalysisChoices, Budgets, Constraining, parse_settings
-from graphprune.cli.commands import finetune as fine
-from graphprune.cli.console import Talk
-from graphprune.cli.data_options import SOURCE_HELP, LayoutOption, Limit, Mean, Std, open_data
-from graphprune.cli.processes import lonely
-from graphprune.cli.progress import ProgressLine
-from graphprune.cli.restoring import RecoveryMethod
+from graphprune.cli.help_panels import examples
+from graphprune.cli.options.budgets import Budgets
+from graphprune.cli.options.channel_choice import PrunableChannels
+from graphprune.cli.options.model_reading import ModelReading
+from graphprune.cli.options.output import Printing, TrainedOutput
+from graphprune.cli.options.samples import TrainingSamples
+from graphprune.cli.options.training import PruningTraining
+from graphprune.cli.options.widths import TrainedWidths, parse_settings
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import Targets, beside, check_target
+from graphprune.cli.training_run import ProgressLine, check_checkpoint, missing_processes
 from graphprune.errors import quote
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from graphprune.api import SolveOptions
     from graphprune.data.source import Source
     from graphprune.model.load import Model
-    from graphprune.recovery.recover_options import RecoverOptions
-    from graphprune.report.summary import PruningSummary
     from graphprune.solvers.registry import Setting
     from graphprune.training.finetune_options import FinetuneOptions
     from graphprune.training.pruning.method import Method
@@ -38,158 +36,20 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
-class Recovering(StrEnum):
-    """How a removal is made good."""
-
-    least_squares = "least-squares"
-    bn = "bn"
-    bias = "bias"
-    none = "none"
-
-    def options(self, seed: int) -> RecoverOptions | None:
-        """Return the same for the Python API."""
-        from graphprune.recovery.recover_options import RecoverOptions
-
-        return None if self is Recovering.none else RecoverOptions(method=RecoveryMethod(self.value).value, seed=seed)
-
-
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method. Repeatable.", show_default=False),
-]
-Teacher = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="MODEL", help="Whose outputs are learned: without labels the model as it was.", show_default=False
-    ),
-]
-Recover = Annotated[
-    Recovering, typer.Option(help="How a removal is made good, from the samples, before training goes on.")
-]
-Closing = Annotated[float, typer.Option(metavar="N", min=0.0, help="Finetune the pruned model for so long.")]
-PlanTarget = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Where the plan goes. [default: MODEL.plan.json]", show_default=False),
-]
-TrainedTarget = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Where the trained model goes, to which the plan belongs. [default: MODEL.trained.onnx]",
-        show_default=False,
-    ),
-]
-
-
-@dataclass(frozen=True)
-class Feeding:
-    """Samples to learn from, and how they are fed."""
-
-    data: Annotated[
-        str,
-        typer.Option(metavar="SOURCE", help=f"Samples, with labels or without: {SOURCE_HELP}.", show_default=False),
-    ]
-    limit: Limit = None
-    mean: Mean = None
-    std: Std = None
-    image_size: Annotated[
-        str | None,
-        typer.Option(metavar="HxW", help="Size to which image files are brought.", show_default=False),
-    ] = None
-    layout: LayoutOption = None
-
-    def open(self, model: Model) -> Source:
-        """Open the samples."""
-        return open_data(self.data, model, self.mean, self.std, (self.image_size, self.layout)).limited(self.limit)
-
-
-@dataclass(frozen=True)
-class Learning:
-    """How the network is trained."""
-
-    epochs: fine.Epochs = 5.0
-    batch: fine.BatchSize = 128
-    rate: Annotated[
-        float | None, typer.Option(help="Highest learning rate: by default 0.01, 0.001 with adamw.", min=0.0)
-    ] = None
-    optimizer: fine.Choice = fine.Optimizer.sgd
-    weight_decay: fine.Decay = 5e-4
-    warmup: fine.Warmup = 0.05
-    clip: fine.Clip = 1.0
-    label_weight: fine.LabelWeight = None
-    temperature: fine.Temperature = 4.0
-    smoothing: fine.Smoothing = 0.0
-    output_loss: fine.OutputLoss = None
-    loss: fine.OwnLoss = None
-    augment: fine.Augment = "auto"
-    held_out: fine.HeldOut = None
-    unfold_bn: fine.UnfoldBn = None
-    device: fine.On = fine.Device.auto
-    precision: fine.In = fine.Precision.no
-    checkpoint: fine.Checkpoint = None
-    checkpoint_every: fine.Every = 200
-    resume: fine.Resume = False
-    seed: fine.Seed = 0
-
-    def options(self, state: Path) -> FinetuneOptions:
-        """Return the same for the Python API; `state` is where the run is saved."""
-        return fine.training_options({**vars(self), "ema": 0.0}, state)
-
-
-@dataclass(frozen=True)
-class Widths:
-    """How widths are chosen from what training has found."""
-
-    solver: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="How widths are chosen: by default as suits the method.", show_default=False),
-    ] = None
-    round_to: Annotated[
-        str, typer.Option(metavar="auto|INT|KIND", help="Widths are multiples of this; as in `solve`.")
-    ] = "auto"
-    min_keep: Annotated[int, typer.Option(metavar="INT", min=1, help="Fewest channels a group keeps.")] = 1
-
-    def options(
-        self, method: Method, settings: dict[str, Setting], constraining: Constraining, seed: int
-    ) -> SolveOptions:
-        """Return the same for the Python API."""
-        from graphprune import api
-
-        return api.SolveOptions(
-            solver=self.solver or method.solver,
-            round_to=opt.parse_rounding(self.round_to),
-            min_keep=self.min_keep,
-            seed=seed,
-            settings=settings,
-            constraints=constraining.constraints(),
-        )
-
-
+@examples(
+    "graphprune train model.onnx --data training/ --flops 0.5 --epochs 10",
+    "graphprune train model.onnx --data torchvision:CIFAR10 --params 0.3 --method slimming --finetune-epochs 5",
+)
 @spread
 def train(
-    model: opt.ModelFile,
-    feeding: Feeding,
+    samples: TrainingSamples,
     budgets: Budgets,
-    learning: Learning,
-    choosing: Widths,
-    constraining: Constraining,
-    reading: AnalysisChoices,
-    method: Annotated[str, typer.Option(metavar="NAME", help="How channels are found. An unknown name lists all.")] = (
-        "slimming"
-    ),
-    settings: Settings = None,
-    teacher: Teacher = None,
-    recover: Recover = Recovering.least_squares,
-    finetune_epochs: Closing = 0.0,
-    output: opt.Output = None,
-    plan: PlanTarget = None,
-    trained: TrainedTarget = None,
-    force: opt.Force = False,
-    unverified: opt.Unverified = False,
-    bench: Annotated[bool, typer.Option("--bench", help="Time both models in onnxruntime.")] = False,
-    as_json: opt.Json = False,
-    dry_run: opt.DryRun = False,
-    verbose: opt.Verbose = False,
+    training: PruningTraining,
+    widths: TrainedWidths,
+    channels: PrunableChannels,
+    reading: ModelReading,
+    output: TrainedOutput,
+    printing: Printing,
 ) -> None:
     """Prune a model while it trains.
 
@@ -197,130 +57,184 @@ def train(
     remove from it, and what is left. That is verified as by `solve`. Samples need labels, or the outputs
     of the model as it was are learned. A run that was ended is taken up with --resume.
     """
-    requests, again = budgets.requests(), force or learning.resume
-    targets = Targets(output or beside(model, ".pruned.onnx"), plan or beside(model, ".plan.json"), again, dry_run)
-    places = _Places(targets, trained or beside(model, ".trained.onnx"), finetune_epochs, learning)
-    places.check([path for path in (model, teacher, constraining.widths, constraining.start) if path is not None])
+    requests = budgets.requests()
+    files = _Files.of(reading.model, output, training)
+    files.check([path for path in (reading.model, training.teacher, *widths.limits.inputs) if path is not None])
 
     from graphprune import accuracy, api
 
-    talk = Talk(verbose=verbose)
-    if lonely():
-        talk.note(lonely())
+    talk = printing.talk()
+    if note := missing_processes():
+        talk.note(note)
     with talk.stage("loading"):
-        loaded = api.load(model)
-        original = api.load(teacher) if teacher is not None else None
-        samples = feeding.open(loaded)
+        loaded = api.load(reading.model)
+        original = None if training.teacher is None else api.load(training.teacher)
+        source = samples.open(loaded)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, reading.options())
     with talk.stage("importing torch"):
         from graphprune.training.pruning.train import TrainOptions
-    found, own = _method(method, settings, choosing.solver)
-    places.check_further(found.makes)
-    solving = choosing.options(found, own, constraining, learning.seed)
+    chosen = _ChosenMethod.of(training, widths)
+    files.check_further(chosen.method.makes)
+    solving = chosen.solve_options(training, widths, channels)
     with ProgressLine() as meter:
-        training, mending = learning.options(places.state), recover.options(learning.seed)
-        options = TrainOptions(training, solving, original, mending, meter.listen)
-        result = accuracy.train(analysis, samples, requests, found, options)
-    if result.main:
-        notes = _notes(result)
-        summary = carry_out(Job("train", result.analysis, result.plan, targets, unverified, bench, notes), talk)
-        show(places.finished(result, summary, (samples, original or loaded), talk), as_json=as_json)
+        how = training.options(files.checkpoint)
+        options = TrainOptions(how, solving, original, training.recovery(), meter.listen)
+        result = accuracy.train(analysis, source, requests, chosen.method, options)
+    if not result.main:
+        return
+    job = Job("train", result.analysis, result.plan, files.targets, output.unverified, output.bench, _notes(result))
+    summary = carry_out(job, talk)
+    written, notes = files.save(result)
+    if training.finetune_epochs and not output.dry_run:
+        closing = replace(how, epochs=training.finetune_epochs, checkpoint=None, resume=False)
+        with talk.stage("finetuning"):
+            notes = (*notes, _FinalFinetune(source, original or loaded, closing).save(result, files))
+    summary = replace(summary, files={**summary.files, **written}, notes=(*summary.notes, *notes))
+    show(summary, as_json=printing.as_json)
 
 
 @dataclass(frozen=True)
-class _Places:
+class _Files:
     """Where everything goes.
 
     Parameters
     ----------
     targets : Targets
         The pruned model and its plan.
-    whole : Path
-        The trained model.
-    epochs : float
-        Of the closing finetune round; 0 for none.
-    learning : Learning
+    trained : Path
+        The whole model, trained.
+    finetuned : Path, optional
+        The pruned model after the final finetuning, where there is one.
+    checkpoint : Path
+        Where the run is saved.
+    resume : bool
+        Whether the run goes on from there.
     """
 
     targets: Targets
-    whole: Path
-    epochs: float
-    learning: Learning
+    trained: Path
+    finetuned: Path | None
+    checkpoint: Path
+    resume: bool
 
-    @property
-    def state(self) -> Path:
-        """Where the run is saved."""
-        return self.learning.checkpoint or self.whole.with_name(self.whole.name + ".checkpoint.safetensors")
-
-    @property
-    def finetuned(self) -> Path | None:
-        """Where the result of the closing round goes."""
-        return beside(self.targets.output, ".finetuned.onnx") if self.epochs else None
+    @classmethod
+    def of(cls, model: Path, output: TrainedOutput, training: PruningTraining) -> _Files:
+        """Return what the options say."""
+        targets = output.targets(model)
+        targets = replace(targets, force=targets.force or training.resume)
+        trained = output.trained or beside(model, ".trained.onnx")
+        finetuned = beside(targets.output, ".finetuned.onnx") if training.finetune_epochs else None
+        return cls(targets, trained, finetuned, training.checkpoint_of(trained), training.resume)
 
     def check(self, inputs: list[Path]) -> None:
         """Refuse what could not be written in the end."""
         self.targets.check(inputs)
-        for path in (self.whole, self.finetuned):
+        for path in (self.trained, self.finetuned):
             if path is not None and all(item.exists() for item in inputs):
                 check_target(path, inputs, force=self.targets.force or self.targets.dry)
-        fine.check_state(self.state, resume=self.learning.resume, force=self.targets.force)
+        check_checkpoint(self.checkpoint, resume=self.resume, force=self.targets.force)
 
     def further(self, word: str) -> Path:
-        """Where another model of a method goes."""
+        """Return where another model of a method goes."""
         return beside(self.targets.output, f".{word}.onnx")
 
-    def check_further(self, words: tuple[str, ...]) -> None:
+    def check_further(self, words: Sequence[str]) -> None:
         """Refuse what other models of a method could not be written to in the end."""
         for word in words:
             check_target(self.further(word), [], force=self.targets.force or self.targets.dry)
 
-    def finished(
-        self, result: Trained, summary: PruningSummary, by: tuple[Source, Model], talk: Talk
-    ) -> PruningSummary:
-        """Write the trained model, and finetune the pruned one if that is wanted."""
+    def save(self, result: Trained) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Write the trained model and what else the method makes; return the files and what to say of them."""
         from graphprune import api
         from graphprune.verification.check_runs import check_runs
 
-        files, notes = dict(summary.files), summary.notes
+        files: dict[str, str] = {}
+        notes: list[str] = []
         if not self.targets.dry:
             for model in (result.model, *result.further.values()):
-                check_runs(model, by[1], result.plan.model.inputs)
-            files["model"] = str(api.save(result.model, self.whole, force=self.targets.force))
+                check_runs(model, result.analysis.model, result.plan.model.inputs)
+            files["model"] = str(api.save(result.model, self.trained, force=self.targets.force))
             for word, model in result.further.items():
                 path = api.save(model, self.further(word), force=self.targets.force)
-                notes = (*notes, f"{word} model: {quote(str(path))}")
-        self.state.unlink(missing_ok=True)
-        target = self.finetuned
-        if target is not None and not self.targets.dry:
-            with talk.stage("finetuning"):
-                notes = (*notes, self._finetune(target, result, *by))
-        return replace(summary, files=files, notes=notes)
+                notes.append(f"{word} model: {quote(str(path))}")
+        self.checkpoint.unlink(missing_ok=True)
+        return files, tuple(notes)
 
-    def _finetune(self, target: Path, result: Trained, data: Source, teacher: Model) -> str:
+
+@dataclass(frozen=True)
+class _FinalFinetune:
+    """The finetuning that follows pruning.
+
+    Parameters
+    ----------
+    samples : Source
+    teacher : Model
+        Whose outputs are learned.
+    options : FinetuneOptions
+    """
+
+    samples: Source
+    teacher: Model
+    options: FinetuneOptions
+
+    def save(self, result: Trained, files: _Files) -> str:
+        """Finetune the pruned model and write it if that helped; return what to say of it."""
         from graphprune import api
         from graphprune.training.finetune import finetune
         from graphprune.verification.check_runs import check_runs
 
-        options = replace(self.learning.options(self.state), epochs=self.epochs, checkpoint=None, resume=False)
+        if files.finetuned is None:
+            return ""
         pruned = api.apply(result.analysis, result.plan)
         with ProgressLine() as meter:
-            found = finetune(pruned, data, teacher, options, meter.listen)
-        if not found.improved:
-            return f"finetuning did not help: the held-out loss was {found.before.loss:.4g} and was never lower"
-        check_runs(found.model, pruned, result.plan.model.inputs)
-        api.save(found.model, target, force=self.targets.force)
-        return f"finetuned to {quote(str(target))}, held-out {_measures(found.before, found.after)}"
+            tuned = finetune(pruned, self.samples, self.teacher, self.options, meter.listen)
+        if not tuned.improved:
+            return f"finetuning did not help: the held-out loss was {tuned.before.loss:.4g} and was never lower"
+        check_runs(tuned.model, pruned, result.plan.model.inputs)
+        api.save(tuned.model, files.finetuned, force=files.targets.force)
+        return f"finetuned to {quote(str(files.finetuned))}, held-out {_measures(tuned.before, tuned.after)}"
 
 
-def _method(name: str, texts: list[str] | None, solver: str | None) -> tuple[Method, dict[str, Setting]]:
-    """Return the method, and the settings that are for the width solver."""
-    from graphprune.solvers import training, widths
-    from graphprune.solvers.registry import chosen
+@dataclass(frozen=True)
+class _ChosenMethod:
+    """The method, and the settings that are for the width solver.
 
-    kind = training.get(name)
-    own, rest = chosen(parse_settings(texts), kind, widths.get(solver or kind.solver))
-    return kind(**own), rest
+    Parameters
+    ----------
+    method : Method
+    settings : dict of str to Setting
+        Of the solver.
+    """
+
+    method: Method
+    settings: dict[str, Setting]
+
+    @classmethod
+    def of(cls, training: PruningTraining, widths: TrainedWidths) -> _ChosenMethod:
+        """Return what the options name."""
+        from graphprune.solvers import training as methods
+        from graphprune.solvers import widths as solvers
+        from graphprune.solvers.registry import chosen
+
+        kind = methods.get(training.method)
+        own, rest = chosen(parse_settings(training.settings), kind, solvers.get(widths.solver or kind.solver))
+        return cls(kind(**own), rest)
+
+    def solve_options(
+        self, training: PruningTraining, widths: TrainedWidths, channels: PrunableChannels
+    ) -> SolveOptions:
+        """Return how widths are chosen from what training has found, for the Python API; reads the files."""
+        from graphprune import api
+
+        return api.SolveOptions(
+            solver=widths.solver or self.method.solver,
+            round_to=widths.limits.rounding(),
+            min_keep=widths.limits.min_keep,
+            seed=training.seed,
+            settings=self.settings,
+            constraints=channels.constraints(widths.limits),
+        )
 
 
 def _notes(result: Trained) -> tuple[str, ...]:

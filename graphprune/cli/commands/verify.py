@@ -8,23 +8,29 @@ from typing import Annotated
 
 import typer
 
-from graphprune.cli import options as opt
-from graphprune.cli.console import Talk, print_json
+from graphprune.cli.console import print_json
+from graphprune.cli.help_panels import examples
+from graphprune.cli.options.model_reading import ModelFile, PlanFile, Rebind
+from graphprune.cli.options.output import Printing
+from graphprune.cli.spread import spread
 
 __all__ = ["verify"]
 
 
+@examples(
+    "graphprune verify model.onnx model.pruned.onnx model.plan.json",
+    "graphprune verify model.onnx model.pruned.onnx model.plan.json --json",
+)
+@spread
 def verify(
-    model: opt.ModelFile,
+    model: ModelFile,
     pruned: Annotated[
         Path, typer.Argument(metavar="PRUNED", help="The file that is to be checked.", show_default=False)
     ],
-    plan: opt.PlanFile,
-    rebind: Annotated[
-        bool, typer.Option("--rebind", help="Accept another checkpoint or re-export of the same structure.")
-    ] = False,
-    as_json: opt.Json = False,
-    verbose: opt.Verbose = False,
+    plan: PlanFile,
+    *,
+    rebind: Rebind = False,
+    printing: Printing,
 ) -> None:
     """Compare a pruned model with the masked original.
 
@@ -37,7 +43,7 @@ def verify(
     from graphprune.plan.file import read_plan
     from graphprune.report.tables import check_text
 
-    talk = Talk(verbose=verbose)
+    talk = printing.talk()
     stored = read_plan(plan)
     with talk.stage("loading"):
         original, candidate = api.load(model), api.load(pruned)
@@ -47,10 +53,9 @@ def verify(
     for note in current.notes:
         talk.note(note)
     with talk.stage("verification"):
-        found = api.verify(analysis, candidate, current.plan)
-    if as_json:
-        print_json(
-            {"command": "verify", "model": str(model), "pruned": str(pruned), "plan": str(plan), **asdict(found)}
-        )
+        verification = api.verify(analysis, candidate, current.plan)
+    if printing.as_json:
+        files = {"model": str(model), "pruned": str(pruned), "plan": str(plan)}
+        print_json({"command": "verify", **files, **asdict(verification)})
     else:
-        typer.echo(check_text(found))
+        typer.echo(check_text(verification))

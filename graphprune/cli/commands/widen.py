@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphprune.cli import options as opt
-from graphprune.cli.console import Talk, print_json, print_tables
+from graphprune.cli.console import print_json, print_tables
+from graphprune.cli.help_panels import examples
+from graphprune.cli.options.model_reading import ExactReading, ModelFile
+from graphprune.cli.options.output import Printing, UnverifiedOutput
+from graphprune.cli.spread import spread
 from graphprune.cli.targets import beside, check_target
 
 if TYPE_CHECKING:
@@ -20,62 +23,69 @@ if TYPE_CHECKING:
 __all__ = ["widen"]
 
 
+@examples(
+    "graphprune widen model.onnx",
+    "graphprune widen model.onnx --factor 1.5 --noise 0.1 -o wide.onnx",
+)
+@spread
 def widen(
-    model: opt.ModelFile,
-    factor: Annotated[float, typer.Option(metavar="F", help="How many times as wide each group becomes.")] = 2.0,
+    model: ModelFile,
+    *,
+    factor: Annotated[
+        float, typer.Option(metavar="F", help="How many times as wide each group becomes.", rich_help_panel="Widths")
+    ] = 2.0,
     noise: Annotated[
         float,
-        typer.Option(metavar="S", help="Let copies share weights unequally, by so many standard deviations."),
+        typer.Option(
+            metavar="S",
+            help="Let copies share weights unequally, by so many standard deviations.",
+            rich_help_panel="Widths",
+        ),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the noise.")] = 0,
-    output: opt.Output = None,
-    input_shape: opt.InputShapes = None,
-    attention: opt.AttentionAxis = opt.Attention.heads,
-    force: opt.Force = False,
-    unverified: opt.Unverified = False,
-    as_json: opt.Json = False,
-    dry_run: opt.DryRun = False,
-    verbose: opt.Verbose = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the noise.", rich_help_panel="Widths")] = 0,
+    reading: ExactReading,
+    output: UnverifiedOutput,
+    printing: Printing,
 ) -> None:
     """Copy channels without changing what the network computes.
 
     Writes MODEL.wide.onnx. Every group that `solve` can prune gets wider; readers take a share of each copy. Both
     networks are run and all tensors compared before anything is written. `solve --lossless` takes the copies out.
     """
-    target = output or beside(model, ".wide.onnx")
-    check_target(target, [model], force=force or dry_run)
+    target = output.output or beside(model, ".wide.onnx")
+    check_target(target, [model], force=output.force or output.dry_run)
 
     from graphprune import api
     from graphprune.widening.widen import WidenOptions
     from graphprune.widening.widen import widen as carry_out
 
-    talk = Talk(verbose=verbose)
-    options = WidenOptions(factor, noise, seed, verify=not unverified)
+    talk = printing.talk()
+    options = WidenOptions(factor, noise, seed, verify=not output.unverified)
     with talk.stage("loading"):
         loaded = api.load(model)
     with talk.stage("analysis"):
-        analysis = api.analyze(loaded, api.AnalyzeOptions(opt.parse_shapes(input_shape), attention.value))
+        analysis = api.analyze(loaded, reading.options())
     with talk.stage("widening"):
-        found = carry_out(analysis, options)
-    if not dry_run:
-        api.save(found.model, target, force=force)
-    facts = _facts(analysis, found)
-    written = None if dry_run else str(target)
-    if as_json:
+        widened = carry_out(analysis, options)
+    if not output.dry_run:
+        api.save(widened.model, target, force=output.force)
+    facts = _facts(analysis, widened)
+    written = None if output.dry_run else str(target)
+    if printing.as_json:
         print_json({"command": "widen", "model": str(model), "output": written, **facts})
     else:
         print_tables(_tables(facts, written))
 
 
-def _facts(analysis: Analysis, found: Widened) -> dict[str, Any]:
+def _facts(analysis: Analysis, widened: Widened) -> dict[str, Any]:
     """Return what there is to report."""
     cost = analysis.cost
-    check = found.verification
+    check = widened.verification
     return {
-        "flops": {"before": cost.flops(cost.sizes), "after": found.flops},
+        "flops": {"before": cost.flops(cost.sizes), "after": widened.flops},
         "groups": [
             {"id": group.id, "name": group.name, "before": group.before, "after": group.after, "why": group.why}
-            for group in found.groups
+            for group in widened.groups
         ],
         "fixed": [
             {"kind": each.kind, "node": each.node, "why": each.text, "layers": each.layers} for each in analysis.frozen

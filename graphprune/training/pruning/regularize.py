@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 
 from graphprune.analysis.analysis import Analysis
+from graphprune.choices import Regularization
 from graphprune.errors import UsageError, quote
 from graphprune.training.bridge import Trainable
 from graphprune.training.hooks import Hook, Moment
 from graphprune.training.pruning.tensor_slices import SCALE, STATISTIC, Slice, find_slices, norms, sums
 
-__all__ = ["STRENGTH", "Kind", "Regularizer"]
-
-Kind = Literal["bn-l1", "group-norm", "growing"]
+__all__ = ["STRENGTH", "Regularizer"]
 
 STRENGTH: dict[str, float] = {"bn-l1": 1e-4, "group-norm": 1e-4, "growing": 1.0}
 """Strength of each regulariser where none is given."""
@@ -68,8 +67,8 @@ class Regularizer(Hook):
         strength: float | None = None,
         going: Mapping[str, npt.NDArray[np.bool_]] | None = None,
     ) -> None:
-        if kind not in get_args(Kind):
-            raise UsageError(f"there is no regulariser {quote(kind)}: there are {', '.join(get_args(Kind))}")
+        if kind not in get_args(Regularization):
+            raise UsageError(f"there is no regulariser {quote(kind)}: there are {', '.join(get_args(Regularization))}")
         if strength is not None and strength < 0:
             raise UsageError(f"the strength of a regulariser is {strength:g}, but must not be negative")
         if not analysis.groups:

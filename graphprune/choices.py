@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choices: what an option with few possible values can be, declared once for the Python API and the command line.
+
+The modules that act on a choice are heavy (numpy, onnx, torch); this one imports nothing, so that ``--help`` can spell
+the choices out without them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+__all__ = [
+    "Aggregate",
+    "Aggregation",
+    "Attention",
+    "Device",
+    "Exporter",
+    "Inherit",
+    "Layout",
+    "Optimizer",
+    "Precision",
+    "Regularization",
+]
+
+Aggregation = Literal["sum", "mean", "max", "first"]
+"""How the scores of the members of a group become one."""
+
+Aggregate = Literal["", Aggregation]
+"""The same, or what suits the criterion."""
+
+Attention = Literal["heads", "head-dim"]
+"""What goes from an attention layer: whole heads, or the same part of each."""
+
+Device = Literal["auto", "cpu"]
+"""Where training runs."""
+
+Exporter = Literal["auto", "torchscript", "dynamo"]
+"""Which exporter of torch is used."""
+
+Inherit = Literal["keep", "merge"]
+"""What becomes of the weights that read a removed channel."""
+
+Layout = Literal["NCHW", "NHWC"]
+"""Where a model has its channels."""
+
+Optimizer = Literal["sgd", "adamw"]
+"""What turns gradients into steps."""
+
+Precision = Literal["no", "fp16", "bf16"]
+"""In which precision activations are computed while training."""
+
+Regularization = Literal["bn-l1", "group-norm", "growing"]
+"""What draws channels towards zero while training."""

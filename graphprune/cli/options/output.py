@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Output: where results go, and what is printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import typer
+
+from graphprune.cli.console import Talk
+from graphprune.cli.targets import Targets, beside
+
+__all__ = ["AppliedOutput", "DryOutput", "Output", "Printing", "PrunedOutput", "TrainedOutput", "UnverifiedOutput"]
+
+
+@dataclass(frozen=True)
+class Printing:
+    """What is printed."""
+
+    panel: ClassVar[str] = "Output"
+
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr what takes how long.")] = False
+
+    def talk(self) -> Talk:
+        """Return what a command says while it works."""
+        return Talk(verbose=self.verbose)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the result goes."""
+
+    panel: ClassVar[str] = "Output"
+
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where the result goes.", show_default=False)
+    ] = None
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace existing files.")] = False
+
+
+@dataclass(frozen=True)
+class DryOutput(Output):
+    """The same, or nowhere."""
+
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")] = False
+
+
+@dataclass(frozen=True)
+class UnverifiedOutput(DryOutput):
+    """The same for what is verified before it is written."""
+
+    unverified: Annotated[
+        bool,
+        typer.Option("--unverified", help="Write even where onnxruntime cannot run the model to verify the result."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class AppliedOutput(UnverifiedOutput):
+    """Where a pruned model goes, and its plan if that is wanted."""
+
+    plan_file: Annotated[
+        Path | None,
+        typer.Option("--plan", metavar="FILE", help="Write the plan as applied, with all figures brought up to date."),
+    ] = None
+    bench: Annotated[bool, typer.Option("--bench", help="Time both models in onnxruntime.")] = False
+
+    def targets(self, model: Path) -> Targets:
+        """Return where everything goes."""
+        return Targets(self._output(model), self.plan_file, self.force, self.dry_run)
+
+    def _output(self, model: Path) -> Path:
+        return self.output or beside(model, ".pruned.onnx")
+
+
+@dataclass(frozen=True)
+class PrunedOutput(AppliedOutput):
+    """Where a pruned model and its plan go."""
+
+    plan_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", metavar="FILE", help="Where the plan goes. [default: MODEL.plan.json]", show_default=False
+        ),
+    ] = None
+
+    def targets(self, model: Path) -> Targets:
+        """Return where everything goes."""
+        return Targets(self._output(model), self.plan_file or beside(model, ".plan.json"), self.force, self.dry_run)
+
+
+@dataclass(frozen=True)
+class TrainedOutput(PrunedOutput):
+    """Where a model goes that was pruned while it was trained."""
+
+    trained: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where the trained model goes, to which the plan belongs. [default: MODEL.trained.onnx]",
+            show_default=False,
+        ),
+    ] = None

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recovery: how accuracy is brought back after pruning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+
+from graphprune.errors import UsageError
+from graphprune.recovery.recover_options import Method
+
+if TYPE_CHECKING:
+    from graphprune.recovery.recover_options import RecoverOptions
+
+__all__ = ["Refitting", "Restoring"]
+
+
+@dataclass(frozen=True)
+class Restoring:
+    """What `solve` does after pruning."""
+
+    panel: ClassVar[str] = "Recovery"
+
+    recover: Annotated[
+        Method | None,
+        typer.Option(help="Bring accuracy back without training, from the samples of --calib.", show_default=False),
+    ] = None
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Then let it learn from the original (see `graphprune finetune`).")
+    ] = False
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Samples to learn from; those of --calib by default.", show_default=False),
+    ] = None
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes of --finetune over them. [default: 2]", min=0.0, show_default=False)
+    ] = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything follows pruning."""
+        return self.recover is not None or self.finetune
+
+    @property
+    def reads_calib(self) -> bool:
+        """Whether the samples of ``--calib`` are read after pruning."""
+        return self.recover is not None or (self.finetune and self.data is None)
+
+    def check(self, calib: str | None) -> None:
+        """Refuse what cannot be done, before anything is.
+
+        Raises
+        ------
+        UsageError
+            If there is nothing to recover or to learn from, or data that nobody reads.
+        """
+        if self.recover is not None and calib is None:
+            raise UsageError("--recover needs samples", hint="give some with --calib SOURCE; labels are not needed")
+        if self.finetune and self.data is None and calib is None:
+            raise UsageError("--finetune needs samples", hint="give some with --data SOURCE or --calib SOURCE")
+        if self.epochs is not None and not self.finetune:
+            raise UsageError("--epochs is how long --finetune learns", hint="add --finetune, or leave it out")
+        if self.data is not None and not self.finetune:
+            raise UsageError("--data is what --finetune learns from", hint="add --finetune, or give --calib SOURCE")
+
+
+@dataclass(frozen=True)
+class Refitting:
+    """What `recover` does."""
+
+    panel: ClassVar[str] = "Recovery"
+
+    method: Annotated[
+        Method, typer.Option(help="Refit weights, estimate BatchNormalization anew, or shift biases only.")
+    ] = "least-squares"
+    rescale: Annotated[
+        bool, typer.Option("--rescale", help="After least squares, give every output the variance of its target.")
+    ] = False
+    seed: Annotated[int, typer.Option(metavar="INT", min=0, help="For the sampled positions.")] = 0
+
+    def options(self, samples: int) -> RecoverOptions:
+        """Return the same for the Python API.
+
+        Raises
+        ------
+        UsageError
+            If a value does not go with the method.
+        """
+        from graphprune.recovery.recover_options import RecoverOptions
+
+        if self.rescale and self.method != "least-squares":
+            raise UsageError(f"--rescale goes with least squares, not with {self.method}")
+        return RecoverOptions(method=self.method, samples=samples, rescale=self.rescale, seed=self.seed)

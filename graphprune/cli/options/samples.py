@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples: which data is fed to a model, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+
+from graphprune.choices import Layout
+from graphprune.errors import UsageError, quote
+
+if TYPE_CHECKING:
+    from graphprune.data.source import Source
+    from graphprune.model.load import Model
+    from graphprune.trials.meter import Measures
+
+__all__ = [
+    "CalibrationSamples",
+    "ImageOptions",
+    "MeasuringSamples",
+    "RecoverySamples",
+    "SizedSamples",
+    "TrainingSamples",
+]
+
+_SOURCES = "a folder of images, .npz, .npy, package.module:function, or torchvision:NAME"
+_SIZE_HELP = "Size to which image files are brought."
+
+_Limit = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Use this many samples, evenly spaced.", show_default=False)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """How images of 8 bits are fed."""
+
+    panel: ClassVar[str] = "Samples"
+
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="Mean of 8-bit images, in units of full scale.", show_default=False),
+    ] = None
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Their deviation, likewise.", show_default=False)] = (
+        None
+    )
+    image_size: Annotated[
+        str | None, typer.Option("--image-size", metavar="HxW", help=_SIZE_HELP, show_default=False)
+    ] = None
+    layout: Annotated[
+        Layout | None,
+        typer.Option(
+            help="Where the model has its channels, if its input does not tell.",
+            show_default=False,
+            case_sensitive=False,
+        ),
+    ] = None
+
+    def open_source(self, text: str, model: Model) -> Source:
+        """Open what ``--data`` or ``--calib`` names; options win over ``graphprune.toml`` beside the model.
+
+        Raises
+        ------
+        DataError, UsageError
+            If an option has no meaning, or the data does not fit the model.
+        """
+        from graphprune import accuracy
+        from graphprune.data.arrays import ArrayReader
+        from graphprune.data.preprocessing import parse_numbers, parse_size, read_settings
+
+        settings = read_settings(model.path)
+        if self.mean is not None:
+            settings = replace(settings, mean=parse_numbers(self.mean, "--mean"))
+        if self.std is not None:
+            settings = replace(settings, std=parse_numbers(self.std, "--std"))
+        if self.image_size is not None:
+            settings = replace(settings, size=parse_size(self.image_size))
+        if self.layout is not None:
+            settings = replace(settings, layout=self.layout)
+        source = accuracy.open_data(text, model, settings)
+        for option, value in (("--mean", self.mean), ("--std", self.std), ("--size", self.image_size)):
+            if value is not None and isinstance(source.reader, ArrayReader) and not source.reader.images:
+                raise UsageError(
+                    f"{option} is for images of 8 bits; {quote(text)} holds none, and its arrays are fed as they are",
+                    hint="leave it out, or store images as uint8 of shape (samples, height, width, channels)",
+                )
+        return source
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizedImageOptions(ImageOptions):
+    """The same in commands without a budget, in which ``--size`` can mean the size of images, too."""
+
+    image_size: Annotated[
+        str | None, typer.Option("--size", "--image-size", metavar="HxW", help=_SIZE_HELP, show_default=False)
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSamples:
+    """Samples without labels, where there are some."""
+
+    panel: ClassVar[str] = "Samples"
+
+    calib: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help=f"Samples, labels are not needed: {_SOURCES}.", show_default=False),
+    ] = None
+    images: ImageOptions
+
+    def open(self, model: Model) -> Source | None:
+        """Open the samples, if some are given."""
+        return None if self.calib is None else self.images.open_source(self.calib, model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoverySamples:
+    """Samples without labels, from which a network is recovered."""
+
+    panel: ClassVar[str] = "Samples"
+
+    calib: Annotated[str, typer.Option(metavar="SOURCE", help=f"Samples, labels are not needed: {_SOURCES}.")]
+    samples: Annotated[int, typer.Option(metavar="N", min=2, help="The most samples used.")] = 1024
+    images: SizedImageOptions
+
+    def open(self, model: Model) -> Source:
+        """Open the samples."""
+        return self.images.open_source(self.calib, model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSamples:
+    """Samples with labels or without."""
+
+    panel: ClassVar[str] = "Samples"
+
+    data: Annotated[
+        str,
+        typer.Option(metavar="SOURCE", help=f"Samples, with labels or without: {_SOURCES}.", show_default=False),
+    ]
+    limit: _Limit = None
+    images: ImageOptions
+
+    def open(self, model: Model) -> Source:
+        """Open the samples."""
+        return self.images.open_source(self.data, model).limited(self.limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizedSamples(TrainingSamples):
+    """The same in commands without a budget."""
+
+    images: SizedImageOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuringSamples:
+    """What is measured of pruned models, and on what."""
+
+    panel: ClassVar[str] = "Samples"
+
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help=f"Measure the accuracy of each result on: {_SOURCES}.", show_default=False),
+    ] = None
+    calib: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Samples for criteria and solvers that look at some; with --data, each result is recovered from them.",
+            show_default=False,
+        ),
+    ] = None
+    limit: _Limit = None
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Measure the latency of each result.", rich_help_panel="Output")
+    ] = False
+
+    def measures(self) -> Measures:
+        """Return the same for the Python API."""
+        from graphprune.trials.meter import Measures
+
+        return Measures(self.bench, self.data or "", self.calib or "", self.limit)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Help for people: commands stand by task, options by concern, and every command has examples that are valid."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+
+from graphprune.cli.app import app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Outcome
+
+    Run = Callable[..., Outcome]
+
+TASKS = {
+    "Prune": ["solve", "apply", "compare", "sweep"],
+    "Look": ["inspect", "verify"],
+    "Accuracy": ["eval", "recover"],
+    "Train": ["train", "finetune"],
+    "Files": ["export", "normalize", "widen"],
+}
+PANELS = {"Budget", "Widths", "Channels", "Model", "Samples", "Recovery", "Training", "Questions", "Output"}
+COMMANDS = [name for names in TASKS.values() for name in names]
+
+
+def sections(text: str) -> dict[str, list[str]]:
+    """Return the first words of what stands under each heading."""
+    rows: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if heading := re.fullmatch(r"(\w+):", line):
+            rows[heading[1]] = []
+        elif rows and (row := re.match(r"  (\S+)", line)):
+            list(rows.values())[-1].append(row[1].rstrip(","))
+    return rows
+
+
+def group() -> Any:
+    return typer.main.get_command(app)
+
+
+def test_commands_stand_by_task(quick: Run) -> None:
+    shown = sections(quick("--help").out)
+    assert {title: names for title, names in shown.items() if title in TASKS} | {"Files": shown["Files"][:3]} == TASKS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_stand_by_concern(name: str, quick: Run) -> None:
+    shown = sections(quick(name, "--help").out)
+    assert shown.pop("Arguments")
+    assert shown.pop("Options")[0] == "-h"
+    assert shown
+    assert set(shown) <= PANELS
+    assert all(option.startswith("-") for options in shown.values() for option in options)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_option_is_lost_between_the_headings(name: str, quick: Run) -> None:
+    text = quick(name, "--help").out
+    for parameter in group().commands[name].params:
+        shown = parameter.opts if parameter.param_type_name == "option" else [parameter.metavar]
+        assert all(re.search(rf"(?m)^  .*{re.escape(part)}\b", text) for part in shown), shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_are_valid(name: str, quick: Run) -> None:
+    text = quick(name, "--help").out
+    lines = re.findall(r"(?m)^    (graphprune .*)$", text.partition("Examples:")[2])
+    assert len(lines) >= 2
+    for line in lines:
+        program, command, *arguments = shlex.split(line)
+        assert (program, command) == ("graphprune", name)
+        context = group().commands[name].make_context(name, arguments)
+        assert context.params
+
+
+def test_one_option_under_two_concerns_has_one_text(quick: Run) -> None:
+    assert "Size to which image files are brought." in quick("eval", "--help").out
+    assert re.search(r"--size BUDGET", quick("solve", "--help").out)
+    assert re.search(r"--size, --image-size HxW", quick("eval", "--help").out)
