@@ -97,10 +97,11 @@ class _Layout:
         self.discrete = discrete_names(self.analysis)
         self.random = random_names(self.analysis)
         self.ends = _ends(self.analysis, self.discrete)
-        names = list(dict.fromkeys((*_comparable(self.analysis, made), *self.cuts)))
+        wanted = {*_comparable(self.analysis, made), *self.cuts}
         if question.lossless:
-            names = [name for name in names if name in self.ends or name in self.cuts]
-        self.names = names
+            wanted &= {*self.ends, *self.cuts}
+        # In the order in which they are made: pieces follow each other.
+        self.names = [name for node in self.analysis.graph.nodes for name in node.outputs if name in wanted]
         self.wild = wild_values(self.analysis, made) if question.tamed else []
         self.outputs = list(self.analysis.graph.outputs)
         self.branches = pruned_branches(self.analysis, lambda labels: question.slices.counts(labels) == 1)
@@ -197,7 +198,8 @@ class _Layout:
         """Write both models with all tensors as outputs, cut into pieces if these are many."""
         dims = self.analysis.shapes.dims
         elements = {name: int(np.prod(dims.get(name, ()))) for name in self.names}
-        stops = stops_of(elements, _MOST_ELEMENTS)
+        nodes = ([name for name in node.outputs if name in elements] for node in self.analysis.graph.nodes)
+        stops = stops_of(({name: elements[name] for name in made} for made in nodes), _MOST_ELEMENTS)
         if len(set(stops.values())) <= 1 or self.question.widened:
             masked_weights.write(masked, "masked.onnx")
             pruned_weights.write(pruned, "pruned.onnx")

@@ -7,7 +7,7 @@ over. Nodes that depend on nothing that is fed are computed anew in every piece 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,14 +28,21 @@ class Piece:
     gives: list[str]
 
 
-def stops_of(elements: Mapping[str, int], most: int) -> dict[str, int]:
-    """Give each tensor, in the order in which they are made, to a stop; no stop has many more elements than `most`."""
+def stops_of(nodes: Iterable[Mapping[str, int]], most: int) -> dict[str, int]:
+    """Give each tensor to a stop, so that no stop has many more elements than `most`.
+
+    Parameters
+    ----------
+    nodes : iterable of dict of str to int
+        Tensors that each node makes, with their elements, in the order of the nodes; a node is not torn.
+    """
     stops: dict[str, int] = {}
     stop, taken = 0, 0
-    for name, count in elements.items():
+    for made in nodes:
+        count = sum(made.values())
         if taken and taken + count > most:
             stop, taken = stop + 1, 0
-        stops[name] = stop
+        stops.update(dict.fromkeys(made, stop))
         taken += count
     return stops
 
