@@ -100,12 +100,12 @@ def _unusable(written: Model, what: str) -> VerificationError:
 
 def _spec(written: Model, graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Spec:
     """Say what is run, and to what outputs are held: not to values where these are rounded or drawn."""
-    found = survey(written.proto)
-    operators = {node.op_type for node in found.nodes}
+    parts = survey(written.proto)
+    operators = {node.op_type for node in parts.nodes}
     jumps = operators & (DISCRETE | RANDOM)
     rounds = any(name in ROUNDING or name.startswith("QLinear") for name in operators)
     kinds = {value.name: value.type.tensor_type.elem_type for value in written.proto.graph.output}
-    coarse = _HALVES & {*kinds.values(), *(held.tensor.data_type for held in found.tensors)}
+    coarse = _HALVES & {*kinds.values(), *(held.tensor.data_type for held in parts.tensors)}
     grain = float(np.finfo(np.float16).eps) if coarse else 0.0
     inputs = input_specs(graph, shapes)
     return Spec(

@@ -149,13 +149,13 @@ class _Builder:
             self.before.setdefault(index, []).extend(nodes)
         return f"{self.made[key]}.product"
 
-    def spell_out(self, found: Renormalisation) -> None:
+    def spell_out(self, norm: Renormalisation) -> None:
         """Replace a normalisation by one whose statistics run over the kept slices."""
-        kept = {axis: self.mask(found.labels[axis]) for axis in range(found.first, len(found.labels))}
+        kept = {axis: self.mask(norm.labels[axis]) for axis in range(norm.first, len(norm.labels))}
         if all(mask.all() for mask in kept.values()):
             return
-        node, index = self.nodes[found.node.index], found.node.index
-        value = found.node.inputs[0]
+        node, index = self.nodes[norm.node.index], norm.node.index
+        value = norm.node.inputs[0]
         count = float(np.prod([mask.sum() for mask in kept.values()]))
         elem_type = self.analysis.shapes.dtypes.get(value, TensorProto.FLOAT)
         parts = _Parts(f"graphprune.norm.{index}", elem_type, self._zero(elem_type) if self.selects else "")
@@ -169,7 +169,7 @@ class _Builder:
         square = parts.add("Mul", centred, centred)
         power = parts.add("ReduceSum", parts.masked(square, masks), axes)
         variance = parts.add("Div", power, parts.number("total", count))
-        epsilon = parts.number("epsilon", found.node.attribute("epsilon", 1e-5))
+        epsilon = parts.number("epsilon", norm.node.attribute("epsilon", 1e-5))
         result = parts.add("Div", centred, parts.add("Sqrt", parts.add("Add", variance, epsilon)))
         for slot, op_type in ((1, "Mul"), (2, "Add")):
             if slot < len(node.input) and node.input[slot]:

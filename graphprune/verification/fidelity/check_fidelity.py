@@ -172,11 +172,11 @@ class _Nodes:
         """Take the new constants that stand in front where initializers are not free; return how many nodes that is."""
         count = 0
         while self._proto.ir_version < FREE_INITIALIZERS:
-            found = from_nodes(nodes[count : count + 2])
-            if found is None or found[0].name in self._names:
+            constant = from_nodes(nodes[count : count + 2])
+            if constant is None or constant[0].name in self._names:
                 break
-            self._add(found[0])
-            count += found[1]
+            self._add(constant[0])
+            count += constant[1]
         return count
 
     def _add(self, tensor: TensorProto) -> None:
