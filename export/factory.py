@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graphprune.data.user_code import imported
+from graphprune.data.user_code import FAILURES, imported, reason
 from graphprune.errors import InputError, UsageError, quote
 
 __all__ = ["load_weights", "make_module"]
@@ -60,8 +60,8 @@ def _called(text: str) -> Any:
         raise UsageError(f"{quote(text)} is no function", hint=_FORMS)
     try:
         return factory()
-    except Exception as error:  # a factory raises whatever it likes
-        raise UsageError(f"{quote(text)} cannot be called without arguments: {quote(str(error))}") from error
+    except FAILURES as error:
+        raise UsageError(f"{quote(text)} cannot be called without arguments: {reason(error)}") from error
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

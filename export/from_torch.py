@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from graphprune.choices import Exporter
+from graphprune.data.user_code import FAILURES, reason
 from graphprune.errors import UnsupportedModelError, UsageError, VerificationError, quote
 from graphprune.model.load import Model, load
 
@@ -37,8 +38,8 @@ _KINDS = {"random": 1.0, "negated": -1.0, "large": 10.0, "zero": 0.0}
 """What the examples are multiplied by, so that what depends on values goes several ways."""
 
 
-def _deaf(text: str) -> None:
-    """Say nothing."""
+def _ignore_note(text: str) -> None:
+    """Say nothing: nobody listens."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ExportOptions:
     names: Sequence[str] = ()
     exporter: Exporter = "auto"
     opset: int = 18
-    note: Callable[[str], None] = _deaf
+    note: Callable[[str], None] = _ignore_note
 
     def __post_init__(self) -> None:
         if self.exporter not in get_args(Exporter):
@@ -142,16 +143,17 @@ def _observe(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[str, T
 def _run(module: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
     """Return the outputs of a module by name."""
     try:
-        found = _named(module(*inputs))
-    except Exception as error:  # a module raises whatever it likes
+        outputs = _named(module(*inputs))
+    except FAILURES as error:
         shapes = [list(value.shape) for value in inputs]
+        said = reason(error) if isinstance(error, SystemExit) else quote(str(error))
         raise UnsupportedModelError(
-            f"the module does not run on inputs of shape {shapes}: {quote(str(error))}",
+            f"the module {quote(type(module).__qualname__)} does not run on inputs of shape {shapes}: {said}",
             hint="give its shape with --input-shape",
         ) from error
-    if not found:
+    if not outputs:
         raise UnsupportedModelError("the module returns no tensors")
-    return found
+    return outputs
 
 
 def _named(value: Any, name: str = "output") -> dict[str, Tensor]:
@@ -323,10 +325,10 @@ def _compare(
     taken = {entry.name for entry in session.get_inputs()}
     feeds = {name: value.numpy() for name, value in zip(*fed, strict=True) if name in taken}
     try:
-        found = session.run(list(expected), feeds)
+        outputs = session.run(list(expected), feeds)
     except Exception as error:  # onnxruntime raises classes of its own
         raise VerificationError(f"the exported file does not run on a batch of {batch}: {quote(str(error))}") from error
-    for (name, value), got in zip(expected.items(), found, strict=True):
+    for (name, value), got in zip(expected.items(), outputs, strict=True):
         worst = _difference(value.numpy(), got)
         if not worst <= _TOLERANCE:
             raise VerificationError(
@@ -338,12 +340,12 @@ def _compare(
             )
 
 
-def _difference(expected: Any, found: Any) -> float:
+def _difference(expected: Any, got: Any) -> float:
     """Return the largest difference relative to the largest value; infinite for other shapes or non-finite places."""
-    if expected.shape != found.shape:
+    if expected.shape != got.shape:
         return float("inf")
     finite = np.isfinite(expected)
-    if not np.array_equal(finite, np.isfinite(found)):
+    if not np.array_equal(finite, np.isfinite(got)):
         return float("inf")
-    one, two = expected[finite].astype(np.float64), found[finite].astype(np.float64)
+    one, two = expected[finite].astype(np.float64), got[finite].astype(np.float64)
     return float(np.abs(one - two).max(initial=0.0)) / max(float(np.abs(one).max(initial=0.0)), 1e-3)

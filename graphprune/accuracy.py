@@ -4,9 +4,9 @@
 ::
 
     data = graphprune.open_data("images/", model)
-    found = graphprune.recover(model, pruned, plan, data)
-    print(found.before, found.after)
-    graphprune.save(found.model, "model.recovered.onnx")
+    recovery = graphprune.recover(model, pruned, plan, data)
+    print(recovery.before, recovery.after)
+    graphprune.save(recovery.model, "model.recovered.onnx")
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from graphprune.verification.fidelity.check_weights import check_only_weights_di
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from graphprune.api import Reconciled
     from graphprune.data.evaluation import Evaluation
     from graphprune.data.preprocessing import Preprocessing
     from graphprune.data.source import Source
@@ -102,14 +103,15 @@ def recover(
         If samples do not fit the model, or are too few.
     """
     analysis = model if isinstance(model, Analysis) else analyze_for(model, plan)
-    plan = reconcile(analysis, plan).plan
-    _check_pruned(analysis, plan, pruned)
-    return run_recovery(analysis, plan, pruned, data, options or RecoverOptions(), progress)
+    reconciled = reconcile(analysis, plan)
+    _check_pruned(reconciled, pruned)
+    return run_recovery(analysis, reconciled.plan, pruned, data, options or RecoverOptions(), progress)
 
 
-def _check_pruned(analysis: Analysis, plan: Plan, pruned: Model) -> None:
+def _check_pruned(reconciled: Reconciled, pruned: Model) -> None:
+    analysis = reconciled.reference.original
     try:
-        check_only_weights_differ(apply(analysis, plan).proto, pruned.proto)
+        check_only_weights_differ(apply(analysis, reconciled).proto, pruned.proto)
     except VerificationError as error:
         raise PlanError(
             f"{quote(pruned.name)} is not what the plan makes of {quote(analysis.model.name)}: {error.message}",
@@ -174,9 +176,9 @@ def train(
     from graphprune.solvers import training as methods  # torch, which nothing else here needs
     from graphprune.training.pruning.train import TrainOptions, train
 
-    found = methods.get(method)() if isinstance(method, str) else method
+    chosen = methods.get(method)() if isinstance(method, str) else method
     requests = (budget,) if not isinstance(budget, Sequence) else tuple(budget)
     if options is None:
-        options = TrainOptions(solving=SolveOptions(solver=found.solver))
+        options = TrainOptions(solving=SolveOptions(solver=chosen.solver))
     analysis = model if isinstance(model, Analysis) else analyze(model)
-    return train(analysis, data, requests, found, options)
+    return train(analysis, data, requests, chosen, options)

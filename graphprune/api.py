@@ -9,30 +9,29 @@
     graphprune.verify(model, pruned, plan)
     graphprune.save(pruned, "model.pruned.onnx")
 
-Wherever a model is taken, its analysis does as well, and is then not made again. What needs data
-is in :mod:`graphprune.accuracy`.
+Wherever a model is taken, its analysis does as well, and is then not made again; so does what
+:func:`reconcile` gives wherever a plan is taken. What needs data is in :mod:`graphprune.accuracy`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from graphprune.analysis.analysis import Analysis
-from graphprune.cost.counting import count_costs
 from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, quote
 from graphprune.labels.resolve import Attention
 from graphprune.model import write
 from graphprune.model.load import Model, load
 from graphprune.plan.budget import BudgetRequest
-from graphprune.plan.check import Reconciled
-from graphprune.plan.check import reconcile as _reconcile
+from graphprune.plan.keep_mask import keep_mask
+from graphprune.plan.schema import Plan
 from graphprune.plan.structure import check_model
 from graphprune.planning.lossless import lossless_plan
 from graphprune.planning.make_plan import SolveOptions, make_plan
-from graphprune.planning.records import describe_model
-from graphprune.rewrites.reference import make_reference
+from graphprune.planning.reconcile import Reconciled
+from graphprune.planning.reconcile import reconcile as _reconcile
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
@@ -42,14 +41,13 @@ from graphprune.verification.fidelity.check_fidelity import check_fidelity
 from graphprune.verification.fidelity.check_reweighed import check_reweighted
 from graphprune.verification.fidelity.check_shortened import check_shortened
 from graphprune.verification.relearned import verify_relearned
-from graphprune.verification.verdict import judged, keep_mask
+from graphprune.verification.verdict import judged
 from graphprune.verification.verify import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from graphprune.data.source import Source
-    from graphprune.plan.schema import Plan
 
 __all__ = [
     "Analysis",
@@ -197,46 +195,32 @@ def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> R
     PlanError
         If the plan was made for another model, contradicts itself, or claims wrong costs.
     """
-    analysis = _analysis(model, plan, rebind=rebind)
-    notes: tuple[str, ...] = ()
-    found = describe_model(analysis)
-    if plan.model.sha256 != found.sha256:
-        check_model(plan, analysis.model, rebind=rebind)
-        notes = (f"the plan was made for another file of the same structure, {quote(plan.model.name)}",)
-        plan = _rebased(replace(plan, model=found), analysis)
-    elif replace(plan.model, name=found.name) != found:
-        raise PlanError("the plan's facts about its model are not those of the model", hint="edit only `kept`")
-    metrics = [budget.metric for budget in plan.budgets]
-    result = _reconcile(
-        plan,
-        analysis.groups,
-        lambda widths: count_costs(analysis, widths, metrics, make_reference(analysis, plan).start),
-    )
-    return Reconciled(result.plan, notes + result.notes)
+    return _reconcile(_analysis(model, plan, rebind=rebind), plan, rebind=rebind)
 
 
-def _rebased(plan: Plan, analysis: Analysis) -> Plan:
-    """Return a plan with the file size of another model: names and what else is in a file differ between exports."""
-    costs = count_costs(analysis, [len(group.kept) for group in plan.groups], ("size",))
-    first, *further = (
-        replace(on := costs.on(budget), limit=BudgetRequest(on.metric, on.target).limit(on.before))
-        if budget.metric == "size"
-        else budget
-        for budget in plan.budgets
-    )
-    return replace(plan, budget=first, further=tuple(further))
+def _reconciled(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: bool) -> Reconciled:
+    """Return a plan that was held against the model; one that was is not again."""
+    if isinstance(plan, Plan):
+        return reconcile(model, plan, rebind=rebind)
+    original = plan.reference.original
+    if model is not original and model is not original.model:
+        raise UsageError(
+            f"the plan was reconciled with {quote(original.model.name)}, which is not the model that is given",
+            hint="give the very model or analysis that `reconcile` was given",
+        )
+    return plan
 
 
 @blames_the_file
-def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model:
+def apply(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: bool = False) -> Model:
     """Remove what a plan removes.
 
     Parameters
     ----------
     model : Model or Analysis
         The original. It is not changed.
-    plan : Plan
-        What stays; checked by :func:`reconcile` first.
+    plan : Plan or Reconciled
+        What stays; checked by :func:`reconcile` first, unless it was.
     rebind : bool
         Accept another model of the same structure.
 
@@ -255,16 +239,16 @@ def apply(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Model
     VerificationError
         If the result differs from the original in anything that the plan does not explain.
     """
-    analysis = _analysis(model, plan, rebind=rebind)
-    plan = reconcile(analysis, plan, rebind=rebind).plan
+    reconciled = _reconciled(model, plan, rebind=rebind)
+    plan, reference = reconciled.plan, reconciled.reference
+    analysis = reference.original
     if plan.is_identity:
         return analysis.model
-    found = make_reference(analysis, plan)
-    check_reweighted(analysis, found.reweighted, plan)
-    check_shortened(found, plan)
-    proto = prune(found.start, keep_mask(analysis, plan))
+    check_reweighted(analysis, reference.reweighted, plan)
+    check_shortened(reference, plan)
+    proto = prune(reference.start, keep_mask(analysis, plan))
     put_marks(proto, marks(analysis, plan))
-    check_fidelity(found.start, proto, plan)
+    check_fidelity(reference.start, proto, plan)
     pruned = analysis.model.replaced(proto)
     _check_size(pruned, plan)
     return pruned
@@ -290,7 +274,12 @@ def normalize(model: Model | Analysis) -> Model:
 
 
 def verify(
-    model: Model | Analysis, pruned: Model, plan: Plan, *, rebind: bool = False, unverified: bool = False
+    model: Model | Analysis,
+    pruned: Model,
+    plan: Plan | Reconciled,
+    *,
+    rebind: bool = False,
+    unverified: bool = False,
 ) -> Verification:
     """Compare a pruned model with the original whose removed channels are masked out.
 
@@ -303,8 +292,8 @@ def verify(
         The original.
     pruned : Model
         What :func:`apply` returned, or a file that was loaded.
-    plan : Plan
-        What was removed.
+    plan : Plan or Reconciled
+        What was removed; checked by :func:`reconcile` first, unless it was.
     rebind : bool
         Accept a plan that was made for another model of the same structure.
     unverified : bool
@@ -327,30 +316,31 @@ def verify(
     PlanError
         If the plan does not fit the model.
     """
-    analysis = _analysis(model, plan, rebind=rebind)
-    plan = reconcile(analysis, plan, rebind=rebind).plan
-    made_of = make_reference(analysis, plan)
+    reconciled = _reconciled(model, plan, rebind=rebind)
+    plan, reference = reconciled.plan, reconciled.reference
+    analysis = reference.original
     changed = weights_changed(pruned.proto)
     if changed and pruned.path is not None:
-        made = apply(analysis, plan)
-        found = judged(made_of.reweighted, made, plan, original=analysis, unverified=unverified)
-        return verify_relearned(found, made, pruned, changed)
-    found = judged(made_of.reweighted, pruned, plan, original=analysis, unverified=unverified)
+        made = apply(analysis, reconciled)
+        verification = judged(reference.reweighted, made, plan, original=analysis, unverified=unverified)
+        return verify_relearned(verification, made, pruned, changed)
+    verification = judged(reference.reweighted, pruned, plan, original=analysis, unverified=unverified)
     if pruned.path is not None:  # what `apply` makes is compared there
         try:
-            check_reweighted(analysis, made_of.reweighted, plan)
-            check_shortened(made_of, plan)
-            check_fidelity(made_of.start, pruned, plan)
+            check_reweighted(analysis, reference.reweighted, plan)
+            check_shortened(reference, plan)
+            check_fidelity(reference.start, pruned, plan)
             check_marks(marks(analysis, plan), pruned.proto)
         except VerificationError as error:
             raise VerificationError(error.message, hint=_NOT_OF_PLAN) from error
-    return found
+    return verification
 
 
-def mark_verified(pruned: Model, found: Verification) -> None:
+def mark_verified(pruned: Model, verification: Verification) -> None:
     """Let a model that :func:`apply` made say in its metadata whether it was verified."""
     if pruned.path is None:
-        put_marks(pruned.proto, {VERIFIED: "true" if found.status == "verified" else f"no ({found.status})"})
+        status = verification.status
+        put_marks(pruned.proto, {VERIFIED: "true" if status == "verified" else f"no ({status})"})
 
 
 def save(model: Model, path: str | Path, *, force: bool = False, beside: Mapping[Path, bytes] | None = None) -> Path:

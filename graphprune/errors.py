@@ -47,12 +47,27 @@ __all__ = [
 ]
 
 _LONGEST_NAME = 80
+_HEAD = 24
+"""Letters of a long name that are shown in front; the others are its last ones: a path ends with the file's name."""
 
 
 def quote(name: object) -> str:
-    """Return ``repr(name)`` cut to 80 characters: control characters stay harmless on a terminal."""
+    """Return ``repr(name)`` in at most 80 characters, without the middle of longer ones.
+
+    Control characters stay harmless on a terminal. The end is kept because it is what tells paths, and names that
+    an exporter numbered, apart.
+
+    Examples
+    --------
+    >>> quote("conv1")
+    "'conv1'"
+    >>> quote("/home/somebody/experiments/with/a/deep/tree/of/folders/and/then/some/more/model.onnx")
+    "'/home/somebody/experime...a/deep/tree/of/folders/and/then/some/more/model.onnx'"
+    """
     text = ascii(name)
-    return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 4] + "...'"
+    if len(text) <= _LONGEST_NAME:
+        return text
+    return f"{text[:_HEAD]}...{text[len(text) - (_LONGEST_NAME - _HEAD - 3) :]}"
 
 
 class GraphPruneError(Exception):

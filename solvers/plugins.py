@@ -75,10 +75,10 @@ class Plugins:
         """Return the entry points by name; one that a search path leads to twice counts once."""
         from importlib.metadata import entry_points
 
-        found: dict[str, dict[tuple[str, str], EntryPoint]] = {}
+        by_name: dict[str, dict[tuple[str, str], EntryPoint]] = {}
         for offer in entry_points(group=self._group):
-            found.setdefault(offer.name, {}).setdefault((_package(offer), offer.value), offer)
-        return {name: list(offers.values()) for name, offers in found.items()}
+            by_name.setdefault(offer.name, {}).setdefault((_package(offer), offer.value), offer)
+        return {name: list(offers.values()) for name, offers in by_name.items()}
 
 
 def _package(offer: EntryPoint) -> str:

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 import graphprune
 from graphprune import BudgetRequest, Model, SolveOptions
-from graphprune.cost.metrics import cost_of, growing
+from graphprune.cost.metrics import model_cost
 from graphprune.errors import BudgetUnreachableError, NothingToPruneError, PlanError, UsageError
 from graphprune.solvers.moves.levels import levels
 
@@ -93,13 +93,23 @@ def test_nothing_more_fits_into_the_budget(
 ) -> None:
     analysis = graphprune.analyze(model)
     plan = graphprune.solve(analysis, BudgetRequest(metric, share), SolveOptions(round_to=round_to))
-    cost = growing(cost_of(analysis, metric))
+    cost = model_cost(analysis, metric).written
     widths = np.array([len(group.kept) for group in plan.groups])
     assert cost(widths) == plan.budget.after <= plan.budget.limit
     for index, group in enumerate(analysis.groups):
         wider = [int(level) for level in levels(group.size, group.channels, round_to) if level > widths[index]]
         if wider:
             assert plan.budget.after + cost.change(widths, index, wider[0]) > plan.budget.limit
+
+
+def test_a_reconciled_plan_is_carried_out_as_the_plan_is_and_only_on_its_own_model(model: Model) -> None:
+    plan = graphprune.solve(model, BudgetRequest("flops", 0.5))
+    reconciled = graphprune.reconcile(model, plan)
+    pruned = graphprune.apply(model, reconciled)
+    assert pruned.proto == graphprune.apply(model, plan).proto
+    assert graphprune.verify(reconciled.reference.original, pruned, reconciled).status == "verified"
+    with pytest.raises(UsageError, match="the plan was reconciled with"):
+        graphprune.apply(graphprune.analyze(model), reconciled)
 
 
 def test_a_narrow_group_stays_whole_under_min_keep(model: Model) -> None:

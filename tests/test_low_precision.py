@@ -13,9 +13,9 @@ from quantised_models import converted, float_model, quantised
 
 import graphprune
 from graphprune import Analysis, BudgetRequest, Model
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
 from graphprune.verification.deviation import few, stepped, tolerance
-from graphprune.verification.verdict import keep_mask
 from graphprune.verification.verify import verify_pruned
 
 FORMS: dict[str, Any] = {

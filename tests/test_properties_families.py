@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must hold for random transformers, recurrent networks and quantised networks.
-
-``GRAPHPRUNE_PROFILE=nightly`` draws many more examples, and other ones each time.
-"""
+"""What must hold for random transformers, recurrent networks and quantised networks."""
 
 from __future__ import annotations
 
@@ -18,17 +15,10 @@ from hypothesis import given
 from onnx import ModelProto
 from oracle_check import assert_costs
 from random_models import Case, Choice, choices
+from random_properties import activations, again_analysed, analysed, assert_same_groups, atoms_along, examples
 from random_quantised import quantised
 from random_recurrent import recurrent
 from random_transformers import transformers
-from test_properties import (
-    activations,
-    again_analysed,
-    analysed,
-    assert_same_groups,
-    atoms_along,
-    examples,
-)
 
 from graphprune.analysis.accounting import Accounts
 from graphprune.analysis.analysis import Analysis

@@ -36,7 +36,7 @@ from graphprune.cost.latency.cache import Cache
 from graphprune.cost.latency.environment import here
 from graphprune.cost.latency.latency_cost import LatencyCost
 from graphprune.cost.latency.measure import latency_cost
-from graphprune.cost.metrics import cost_of
+from graphprune.cost.metrics import ModelCost, model_cost
 from graphprune.errors import GraphPruneError, RequestError
 from graphprune.model.write import file_bytes
 from graphprune.plan.budget import BudgetRequest, parse_target
@@ -45,7 +45,6 @@ from graphprune.planning.constraints.bounds import Bounds
 from graphprune.planning.make_plan import make_plan, score_groups
 from graphprune.solvers import criteria, widths
 from graphprune.solvers.moves.levels import RULES, machine_rule
-from graphprune.solvers.problem import Cost
 from graphprune.trials.attempt import kept_share
 
 Widths = npt.NDArray[np.int64]
@@ -90,8 +89,10 @@ class Subject:
         environment = here()
         return latency_cost(self.analysis, environment, Cache(environment), RULES[machine_rule()].block)
 
-    def _cost(self, metric: str) -> Cost:
-        return self._latency if metric == "latency" else cost_of(self.analysis, metric)
+    def _cost(self, metric: str) -> ModelCost:
+        if metric == "latency":
+            return ModelCost.of(self._latency, self.analysis.cost.sizes)
+        return model_cost(self.analysis, metric)
 
     def run(self, point: Point, seed: int) -> Record:
         """Solve and check one point."""
@@ -155,7 +156,7 @@ class Subject:
         pruned = api.apply(self.analysis, plan)
         verdict = api.verify(self.analysis, pruned, plan)
         again = api.analyze(pruned, api.AnalyzeOptions(self.analysis.input_shapes))
-        counted = {metric: cost_of(again, metric)(again.cost.sizes) for metric in ("flops", "memory")}
+        counted = {metric: model_cost(again, metric).before for metric in ("flops", "memory")}
         counted["size"] = file_bytes(pruned)
         return Checked(verdict.status, verdict.error, verdict.effect, counted)
 
@@ -165,7 +166,7 @@ class Subject:
     def _fits(self, kept: Widths, requests: tuple[BudgetRequest, ...]) -> bool:
         for request in requests:
             cost = self._cost(request.metric)
-            if cost(kept) > request.limit(cost(self.analysis.cost.sizes)):
+            if cost.after(kept) > request.limit(cost.before):
                 return False
         return True
 

@@ -158,10 +158,10 @@ class Accounts:
         for use in scope.space.uses:
             root = roots[use.tensor]
             axes = {stored: use.axes[at] for at, stored in enumerate(root.axes) if stored is not None}
-            found = {stored: (self._length(axis), self._way(axis)) for stored, axis in axes.items()}
+            traced = {stored: (self._length(axis), self._way(axis)) for stored, axis in axes.items()}
             rank = len(scope.shapes.dims[root.tensor])
             lengths = tuple(
-                found[at] if at in found else (Length.fixed(scope.shapes.dims[root.tensor][at]), b"")
+                traced[at] if at in traced else (Length.fixed(scope.shapes.dims[root.tensor][at]), b"")
                 for at in range(rank)
             )
             tensors[root.tensor].ways.setdefault(

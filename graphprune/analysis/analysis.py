@@ -145,11 +145,13 @@ class Analysis:
         KeyError
             If the model has no such constant.
         """
-        found = self.scope.quantised.get(name)
-        if found is None:
+        quantisation = self.scope.quantised.get(name)
+        if quantisation is None:
             return self.constants.array(name)
-        scale, zero_point = (self.constants.array(item) if item else None for item in (found.scale, found.zero_point))
-        return real_values(self.constants.array(name), scale, zero_point, found)
+        scale, zero_point = (
+            self.constants.array(item) if item else None for item in (quantisation.scale, quantisation.zero_point)
+        )
+        return real_values(self.constants.array(name), scale, zero_point, quantisation)
 
     @property
     def assumed(self) -> dict[str, frozenset[int]]:
@@ -165,7 +167,7 @@ class Analysis:
     @cached_property
     def frozen(self) -> tuple[Frozen, ...]:
         """Why channels of counted layers stay, the reason that holds most FLOPs first."""
-        found: dict[str, list[tuple[Reason, Held]]] = {}
+        cases_of: dict[str, list[tuple[Reason, Held]]] = {}
         for cost, layer in zip(self.scope.space.costs, self.layers, strict=True):
             held = Held(layer.node, layer.op, layer.flops(self.grouping.sizes))
             kinds: dict[str, Reason] = {}
@@ -174,8 +176,8 @@ class Analysis:
                 if reason is not None:
                     kinds.setdefault(reason.kind, reason)
             for kind, reason in kinds.items():
-                found.setdefault(kind, []).append((reason, held))
-        entries = [_frozen(kind, cases) for kind, cases in found.items()]
+                cases_of.setdefault(kind, []).append((reason, held))
+        entries = [_frozen(kind, cases) for kind, cases in cases_of.items()]
         return tuple(sorted(entries, key=lambda entry: (-entry.flops, entry.kind)))
 
     @cached_property

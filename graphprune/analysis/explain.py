@@ -214,13 +214,13 @@ class _Explainer:
             return
         if kind == "tensor":
             stored = self.analysis.constants.trace(name).tensor
-            found = list(self.incidence.stored(stored)) or self._read_whole(stored)
+            entries = list(self.incidence.stored(stored)) or self._read_whole(stored)
         else:
-            found = [entry for node in nodes for entry in self.incidence.at(node)]
+            entries = [entry for node in nodes for entry in self.incidence.at(node)]
         # Of a node's activations only the axes that ever carried channels are of interest.
-        activations = scope.values if kind == "node" and any(labels.live for *_, labels in found) else {}
+        activations = scope.values if kind == "node" and any(labels.live for *_, labels in entries) else {}
         seen: set[tuple[object, ...]] = set()
-        for tensor, axis, labels in found:
+        for tensor, axis, labels in entries:
             if tensor in activations and not labels.live:
                 continue
             mine: tuple[object, ...] = (self.incidence.component[labels.base].tobytes(), len(labels))

@@ -213,23 +213,23 @@ def describe(scope: Scope, grouping: Grouping, shared: frozenset[str]) -> tuple[
     return tuple(
         Group(
             f"g{number:03d}",
-            _name(found),
+            _name(own),
             int(size),
-            _channels(found, int(size)),
-            tuple(found),
+            _channels(own, int(size)),
+            tuple(own),
             exact=number not in inexact,
         )
-        for number, (size, found) in enumerate(zip(grouping.sizes, members, strict=True))
+        for number, (size, own) in enumerate(zip(grouping.sizes, members, strict=True))
     )
 
 
 def _inexact(scope: Scope, grouping: Grouping) -> set[int]:
     """Return the groups with channels that pass through a renormalised operator."""
-    found: set[int] = set()
+    carried: set[int] = set()
     for labels in scope.space.approximate:
         atoms = grouping.atom_of[labels]
-        found.update(np.unique(grouping.group_of[atoms[atoms >= 0]]).tolist())
-    return found
+        carried.update(np.unique(grouping.group_of[atoms[atoms >= 0]]).tolist())
+    return carried
 
 
 def _members(use: Use, axis: int, labels: Labels, grouping: Grouping) -> Iterable[tuple[int, Member]]:

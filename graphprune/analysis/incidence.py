@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Incidence: which labels stand on which axes at which nodes, and the shortest way from one to another.
 
-The label space says *that* slices hang together; this module says *through what*. Its vertices are
+The label space says *that* slices are coupled; this module says *through what*. Its vertices are
 pairs (label, place) and (label, node), where a place is one axis of one tensor. A tensor's slice is
 joined to every node that reads or makes it, and at a node every coupling joins two labels. All of
 it lies in arrays sorted by component, so that a question about one channel costs no more than
@@ -35,8 +35,8 @@ class _Sorted:
     """Rows of integers, sorted by the component of the label in the first column."""
 
     def __init__(self, component: Ints, parts: Iterable[tuple[Ints, ...]], columns: int) -> None:
-        found = list(parts)
-        rows = [np.concatenate([np.zeros(0, np.int64), *(part[at] for part in found)]) for at in range(columns)]
+        pieces = list(parts)
+        rows = [np.concatenate([np.zeros(0, np.int64), *(part[at] for part in pieces)]) for at in range(columns)]
         owner = component[rows[0]]
         order = np.argsort(owner, kind="stable")
         self._owner = owner[order]
@@ -149,16 +149,16 @@ class Incidence:
 
     def _constants(self) -> dict[int, list[tuple[str, int, Labels]]]:
         """Return (stored tensor, axis, labels) of the constants that each node reads."""
-        found: dict[int, list[tuple[str, int, Labels]]] = {}
+        by_node: dict[int, list[tuple[str, int, Labels]]] = {}
         trace = self._analysis.constants.trace
         for use in self._analysis.scope.space.uses:
             root = trace(use.tensor)
-            entries = found.setdefault(use.node.index, [])
+            entries = by_node.setdefault(use.node.index, [])
             for at, labels in enumerate(use.axes):
                 axis = root.axes[at]
                 if axis is not None:
                     entries.append((root.tensor, axis, labels))
-        return found
+        return by_node
 
 
 @dataclass(frozen=True, eq=False)

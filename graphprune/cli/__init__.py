@@ -7,6 +7,7 @@ that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done; 1 the request cannot be met; 2 wrong usage, bad input or I/O; 101 internal error
         or failed verification; 130, 141 and 143 after Ctrl-C, a closed pipe and SIGTERM.
     """
-    from graphprune.cli.boundary import run
-
+    try:
+        from graphprune.cli.boundary import run
+    except KeyboardInterrupt:  # before there is a boundary that could say it
+        sys.stderr.write("error: interrupted\n")
+        return 130
     return run(argv)

@@ -26,6 +26,8 @@ _INTERNAL = 101
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 _TERMINATED = 143
+_COMPLETION = "_GRAPHPRUNE_COMPLETE"
+"""Set while a shell asks for completions, which end in ``sys.exit(0)`` themselves."""
 
 # typer brings its own copy of click in some versions and depends on click in others; reached
 # through a public class, the base of all its usage errors is right in both.
@@ -74,6 +76,8 @@ def _invoke(arguments: list[str]) -> int:
         if isinstance(exit_.__context__, OSError):
             raise exit_.__context__ from None
         raise
+    if result == _INTERRUPTED:  # typer turns Ctrl-C into this code and says nothing
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
 
 
@@ -92,7 +96,9 @@ def _report(error: BaseException, *, debug: bool) -> int:
         _say(message, _help_hint(error))
         return _USAGE
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else _USAGE
+        if not error.code and _COMPLETION not in os.environ:
+            _say("code that was called ended the program (sys.exit); the command is not done", None)
+        return error.code if isinstance(error.code, int) and (error.code or _COMPLETION in os.environ) else _USAGE
     for kind, message, code in _ENDINGS:
         if isinstance(error, kind):
             _say(message, None)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from graphprune.analysis.analysis import Analysis
+    from graphprune.api import Reconciled
     from graphprune.cli.console import Talk
     from graphprune.cli.targets import Targets
     from graphprune.cost.latency.bench import Timing
@@ -44,6 +45,8 @@ class Job:
         For the summary.
     afterwards : callable, optional
         Brings accuracy back once pruning is proven; gives the model to write and what was done.
+    reconciled : Reconciled, optional
+        The plan, where it was held against the model already.
     """
 
     command: str
@@ -54,6 +57,7 @@ class Job:
     bench: bool = False
     notes: tuple[str, ...] = ()
     afterwards: Afterwards | None = None
+    reconciled: Reconciled | None = None
 
 
 def carry_out(job: Job, talk: Talk) -> PruningSummary:
@@ -64,9 +68,10 @@ def carry_out(job: Job, talk: Talk) -> PruningSummary:
     from graphprune.verification.check_runs import check_runs
 
     with talk.stage("surgery"):
-        pruned = api.apply(job.analysis, job.plan)
+        reconciled = job.reconciled or api.reconcile(job.analysis, job.plan)
+        pruned = api.apply(job.analysis, reconciled)
     with talk.stage("verification"):
-        verification = api.verify(job.analysis, pruned, job.plan, unverified=job.unverified)
+        verification = api.verify(job.analysis, pruned, reconciled, unverified=job.unverified)
         api.mark_verified(pruned, verification)
     plan = job.plan
     if job.afterwards is not None:
@@ -83,7 +88,7 @@ def carry_out(job: Job, talk: Talk) -> PruningSummary:
     return PruningSummary(
         command=job.command,
         plan=plan,
-        totals=count_totals(job.analysis, plan, pruned),
+        totals=count_totals(reconciled.reference, plan, pruned),
         verification=verification,
         files=_files(job),
         timing=timing,

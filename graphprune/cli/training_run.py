@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from graphprune.training.rounds import Report
+    from graphprune.training.long_run import Report
 
 __all__ = ["ProgressLine", "check_checkpoint", "line", "missing_processes"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.cost.metrics import COUNTED, cost_of, growing
+from graphprune.cost.metrics import COUNTED, model_cost
 from graphprune.plan.check import Costs
 from graphprune.plan.schema import LayerPlan
 
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from graphprune.analysis.analysis import Analysis
-    from graphprune.solvers.problem import Cost
 
-__all__ = ["cost_after", "count_costs", "count_layers"]
+__all__ = ["count_costs", "count_layers"]
 
 
 def count_costs(
@@ -38,19 +37,15 @@ def count_costs(
         Of the reweighted original that the surgery starts from, where that is another model.
     """
     start = start or analysis
-    sizes, after = analysis.cost.sizes, np.asarray(atoms, dtype=np.int64)
-    totals = {
-        metric: (cost_of(analysis, metric)(sizes), cost_after(analysis, start, metric)(after))
-        for metric in metrics
-        if metric in COUNTED
-    }
-    return Costs(totals, count_layers(analysis, start, after))
-
-
-def cost_after(analysis: Analysis, start: Analysis, metric: str) -> Cost:
-    """Return the cost of what the surgery makes; what it starts from is written anew if it is not the original."""
-    cost = cost_of(start, metric)
-    return cost if start is analysis else growing(cost)
+    widths = np.asarray(atoms, dtype=np.int64)
+    totals = {}
+    for metric in metrics:
+        if metric in COUNTED:
+            cost = model_cost(analysis, metric)
+            # What the surgery starts from is written anew, even at full width, if it is not the original.
+            after = cost.after(widths) if start is analysis else model_cost(start, metric).written(widths)
+            totals[metric] = cost.before, after
+    return Costs(totals, count_layers(analysis, start, widths))
 
 
 def count_layers(analysis: Analysis, start: Analysis, chosen: npt.NDArray[np.int64]) -> tuple[LayerPlan, ...]:

@@ -148,16 +148,16 @@ def _sparse(data: Any, rows: Any, columns: Any, shape: tuple[int, int]) -> Any:
 
 def _kinds(terms: list[Term]) -> tuple[list[Term], Any]:
     """Return the different sizes of buffers, and how often each stands for one, shape (buffers, kinds)."""
-    found: dict[tuple[Any, ...], int] = {}
+    column_of: dict[tuple[Any, ...], int] = {}
     kinds: list[Term] = []
     columns = []
     for term in terms:
         scale = term.scale if term.parts > 1 else 1
         key = (term.parts, scale, *sorted(map(_key, term.lengths)))
-        if key not in found:
-            found[key] = len(kinds)
+        if key not in column_of:
+            column_of[key] = len(kinds)
             kinds.append(Term(scale, term.lengths, term.parts))
-        columns.append(found[key])
+        columns.append(column_of[key])
     times = np.array([1 if term.parts > 1 else term.scale for term in terms], dtype=np.int64)
     return kinds, _sparse(times, np.arange(len(terms)), columns, (len(terms), len(kinds)))
 

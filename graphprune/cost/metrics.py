@@ -1,52 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cost of each metric that follows from the model alone; a latency has to be measured."""
+"""What a model costs by each metric that follows from the model alone; a latency has to be measured."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from graphprune.cost.memory import PeakMemory
-from graphprune.cost.size import Bound, WrittenSize
+from graphprune.cost.size import WrittenSize
+from graphprune.model.write import file_bytes
 
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
+    from graphprune.array_types import Ints
     from graphprune.solvers.problem import Cost
 
-__all__ = ["COUNTED", "cost_of", "growing"]
+__all__ = ["COUNTED", "ModelCost", "model_cost"]
 
 COUNTED = ("flops", "params", "size", "memory")
 """Metrics that can be counted on a file."""
 
 
-_made: WeakKeyDictionary[Analysis, dict[str, Cost]] = WeakKeyDictionary()
+@dataclass(frozen=True, eq=False)
+class ModelCost:
+    """What a model costs as it is, and what surgery makes of that.
+
+    A plan that removes nothing gives the original file itself, which may be smaller than the same model written anew.
+
+    Attributes
+    ----------
+    sizes : ndarray of int64, shape (groups,)
+        Full widths.
+    before : int
+        Of the model as it is.
+    written : Cost
+        Of what surgery writes. It never falls when a group grows, as solvers want it.
+    exact_whole : Cost
+        The same, but `before` at full width; at other widths it may be too little then.
+    """
+
+    sizes: Ints
+    before: int
+    written: Cost
+    exact_whole: Cost
+
+    @classmethod
+    def of(cls, cost: Cost, sizes: Ints) -> ModelCost:
+        """Return a cost that is the same for a model as it is and for one that is written anew."""
+        return cls(sizes, cost(sizes), cost, cost)
+
+    def after(self, widths: Ints) -> int:
+        """Return the cost of what a plan with these widths gives."""
+        return self.before if np.array_equal(widths, self.sizes) else self.written(widths)
 
 
-def cost_of(analysis: Analysis, metric: str) -> Cost:
+def model_cost(analysis: Analysis, metric: str) -> ModelCost:
     """Return what a plan is told to cost: FLOPs, parameters, bytes of the written file, or bytes of activations.
 
     Raises
     ------
     InternalError
         For any other name.
+
+    Complexity: of a size and a memory that of a walk over the graph, O(nodes); remember it where it is needed again.
     """
-    made = _made.setdefault(analysis, {})
-    if metric not in made:
-        if metric == "size":
-            made[metric] = WrittenSize(analysis)
-        else:
-            made[metric] = PeakMemory(analysis) if metric == "memory" else analysis.cost.metric(metric)
-    return made[metric]
-
-
-def growing(cost: Cost, *, whole: bool = False) -> Cost:
-    """Return a cost that never falls when a group grows, for one that does.
-
-    Only the size of the written file does: a model from which nothing is removed is not written anew.
-
-    Parameters
-    ----------
-    whole : bool
-        Let it be exact at full width; where something is removed, it is then no bound.
-    """
-    return cost.growing(whole=whole) if isinstance(cost, WrittenSize | Bound) else cost
+    sizes = analysis.cost.sizes
+    if metric == "size":
+        written, before = WrittenSize(analysis), file_bytes(analysis.model)
+        return ModelCost(sizes, before, written, written.shifted(before - written(sizes)))
+    return ModelCost.of(PeakMemory(analysis) if metric == "memory" else analysis.cost.metric(metric), sizes)

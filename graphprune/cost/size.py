@@ -9,12 +9,12 @@ spell new sizes, and the list of kept positions in the metadata. So the size is 
 - *the graph*: what the original has beside these tensors, which surgery only shortens, and for every edit that it may
   make the longest form that the edit can take. Both do not depend on the widths.
 
-The bound is never below what is written, and usually within 1 % above it. The original itself, which a plan that
-removes nothing gives, is counted as it is.
+The bound is never below what is written, and usually within 1 % above it.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from graphprune.model.inline_tensors import FREE_INITIALIZERS
 from graphprune.model.messages import copy_but
 from graphprune.model.survey import survey
 from graphprune.model.tensors import DATA_FIELDS, count_bytes, is_external
-from graphprune.model.write import ALIGNMENT, KEPT_OUTSIDE, file_bytes
+from graphprune.model.write import ALIGNMENT, KEPT_OUTSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
     from graphprune.analysis.groups import Group
 
-__all__ = ["Bound", "WrittenSize"]
+__all__ = ["WrittenSize"]
 
 _HEADER = 24  # tags and lengths around one small message and all that hold it: each at most 1 + 5 bytes
 _VARINT = 11  # a tag and a number of 64 bits
@@ -48,65 +48,36 @@ _NODE = 160  # operator, attributes and tags of a node that surgery adds
 
 
 class WrittenSize:
-    """Bytes of the file that is written for given widths, never too few.
+    """Bytes of the file that is written for given widths, never too few; as if it were written anew even at full width.
 
     Parameters
     ----------
     analysis : Analysis
-
-    Attributes
-    ----------
-    before : int
-        Bytes of the original: of the graph and of all its weights, those in data files too.
     """
 
     def __init__(self, analysis: Analysis) -> None:
-        self._sizes = analysis.cost.sizes
         self._tensors = analysis.cost.size
-        self._positions = Polynomial(list(_positions(analysis)), self._sizes)
+        self._positions = Polynomial(list(_positions(analysis)), analysis.cost.sizes)
         self._rest = _graph(analysis) + _edits(analysis) + _MARKS
-        self.before = file_bytes(analysis.model)
-
-    def bound(self, widths: npt.NDArray[np.int64]) -> int:
-        """Return the bound at `widths`, int64 of shape (groups,), as if the file were written anew even at full width.
-
-        Unlike the cost itself it never falls when a group grows.
-        """
-        return self._tensors(widths) + self._positions(widths) + self._rest
-
-    def terms(self) -> list[Term]:
-        """Return the terms of the bound."""
-        parts = (*self._tensors.alternatives(), *self._positions.alternatives())
-        return [*(term for terms in parts for term in terms), Term(self._rest, ())]
 
     def __call__(self, widths: npt.NDArray[np.int64]) -> int:
-        """Return the bound at `widths`; what the original has where nothing is removed."""
-        return self.before if np.array_equal(widths, self._sizes) else self.bound(widths)
+        """Return the bound at `widths`, int64 of shape (groups,)."""
+        return self._tensors(widths) + self._positions(widths) + self._rest
 
-    def growing(self, *, whole: bool) -> Bound:
-        """Return the size as a cost that never falls when a group grows; exact at full width if `whole`."""
-        return Bound(self, self.before - self.bound(self._sizes) if whole else 0)
+    def alternatives(self) -> list[list[Term]]:
+        """Return the terms that the bound is the sum of."""
+        parts = (*self._tensors.alternatives(), *self._positions.alternatives())
+        return [[*(term for terms in parts for term in terms), Term(self._rest, ())]]
+
+    def shifted(self, by: int) -> WrittenSize:
+        """Return the same with as many bytes more at any widths, which is a bound only where `by` is positive."""
+        other = copy.copy(self)
+        other._rest += by
+        return other
 
     def change(self, widths: npt.NDArray[np.int64], group: int, width: int) -> int:
         """Return by how much the bound changes when `group` moves from ``widths[group]`` to `width`."""
         return self._tensors.change(widths, group, width) + self._positions.change(widths, group, width)
-
-
-class Bound:
-    """The bound of a written size, shifted by a constant."""
-
-    def __init__(self, size: WrittenSize, shift: int) -> None:
-        self._size, self._shift = size, shift
-        self.growing = size.growing
-        self.change = size.change
-
-    def alternatives(self) -> list[list[Term]]:
-        """Return the terms that the bound is the sum of, and the constant beside them."""
-        return [[*self._size.terms(), Term(self._shift, ())]]
-
-    def __call__(self, widths: npt.NDArray[np.int64]) -> int:
-        """Return the bound at `widths`, int64 of shape (groups,)."""
-        return self._size.bound(widths) + self._shift
 
 
 def _positions(analysis: Analysis) -> Iterable[Term]:
@@ -127,8 +98,8 @@ def _positions(analysis: Analysis) -> Iterable[Term]:
 def _makers(group: Group) -> Iterable[tuple[str, int, int]]:
     """Yield the axes whose kept positions the metadata lists (see `surgery.marks`), with the group's slices on it."""
     makers = [member for member in group.members if member.role == "out"] or group.members
-    found = {(member.initializer, member.axis): len(member.positions) for member in makers}
-    yield from ((name, axis, count) for (name, axis), count in found.items())
+    counts = {(member.initializer, member.axis): len(member.positions) for member in makers}
+    yield from ((name, axis, count) for (name, axis), count in counts.items())
 
 
 def _graph(analysis: Analysis) -> int:

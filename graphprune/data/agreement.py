@@ -99,8 +99,8 @@ class Agreement:
         one, two = log_softmax(own.astype(np.float64)), log_softmax(other.astype(np.float64))
         self.divergence += float((np.exp(two) * (two - one)).sum())
         first, second = (value - value.mean(axis=1, keepdims=True) for value in (one, two))
-        found = np.array([np.square(first).sum(), np.square(second).sum(), (first * second).sum()])
-        self.products = self.products + found
+        products = np.array([np.square(first).sum(), np.square(second).sum(), (first * second).sum()])
+        self.products = self.products + products
         self.agreeing += int((own.argmax(axis=1) == other.argmax(axis=1)).sum())
         self.classified += len(own)
 

@@ -267,10 +267,10 @@ def _load(path: Path, name: str) -> Array | dict[str, Array]:
                 f"{name} cannot be read: it holds no arrays of numpy",
                 hint="numpy.save and numpy.savez write such files",
             )
-        found = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            return {key: found[key] for key in found.files}
+        archive = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
+        if isinstance(archive, np.ndarray):
+            return archive
+        with archive:
+            return {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{name} cannot be read: {quote(str(error))}") from error

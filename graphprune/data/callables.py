@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from graphprune.data.arrays import from_arrays
 from graphprune.data.source import Batch, Source
-from graphprune.data.user_code import imported
+from graphprune.data.user_code import FAILURES, imported, reason
 from graphprune.errors import DataError, UsageError, quote
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def _collected(text: str) -> tuple[list[dict[str, Any]], list[Any]]:
     targets: list[Any] = []
     try:
         entries = list(function())
-    except Exception as error:  # whatever the user's own code raises
-        raise DataError(f"{text} failed: {type(error).__name__}: {quote(str(error))}", hint=_FORM) from error
+    except FAILURES as error:
+        raise DataError(f"{text} failed: {reason(error)}", hint=_FORM) from error
     for entry in entries:
         inputs, target = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
         if not isinstance(inputs, Mapping):
@@ -144,7 +144,7 @@ def open_torchvision(text: str, image: ImageInput) -> Source:
     problem: Exception | None = None
     for options in ({"train": split == "train"} if split in ("train", "test") else {}, {"split": split}):
         try:
-            found = kind(root, **options)
+            dataset = kind(root, **options)
             break
         except TypeError as error:  # it calls its splits otherwise
             problem = error
@@ -155,5 +155,5 @@ def open_torchvision(text: str, image: ImageInput) -> Source:
             ) from error
     else:
         raise UsageError(f"{text} cannot be opened: {quote(str(problem))}")
-    classes = tuple(map(str, getattr(found, "classes", ())))
-    return Source.whole(text, _DatasetReader(found, image, classes, text))
+    classes = tuple(map(str, getattr(dataset, "classes", ())))
+    return Source.whole(text, _DatasetReader(dataset, image, classes, text))

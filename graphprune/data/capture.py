@@ -50,6 +50,9 @@ def capture(model: Model, values: Sequence[str], feeds: Iterable[Mapping[str, Ar
     wanted = [name for name in values if name in made]
     exposed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted if name not in present)
     session = Session(model, exposed)
-    for batch in feeds:
-        found = dict(zip(wanted, session.run(batch, wanted) if wanted else [], strict=True))
-        yield {name: found[name] if name in found else batch[name] for name in values}
+    if not wanted:
+        yield from ({name: batch[name] for name in values} for batch in feeds)
+        return
+    for batch, made_of_it in session.run_each(feeds, wanted):
+        captured = dict(zip(wanted, made_of_it, strict=True))
+        yield {name: captured[name] if name in captured else batch[name] for name in values}

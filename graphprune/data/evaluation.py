@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat, tee
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +17,9 @@ from graphprune.data.signature import input_specs
 from graphprune.errors import DataError, UsageError, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from graphprune.data.source import Source
+    from graphprune.data.source import Batch, Source
     from graphprune.model.load import Model
 
 __all__ = ["Evaluation", "compare", "evaluate"]
@@ -80,12 +81,11 @@ def evaluate(
         raise UsageError(f"the teacher gives {quote(other.outputs)}, the model {quote(session.outputs)}")
     accuracy, agreement = Accuracy(), Agreement(session.outputs)
     done = 0
-    for batch, real in filled(source, input_specs(model)):
-        outputs = _real(session.run(batch.feeds), len(batch), real)
+    for batch, real, outputs, taught in _side_by_side(session, other, filled(source, input_specs(model))):
         if batch.labels is not None:
             accuracy.add(_logits(outputs[0], batch.labels[:real], source), batch.labels[:real])
         if other is not None:
-            agreement.add(outputs, _real(other.run(batch.feeds), len(batch), real), samples=real)
+            agreement.add(outputs, taught, samples=real)
         done += real
         if progress is not None:
             progress(done, len(source))
@@ -95,11 +95,23 @@ def evaluate(
 def compare(teacher: Model, student: Model, source: Source) -> Agreement:
     """Run two models on the same samples and compare all their outputs; labels are not looked at."""
     sessions = Session(teacher), Session(student)
-    found = Agreement(sessions[0].outputs)
-    for batch, real in filled(source, input_specs(teacher)):
-        wanted, own = (_real(session.run(batch.feeds, found.names), len(batch), real) for session in sessions)
-        found.add(own, wanted, samples=real)
-    return found
+    agreement = Agreement(sessions[0].outputs)
+    for _, real, wanted, own in _side_by_side(*sessions, filled(source, input_specs(teacher))):
+        agreement.add(own, wanted, samples=real)
+    return agreement
+
+
+def _side_by_side(
+    one: Session, two: Session | None, batches: Iterator[tuple[Batch, int]]
+) -> Iterator[tuple[Batch, int, list[Array], list[Array]]]:
+    """Yield every batch, how many of its samples count, and what both sessions give for these."""
+    batches, *each = tee(batches, 3)
+    runs = [
+        repeat((None, [])) if session is None else session.run_each((batch.feeds for batch, _ in own), one.outputs)
+        for session, own in zip((one, two), each, strict=True)
+    ]
+    for (batch, real), (_, first), (_, second) in zip(batches, *runs, strict=False):
+        yield batch, real, _real(first, len(batch), real), _real(second, len(batch), real)
 
 
 def _result(samples: int, accuracy: Accuracy | None, agreement: Agreement | None) -> Evaluation:

@@ -95,8 +95,8 @@ def open_folder(folder: Path, image: ImageInput) -> Source:
         raise DataError(
             f"{quote(name)} holds no images", hint=f"images end in {', '.join(sorted(_SUFFIXES))}; folders are classes"
         )
-    files = tuple(path for found in inner.values() for path in found)
-    targets = np.repeat(np.arange(len(inner), dtype=np.int64), [len(found) for found in inner.values()])
+    files = tuple(path for images in inner.values() for path in images)
+    targets = np.repeat(np.arange(len(inner), dtype=np.int64), [len(images) for images in inner.values()])
     return Source.whole(name, FolderReader(files, image, targets, tuple(inner)))
 
 

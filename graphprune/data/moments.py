@@ -1,25 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Moments: means, second and cross moments of rows, streamed, in memory that depends on the columns only.
 
-Products of a batch are made in float32 around the first batch's mean, and summed in float64: activations behind
-a ReLU have large means, and their raw second moments would lose what matters.
+Products are made in float64 around the first batch's mean: activations behind a ReLU have large means, and their raw
+second moments would lose what matters; and in float32 the kernels of a processor could be told by them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import blas
 
 from graphprune.array_types import Floats
 from graphprune.errors import InternalError
+from graphprune.reproducible import InOrder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["MomentSummary", "Moments", "merged"]
 
 Rows = npt.NDArray[np.float32]
+_Sums = tuple[Floats, Floats, Floats, Floats, Floats]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,16 @@ class MomentSummary:
             self, x_mean=self.x_mean[:, columns], xx=self.xx[:, columns][:, :, columns], xy=self.xy[:, columns]
         )
 
+    def uncentred(self) -> MomentSummary:
+        """Return moments around zero, for a node without an intercept."""
+        x, y = self.x_mean, self.y_mean
+        return replace(
+            self,
+            xx=self.xx + x[:, :, None] * x[:, None, :],
+            xy=self.xy + x[:, :, None] * y[:, None, :],
+            yy=self.yy + y**2,
+        )
+
     def errors(self, weight: Floats) -> Floats:
         """Return the mean squared error of ``y - x weight`` with the best intercept, shape (groups, targets)."""
         explained = 2 * np.einsum("gdo,gdo->go", self.xy, weight)
@@ -85,7 +99,8 @@ class Moments:
     def __init__(self) -> None:
         self._count = 0
         self._shift: tuple[Rows, Rows] | None = None
-        self._sums: list[Floats] = []
+        self._sums: _Sums | None = None
+        self._pending: InOrder[_Sums] | None = None
 
     def add(self, x: Rows, y: Rows) -> None:
         """Add rows.
@@ -97,25 +112,18 @@ class Moments:
         """
         if self._shift is None:
             self._shift = x.mean(axis=1, keepdims=True), y.mean(axis=1, keepdims=True)
-        x = x - self._shift[0]
-        y = y - self._shift[1]
-        parts: list[npt.NDArray[Any]] = [
-            x.sum(axis=1, dtype=np.float64),
-            y.sum(axis=1, dtype=np.float64),
-            _gram(x),
-            x.transpose(0, 2, 1) @ y,
-            np.einsum("gno,gno->go", y, y),
-        ]
+        if self._pending is None:
+            columns, targets = x.shape[2], y.shape[2]
+            self._pending = InOrder(8 * (len(x) * columns * (columns + targets) + x.size + y.size))
         self._count += x.shape[1]
-        if not self._sums:
-            self._sums = [part.astype(np.float64) for part in parts]
-            return
-        for total, part in zip(self._sums, parts, strict=True):
-            total += part
+        self._take(self._pending.hand_in(_sums, (x - self._shift[0], y - self._shift[1])))
 
     def summary(self) -> MomentSummary:
         """Return the centred moments of all rows so far; at least one must have been added."""
-        if self._shift is None:
+        if self._pending is not None:
+            self._take(self._pending.rest())
+            self._pending = None
+        if self._shift is None or self._sums is None:
             raise InternalError("moments of no rows at all")
         x_sum, y_sum, xx, xy, yy = (total / self._count for total in self._sums)
         return MomentSummary(
@@ -127,12 +135,17 @@ class Moments:
             yy=np.maximum(yy - y_sum**2, 0.0),
         )
 
+    def _take(self, made: Iterator[_Sums]) -> None:
+        for parts in made:
+            if self._sums is None:
+                self._sums = parts
+                continue
+            for total, part in zip(self._sums, parts, strict=True):
+                total += part
 
-def _gram(x: Rows) -> Rows:
-    """Return ``x^T x`` per group."""
-    if len(x) > 1:
-        return x.transpose(0, 2, 1) @ x
-    upper = blas.ssyrk(1.0, x[0].T, lower=0)
-    full: Rows = upper + upper.T
-    np.fill_diagonal(full, np.diagonal(upper))
-    return full[None]
+
+def _sums(rows: tuple[Rows, Rows]) -> _Sums:
+    """Return the sums of x, y, ``x^T x``, ``x^T y`` and y squared over the rows."""
+    x, y = (part.astype(np.float64) for part in rows)
+    transposed = x.transpose(0, 2, 1)
+    return x.sum(axis=1), y.sum(axis=1), transposed @ x, transposed @ y, np.square(y).sum(axis=1)

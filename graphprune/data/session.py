@@ -3,11 +3,14 @@
 
 Verification runs models that nobody vouches for, and does so in a child process. Whoever
 calibrates a model with data of their own trusts it, and wants its values without a copy.
+
+A run uses one thread, and several batches run at a time: so values do not depend on the number of cores.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +21,19 @@ from graphprune.errors import ModelFileError, OutputError, UnsupportedModelError
 from graphprune.model.survey import survey
 from graphprune.model.tensors import is_external
 from graphprune.model.write import save
+from graphprune.reproducible import in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from onnx import ModelProto
 
     from graphprune.model.load import Model
 
 __all__ = ["Session"]
+
+Batch = Mapping[str, Array]
+Outputs = list[Array]
 
 
 class Session:
@@ -48,18 +55,20 @@ class Session:
     def __init__(self, model: Model, proto: ModelProto | None = None) -> None:
         self._name = model.name
         self._session = _open(model, model.proto if proto is None else proto)
+        self._inputs = frozenset(value.name for value in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())
 
-    def run(self, feeds: Mapping[str, Array], names: Sequence[str] | None = None) -> list[Array]:
-        """Return the values of the outputs, or of those that are named.
+    def run(self, feeds: Batch, names: Sequence[str] | None = None) -> Outputs:
+        """Return the values of the outputs, or of those that are named; what is fed beyond the inputs is left out.
 
         Raises
         ------
         UnsupportedModelError
             If onnxruntime fails, or a value is no tensor.
         """
+        fed = {name: value for name, value in feeds.items() if name in self._inputs}
         try:
-            values = self._session.run(None if names is None else list(names), dict(feeds))
+            values = self._session.run(None if names is None else list(names), fed)
         except Exception as error:  # onnxruntime has no common base for what it raises
             raise UnsupportedModelError(f"onnxruntime cannot run {quote(self._name)}: {_first_line(error)}") from error
         if not all(isinstance(value, np.ndarray) for value in values):
@@ -68,14 +77,28 @@ class Session:
             )
         return list(values)
 
+    def run_each(self, batches: Iterable[Batch], names: Sequence[str] | None = None) -> Iterator[tuple[Batch, Outputs]]:
+        """Yield every batch with what :meth:`run` gives for it, in their order; several run at the same time.
+
+        Batches are asked for in the calling thread, a few ahead of what has been yielded.
+        """
+        batches = iter(batches)
+        first = next(batches, None)
+        if first is None:
+            return
+        values = self.run(first, names)
+        size = sum(value.nbytes for value in values)
+        yield first, values
+        del first, values
+        yield from in_order(lambda batch: (batch, self.run(batch, names)), batches, size)
+
 
 def _open(model: Model, proto: ModelProto) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    # Threads that wait by spinning would count as work, and take cores from everybody else.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         if any(is_external(held.tensor) for held in survey(proto).tensors):
             with tempfile.TemporaryDirectory(prefix="graphprune-calibrate-") as folder:

@@ -29,7 +29,7 @@ from graphprune.errors import UsageError, quote
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Batch", "Reader", "Source", "Watched"]
+__all__ = ["Batch", "SampleReader", "Source", "Watched"]
 
 
 BATCH = 64
@@ -63,7 +63,7 @@ class Batch:
         return next(counted, 1)
 
 
-class Reader(Protocol):
+class SampleReader(Protocol):
     """What stands behind a source: any samples, by position."""
 
     @property
@@ -97,18 +97,18 @@ class Source:
     ----------
     name : str
         What the user named, for messages.
-    reader : Reader
+    reader : SampleReader
         Where the samples come from.
     positions : ndarray of int64, shape (n,)
         Which samples of the reader these are.
     """
 
     name: str
-    reader: Reader
+    reader: SampleReader
     positions: Ints
 
     @classmethod
-    def whole(cls, name: str, reader: Reader) -> Source:
+    def whole(cls, name: str, reader: SampleReader) -> Source:
         """Return all samples of a reader."""
         return cls(name, reader, np.arange(len(reader), dtype=np.int64))
 
@@ -185,7 +185,7 @@ class Watched:
     used : bool
     """
 
-    reader: Reader
+    reader: SampleReader
     used: bool = False
 
     @classmethod

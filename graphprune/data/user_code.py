@@ -10,7 +10,17 @@ from typing import Any
 
 from graphprune.errors import UsageError, quote
 
-__all__ = ["imported"]
+__all__ = ["FAILURES", "imported", "reason"]
+
+FAILURES: tuple[type[BaseException], ...] = (Exception, SystemExit)
+"""What calls of the user's own code raise. ``sys.exit`` in it must not end the program, least of all with code 0."""
+
+
+def reason(error: BaseException) -> str:
+    """Say how the user's own code failed."""
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({quote(error.code) if error.code is not None else ''})"
+    return f"{type(error).__name__}: {quote(str(error))}"
 
 
 def imported(text: str, option: str = "") -> Any:
@@ -36,11 +46,11 @@ def imported(text: str, option: str = "") -> Any:
     if here not in sys.path:
         sys.path.append(here)
     try:
-        found: Any = importlib.import_module(module)
+        imported_module: Any = importlib.import_module(module)
         for part in name.split("."):
-            found = getattr(found, part)
+            imported_module = getattr(imported_module, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"{said} cannot be imported: {quote(str(error))}") from error
-    except Exception as error:  # the module's own code failed
-        raise UsageError(f"importing {said} failed: {type(error).__name__}: {quote(str(error))}") from error
-    return found
+    except FAILURES as error:  # the module's own code failed
+        raise UsageError(f"importing {said} failed: {reason(error)}") from error
+    return imported_module

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A walk: a model run piece by piece over many batches, stopping where values are wanted.
+"""A walk: a model run part by part over many batches, stopping where values are wanted.
 
 At every stop the caller sees the wanted values of all batches, and may change weights of nodes that
 have not run yet; the walk then goes on with them. So each node runs once per batch, however many
-stops there are. Only what later pieces read is kept in between, on disk where it is large.
+stops there are. Only what later parts read is kept in between, on disk where it is large.
 """
 
 from __future__ import annotations
 
 import tempfile
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from graphprune.model.load import Model
 
-__all__ = ["Walk", "constant_nodes", "cut_piece"]
+__all__ = ["Walk", "constant_nodes", "cut_subgraph"]
 
 
 _IN_MEMORY = 1 << 30
@@ -33,7 +34,7 @@ _IN_MEMORY = 1 << 30
 
 
 class Walk:
-    """One pass of a model over all batches, in pieces.
+    """One pass of a model over all batches, in subgraphs, one per stop.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ class Walk:
         self._count = count
         self._stops = stops
         self._constant = constant_nodes(graph)
-        self._pieces = self._assign()
+        self._subgraphs = self._assign()
         self._last_use = self._uses()
         self._kept = _Store()
         self._next = 0
@@ -76,25 +77,25 @@ class Walk:
 
     def _assign(self) -> list[list[Node]]:
         """Give every node to the first stop that needs it."""
-        piece_of: dict[int, int] = {}
+        stop_of: dict[int, int] = {}
         for number, wanted in enumerate(self._stops):
             pending = [self._graph.producer[name] for name in wanted if name in self._graph.producer]
             while pending:
                 node = pending.pop()
-                if node.index in piece_of or node.index in self._constant:
+                if node.index in stop_of or node.index in self._constant:
                     continue
-                piece_of[node.index] = number
+                stop_of[node.index] = number
                 names = (*node.inputs, *node.captured)
                 pending.extend(self._graph.producer[name] for name in names if name in self._graph.producer)
-        pieces: list[list[Node]] = [[] for _ in self._stops]
-        for index in sorted(piece_of):
-            pieces[piece_of[index]].append(self._graph.nodes[index])
-        return pieces
+        subgraphs: list[list[Node]] = [[] for _ in self._stops]
+        for index in sorted(stop_of):
+            subgraphs[stop_of[index]].append(self._graph.nodes[index])
+        return subgraphs
 
     def _uses(self) -> dict[str, int]:
         """Return the last stop that reads or wants each value."""
         last: dict[str, int] = {}
-        for number, (nodes, wanted) in enumerate(zip(self._pieces, self._stops, strict=True)):
+        for number, (nodes, wanted) in enumerate(zip(self._subgraphs, self._stops, strict=True)):
             for name in (*wanted, *(name for node in nodes for name in (*node.inputs, *node.captured))):
                 last[name] = number
         return last
@@ -103,39 +104,47 @@ class Walk:
         """Go on to the next stop and yield its wanted values, batch by batch. To be used up before the next step."""
         number = self._next
         self._next += 1
-        nodes, wanted = self._pieces[number], self._stops[number]
+        nodes, wanted = self._subgraphs[number], self._stops[number]
         made = [name for node in nodes for name in node.outputs if name]
         out = [name for name in made if name in wanted or self._last_use.get(name, -1) > number]
         read = {name for node in nodes for name in (*node.inputs, *node.captured)}
         known = self._kept.names if number else set(self._graph.inputs)
         needed = sorted(known & read)
-        session: Session | None = None
-        for batch in range(self._count):
-            there = self._kept.get(batch) if number else dict(self._feeds(batch))
-            if out and session is None:
-                inputs = {name: there[name] for name in needed}
-                session = Session(self._model, cut_piece(self._graph, self._constant, nodes, inputs, out))
-            values = dict(zip(out, session.run({n: there[n] for n in needed}, out), strict=True)) if session else {}
-            everything = {**there, **values}
+        there = (self._kept.get(batch) if number else dict(self._feeds(batch)) for batch in range(self._count))
+        for batch, everything in enumerate(self._computed(there, nodes, needed, out)):
             yield {name: everything[name] for name in wanted}
             live = {name: value for name, value in everything.items() if self._last_use.get(name, -1) > number}
             self._kept.put(batch, live)
 
+    def _computed(
+        self, there: Iterator[dict[str, Array]], nodes: list[Node], needed: list[str], out: list[str]
+    ) -> Iterator[dict[str, Array]]:
+        """Yield for every batch the values that are there, and those that some nodes make of them."""
+        first = next(there, None)
+        if not out or first is None:
+            yield from ([] if first is None else [first])
+            yield from there
+            return
+        inputs = {name: first[name] for name in needed}
+        session = Session(self._model, cut_subgraph(self._graph, self._constant, nodes, inputs, out))
+        for before, values in session.run_each(chain([first], there), out):
+            yield {**before, **dict(zip(out, values, strict=True))}
+
 
 def constant_nodes(graph: Graph) -> frozenset[int]:
     """Return the nodes whose results depend on nothing that is fed."""
-    found: set[int] = set()
+    constant: set[int] = set()
     fixed = set(graph.initializers)
     for node in graph.nodes:
         if all(name in fixed for name in (*node.inputs, *node.captured) if name) and not node.op_type.startswith(
             "Random"
         ):
-            found.add(node.index)
+            constant.add(node.index)
             fixed.update(node.outputs)
-    return frozenset(found)
+    return frozenset(constant)
 
 
-def cut_piece(
+def cut_subgraph(
     graph: Graph, constant: frozenset[int], nodes: Sequence[Node], inputs: Mapping[str, Array], outputs: Sequence[str]
 ) -> ModelProto:
     """Return a model of some nodes of a graph.
@@ -163,16 +172,16 @@ def cut_piece(
         if maker is not None and maker.index in constant and maker.index not in chosen:
             chosen.add(maker.index)
             pending.extend((*maker.proto.input, *maker.captured))
-    piece = ModelProto()
-    copy_but(graph.proto, piece, "graph", "metadata_props", "functions")
-    piece.graph.name = "piece"
-    piece.graph.node.extend(graph.nodes[index].proto for index in sorted(chosen))
-    piece.graph.initializer.extend(graph.initializers[name] for name in weights)
+    subgraph = ModelProto()
+    copy_but(graph.proto, subgraph, "graph", "metadata_props", "functions")
+    subgraph.graph.name = "subgraph"
+    subgraph.graph.node.extend(graph.nodes[index].proto for index in sorted(chosen))
+    subgraph.graph.initializer.extend(graph.initializers[name] for name in weights)
     for name, value in inputs.items():
         kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-        piece.graph.input.append(helper.make_tensor_value_info(name, kind, value.shape))
-    piece.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
-    return piece
+        subgraph.graph.input.append(helper.make_tensor_value_info(name, kind, value.shape))
+    subgraph.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
+    return subgraph
 
 
 class _Store:

@@ -12,6 +12,7 @@ from graphprune.evidence.grams import consumer_moments
 from graphprune.evidence.sensitivity import readings_of
 from graphprune.recovery.editable_model import EditableModel
 from graphprune.recovery.sites import find_affine
+from graphprune.reproducible import one_blas_thread
 
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["consumer_outputs", "consumer_readings"]
 
 
+@one_blas_thread()
 def consumer_readings(analysis: Analysis, source: Source, seed: int) -> tuple[tuple[Reading, ...] | None, ...]:
     """Return what every consumer of a group sees of it; None where something else than weights reads the group.
 
@@ -33,13 +35,15 @@ def consumer_readings(analysis: Analysis, source: Source, seed: int) -> tuple[tu
         For the sampled positions.
     """
     editable = EditableModel(analysis.model)
-    found = find_consumers(editable, analysis)
-    everyone = [consumer for consumers in found for consumer in consumers or ()]
+    by_group = find_consumers(editable, analysis)
+    everyone = [consumer for consumers in by_group for consumer in consumers or ()]
     batches = whole_batches(source, input_specs(analysis.model))
     moments = consumer_moments(
         editable, everyone, lambda number: source.read(batches[number]).feeds, len(batches), seed
     )
-    return tuple(None if consumers is None else tuple(readings_of(editable, consumers, moments)) for consumers in found)
+    return tuple(
+        None if consumers is None else tuple(readings_of(editable, consumers, moments)) for consumers in by_group
+    )
 
 
 def consumer_outputs(analysis: Analysis) -> tuple[tuple[tuple[str, int], ...] | None, ...]:

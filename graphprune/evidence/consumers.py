@@ -57,25 +57,25 @@ def find_consumers(editable: EditableModel, analysis: Analysis) -> tuple[tuple[C
         if twin is not None and kernel is not None and kernel.view.groups == 1 and kernel.columns <= MOST_COLUMNS:
             kernels[node.label] = twin, kernel
     sums = _sums(analysis)
-    found: list[tuple[Consumer, ...] | None] = []
+    by_group: list[tuple[Consumer, ...] | None] = []
     for number, group in enumerate(analysis.groups):
         consumers = _of_group(group, kernels)
         served = {consumer.node.outputs[0] for consumer in consumers}
-        found.append(tuple(consumers) if consumers and sums.get(number, set()) <= served else None)
-    return tuple(found)
+        by_group.append(tuple(consumers) if consumers and sums.get(number, set()) <= served else None)
+    return tuple(by_group)
 
 
 def _sums(analysis: Analysis) -> dict[int, set[str]]:
     """Return the first outputs of the nodes that sum over each group, depthwise convolutions left out."""
-    found: dict[int, set[str]] = {}
+    outputs: dict[int, set[str]] = {}
     for contraction in analysis.scope.space.contractions:
         node = contraction.node
         if node.op_type == "Conv" and node.attribute("group", 1) > 1 and _is_depthwise(analysis, node):
             continue
         atoms = analysis.grouping.atom_of[contraction.labels.base]
         for group in np.unique(analysis.grouping.group_of[atoms[atoms >= 0]]).tolist():
-            found.setdefault(group, set()).add(node.outputs[0])
-    return found
+            outputs.setdefault(group, set()).add(node.outputs[0])
+    return outputs
 
 
 def _is_depthwise(analysis: Analysis, node: Node) -> bool:
@@ -85,7 +85,7 @@ def _is_depthwise(analysis: Analysis, node: Node) -> bool:
 
 def _of_group(group: Group, kernels: dict[str, tuple[Node, Kernel]]) -> list[Consumer]:
     """Return the nodes with an input axis in the group."""
-    found = []
+    consumers = []
     for member in group.members:
         if member.role != "in" or member.node not in kernels:
             continue
@@ -99,5 +99,5 @@ def _of_group(group: Group, kernels: dict[str, tuple[Node, Kernel]]) -> list[Con
             continue
         positions = member.positions[order].reshape(group.size, -1)
         columns = (positions[:, :, None] * taps + np.arange(taps)).reshape(group.size, -1)
-        found.append(Consumer(node, kernel, columns.astype(np.int64)))
-    return found
+        consumers.append(Consumer(node, kernel, columns.astype(np.int64)))
+    return consumers

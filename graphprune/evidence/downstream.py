@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tails: the part of a network behind the consumers of one group, run with weights refitted to fewer atoms."""
+"""Downstream: the part of a network behind the consumers of one group, run with weights refitted to fewer atoms."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from graphprune.data.agreement import Agreement
 from graphprune.data.feeding import whole_batches
 from graphprune.data.session import Session
 from graphprune.data.signature import input_specs
-from graphprune.data.walk import Walk, constant_nodes, cut_piece
+from graphprune.data.walk import Walk, constant_nodes, cut_subgraph
 from graphprune.recovery.least_squares import refit
 from graphprune.recovery.sites import find_affine
+from graphprune.reproducible import settled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from graphprune.recovery.editable_model import EditableModel
     from graphprune.recovery.recover_options import Progress
 
-__all__ = ["Readings", "Tail", "Tails", "behind", "masked_refit", "shift_of"]
+__all__ = ["Downstream", "DownstreamErrors", "Readings", "behind", "masked_refit", "shift_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class Readings:
     orders: tuple[Elimination | None, ...]
 
 
-class Tails:
+class DownstreamErrors:
     """Runs what lies behind the consumers of each group with refitted weights.
 
     Parameters
@@ -78,14 +79,14 @@ class Tails:
         """Return the error that every level of every group that has consumers adds."""
         graph = self._editable.graph
         batches = whole_batches(source, input_specs(self._editable.model))
-        tails = {
+        downstream = {
             at: behind(graph, [consumer.node for consumer in consumers])
             for at, consumers in enumerate(self._consumers)
             if consumers
         }
-        order = sorted(tails, key=lambda at: tails[at].nodes[0].index)
-        stops = [tails[at].inputs for at in order]
-        found: dict[int, dict[int, float]] = {}
+        order = sorted(downstream, key=lambda at: downstream[at].nodes[0].index)
+        stops = [downstream[at].inputs for at in order]
+        errors: dict[int, dict[int, float]] = {}
         self._shifts = {
             consumer.node.index: shift_of(self._editable, consumer)
             for consumers in self._consumers
@@ -100,17 +101,17 @@ class Tails:
             self._editable.model, graph, stops, lambda number: source.read(batches[number]).feeds, len(batches)
         ) as walk:
             for number, at in enumerate(order):
-                found[at] = self._group(at, tails[at], levels[at], list(walk.step()), (own, dense))
-                for width in found[at]:
-                    found[at][width] -= base
+                errors[at] = self._group(at, downstream[at], levels[at], list(walk.step()), (own, dense))
+                for width, error in errors[at].items():  # of the whole error one digit more
+                    errors[at][width] = settled(error - base, beside=base / 10)
                 if progress is not None:
                     progress(number + 1, len(order))
-        return found
+        return errors
 
     def _group(
         self,
         at: int,
-        tail: Tail,
+        part: Downstream,
         levels: Ints,
         values: list[dict[str, Array]],
         outputs: tuple[list[dict[str, Array]], list[dict[str, Array]]],
@@ -121,11 +122,13 @@ class Tails:
         for width in levels.tolist():
             fed = self._fed(at, width)
             if session is None:
-                piece = cut_piece(self._editable.graph, self._constant, tail.nodes, {**values[0], **fed}, tail.outputs)
-                session = Session(self._editable.model, piece)
+                inputs = {**values[0], **fed}
+                subgraph = cut_subgraph(self._editable.graph, self._constant, part.nodes, inputs, part.outputs)
+                session = Session(self._editable.model, subgraph)
+            made = session.run_each({**batch, **fed} for batch in values)
             given = [
-                {**own, **dict(zip(session.outputs, session.run({**batch, **fed}), strict=True))}
-                for batch, own in zip(values, outputs[0], strict=True)
+                {**own, **dict(zip(session.outputs, new, strict=True))}
+                for own, (_, new) in zip(outputs[0], made, strict=True)
             ]
             errors[width] = _error(given, outputs[1])
         return errors
@@ -174,15 +177,16 @@ def shift_of(editable: EditableModel, consumer: Consumer) -> tuple[str, float]:
 def _outputs(model: Model, source: Source, batches: Sequence[Ints]) -> list[dict[str, Array]]:
     """Return the outputs of a model for every batch, by name."""
     session = Session(model)
-    return [dict(zip(session.outputs, session.run(source.read(index).feeds), strict=True)) for index in batches]
+    made = session.run_each(source.read(index).feeds for index in batches)
+    return [dict(zip(session.outputs, values, strict=True)) for _, values in made]
 
 
 def _error(given: Sequence[Mapping[str, Array]], wanted: Sequence[Mapping[str, Array]]) -> float:
     """Return the squared error relative to the variance, as the mean over all outputs."""
-    found = Agreement(list(wanted[0]))
+    agreement = Agreement(list(wanted[0]))
     for own, other in zip(given, wanted, strict=True):
-        found.add([own[name] for name in found.names], list(other.values()), samples=1)
-    return found.relative_error
+        agreement.add([own[name] for name in agreement.names], list(other.values()), samples=1)
+    return agreement.relative_error
 
 
 def masked_refit(moments: MomentSummary, weight: Floats, columns: Ints, kept: Ints, ridge: float) -> Floats:
@@ -198,14 +202,14 @@ def masked_refit(moments: MomentSummary, weight: Floats, columns: Ints, kept: In
     gone = np.delete(columns, kept, axis=0).ravel()
     live = np.ones(weight.shape[1], dtype=np.bool_)
     live[gone] = False
-    part = moments.of(live)
+    of_live = moments.of(live)
     result = np.zeros_like(weight)
-    result[:, live] = refit(part, weight[:, live], ridge)
+    result[:, live] = refit(of_live, weight[:, live], ridge)
     return result
 
 
 @dataclass(frozen=True, eq=False)
-class Tail:
+class Downstream:
     """The part of a graph behind some nodes, these included.
 
     Attributes
@@ -222,7 +226,7 @@ class Tail:
     outputs: list[str]
 
 
-def behind(graph: Graph, first: Sequence[Node]) -> Tail:
+def behind(graph: Graph, first: Sequence[Node]) -> Downstream:
     """Return everything that depends on some nodes."""
     made: set[str] = set()
     start = {node.index for node in first}
@@ -241,4 +245,4 @@ def behind(graph: Graph, first: Sequence[Node]) -> Tail:
         and name not in graph.initializers
         and not (name in graph.producer and graph.producer[name].index in constant)
     )
-    return Tail(nodes, front, [name for name in graph.outputs if name in made])
+    return Downstream(nodes, front, [name for name in graph.outputs if name in made])

@@ -16,12 +16,15 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from graphprune.array_types import Floats, Ints
+from graphprune.reproducible import first_least
 from graphprune.solvers.protocols.reading import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["Elimination", "Reading", "backward_elimination"]
+
+_NEGLIGIBLE = 1e-9  # of the variance of a consumer's outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +41,6 @@ class Elimination:
 
     order: Ints
     costs: Floats
-
-    @property
-    def scores(self) -> Floats:
-        """A saliency of every atom, shape (atoms,): what all steps up to its own cost together; later is higher."""
-        found = np.empty(len(self.order))
-        steps = np.arange(len(self.order)) * np.finfo(np.float64).eps * max(float(self.costs.sum()), 1e-30)
-        found[self.order] = np.cumsum(self.costs) + steps
-        return found
 
     def kept(self, width: int) -> Ints:
         """Return the atoms that stay at a width, in increasing order."""
@@ -93,7 +88,7 @@ def _inverse(matrix: Floats) -> Floats:
 
 
 def backward_elimination(readings: Sequence[Reading], ridge: float = 1e-3) -> Elimination:
-    """Let the atoms of a group go one after the other, the cheapest first; ties go to the higher index.
+    """Let the atoms of a group go one after the other, the cheapest first; of nearly equal ones the highest index.
 
     Parameters
     ----------
@@ -109,7 +104,7 @@ def backward_elimination(readings: Sequence[Reading], ridge: float = 1e-3) -> El
     order, costs = [], []
     while len(live):
         total = np.sum([state.costs(live) for state in states], axis=0)
-        at = len(live) - 1 - int(np.argmin(total[::-1]))
+        at = len(live) - 1 - first_least(total[::-1], _NEGLIGIBLE)
         order.append(int(live[at]))
         costs.append(float(total[at]))
         for state in states:

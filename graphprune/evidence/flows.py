@@ -94,14 +94,14 @@ def _flow(
 def _sites(analysis: Analysis) -> list[_Site]:
     """Return the outputs of the layers that make each group, and the inputs of the convolutions that read it."""
     nodes = {node.label: node for node in analysis.graph.nodes}
-    found = []
+    sites = []
     for number, group in enumerate(analysis.groups):
         made = [nodes[label].outputs[0] for label in dict.fromkeys(member.node for member in filters(group))]
         reading = [member for member in group.members if member.role == "in" and member.op in _CONVOLUTIONS]
         read = [nodes[label].inputs[0] for label in dict.fromkeys(member.node for member in reading)]
         for values, makes in ((made, True), (read, False)):
-            found += [site for name in values for site in _of_value(analysis, number, name, made=makes)]
-    return found
+            sites += [site for name in values for site in _of_value(analysis, number, name, made=makes)]
+    return sites
 
 
 def _of_value(analysis: Analysis, group: int, name: str, *, made: bool) -> list[_Site]:

@@ -55,8 +55,8 @@ def _per_atom(way: Way, analysis: Analysis, source: Source, seed: int, size: int
 
     loss = Likelihood(analysis.graph, seed)
     with _torch_errors(analysis):
-        found = getattr(gradients, way)(analysis, _batches(analysis, source, size), loss)
-    return Gradients(tuple(found.get(group.id) for group in analysis.groups), loss.of)
+        by_id = getattr(gradients, way)(analysis, _batches(analysis, source, size), loss)
+    return Gradients(tuple(by_id.get(group.id) for group in analysis.groups), loss.of)
 
 
 def products(analysis: Analysis, source: Source, seed: int) -> Products:

@@ -45,7 +45,7 @@ def consumer_moments(
     unique = {consumer.node.index: consumer for consumer in consumers}
     ordered = [unique[index] for index in sorted(unique)]
     stops = [(consumer.node.inputs[0], consumer.node.outputs[0]) for consumer in ordered]
-    found = {}
+    by_output = {}
     with Walk(editable.model, editable.graph, stops, feeds, count) as walk:
         for number, (consumer, (x, y)) in enumerate(zip(ordered, stops, strict=True)):
             if progress is not None:
@@ -55,5 +55,5 @@ def consumer_moments(
             for values in walk.step():
                 grid = view.grid(values[y], random)
                 moments.add(view.inputs(values[x], grid), view.outputs(values[y], grid))
-            found[y] = moments.summary()
-    return found
+            by_output[y] = moments.summary()
+    return by_output

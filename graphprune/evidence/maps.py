@@ -19,6 +19,7 @@ from graphprune.data.feeding import whole_batches
 from graphprune.data.signature import input_specs
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
+from graphprune.reproducible import one_blas_thread
 from graphprune.solvers.criteria._slices import filters
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class _Place:
     atoms: Ints
 
 
+@one_blas_thread()
 def map_ranks(analysis: Analysis, source: Source) -> tuple[Floats | None, ...]:
     """Return the mean rank of the maps of each atom, averaged over values, channels and samples.
 
@@ -96,16 +98,16 @@ def _places(analysis: Analysis) -> dict[str, list[_Place]]:
     made = [value for group in analysis.groups for value in _made(analysis, {one.node for one in filters(group)})]
     activated = [node.outputs[0] for node in analysis.graph.nodes if node.op_type in _ACTIVATIONS]
     there = Graph(inline_functions(analysis.model.proto)).producer  # values in bodies cannot be captured
-    found: dict[str, list[_Place]] = {}
+    places: dict[str, list[_Place]] = {}
     served: set[int] = set()
     for values in (list(read), activated, made):
         new = {
             name: own for name in dict.fromkeys(values) if name in there and (own := _of_value(analysis, name, served))
         }
         for name, own in new.items():
-            found.setdefault(name, []).extend(own)
+            places.setdefault(name, []).extend(own)
         served |= {place.group for own in new.values() for place in own}
-    return found
+    return places
 
 
 def _made(analysis: Analysis, labels: set[str]) -> list[str]:
@@ -118,7 +120,7 @@ def _of_value(analysis: Analysis, name: str, served: set[int]) -> list[_Place]:
     axes = analysis.scope.values.get(name, ())
     if len(dims) < 4 or len(axes) != len(dims):
         return []
-    found = []
+    places = []
     for axis, labels in enumerate(axes):
         rest = [size for other, size in enumerate(dims) if other not in (0, axis)]
         if not axis or not labels.live or min(rest[0], int(np.prod(rest[1:]))) < 2:
@@ -129,5 +131,5 @@ def _of_value(analysis: Analysis, name: str, served: set[int]) -> list[_Place]:
         for group in np.unique(groups).tolist():
             if group not in served:
                 own = mine[groups == group]
-                found.append(_Place(group, axis, own, analysis.grouping.index_of[atoms[own]]))
-    return found
+                places.append(_Place(group, axis, own, analysis.grouping.index_of[atoms[own]]))
+    return places

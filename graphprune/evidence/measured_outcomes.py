@@ -17,15 +17,16 @@ from graphprune.errors import UsageError, quote
 from graphprune.evidence.refits import Refits
 from graphprune.evidence.sensitivity import SensitivityOptions, measure_sensitivity, read_consumers
 from graphprune.evidence.stages import group_stages, node_stages
-from graphprune.evidence.subgraphs import DenseOutputs, StagePiece, go_forward
+from graphprune.evidence.subgraphs import DenseOutputs, StageSubgraph, go_forward
 from graphprune.plan.check import group_plan
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Budget, Plan, SolverRecord
 from graphprune.planning.records import describe_model
 from graphprune.recovery.recover import recover
 from graphprune.recovery.recover_options import METHODS, RecoverOptions
+from graphprune.reproducible import one_blas_thread, settled, settled_all
 from graphprune.solvers.protocols.outcomes import Profile
 from graphprune.surgery.prune import prune
-from graphprune.verification.verdict import keep_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,10 +129,11 @@ class MeasuredOutcomes:
     def reconstructions(self, kept: Kept) -> tuple[Profile | None, ...]:
         """Return what the layers that read a group of the dense network lose at every width."""
         return tuple(
-            None if found is None else _reconstruction(found.order, found.costs, atoms)
-            for found, atoms in zip(self._read.orders, kept, strict=True)
+            None if elimination is None else _reconstruction(elimination.order, elimination.costs, atoms)
+            for elimination, atoms in zip(self._read.orders, kept, strict=True)
         )
 
+    @one_blas_thread()
     def go_forward(self, kept: Kept, choose: Choose) -> None:
         """Go through the groups from the inputs to the outputs; what is chosen for one is there for all that follow."""
         refits = Refits(self.analysis, self._read, self._options.ridge)
@@ -139,15 +141,16 @@ class MeasuredOutcomes:
         refits.write(narrowed)
         go_forward(refits, self._dense, self.reconstructions(kept), choose, self._told("searching"))
 
+    @one_blas_thread()
     def stage_errors(self, stage: int, candidates: Sequence[Kept]) -> Floats:
         """Return the error of what a stage gives if the dense network feeds it, for each of some choices."""
         groups = [at for at, own in enumerate(self.stages) if own == stage]
         nodes = [self._refits.editable.graph.nodes[index] for index, own in self._node_stages.items() if own == stage]
-        piece, told = StagePiece(self._refits, self._dense, nodes), self._told(f"stage {stage}")
+        subgraph, told = StageSubgraph(self._refits, self._dense, nodes), self._told(f"stage {stage}")
         errors = []
         for number, kept in enumerate(candidates):
             whole = all(len(kept[at]) == self.analysis.groups[at].size for at in groups)
-            errors.append(0.0 if whole else piece.error({at: kept[at] for at in groups}))
+            errors.append(0.0 if whole else settled(subgraph.error({at: kept[at] for at in groups})))
             told(number + 1, len(candidates))
         return np.array(errors)
 
@@ -241,5 +244,5 @@ def _spread(levels: Ints, present: int, count: int) -> Ints:
 def _reconstruction(order: Ints, costs: Floats, kept: Ints) -> Profile:
     """Return what an elimination says of the atoms that are kept, the others being gone."""
     there = np.isin(order, kept)
-    lost = np.cumsum(costs[there])[: len(kept) - 1]  # after one atom, two, ... are gone
+    lost = settled_all(np.cumsum(costs[there])[: len(kept) - 1])  # after one atom, two, ... are gone
     return Profile(order[there], np.arange(1, len(kept) + 1, dtype=np.int64), np.append(lost[::-1], 0.0))

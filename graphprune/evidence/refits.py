@@ -78,13 +78,13 @@ class Refits:
 
     def _with(self, kept: Mapping[int, Ints]) -> dict[int, Mask]:
         """Return the removed columns of each layer that reads one of some groups, by node."""
-        found: dict[int, Mask] = {}
+        removed: dict[int, Mask] = {}
         for group, atoms in kept.items():
             for consumer in self.consumers[group] or ():
                 index = consumer.node.index
-                columns = found.setdefault(index, self._gone[index].copy())
+                columns = removed.setdefault(index, self._gone[index].copy())
                 columns[np.delete(consumer.columns, atoms, axis=0).ravel()] = True
-        return found
+        return removed
 
     def _refitted(self, consumer: Consumer, gone: Mask) -> dict[str, Array]:
         index, kernel = consumer.node.index, consumer.kernel
@@ -92,10 +92,10 @@ class Refits:
         before = kernel.matrix(self._dense[index])
         weight = np.zeros_like(before)
         weight[:, ~gone] = refit(moments.of(~gone), before[:, ~gone], self._ridge)
-        found = {kernel.tensor: kernel.stored(weight).astype(self._dense[index].dtype)}
+        tensors = {kernel.tensor: kernel.stored(weight).astype(self._dense[index].dtype)}
         name, factor = self._shifts[index]
         if name:
             present = self._bias[index]
             shift = factor * (moments.x_mean[0] @ (before[0] - weight[0]))
-            found[name] = (present + shift.reshape(present.shape)).astype(present.dtype)
-        return found
+            tensors[name] = (present + shift.reshape(present.shape)).astype(present.dtype)
+        return tensors

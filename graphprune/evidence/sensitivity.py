@@ -17,11 +17,12 @@ from graphprune.array_types import Floats, Ints
 from graphprune.data.feeding import whole_batches
 from graphprune.data.signature import input_specs
 from graphprune.evidence.consumers import Consumer, find_consumers
-from graphprune.evidence.downstream import Readings, Tails
+from graphprune.evidence.downstream import DownstreamErrors, Readings
 from graphprune.evidence.elimination import Elimination, backward_elimination
 from graphprune.evidence.grams import consumer_moments
 from graphprune.recovery.editable_model import EditableModel
 from graphprune.recovery.sites import find_affine, norm_map
+from graphprune.reproducible import one_blas_thread
 from graphprune.solvers.protocols.reading import Reading
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ __all__ = [
     "measure_sensitivity",
     "read_consumers",
     "readings_of",
-    "reconstruction_scores",
 ]
 
 
@@ -95,6 +95,7 @@ class Table:
     errors: Floats
 
 
+@one_blas_thread()
 def measure_sensitivity(
     analysis: Analysis,
     source: Source,
@@ -133,7 +134,7 @@ def measure_sensitivity(
     wanted = [
         _levels(group.size, options.steps) if levels is None else levels[at] for at, group in enumerate(analysis.groups)
     ]
-    errors = Tails(read, options.ridge).measure(wanted, options.divided(source)[1], progress, teacher)
+    errors = DownstreamErrors(read, options.ridge).measure(wanted, options.divided(source)[1], progress, teacher)
     tables = []
     for at, group in enumerate(analysis.groups):
         widths = np.unique(np.append(wanted[at], group.size)) if at in errors else np.array([group.size])
@@ -143,6 +144,7 @@ def measure_sensitivity(
     return tuple(tables)
 
 
+@one_blas_thread()
 def read_consumers(
     analysis: Analysis, source: Source, options: SensitivityOptions | None = None, progress: Progress | None = None
 ) -> Readings:
@@ -159,28 +161,19 @@ def read_consumers(
     """
     options = options or SensitivityOptions()
     editable = EditableModel(analysis.model)
-    found = find_consumers(editable, analysis)
+    by_group = find_consumers(editable, analysis)
     used, _ = options.divided(source)
     batches = whole_batches(used, input_specs(analysis.model))
     moments = consumer_moments(
         editable,
-        [consumer for consumers in found if consumers for consumer in consumers],
+        [consumer for consumers in by_group if consumers for consumer in consumers],
         lambda number: used.read(batches[number]).feeds,
         len(batches),
         options.seed,
         progress,
     )
-    orders = tuple(None if each is None else _eliminate(editable, each, moments, options.ridge) for each in found)
-    return Readings(editable, found, moments, orders)
-
-
-def reconstruction_scores(analysis: Analysis, source: Source) -> tuple[Floats | None, ...]:
-    """Return a saliency for every atom of every group: what it costs to have eliminated everything up to it.
-
-    None for a group of which nothing is known. The order within a group is that of elimination; the scale is the
-    squared error of the consumers relative to the variance of their outputs.
-    """
-    return tuple(None if order is None else order.scores for order in read_consumers(analysis, source).orders)
+    orders = tuple(None if each is None else _eliminate(editable, each, moments, options.ridge) for each in by_group)
+    return Readings(editable, by_group, moments, orders)
 
 
 def _levels(size: int, steps: int) -> Ints:

@@ -34,7 +34,7 @@ def node_stages(graph: Graph, dims: Mapping[str, Sequence[int]]) -> dict[int, in
     constant = constant_nodes(graph)
     stage_of: dict[str, int] = dict.fromkeys(graph.inputs, 0)
     extents: dict[str, Extent] = {name: _extent(dims.get(name, ())) for name in graph.inputs}
-    found: dict[int, int] = {}
+    stages: dict[int, int] = {}
     for node in graph.nodes:
         if node.index in constant:
             continue
@@ -44,10 +44,10 @@ def node_stages(graph: Graph, dims: Mapping[str, Sequence[int]]) -> dict[int, in
             (stage_of[name] + (bool(own and extents[name]) and own != extents[name]) for name in read), default=0
         )
         before = max((extents[name] for name in read), default=())
-        found[node.index] = stage
+        stages[node.index] = stage
         for name in node.outputs:
             stage_of[name], extents[name] = stage, own or before
-    return found
+    return stages
 
 
 def group_stages(analysis: Analysis, graph: Graph, stages: Mapping[int, int], known: Sequence[bool]) -> tuple[int, ...]:
@@ -61,13 +61,13 @@ def group_stages(analysis: Analysis, graph: Graph, stages: Mapping[int, int], kn
         Per group, whether it is known what reads it.
     """
     output = {node.label: node.outputs[0] for node in analysis.graph.nodes if node.outputs}
-    found = []
+    by_group = []
     for group, measurable in zip(analysis.groups, known, strict=True):
         names = {output.get(member.node, "") for member in group.members}
         makers = {graph.producer[name].index for name in names if name in graph.producer}
         own = {stages[index] for index in makers if index in stages}
-        found.append(own.pop() if measurable and len(own) == 1 else -1)
-    return tuple(found)
+        by_group.append(own.pop() if measurable and len(own) == 1 else -1)
+    return tuple(by_group)
 
 
 def _extent(dims: Sequence[int]) -> Extent:

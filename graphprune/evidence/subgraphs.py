@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pieces: parts of a masked network, run for many choices on held-out samples."""
+"""Subgraphs: parts of a masked network, run for many choices on held-out samples."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from graphprune.data.agreement import Accuracy, Agreement
 from graphprune.data.feeding import whole_batches
 from graphprune.data.session import Session
 from graphprune.data.signature import input_specs
-from graphprune.data.walk import Walk, constant_nodes, cut_piece
+from graphprune.data.walk import Walk, constant_nodes, cut_subgraph
 from graphprune.evidence.downstream import behind
+from graphprune.reproducible import settled
 from graphprune.solvers.protocols.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from graphprune.model.graph import Graph, Node
     from graphprune.model.load import Model
     from graphprune.recovery.recover_options import Progress
-    from graphprune.solvers.protocols.outcomes import Choose, Profile
+    from graphprune.reproducible import settled
+from graphprune.solvers.protocols.outcomes import Choose, Profile
 
-__all__ = ["DenseOutputs", "StagePiece", "go_forward", "logits_like"]
+__all__ = ["DenseOutputs", "StageSubgraph", "go_forward", "logits_like"]
 
 Values = dict[str, Array]
 
@@ -45,9 +47,8 @@ class DenseOutputs:
         self._batches = whole_batches(held, input_specs(analysis.model))
         session = Session(analysis.model)
         self.names = session.outputs
-        self.outputs = [
-            dict(zip(session.outputs, session.run(self.feeds(number)), strict=True)) for number in range(self.count)
-        ]
+        made = session.run_each(self.feeds(number) for number in range(self.count))
+        self.outputs = [dict(zip(session.outputs, values, strict=True)) for _, values in made]
 
     @property
     def count(self) -> int:
@@ -76,15 +77,14 @@ class DenseOutputs:
             if self.measure == "accuracy" and labels is not None:
                 accuracy.add(own[self.names[0]], labels)
             samples += len(self._batches[number])
-        error = agreement.relative_error
+        error = settled(agreement.relative_error)
         scores = {"accuracy": accuracy.top1, "agreement": agreement.agreement or 0.0, "error": -error}
         return Outcome(error, scores[self.measure], self.measure, samples)
 
     def run(self, model: Model) -> Outcome:
         """Return what another network is worth."""
-        session = Session(model)
-        values = (session.run(self.feeds(number), self.names) for number in range(self.count))
-        return self.outcome([dict(zip(self.names, own, strict=True)) for own in values])
+        made = Session(model).run_each((self.feeds(number) for number in range(self.count)), self.names)
+        return self.outcome([dict(zip(self.names, values, strict=True)) for _, values in made])
 
     def _labels(self, number: int) -> Array | None:
         return self._held.read(self._batches[number]).labels if self._held.labelled else None
@@ -119,19 +119,19 @@ def go_forward(
         Told how many groups are done.
     """
     graph = refits.editable.graph
-    tails = {
+    downstream = {
         group: behind(graph, [consumer.node for consumer in consumers])
         for group, consumers in enumerate(refits.consumers)
         if consumers and profiles[group] is not None
     }
-    order = sorted(tails, key=lambda group: tails[group].nodes[0].index)
-    stops = [tails[group].inputs for group in order]
+    order = sorted(downstream, key=lambda group: downstream[group].nodes[0].index)
+    stops = [downstream[group].inputs for group in order]
     with Walk(refits.editable.model, graph, stops, dense.feeds, dense.count) as walk:
         for number, group in enumerate(order):
-            profile, tail, values = profiles[group], tails[group], list(walk.step())
+            profile, part, values = profiles[group], downstream[group], list(walk.step())
             if profile is None:
                 continue
-            run = _Runner(refits, tail.nodes, tail.outputs, values)
+            run = _Runner(refits, part.nodes, part.outputs, values)
 
             def score(
                 width: int, group: int = group, profile: Profile = profile, run: Callable[..., list[Values]] = run
@@ -160,14 +160,15 @@ class _Runner:
         if self._session is None or self._fed != frozenset(fed):
             inputs = {**self._values[0], **fed}
             self._session = Session(
-                editable.model, cut_piece(editable.graph, self._constant, self._nodes, inputs, self._outputs)
+                editable.model, cut_subgraph(editable.graph, self._constant, self._nodes, inputs, self._outputs)
             )
             self._fed = frozenset(fed)
         session = self._session
-        return [dict(zip(session.outputs, session.run({**batch, **fed}), strict=True)) for batch in self._values]
+        made = session.run_each({**batch, **fed} for batch in self._values)
+        return [dict(zip(session.outputs, values, strict=True)) for _, values in made]
 
 
-class StagePiece:
+class StageSubgraph:
     """The nodes of one stage, fed with what the dense network feeds them.
 
     Parameters
@@ -189,10 +190,10 @@ class StagePiece:
 
     def error(self, kept: Mapping[int, Ints]) -> float:
         """Return the error of what the stage gives if these groups keep these atoms and all others are whole."""
-        found = Agreement(self._names)
+        agreement = Agreement(self._names)
         for own, wanted in zip(self._run(kept), self._wanted, strict=True):
-            found.add([own[name] for name in self._names], [wanted[name] for name in self._names], samples=1)
-        return found.relative_error
+            agreement.add([own[name] for name in self._names], [wanted[name] for name in self._names], samples=1)
+        return agreement.relative_error
 
 
 def _borders(graph: Graph, nodes: Sequence[Node]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -7,7 +7,7 @@ from graphprune.labels.space import Axes, LabelSpace
 from graphprune.labels.vector import stay
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph
-from graphprune.model.iterations import turns_of_nodes
+from graphprune.model.iterations import iterations_of_nodes
 from graphprune.model.scaling import Quantised
 from graphprune.model.shapes import Shapes
 
@@ -26,7 +26,7 @@ class Scope:
         self.values: dict[str, Axes] = {}
         self.weights: dict[str, Axes] = {}
         self.quantised: dict[str, Quantised] = {}
-        self.turns = turns_of_nodes(graph, shapes)
+        self.turns = iterations_of_nodes(graph, shapes)
 
     def weight(self, name: str) -> Axes:
         """Labels of a weight: they belong to the stored tensor, so sharing it couples its users."""

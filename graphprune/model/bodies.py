@@ -3,7 +3,7 @@
 
 The analysis reads one flat list of nodes. The bodies of a control-flow node are laid out in it before
 the node, which becomes a pseudo-operator that reads what its bodies give; names that two bodies
-share are made different. What the body of a `Loop` or `Scan` is given at each turn is made by a second
+share are made different. What the body of a `Loop` or `Scan` is given at each iteration is made by a second
 pseudo-operator in front of the body. `restore` undoes all that on an edited copy.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper
 
@@ -23,7 +24,7 @@ LOOPS = frozenset({"Loop", "Scan"})
 """Operators that run a body several times."""
 
 ENTRIES = frozenset({"LoopEntry", "ScanEntry"})
-"""Pseudo-operators in front of the body of a loop; they make what the body is given at each turn."""
+"""Pseudo-operators in front of the body of a loop; they make what the body is given at each iteration."""
 
 _CONTROL = frozenset({"If", *LOOPS})
 _OUTER = 0
@@ -127,12 +128,12 @@ class Flat:
     def _homes(self, graph: GraphProto) -> Mapping[str, int]:
         """Return the body of every initializer: a new one that a body gives must be its own."""
         stored = {tensor.name for tensor in graph.initializer} - self.home.keys()
-        found = dict(self.home)
+        homes = dict(self.home)
         for node in graph.node:
             if node.domain == DOMAIN and node.op_type not in ENTRIES:
                 for place, names in self._given(node):
-                    found.update((name, place) for name in names if name in stored)
-        return found
+                    homes.update((name, place) for name in names if name in stored)
+        return homes
 
     def _given(self, node: NodeProto) -> Iterable[tuple[int, list[str]]]:
         """Yield the number of each body of a pseudo-operator, and what the node reads of what the body gives."""
@@ -147,12 +148,10 @@ class Flat:
     def _made_outside(self, node: NodeProto) -> bool:
         return any(name in self._outer for name in node.output)
 
-    @property
+    @cached_property
     def _outer(self) -> frozenset[str]:
-        if not hasattr(self, "_outer_names"):
-            names = (name for node in self.proto.graph.node for name in node.output if name not in self.home)
-            self._outer_names = frozenset(names)
-        return self._outer_names
+        """What nodes outside all bodies make."""
+        return frozenset(name for node in self.proto.graph.node for name in node.output if name not in self.home)
 
     def _part(self, graph: GraphProto, places: list[int], home: Mapping[str, int], number: int) -> GraphProto:
         """Collect what belongs to one body, under its old names."""

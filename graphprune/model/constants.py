@@ -157,7 +157,7 @@ class Constants:
 
         A body that captures the tensor, or the graph output that it is, counts as slot -1 of a node.
         """
-        found: list[tuple[Node, int]] = []
+        readers: list[tuple[Node, int]] = []
         pending = [name]
         while pending:
             current = pending.pop()
@@ -165,10 +165,10 @@ class Constants:
                 if slot == 0 and self.layout(node) is not None and node.outputs[0] in self._shapes.constant:
                     pending.append(node.outputs[0])
                 elif node.op_type not in ("Shape", "Size") or node.domain:
-                    found.append((node, slot))
+                    readers.append((node, slot))
             if current in self._graph.captured or current in self._graph.outputs:
-                found.extend((node, -1) for node in self._graph.nodes[-1:])
-        return found
+                readers.extend((node, -1) for node in self._graph.nodes[-1:])
+        return readers
 
     def trace(self, name: str) -> Root:
         """Follow layout-only nodes back to the stored tensor.
@@ -191,7 +191,7 @@ class Constants:
 
         With each comes, for every axis of its data, the axis of `name`; None where that has none.
         """
-        found: list[tuple[Node, tuple[int | None, ...]]] = []
+        scalings: list[tuple[Node, tuple[int | None, ...]]] = []
         axes: tuple[int | None, ...] = tuple(range(len(self._shapes.dims.get(name, ()))))
         while self.stored(name) is None:
             node = self._graph.producer.get(name)
@@ -205,8 +205,8 @@ class Constants:
                 for at, axis in enumerate(axes):
                     if axis is not None:
                         places[axis] = at
-                found.append((node, tuple(places)))
-        return found
+                scalings.append((node, tuple(places)))
+        return scalings
 
     def layout(self, node: Node) -> tuple[int | None, ...] | None:
         """Map each output axis of a layout-only node to its input axis; None for other nodes.

@@ -170,10 +170,10 @@ def _map(descriptor: int, path: Path, shown: str) -> DataFile:
 
 def check_sum(file: DataFile, expected: str, where: str) -> None:
     """Compare the SHA-1 digest of a whole data file with the one its model states."""
-    found = file.digest("sha1").hex()
-    if found != expected:
+    checksum = file.digest("sha1").hex()
+    if checksum != expected:
         raise ModelFileError(
-            f"{where}: external data {quote(file.path.name)} has checksum {found}, the model expects {expected}",
+            f"{where}: external data {quote(file.path.name)} has checksum {checksum}, the model expects {expected}",
             hint="the data file belongs to another model or is damaged; get both files again",
         )
 

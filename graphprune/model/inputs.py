@@ -58,8 +58,8 @@ def assumed(graph: Graph, given: Mapping[str, Sequence[int]]) -> dict[str, froze
     """Return the open axes, besides that of the samples, of inputs of which no shape was given."""
     declared = {name: Declared.of(kind) for name, kind in graph.inputs.items()}
     axes = dict(zip(declared, sample_axes(list(declared.values())), strict=True))
-    found = {name: frozenset(one.open) - {axes[name]} for name, one in declared.items() if one is not None}
-    return {name: opened for name, opened in found.items() if opened and name not in given}
+    open_axes = {name: frozenset(one.open) - {axes[name]} for name, one in declared.items() if one is not None}
+    return {name: opened for name, opened in open_axes.items() if opened and name not in given}
 
 
 def _named(

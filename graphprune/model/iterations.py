@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loops in the flat graph: how many turns they take, and the shapes of what goes in and comes out.
+"""Loops in the flat graph: how many iterations they take, and the shapes of what goes in and comes out.
 
 The body of a `Loop` or `Scan` stands between two pseudo-operators (see `model.bodies`). One set of shapes
-must hold for all its turns. A state has the shape that it begins with, as long as the body gives it back
-in this shape; a state that changes its shape from turn to turn is not known.
+must hold for all its iterations. A state has the shape that it begins with, as long as the body gives it back
+in this shape; a state that changes its shape from iteration to iteration is not known.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from graphprune.model.bodies import DOMAIN, ENTRIES, LOOPS
 from graphprune.model.graph import Graph, Node
 from graphprune.model.known import Shapes
 
-__all__ = ["LoopNode", "loops", "turns_of_nodes", "unsettled"]
+__all__ = ["LoopNode", "iterations_of_nodes", "loops", "unsettled"]
 
-_MOST_TURNS = 1 << 20
-"""Numbers of turns above this stand for "until the condition says so"."""
+_MOST_ITERATIONS = 1 << 20
+"""Numbers of iterations above this stand for "until the condition says so"."""
 
 
 class LoopNode:
@@ -46,7 +46,8 @@ class LoopNode:
         outer, inner, results = exit_.inputs[:given], exit_.inputs[given:], exit_.outputs
         self._is_scan = exit_.op_type == "Scan"
         scanned: int = exit_.attribute("num_scan_inputs", 0) if self._is_scan else 0
-        # A Loop has the number of turns and a condition in front of its states, its body the turn and a condition.
+        # A Loop has the number of iterations and a condition in front of its states, its body the number of this one
+        # and a condition.
         front, back = (0, 0) if self._is_scan else (2, 1)
         count = max(len(outer), front) - front - scanned
         ends = (*results, *[""] * len(inner))
@@ -64,13 +65,13 @@ class LoopNode:
         self.begins = "" if self._is_scan or len(outer) < 2 else outer[1]
         self.goes_on = "" if self._is_scan else inner[0]
 
-    def turns(self, graph: Graph, shapes: Shapes) -> int | None:
-        """Return the number of turns where it is constant and known."""
+    def iterations(self, graph: Graph, shapes: Shapes) -> int | None:
+        """Return the number of iterations where it is constant and known."""
         if self._is_scan:
             lengths = {shapes.dims[name][axis] for name, axis, _ in self.scanned if _has_axis(shapes, name, axis)}
             return lengths.pop() if len(lengths) == 1 else None
         limit = shapes.values.get(self.limit)
-        if limit is None or limit.size != 1 or not 0 <= int(limit.reshape(())) <= _MOST_TURNS:
+        if limit is None or limit.size != 1 or not 0 <= int(limit.reshape(())) <= _MOST_ITERATIONS:
             return None
         begins = not self.begins or _is_true(shapes, self.begins)
         return int(limit.reshape(())) if begins and self._never_ends(graph, shapes) else None
@@ -109,20 +110,20 @@ class LoopNode:
         """Record the shapes of the results."""
         for begin, taken, given, end in self.states:
             known = {shapes.dims.get(name) for name in (begin, taken, given)}
-            found = known.pop() if len(known) == 1 else None
-            if end and found is not None:
-                shapes.dims[end] = found
+            settled = known.pop() if len(known) == 1 else None
+            if end and settled is not None:
+                shapes.dims[end] = settled
                 shapes.dtypes[end] = shapes.dtypes.get(given, TensorProto.UNDEFINED)
-        turns = self.turns(graph, shapes)
+        iterations = self.iterations(graph, shapes)
         for given, axis, end in self.collected:
             dims = shapes.dims.get(given)
-            if end and turns is not None and dims is not None and -len(dims) - 1 <= axis <= len(dims):
+            if end and iterations is not None and dims is not None and -len(dims) - 1 <= axis <= len(dims):
                 at = axis % (len(dims) + 1)
-                shapes.dims[end] = (*dims[:at], turns, *dims[at:])
+                shapes.dims[end] = (*dims[:at], iterations, *dims[at:])
                 shapes.dtypes[end] = shapes.dtypes.get(given, TensorProto.UNDEFINED)
 
     def changing(self, shapes: Shapes) -> Iterator[str]:
-        """Yield the states whose shape is not the same at each turn, as far as known."""
+        """Yield the states whose shape is not the same at each iteration, as far as known."""
         for _, taken, given, _ in self.states:
             if taken in shapes.dims and shapes.dims.get(given) != shapes.dims[taken]:
                 yield taken
@@ -139,24 +140,24 @@ def loops(graph: Graph) -> list[LoopNode]:
     return [LoopNode(entries[node.attribute("entry")], node) for node in ends]
 
 
-def unsettled(found: list[LoopNode], shapes: Shapes, doubtful: set[str], *, rounds: int) -> set[str]:
+def unsettled(laid_out: list[LoopNode], shapes: Shapes, doubtful: set[str], *, rounds: int) -> set[str]:
     """Return the states that must be doubted, too; after some `rounds` all of those that are left.
 
     Each round doubts what the one before has shown, so a long chain of loops would take many.
     """
     if rounds > 0:
-        return {name for loop in found for name in loop.changing(shapes)} - doubtful
-    changing = any(name not in doubtful for loop in found for name in loop.changing(shapes))
-    return {taken for loop in found for _, taken, _, _ in loop.states} - doubtful if changing else set()
+        return {name for loop in laid_out for name in loop.changing(shapes)} - doubtful
+    changing = any(name not in doubtful for loop in laid_out for name in loop.changing(shapes))
+    return {taken for loop in laid_out for _, taken, _, _ in loop.states} - doubtful if changing else set()
 
 
-def turns_of_nodes(graph: Graph, shapes: Shapes) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return how often each node runs: the product of the turns of the loops around it, where they are known."""
+def iterations_of_nodes(graph: Graph, shapes: Shapes) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return how often each node runs: the product of the iterations of the loops around it, where they are known."""
     factors = np.ones(len(graph.nodes) + 1, dtype=np.int64)
     for loop in loops(graph):
-        times = loop.turns(graph, shapes)
+        times = loop.iterations(graph, shapes)
         inside = factors[loop.entry.index : loop.exit.index]
-        if times is not None and int(inside.max()) * times <= _MOST_TURNS:
+        if times is not None and int(inside.max()) * times <= _MOST_ITERATIONS:
             inside *= times
     return factors[:-1]
 

@@ -174,18 +174,18 @@ def load(source: str | Path | onnx.ModelProto, *, limits: Limits | None = None) 
 
 def _finish(proto: onnx.ModelProto, origin: tuple[Path, FileStamp] | None, limits: Limits) -> Model:
     """Check a parsed model and wrap it."""
-    found = survey(proto, max_depth=limits.depth, max_nodes=limits.nodes, max_name=limits.name_length)
+    surveyed = survey(proto, max_depth=limits.depth, max_nodes=limits.nodes, max_name=limits.name_length)
     path, stamp = origin if origin else (None, None)
     tensors = TensorStore(path)
-    tensors.check_all(found.tensors)
-    _check_amount(tensors, found, limits, stamp)
-    validate(proto, found, max_calls=limits.function_calls)
+    tensors.check_all(surveyed.tensors)
+    _check_amount(tensors, surveyed, limits, stamp)
+    validate(proto, surveyed, max_calls=limits.function_calls)
     return Model(proto, path, tensors, path.stem if path is not None else proto.graph.name, stamp)
 
 
-def _check_amount(tensors: TensorStore, found: Survey, limits: Limits, stamp: FileStamp | None) -> None:
+def _check_amount(tensors: TensorStore, surveyed: Survey, limits: Limits, stamp: FileStamp | None) -> None:
     """Refuse a model whose tensors add up to more than memory, or than the files can stand for."""
-    declared = sum(count_bytes(held.tensor) for held in found.tensors)
+    declared = sum(count_bytes(held.tensor) for held in surveyed.tensors)
     allowed = limits.tensor_bytes
     if stamp is not None:
         present = stamp.size + sum(file.size for file in tensors.files.values())

@@ -79,10 +79,10 @@ def observe(model: Model, graph: Graph, shapes: Shapes, names: list[str]) -> boo
         spec = {"names": names, "inputs": {name: _input(graph, shapes, name) for name in graph.inputs}}
         (place / "spec.json").write_text(json.dumps(spec), "utf-8")
         try:
-            found = run_child("graphprune.model.observation", place, _TIMEOUT)
+            observed = run_child("graphprune.model.observation", place, _TIMEOUT)
         except ChildError:
             return False
-    for name, (dims, dtype) in found.items():
+    for name, (dims, dtype) in observed.items():
         shapes.dims[name] = tuple(dims)
         shapes.dtypes[name] = helper.np_dtype_to_tensor_dtype(_dtype(dtype))
     return True

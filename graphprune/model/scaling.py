@@ -53,14 +53,14 @@ def spans(node: Node, data: Sequence[int], parameter: Sequence[int]) -> tuple[Sp
         return ((axis, 1),) if axis < len(data) and parameter[0] == data[axis] else None
     if len(parameter) != len(data):
         return None
-    found: list[Span] = []
+    blocks: list[Span] = []
     for at, (size, entries) in enumerate(zip(data, parameter, strict=True)):
         if at != axis and size != entries:
             return None
         if not entries or size % entries:
             return None
-        found.append((at, 0 if entries == 1 else size // entries))
-    return tuple(found)
+        blocks.append((at, 0 if entries == 1 else size // entries))
+    return tuple(blocks)
 
 
 @dataclass(frozen=True)
@@ -81,23 +81,23 @@ class Quantised:
     zero_spans: tuple[Span, ...]
 
 
-def real_values(stored: Array, scale: Array | None, zero_point: Array | None, found: Quantised) -> Array:
+def real_values(stored: Array, scale: Array | None, zero_point: Array | None, quantised: Quantised) -> Array:
     """Return ``(stored - zero_point) * scale`` as float32."""
     real = stored.astype(np.float32)
     if zero_point is not None:
-        real -= _laid_over(zero_point, found.zero_spans, stored.shape)
+        real -= _laid_over(zero_point, quantised.zero_spans, stored.shape)
     if scale is not None:
-        real *= _laid_over(scale, found.scale_spans, stored.shape)
+        real *= _laid_over(scale, quantised.scale_spans, stored.shape)
     return real
 
 
-def _laid_over(parameter: Array, found: tuple[Span, ...], shape: Sequence[int]) -> npt.NDArray[np.float32]:
+def _laid_over(parameter: Array, blocks: tuple[Span, ...], shape: Sequence[int]) -> npt.NDArray[np.float32]:
     """Bring a parameter into a form that broadcasts over its data."""
     values = parameter.astype(np.float32)
     if values.size == 1:
         return values.reshape(())
     target = [1] * len(shape)
-    for at, (axis, block) in enumerate(found):
+    for at, (axis, block) in enumerate(blocks):
         if block > 1:
             values = values.repeat(block, axis=at)
         target[axis] = values.shape[at]

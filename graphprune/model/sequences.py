@@ -2,9 +2,9 @@
 """Loops that collect tensors in a sequence, written out as the nodes that they run.
 
 TorchScript turns ``torch.tensor_split`` and the like into a `Loop` that puts slices into a sequence, a
-constant number of times, and picks elements out of it afterwards. The slices of one turn need not be as
+constant number of times, and picks elements out of it afterwards. The slices of one iteration need not be as
 long as those of the next, so no shapes hold for the body as a whole; and nothing is seen through a
-sequence. Where the number of turns is a small constant, such a loop is replaced by copies of its body, and
+sequence. Where the number of iterations is a small constant, such a loop is replaced by copies of its body, and
 what is read from sequences of known elements by these elements. Other loops stay loops.
 """
 
@@ -22,7 +22,7 @@ from graphprune.model.shapes import evaluate
 __all__ = ["spell_out"]
 
 
-_MOST_TURNS = 64
+_MOST_ITERATIONS = 64
 _MOST_NODES = 2048
 """Copies of nodes that one loop may become."""
 _MOST_ELEMENTS = 1024
@@ -171,31 +171,31 @@ class _Unrolled:
     def run(self) -> list[NodeProto] | None:
         """Return the nodes of the graph, None where no loop could be written out."""
         nodes: list[NodeProto] = []
-        found = False
+        replaced = False
         for node in self._proto.graph.node:
-            turns = self._turns(node) if _collects(node) else 0
-            if not turns:
+            iterations = self._iterations(node) if _collects(node) else 0
+            if not iterations:
                 nodes.append(node)
                 continue
-            found = True
-            copies = self._copies(node, turns)
+            replaced = True
+            copies = self._copies(node, iterations)
             self._known.add(copies)
             nodes.extend(copies)
-        return nodes if found else None
+        return nodes if replaced else None
 
-    def _turns(self, node: NodeProto) -> int:
-        """Return how many turns a loop takes, 0 where it is not to be written out."""
+    def _iterations(self, node: NodeProto) -> int:
+        """Return how many iterations a loop takes, 0 where it is not to be written out."""
         body = _body(node)
         states = len(node.input) - 2
-        turns = self._known.number(node.input[0]) if states > 0 else None
-        if turns is None or not 0 < turns <= _MOST_TURNS or turns * len(body.node) > _MOST_NODES:
+        iterations = self._known.number(node.input[0]) if states > 0 else None
+        if iterations is None or not 0 < iterations <= _MOST_ITERATIONS or iterations * len(body.node) > _MOST_NODES:
             return 0
         made = [name for inner in body.node for name in inner.output]
         results = [value.name for value in body.output[1:]]
         plain = len(body.input) - 2 == states == len(results) and set(results) <= set(made)
         plain = plain and len(set(results)) == states and not body.sparse_initializer
         begins = not node.input[1] or bool(self._known.number(node.input[1]))
-        return turns if plain and begins and self._never_ends(node, body) else 0
+        return iterations if plain and begins and self._never_ends(node, body) else 0
 
     def _never_ends(self, node: NodeProto, body: GraphProto) -> bool:
         """Whether the body gives a condition that is true, or the one that it was given."""
@@ -207,8 +207,8 @@ class _Unrolled:
             return any(bool(numpy_helper.to_array(tensor).all()) for tensor in tensors)
         return name == body.input[1].name or (name not in producers and bool(self._known.number(name)))
 
-    def _copies(self, node: NodeProto, turns: int) -> list[NodeProto]:
-        """Return the body once for each turn."""
+    def _copies(self, node: NodeProto, iterations: int) -> list[NodeProto]:
+        """Return the body once for each iteration."""
         body = _body(node)
         names: dict[str, str] = {}
         for tensor in body.initializer:
@@ -219,12 +219,12 @@ class _Unrolled:
         needed = _needed(body)
         states = list(node.input[2:])
         copies: list[NodeProto] = []
-        for turn in range(turns):
+        for iteration in range(iterations):
             own = dict(names)
             own.update(zip((value.name for value in body.input[2:]), states, strict=True))
-            for value, constant in zip(body.input[:2], self._turn(node, turn), strict=True):
+            for value, constant in zip(body.input[:2], self._number_and_condition(node, iteration), strict=True):
                 own[value.name] = self._constant(constant, value.name, copies)
-            last = turn == turns - 1
+            last = iteration == iterations - 1
             ends = dict(zip((value.name for value in body.output[1:]), node.output, strict=False)) if last else {}
             for inner in needed:
                 copies.append(self._copy(inner, own, ends))
@@ -232,13 +232,13 @@ class _Unrolled:
         return copies
 
     def _constant(self, value: Array, name: str, copies: list[NodeProto]) -> str:
-        """Add the number of the turn, or the condition, as a constant."""
+        """Add the number of the iteration, or the condition, as a constant."""
         free = self._free(name)
         copies.append(helper.make_node("Constant", [], [free], name=free, value=numpy_helper.from_array(value, free)))
         return free
 
-    def _turn(self, node: NodeProto, turn: int) -> tuple[Array, Array]:
-        """Return the number of a turn and the condition, as scalars or vectors of length 1 as the body declares.
+    def _number_and_condition(self, node: NodeProto, iteration: int) -> tuple[Array, Array]:
+        """Return the number of an iteration and the condition, as scalars or vectors of length 1 as the body declares.
 
         Where it declares nothing they are what the loop is given.
         """
@@ -248,10 +248,10 @@ class _Unrolled:
             known = self._known.value(given)
             free = () if known is None else known.shape
             shapes.append((1,) * len(declared.shape.dim) if declared.HasField("shape") else free)
-        return np.full(shapes[0], turn, dtype=np.int64), np.ones(shapes[1], dtype=np.bool_)
+        return np.full(shapes[0], iteration, dtype=np.int64), np.ones(shapes[1], dtype=np.bool_)
 
     def _copy(self, inner: NodeProto, own: dict[str, str], ends: dict[str, str]) -> NodeProto:
-        """Copy one node of the body; its outputs get names of their own, which later nodes of the turn read."""
+        """Copy one node of the body; its outputs get names of their own, which later nodes of the iteration read."""
         copy = NodeProto()
         copy.CopyFrom(inner)
         copy.name = self._free(inner.name) if inner.name else ""
@@ -349,13 +349,13 @@ def _read(nodes: Sequence[NodeProto], graph: GraphProto) -> list[NodeProto]:
 
 def _reads(node: NodeProto) -> set[str]:
     """Names that a node reads, or that stand anywhere in its bodies."""
-    found: set[str] = set()
+    names: set[str] = set()
     pending = [node]
     while pending:
         current = pending.pop()
-        found.update(current.input)
+        names.update(current.input)
         for attribute in current.attribute:
             for body in (*([attribute.g] if attribute.type == AttributeProto.GRAPH else []), *attribute.graphs):
-                found.update(value.name for value in body.output)
+                names.update(value.name for value in body.output)
                 pending.extend(body.node)
-    return found
+    return names

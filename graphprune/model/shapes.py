@@ -77,12 +77,12 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
     """
     whole = _infer_whole(graph, read, inputs)
     types = {value.name: value.type for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)}
-    believed, found = _believed(graph, inputs, observed), loops(graph)
+    believed, laid_out = _believed(graph, inputs, observed), loops(graph)
     doubtful: set[str] = set()
     for rounds in itertools.count():
         result = _start(graph, read, types)
-        _Forward(graph, result, types, believed, _Loops(found, doubtful)).run()
-        more = unsettled(found, result, doubtful, rounds=_ROUNDS - rounds)
+        _Forward(graph, result, types, believed, _Loops(laid_out, doubtful)).run()
+        more = unsettled(laid_out, result, doubtful, rounds=_ROUNDS - rounds)
         if not more:
             break
         doubtful |= more
@@ -195,8 +195,8 @@ def _copy_light(node: Node, bare: ModelProto) -> None:
 class _Loops:
     """The loops of a graph by their pseudo-operators, and the states whose shape is in doubt."""
 
-    def __init__(self, found: Sequence[LoopNode], doubtful: set[str]) -> None:
-        self.of = {index: loop for loop in found for index in (loop.entry.index, loop.exit.index)}
+    def __init__(self, laid_out: Sequence[LoopNode], doubtful: set[str]) -> None:
+        self.of = {index: loop for loop in laid_out for index in (loop.entry.index, loop.exit.index)}
         self.doubtful = doubtful
 
 

@@ -90,31 +90,31 @@ def survey(
     ModelFileError
         If a text is not valid UTF-8.
     """
-    found = Survey()
+    surveyed = Survey()
     stack: list[tuple[Message, onnx.NodeProto | None, int]] = [(proto, None, 0)]
     while stack:
         message, holder, depth = stack.pop()
         if isinstance(message, onnx.NodeProto):
             holder = message
-            found.nodes.append(message)
-            if len(found.nodes) > max_nodes:
+            surveyed.nodes.append(message)
+            if len(surveyed.nodes) > max_nodes:
                 raise UnsafeModelError(f"the model has more than {max_nodes} nodes, the limit")
         elif isinstance(message, onnx.TensorProto):
-            found.tensors.append(HeldTensor(message, holder))
+            surveyed.tensors.append(HeldTensor(message, holder))
             _check_tensor_texts(message, max_name)
             continue
         elif isinstance(message, onnx.GraphProto):
             holder, depth = None, depth + 1
-            found.graphs.append(message)
+            surveyed.graphs.append(message)
             if depth > max_depth:
                 raise UnsafeModelError(f"graphs are nested more than {max_depth} deep, the limit")
         elif isinstance(message, onnx.FunctionProto):
             holder, depth = None, depth + 1
-            found.functions.append(message)
+            surveyed.functions.append(message)
         elif isinstance(message, onnx.SparseTensorProto):
-            found.sparse.append(message)
+            surveyed.sparse.append(message)
         stack.extend((child, holder, depth) for child in reversed(_children(message, max_name)))
-    return found
+    return surveyed
 
 
 def _children(message: Message, max_name: int) -> list[Message]:

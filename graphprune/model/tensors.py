@@ -112,9 +112,9 @@ def _check_raw(tensor: onnx.TensorProto, fields: list[str], where: str) -> None:
         raise ModelFileError(f"{where} holds its data twice: in raw_data and in {fields[0]}")
     if tensor.data_type == onnx.TensorProto.STRING:
         raise ModelFileError(f"{where} holds strings in raw_data")
-    found, needed = len(tensor.raw_data), count_bytes(tensor)
-    if found != needed:
-        raise ModelFileError(f"{where} with dimensions {_show_dims(tensor)} needs {needed} bytes, but holds {found}")
+    held, needed = len(tensor.raw_data), count_bytes(tensor)
+    if held != needed:
+        raise ModelFileError(f"{where} with dimensions {_show_dims(tensor)} needs {needed} bytes, but holds {held}")
 
 
 def _check_typed(tensor: onnx.TensorProto, fields: list[str], where: str) -> None:
@@ -127,10 +127,10 @@ def _check_typed(tensor: onnx.TensorProto, fields: list[str], where: str) -> Non
         needed = (count * bits + 7) // 8
     elif tensor.data_type in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128):
         needed = 2 * count
-    found = len(getattr(tensor, expected))
-    if found != needed:
+    held = len(getattr(tensor, expected))
+    if held != needed:
         raise ModelFileError(
-            f"{where} with dimensions {_show_dims(tensor)} needs {needed} values in {expected}, but holds {found}"
+            f"{where} with dimensions {_show_dims(tensor)} needs {needed} values in {expected}, but holds {held}"
         )
 
 
@@ -282,11 +282,11 @@ class TensorStore:
         extent = read_extent(tensor, where)
         file = self._file(extent, where)
         needed = count_bytes(tensor)
-        found = file.size - extent.offset if extent.length is None else extent.length
-        if extent.offset + max(found, needed) > file.size or found != needed:
+        given = file.size - extent.offset if extent.length is None else extent.length
+        if extent.offset + max(given, needed) > file.size or given != needed:
             raise ModelFileError(
                 f"{where} with dimensions {_show_dims(tensor)} needs {needed} bytes, but {quote(extent.location)} "
-                f"of {file.size} bytes gives {found} at offset {extent.offset}"
+                f"of {file.size} bytes gives {given} at offset {extent.offset}"
             )
         if extent.checksum is not None and (extent.location, extent.checksum) not in self._verified:
             check_sum(file, extent.checksum, where)

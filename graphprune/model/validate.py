@@ -40,13 +40,13 @@ _CHECKER_ERRORS: Final = (
 )
 
 
-def validate(proto: onnx.ModelProto, found: Survey, *, max_calls: int) -> None:
+def validate(proto: onnx.ModelProto, surveyed: Survey, *, max_calls: int) -> None:
     """Raise unless `proto` is valid and of a kind that graphprune reads.
 
     Parameters
     ----------
     proto : onnx.ModelProto
-    found : Survey
+    surveyed : Survey
         What `survey` found in `proto`.
     max_calls : int
         Largest number of nodes after expanding all local functions.
@@ -63,13 +63,13 @@ def validate(proto: onnx.ModelProto, found: Survey, *, max_calls: int) -> None:
     if not proto.HasField("graph"):
         raise ModelFileError("the model has no graph")
     _check_versions(proto)
-    _check_kinds(proto, found)
+    _check_kinds(proto, surveyed)
     check_functions(proto, max_calls=max_calls)
     check_names(proto)
-    _check_attributes(proto, found)
-    _check_convolutions(found.graphs)
+    _check_attributes(proto, surveyed)
+    _check_convolutions(surveyed.graphs)
     try:
-        checker.check_model(without_weights(proto, found))
+        checker.check_model(without_weights(proto, surveyed))
     except _CHECKER_ERRORS as error:
         text = str(error).strip().partition("\n")[0]
         raise ModelFileError(f"the model is not valid ONNX: {quote(text)[1:-1]}") from error
@@ -108,25 +108,25 @@ def _check_imports(imports: Iterable[onnx.OperatorSetIdProto], owner: str) -> di
     return versions
 
 
-def _check_kinds(proto: onnx.ModelProto, found: Survey) -> None:
+def _check_kinds(proto: onnx.ModelProto, surveyed: Survey) -> None:
     """Refuse the parts of ONNX that graphprune does not read."""
-    for graph in found.graphs:
+    for graph in surveyed.graphs:
         if graph.sparse_initializer:
             name = graph.sparse_initializer[0].values.name
             raise UnsupportedModelError(f"initializer {quote(name)} is sparse; only dense weights are read")
-    if proto.configuration or any(node.device_configurations for node in found.nodes):
+    if proto.configuration or any(node.device_configurations for node in surveyed.nodes):
         raise UnsupportedModelError("the model is annotated for several devices; remove the annotations first")
 
 
-def _check_attributes(proto: onnx.ModelProto, found: Survey) -> None:
+def _check_attributes(proto: onnx.ModelProto, surveyed: Survey) -> None:
     """Check what attributes may hold: references only in functions, steps of at least one."""
-    for node in nodes_below(proto.graph) if proto.functions else found.nodes:
+    for node in nodes_below(proto.graph) if proto.functions else surveyed.nodes:
         for attribute in node.attribute:
             if attribute.ref_attr_name:
                 raise ModelFileError(
                     f"{label(node)} takes attribute {quote(attribute.name)} from a function, but is in none"
                 )
-    for node in found.nodes:
+    for node in surveyed.nodes:
         for attribute in node.attribute:
             if attribute.name in ("strides", "dilations") and node.domain in _DEFAULT_DOMAINS:
                 _check_steps(node, attribute)
@@ -162,9 +162,9 @@ def _check_convolution(node: onnx.NodeProto, dims: Mapping[str, tuple[int, ...]]
         raise ModelFileError(f"{label(node)} has {weight[0]} channels, which group {group} does not divide")
     window = len(weight) - 2
     for name, length in (("strides", window), ("dilations", window), ("kernel_shape", window), ("pads", 2 * window)):
-        found = len(attributes[name].ints) if name in attributes else length
-        if found != length:
-            raise ModelFileError(f"{label(node)} has {found} {name}, but its weight needs {length}")
+        count = len(attributes[name].ints) if name in attributes else length
+        if count != length:
+            raise ModelFileError(f"{label(node)} has {count} {name}, but its weight needs {length}")
     if "kernel_shape" in attributes and tuple(attributes["kernel_shape"].ints) != weight[2:]:
         raise ModelFileError(
             f"{label(node)} has kernel_shape {quote(list(attributes['kernel_shape'].ints))}, "
@@ -172,7 +172,7 @@ def _check_convolution(node: onnx.NodeProto, dims: Mapping[str, tuple[int, ...]]
         )
 
 
-def without_weights(proto: onnx.ModelProto, found: Survey) -> onnx.ModelProto:
+def without_weights(proto: onnx.ModelProto, surveyed: Survey) -> onnx.ModelProto:
     """Return a copy of `proto` for the checker, in which large and external tensors have zero elements.
 
     No weight is copied on the way. Structure, names and types are those of `proto`; unknown fields, documentation
@@ -194,7 +194,7 @@ def without_weights(proto: onnx.ModelProto, found: Survey) -> onnx.ModelProto:
             value.type.tensor_type.shape.SetInParent()
     for tensor in source.initializer:
         graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=[0])
-    if any(held.node is not None and _is_heavy(held) for held in found.tensors):
+    if any(held.node is not None and _is_heavy(held) for held in surveyed.tensors):
         for held in filter(_is_heavy, survey(light).tensors):
             tensor = held.tensor
             name, data_type = tensor.name, tensor.data_type

@@ -123,13 +123,13 @@ def requests(targets: Mapping[Metric, str | None]) -> tuple[BudgetRequest, ...]:
     UsageError
         If none is set, or a text means nothing.
     """
-    found = tuple(
+    budgets = tuple(
         BudgetRequest(metric, parse_target(text, metric)) for metric, text in targets.items() if text is not None
     )
-    if not found:
+    if not budgets:
         options = ", ".join(f"--{metric}" for metric in targets)
         raise UsageError("no budget is given", hint=f"say how much may stay with one of {options}, e.g. --flops 0.5")
-    return found
+    return budgets
 
 
 def _form(metric: str) -> str:

@@ -19,7 +19,7 @@ from graphprune.plan.inherited import check_inherited
 from graphprune.plan.schema import GroupPlan, MemberPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Facts = tuple[str, int, str, bool]
 
-__all__ = ["Costs", "Reconciled", "group_plan", "reconcile"]
+__all__ = ["Costs", "Derived", "Settled", "derive", "group_plan", "settle"]
 
 _REMADE = "make a new plan with `graphprune solve`"
 _EDIT_KEPT = "edit only `kept` of a group; everything else follows from it"
@@ -48,7 +48,22 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Reconciled:
+class Derived:
+    """A plan whose groups follow from what they keep, but whose figures may be stale.
+
+    Attributes
+    ----------
+    plan : Plan
+    edited : tuple of str
+        Ids of the groups whose ``kept`` was edited.
+    """
+
+    plan: Plan
+    edited: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settled:
     """A plan whose every figure is right, and what had to be said on the way."""
 
     plan: Plan
@@ -73,8 +88,8 @@ def group_plan(group: Group, kept: Sequence[int]) -> GroupPlan:
     return GroupPlan(group.id, group.name, int(group.size), kept_atoms, bool(group.exact), members)
 
 
-def reconcile(plan: Plan, groups: Sequence[Group], count: Callable[[tuple[int, ...]], Costs]) -> Reconciled:
-    """Check a plan against the groups of a model; recompute what an edit of ``kept`` made stale.
+def derive(plan: Plan, groups: Sequence[Group]) -> Derived:
+    """Check the groups of a plan against those of a model; recompute what an edit of ``kept`` made stale in them.
 
     Parameters
     ----------
@@ -82,14 +97,11 @@ def reconcile(plan: Plan, groups: Sequence[Group], count: Callable[[tuple[int, .
         As read from its file.
     groups : sequence of Group
         Of the model that it is to be applied to.
-    count : callable
-        Counts the costs for the number of kept atoms of each group, in the order of ``groups``.
 
     Raises
     ------
     PlanError
-        If the groups or members are not those of the model, the members of a group contradict
-        each other, or nothing was edited and yet the claimed costs are wrong.
+        If the groups or members are not those of the model, or the members of a group contradict each other.
     """
     _same_groups(plan, groups)
     check_inherited(plan)
@@ -97,27 +109,48 @@ def reconcile(plan: Plan, groups: Sequence[Group], count: Callable[[tuple[int, .
         replace(group_plan(group, stored.kept), merged=stored.merged, folded=stored.folded)
         for stored, group in zip(plan.groups, groups, strict=True)
     )
-    edited = [
-        _is_edited(stored, right, group) for stored, right, group in zip(plan.groups, derived, groups, strict=True)
-    ]
-    costs = count(tuple(len(group.kept) for group in derived))
+    edited = tuple(
+        group.id
+        for stored, right, group in zip(plan.groups, derived, groups, strict=True)
+        if _is_edited(stored, right, group)
+    )
+    return Derived(replace(plan, groups=derived), edited)
+
+
+def settle(plan: Plan, derived: Derived, costs: Costs) -> Settled:
+    """Check the figures of a plan; recompute those that an edit of ``kept`` made stale.
+
+    Parameters
+    ----------
+    plan : Plan
+        As read from its file.
+    derived : Derived
+        What :func:`derive` made of it.
+    costs : Costs
+        Of what its groups keep.
+
+    Raises
+    ------
+    PlanError
+        If the claimed costs of the model are wrong, or nothing was edited and yet another figure is.
+    """
     budget, *further = (costs.on(budget) for budget in plan.budgets)
-    right = replace(plan, groups=derived, layers=costs.layers, budget=budget, further=tuple(further))
+    right = replace(derived.plan, layers=costs.layers, budget=budget, further=tuple(further))
     for claimed, actual in zip(plan.budgets, right.budgets, strict=True):
         if claimed.before != actual.before:
             raise PlanError(
                 f"the plan says the model costs {claimed.before} {claimed.metric}, but it is {actual.before}"
             )
-    if not any(edited):
+    edited = derived.edited
+    if not edited:
         _claims_hold(plan, right)
-        return Reconciled(plan, _over_budget(plan))
+        return Settled(plan, _over_budget(plan))
     right = _not_measured(right)
-    names = [group.id for group, changed in zip(derived, edited, strict=True) if changed]
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    note = f"kept was edited in {len(names)} group(s) ({shown}); the figures that follow from it are computed anew"
+    shown = ", ".join(edited[:5]) + (", ..." if len(edited) > 5 else "")
+    note = f"kept was edited in {len(edited)} group(s) ({shown}); the figures that follow from it are computed anew"
     stale = "the latency is that of the plan before it was edited; `graphprune solve` or --bench measure again"
     measured = any(budget.metric == "latency" for budget in plan.budgets)
-    return Reconciled(right, (note, *((stale,) if measured else ()), *_over_budget(right)))
+    return Settled(right, (note, *((stale,) if measured else ()), *_over_budget(right)))
 
 
 def _not_measured(plan: Plan) -> Plan:
@@ -143,10 +176,10 @@ def _removed(member: Member, stays: npt.NDArray[np.bool_]) -> list[int]:
 
 def _same_groups(plan: Plan, groups: Sequence[Group]) -> None:
     """Refuse a plan whose groups, sizes or members are not those of the model."""
-    found = [group.id for group in groups]
+    present = [group.id for group in groups]
     stored = [group.id for group in plan.groups]
-    if found != stored:
-        missing, unknown = sorted(set(found) - set(stored)), sorted(set(stored) - set(found))
+    if present != stored:
+        missing, unknown = sorted(set(present) - set(stored)), sorted(set(stored) - set(present))
         what = f"lacks the group {quote(missing[0])}" if missing else "has its groups in another order"
         if unknown:
             what = f"has a group {quote(unknown[0])} that the model does not have"

@@ -61,11 +61,11 @@ def loads(text: str, source: str = "plan") -> Plan:
     """
     root = strict_json.loads(text, source)
     if isinstance(root.data, dict) and root.data.get("schema") != SCHEMA:
-        found = root.data.get("schema")
+        schema = root.data.get("schema")
         known = f"this version of graphprune reads {SCHEMA}"
-        if not isinstance(found, str):
+        if not isinstance(schema, str):
             root.fail("no schema is named, so this is not a plan", hint=known)
-        root.fail(f"the schema {quote(found)} is unknown", hint=known)
+        root.fail(f"the schema {quote(schema)} is unknown", hint=known)
     top = root.fields(
         ["schema", "model", "budget", "solver", "groups", "layers"], ["further_budgets", "lossless", "steps"]
     )

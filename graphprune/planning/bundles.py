@@ -28,16 +28,16 @@ def close(analysis: Analysis, emptied: Iterable[int]) -> tuple[frozenset[int], E
 
     Groups are added whose layers would read nothing but constants, and groups that live in vanished layers alone.
     """
-    found = frozenset(emptied)
+    closed = frozenset(emptied)
     inexact = {number for number, group in enumerate(analysis.groups) if not group.exact}
     while True:
-        effects = effects_of(analysis, found)
-        more = effects.needs or (frozenset() if effects.why else _dead(analysis, effects) - found)
-        if found & inexact:
+        effects = effects_of(analysis, closed)
+        more = effects.needs or (frozenset() if effects.why else _dead(analysis, effects) - closed)
+        if closed & inexact:
             effects.why = effects.why or "its statistics run over what is kept"
         if effects.why or not more:
-            return found, effects
-        found |= more
+            return closed, effects
+        closed |= more
 
 
 def find_bundles(analysis: Analysis) -> dict[int, frozenset[int]]:
@@ -45,8 +45,8 @@ def find_bundles(analysis: Analysis) -> dict[int, frozenset[int]]:
 
     Complexity: O(groups * (values + labels)).
     """
-    found = {number: close(analysis, {number}) for number in range(len(analysis.groups))}
-    return {number: closed for number, (closed, effects) in found.items() if not effects.why}
+    closures = {number: close(analysis, {number}) for number in range(len(analysis.groups))}
+    return {number: closed for number, (closed, effects) in closures.items() if not effects.why}
 
 
 def _dead(analysis: Analysis, effects: Effects) -> frozenset[int]:

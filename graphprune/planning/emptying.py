@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.cost.metrics import cost_of, growing
+from graphprune.cost.metrics import model_cost
 from graphprune.errors import UnsupportedModelError
 from graphprune.planning.bundles import close, find_bundles
 from graphprune.planning.emptying_search import Attempt, search
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
     from graphprune.solvers.problem import Limit, Problem, Solution
 
-__all__ = ["Found", "best_attempt"]
+__all__ = ["EmptyingAttempt", "best_attempt"]
 
-Found = Attempt["Analysis"]
+EmptyingAttempt = Attempt["Analysis"]
 """What a solver makes of the groups that are left, and the graph without the others."""
 Solve = Callable[["Problem"], "Solution"]
 
 
 def best_attempt(
     analysis: Analysis, whole: Problem, build: Callable[[tuple[Limit, ...], frozenset[int]], Problem], solve: Solve
-) -> Found | None:
+) -> EmptyingAttempt | None:
     """Return the best plan with whole groups removed; None where no one meets the budgets.
 
     Parameters
@@ -44,27 +44,27 @@ def best_attempt(
     """
     free = {number for number, levels in enumerate(whole.levels) if len(levels) > 1}
     bundles = {bundle for bundle in find_bundles(analysis).values() if bundle <= free}
-    known: dict[frozenset[int], Problem | None] = {}
+    known: dict[frozenset[int], Problem | None] = {frozenset(): whole}
     starts: dict[frozenset[int], Analysis] = {frozenset(): analysis}
 
     def problem(emptied: frozenset[int]) -> Problem | None:
         if emptied not in known:
             known[emptied] = None
-            start = starts[emptied] if emptied in starts else _start(analysis, emptied)
+            start = _start(analysis, emptied)
             if start is not None:
                 starts[emptied] = start
-                limits = (replace(limit, cost=growing(cost_of(start, limit.metric))) for limit in whole.limits)
+                limits = (replace(limit, cost=model_cost(start, limit.metric).written) for limit in whole.limits)
                 known[emptied] = build(tuple(limits), emptied)
         return known[emptied]
 
-    def attempt(emptied: frozenset[int]) -> Found | None:
-        found = problem(emptied)
-        if found is None or not found.fits(found.narrowest):
+    def attempt(emptied: frozenset[int]) -> EmptyingAttempt | None:
+        rest = problem(emptied)
+        if rest is None or not rest.fits(rest.narrowest):
             return None
-        solution = solve(found)
-        return Attempt(emptied, found, solution, _saliency(found, solution), starts[emptied])
+        solution = solve(rest)
+        return Attempt(emptied, rest, solution, _saliency(rest, solution), starts[emptied])
 
-    def fits(emptied: frozenset[int], now: Found) -> bool:
+    def fits(emptied: frozenset[int], now: EmptyingAttempt) -> bool:
         back = list(now.emptied - emptied)
         widths = now.solution.widths.copy()
         widths[back] = whole.narrowest[back]
@@ -72,8 +72,8 @@ def best_attempt(
             (limit.limit for limit in whole.limits if limit.metric == "flops"), default=np.iinfo(np.int64).max
         ):
             return False  # layers that vanish cost no FLOPs, so this needs no look at the graph without them
-        found = problem(emptied)
-        return found is not None and found.fits(widths)
+        rest = problem(emptied)
+        return rest is not None and rest.fits(widths)
 
     return search(sorted(bundles, key=partial(_loss, whole)), attempt, fits)
 

@@ -68,9 +68,9 @@ def search(
     best: Attempt[T] | None = None
     idle = 0
     for count in _counts(len(candidates)):
-        found = attempt(frozenset().union(*candidates[:count]))
-        if found is not None and (best is None or found.saliency > best.saliency):
-            best, idle = found, 0
+        tried = attempt(frozenset().union(*candidates[:count]))
+        if tried is not None and (best is None or tried.saliency > best.saliency):
+            best, idle = tried, 0
         elif best is not None:
             idle += 1
             if idle == _PATIENCE:
@@ -94,9 +94,9 @@ def _filled(
         for number in range(len(used) - 1, -1, -1):
             others = frozenset[int]().union(*used[:number], *used[number + 1 :])
             if others < best.emptied and fits(others, best):
-                found = attempt(others)
-                if found is not None:
-                    best = found
+                tried = attempt(others)
+                if tried is not None:
+                    best = tried
                     break
         else:
             return best

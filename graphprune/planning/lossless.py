@@ -50,10 +50,12 @@ def lossless_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options
     if options.constraints != Constraints():
         raise UsageError("a lossless plan removes whatever changes nothing, so nothing can be constrained")
     check_finite(analysis.model, {member.initializer for group in analysis.groups for member in group.members})
-    found = find_lossless(analysis)
+    lossless = find_lossless(analysis)
     groups = tuple(
         replace(group_plan(group, kept.tolist()), merged=merged, folded=folded)
-        for group, kept, merged, folded in zip(analysis.groups, found.kept, found.merged, found.folded, strict=True)
+        for group, kept, merged, folded in zip(
+            analysis.groups, lossless.kept, lossless.merged, lossless.folded, strict=True
+        )
     )
     flops = analysis.cost.flops(analysis.cost.sizes)
     record = {
@@ -70,5 +72,6 @@ def lossless_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options
         layers=(),
         lossless=True,
     )
-    costs = count_costs(analysis, [len(kept) for kept in found.kept], start=make_reference(analysis, plan).start)
+    reference = make_reference(analysis, plan, proven=True)
+    costs = count_costs(analysis, [len(kept) for kept in lossless.kept], start=reference.start)
     return replace(plan, budget=costs.on(plan.budget), layers=costs.layers)

@@ -24,10 +24,10 @@ from graphprune.cost.latency.environment import here
 from graphprune.cost.latency.measure import latency_cost, model_key
 from graphprune.errors import BudgetUnreachableError
 from graphprune.model import write
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.planning.make_plan import make_plan
 from graphprune.solvers.moves.levels import RULES, machine_rule, rule_for
 from graphprune.surgery.prune import prune
-from graphprune.verification.verdict import keep_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,8 +99,8 @@ def _miss(plan: Plan) -> float:
 def _saved(plan: Plan) -> float:
     """Return what pruning saved, by what it was said to save."""
     budget = _latency(plan)
-    said, found = budget.before - budget.after, budget.before - (budget.measured or 0)
-    return float(np.clip(found / max(1, said), *_CORRECTIONS))
+    said, saved = budget.before - budget.after, budget.before - (budget.measured or 0)
+    return float(np.clip(saved / max(1, said), *_CORRECTIONS))
 
 
 def _measured(analysis: Analysis, plan: Plan, environment: Environment, cache: Cache) -> Plan:

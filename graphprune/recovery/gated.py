@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from graphprune.array_types import Floats
 from graphprune.recovery.least_squares import Solver, intercept
+from graphprune.reproducible import in_order
 
 if TYPE_CHECKING:
     from graphprune.data.moments import MomentSummary
@@ -66,20 +67,30 @@ class GatedRows:
         """Whether all rows are there."""
         return 0 < self.size <= MOST_BYTES
 
-    def relaxed(self, weight: Rows, shift: Rows) -> tuple[Floats, Floats, int]:
+    def relaxed(self, weight: Floats, shift: Floats) -> tuple[Floats, Floats, int]:
         """Return ``sum x^T t``, ``sum t`` and the number of rows, t being the targets for the present weights."""
         cross, total, count = np.zeros(weight.shape), np.zeros(shift[:, 0].shape), 0
-        for x, target, thresholds in zip(self.x, self.target, self.thresholds, strict=True):
-            given = (x @ weight + shift) * self.sign
-            wanted, bounds = target * self.sign, [threshold * self.sign for threshold in thresholds]
-            relaxed = np.where(wanted > bounds[0], wanted, np.minimum(given, bounds[0]))
-            for bound in bounds[1:]:
-                relaxed = np.where(wanted < bound, relaxed, np.maximum(given, bound))
-            relaxed *= self.sign
-            cross += x.transpose(0, 2, 1) @ relaxed
-            total += relaxed.sum(axis=1, dtype=np.float64)
-            count += x.shape[1]
+        batches = zip(self.x, self.target, self.thresholds, strict=True)
+        largest = max(self.x, key=lambda x: x.shape[1])
+        size = 8 * (largest.size + weight.size + 4 * largest.shape[1] * shift.size)
+        for sums in in_order(lambda batch: self._relaxed(weight, shift, *batch), batches, size):
+            cross += sums[0]
+            total += sums[1]
+            count += sums[2]
         return cross, total, count
+
+    def _relaxed(
+        self, weight: Floats, shift: Floats, x: Rows, target: Rows, thresholds: tuple[Rows, ...]
+    ) -> tuple[Floats, Floats, int]:
+        """Return the same of one batch."""
+        rows = x.astype(np.float64)
+        given = (rows @ weight + shift) * self.sign
+        wanted, bounds = target * self.sign, [threshold * self.sign for threshold in thresholds]
+        relaxed = np.where(wanted > bounds[0], wanted, np.minimum(given, bounds[0]))
+        for bound in bounds[1:]:
+            relaxed = np.where(wanted < bound, relaxed, np.maximum(given, bound))
+        relaxed *= self.sign
+        return rows.transpose(0, 2, 1) @ relaxed, relaxed.sum(axis=1), rows.shape[1]
 
 
 def refit_gated(
@@ -102,7 +113,7 @@ def refit_gated(
     new = solver.solve(moments.xy, weight)
     shift = intercept(moments, new)
     for _ in range(rounds):
-        cross, total, count = rows.relaxed(new.astype(np.float32), shift[:, None, :].astype(np.float32))
+        cross, total, count = rows.relaxed(new, shift[:, None, :])
         mean = total / count
         xy = cross / count - moments.x_mean[:, :, None] * mean[:, None, :]
         new = solver.solve(xy, weight)

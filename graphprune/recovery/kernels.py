@@ -82,10 +82,10 @@ def find_kernel(editable: EditableModel, node: Node) -> Kernel | None:
     """Return the weights of a node; None where it has none of its own that can be replaced."""
     if node.domain or node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2:
         return None
-    found = _trace(editable, node.inputs[1])
-    if found is None:
+    traced = _trace(editable, node.inputs[1])
+    if traced is None:
         return None
-    tensor, order = found
+    tensor, order = traced
     dims = editable.read(tensor).shape
     shape = tuple(dims[axis] for axis in order)
     if node.op_type == "Conv":

@@ -27,7 +27,7 @@ class RecoverOptions:
     Parameters
     ----------
     method : {"least-squares", "bn", "bias"}
-        Refit weights; estimate BatchNormalization anew; or shift biases only.
+        Refit weights; estimate BatchNormalization anew; or shift biases only (:mod:`graphprune.recovery.methods`).
     ridge : float
         The weakest pull towards the present weights, relative to the variance of the inputs. How much stronger it is at
         a layer, is what one half of the samples says of the other (:mod:`graphprune.recovery.ridge`).

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Halves: what a refit on one half of the samples is worth on the other says how far its numbers can be trusted.
+"""The ridge: a penalty on how far a refit moves weights, here away from the present ones, in place of fitting samples.
 
 Where a layer has more weights than the samples tell apart, least squares fits the samples and not the task, and a
-stronger pull towards the present weights is better. How strong depends on the layer, so every layer is asked.
+stronger pull towards the present weights is better. How strong it is is chosen layer by layer: with each ridge that
+comes into question the layer is refitted on one half of the samples and judged on the other; the weakest one that does
+about as well there as the best is taken, divided by two since all samples together tell twice as much as a half.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     Rows = npt.NDArray[np.float32]
 
-__all__ = ["Halves", "best_ridge"]
+__all__ = ["SplitMoments", "best_ridge"]
 
 _MOST_COLUMNS = 4608
 """Of longer rows only one set of second moments fits well into memory; there is nothing to compare then."""
@@ -29,11 +31,12 @@ _DECADE = 3  # ridges from one to the tenfold
 _STRONGEST = 1.0
 _ALIKE = 0.01
 """Errors that differ by less than this share say nothing of which ridge is better."""
+_DECIMALS = 4  # of logarithms: what lies beyond them is rounding
 _EXACT = 1e-4
 """An error below this share of an output's variance is as good as none."""
 
 
-class Halves:
+class SplitMoments:
     """Accumulates moments of two halves of the samples.
 
     The samples of a batch that stand together go into the same half, so images of one scene are not on both sides.
@@ -88,14 +91,14 @@ def best_ridge(parts: tuple[MomentSummary, ...], weight: Floats, least: float, *
     ridges = least * _STEP ** np.arange(1 + max(0, int(np.floor(np.log(_STRONGEST / least) / np.log(_STEP) + 1e-9))))
     tried: dict[float, float] = {}
     for ridge in ridges.tolist():
-        found = _crossed(parts, weight, ridge, centred=centred)
-        if tried and not found < min(tried.values()):
+        error = _crossed(parts, weight, ridge, centred=centred)
+        if tried and not error < min(tried.values()):
             break
-        tried[ridge] = found
+        tried[ridge] = error
         last = list(tried.values())[-_DECADE:]
         if len(last) == _DECADE and last[0] - last[-1] < _ALIKE / 5:  # more of it would not bring enough either
             break
-    best = next(ridge for ridge, found in tried.items() if not found > min(tried.values()) + _ALIKE)
+    best = next(ridge for ridge, error in tried.items() if not error > min(tried.values()) + _ALIKE)
     return max(least, best / 2)
 
 
@@ -111,4 +114,4 @@ def _crossed(parts: tuple[MomentSummary, ...], weight: Floats, ridge: float, *, 
             errors += np.square(intercept(held, new) - intercept(fitted, new)) / 2
     if not live.any():
         return 0.0
-    return float(np.log(errors[live] / yy[live] + _EXACT).mean())
+    return round(float(np.log(errors[live] / yy[live] + _EXACT).mean()), _DECIMALS)

@@ -18,6 +18,8 @@ from graphprune.recovery.kernels import Kernel, find_kernel
 from graphprune.verification.fidelity.expectation import Expectation, Masks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from graphprune.analysis.analysis import Analysis
     from graphprune.model.graph import Node
     from graphprune.plan.schema import Plan
@@ -122,26 +124,26 @@ def find_sites(editable: EditableModel, analysis: Analysis, plan: Plan, *, resid
         kernel = find_kernel(editable, node)
         if kernel is not None and node.inputs[0] in editable.graph.producer:
             kernels[node.index] = kernel
-    found = []
+    sites = []
     for index, kernel in kernels.items():
         later = [other for other in kernels if other > index] if residual else None
         site = _site(editable, expectation, editable.graph.nodes[index], kernel, later)
         if site is not None:
-            found.append(site)
-    return found
+            sites.append(site)
+    return sites
 
 
 def _reached(editable: EditableModel, analysis: Analysis, expectation: Expectation) -> set[int]:
     """Return nodes of the pruned graph with something that the plan touched among their ancestors or in themselves."""
     touched = {name for node in analysis.graph.nodes if expectation.touches(node) for name in node.outputs}
     changed: set[str] = set()
-    found: set[int] = set()
+    reached: set[int] = set()
     for node in editable.graph.nodes:
         names = (*node.inputs, *node.captured)
         if any(name in changed for name in names) or any(name in touched for name in node.outputs):
-            found.add(node.index)
+            reached.add(node.index)
             changed.update(node.outputs)
-    return found
+    return reached
 
 
 def _site(
@@ -245,14 +247,14 @@ def _added(editable: EditableModel, value: str, later: list[int]) -> tuple[str, 
     return reader.outputs[0], other
 
 
-def find_norms(editable: EditableModel, reached_from: list[Site]) -> list[Norm]:
+def find_norms(editable: EditableModel, reached_from: Sequence[Site]) -> list[Norm]:
     """Return the normalisations behind refittable nodes, in the order in which the network runs them."""
-    found = []
+    norms = []
     for site in reached_from:
         norm = site.affine.norm if site.affine else None
         if norm is not None and editable.own(norm.inputs[3]) and editable.own(norm.inputs[4]):
-            found.append(Norm(norm, norm.inputs[0], norm.inputs[3], norm.inputs[4]))
-    return found
+            norms.append(Norm(norm, norm.inputs[0], norm.inputs[3], norm.inputs[4]))
+    return norms
 
 
 def cut(value: Array, masks: Masks) -> Array:

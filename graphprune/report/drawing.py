@@ -137,13 +137,13 @@ class _Artist:
         atoms = grouping.atom_of[labels.base]
         stays: Ints = labels.base[(atoms < 0) & (labels.base != 0)]
         numbers = self.analysis.first_freezes[self.analysis.resolution.component[stays]]
-        found: dict[tuple[str, int], int] = {}
+        counts: dict[tuple[str, int], int] = {}
         for owner, count in _counts(grouping.group_of[atoms[atoms >= 0]]):
-            found["group", owner] = count * times
+            counts["group", owner] = count * times
         for number, count in _counts(numbers[numbers >= 0]):
             key = "frozen", self._behind(number)
-            found[key] = found.get(key, 0) + count * times
-        return found
+            counts[key] = counts.get(key, 0) + count * times
+        return counts
 
     def _behind(self, number: int) -> int:
         """Return one number for freezes of the same slices: weights behind a frozen axis are part of it."""
@@ -176,8 +176,8 @@ class _Artist:
         kinds: dict[str, list[int]] = {}
         for number in numbers:
             kinds.setdefault(self._reason(number).kind, []).append(number)
-        for found in kinds.values():
-            boxes = [self._frozen(number) for number in found]
+        for numbers in kinds.values():
+            boxes = [self._frozen(number) for number in numbers]
             layers = tuple(dict.fromkeys(layer for box in boxes for layer in box.members))
             detail = boxes[0].detail if len(boxes) == 1 else f"{boxes[0].detail} ({len(boxes)} places)"
             flops = min(1.0, sum(box.flops for box in boxes))
@@ -205,5 +205,5 @@ class _Artist:
 
 def _counts(owners: Ints) -> Iterator[tuple[int, int]]:
     """Yield each number that occurs, and how often."""
-    found, counts = np.unique(owners, return_counts=True)
-    yield from zip(found.tolist(), counts.tolist(), strict=True)
+    present, counts = np.unique(owners, return_counts=True)
+    yield from zip(present.tolist(), counts.tolist(), strict=True)

@@ -40,7 +40,7 @@ def page(drawing: Drawing) -> str:
 
 
 def _boxes(drawing: Drawing) -> dict[str, dict[str, object]]:
-    found: dict[str, dict[str, object]] = {}
+    records: dict[str, dict[str, object]] = {}
     for box in drawing.boxes:
         group = box.kind == "group"
         exact = "" if box.exact else "; not exact"
@@ -48,7 +48,7 @@ def _boxes(drawing: Drawing) -> dict[str, dict[str, object]]:
             f"alone saves {100 * box.flops:.1f} % of the FLOPs" if group else f"in {100 * box.flops:.1f} % of the FLOPs"
         )
         detail = f"{text.name(box.detail, _LONGEST)}; " if box.detail else ""
-        found[box.id] = {
+        records[box.id] = {
             "name": f"{box.id} {text.name(box.title, _LONGEST)}"
             if group
             else f"stays: {text.name(box.title, _LONGEST)}",
@@ -56,4 +56,4 @@ def _boxes(drawing: Drawing) -> dict[str, dict[str, object]]:
             "list": "members" if group else "layers",
             "members": [text.name(member, _LONGEST) for member in box.members],
         }
-    return found
+    return records

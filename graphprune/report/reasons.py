@@ -28,29 +28,35 @@ _SHORT = 36
 _ROWS = 40
 
 
-def explanation_json(found: Explanation) -> dict[str, Any]:
+def explanation_json(explanation: Explanation) -> dict[str, Any]:
     """Return an explanation as one JSON object."""
-    return {"command": "inspect", **asdict(found)}
+    return {"command": "inspect", **asdict(explanation)}
 
 
-def explanation_tables(found: Explanation, *, everything: bool = False) -> RenderableType:
+def explanation_tables(explanation: Explanation, *, everything: bool = False) -> RenderableType:
     """Return an explanation as tables.
 
     Parameters
     ----------
-    found : Explanation
+    explanation : Explanation
         What `graphprune.analysis.explain.explain` returned.
     everything : bool
         Show long chains and large groups in full.
     """
     kinds = {"node": "node", "tensor": "constant", "value": "activation"}
-    parts: list[RenderableType] = [grid([(kinds[found.kind], text.name(found.name))])]
-    if not found.axes:
+    parts: list[RenderableType] = [grid([(kinds[explanation.kind], text.name(explanation.name))])]
+    if not explanation.axes:
         parts.append(Text("nothing in it belongs to a channel"))
     parts.append(
-        grid([row for axis in _telling(found.axes) for row in _axis(axis, found.groups, everything=everything)])
+        grid(
+            [
+                row
+                for axis in _telling(explanation.axes)
+                for row in _axis(axis, explanation.groups, everything=everything)
+            ]
+        )
     )
-    parts += [part for group in found.groups for part in _group(group, everything=everything)]
+    parts += [part for group in explanation.groups for part in _group(group, everything=everything)]
     return Stack(*parts)
 
 

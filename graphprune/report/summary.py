@@ -10,7 +10,6 @@ from graphprune.cost.counting import count_costs
 from graphprune.model.write import file_bytes
 from graphprune.plan.schema import digest
 from graphprune.report import text
-from graphprune.rewrites.reference import make_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from graphprune.cost.latency.bench import Timing
     from graphprune.model.load import Model
     from graphprune.plan.schema import Budget, Plan
+    from graphprune.rewrites.reference import Reference
     from graphprune.verification.verify import Verification
 
 __all__ = [
@@ -85,13 +85,13 @@ class PruningSummary:
     notes: tuple[str, ...] = ()
 
 
-def count_totals(analysis: Analysis, plan: Plan, pruned: Model) -> dict[str, Total]:
+def count_totals(reference: Reference, plan: Plan, pruned: Model) -> dict[str, Total]:
     """Return the totals of a run.
 
     Parameters
     ----------
-    analysis : Analysis
-        Of the original.
+    reference : Reference
+        Where the surgery started.
     plan : Plan
         What was carried out.
     pruned : Model
@@ -99,10 +99,10 @@ def count_totals(analysis: Analysis, plan: Plan, pruned: Model) -> dict[str, Tot
     """
     metrics = ("flops", "params", *(budget.metric for budget in plan.budgets if budget.metric == "memory"))
     atoms = [len(group.kept) for group in plan.groups]
-    costs = count_costs(analysis, atoms, metrics, make_reference(analysis, plan).start)
+    costs = count_costs(reference.original, atoms, metrics, reference.start)
     return {
         **{metric: Total(*costs.totals[metric]) for metric in metrics},
-        "file size": Total(file_bytes(analysis.model), file_bytes(pruned)),
+        "file size": Total(file_bytes(reference.original.model), file_bytes(pruned)),
     }
 
 
@@ -189,11 +189,11 @@ def _empty_notes(plan: Plan) -> list[str]:
 
 def gated_notes(plan: Plan) -> list[str]:
     """Tell what the gated network of `train --method fbs` would cost if what is switched off were skipped."""
-    found = [entry for entry in plan.solver.trace if entry.get("stage") == "gated"]
+    gated = [entry for entry in plan.solver.trace if entry.get("stage") == "gated"]
     return [
         f"expected FLOPs of the gated network: {text.count(entry['expected_flops'])} per sample, those of the channels "
         f"that are on; its static FLOPs are {text.count(entry['static_flops'])} and more, and no runtime skips any"
-        for entry in found
+        for entry in gated
     ]
 
 

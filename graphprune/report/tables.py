@@ -81,34 +81,34 @@ def summary_tables(summary: PruningSummary) -> RenderableType:
     return Stack(_layers(summary.plan.layers), grid(rows))
 
 
-def check_text(found: Verification) -> str:
+def check_text(verification: Verification) -> str:
     """Return what a verification has shown, and how far, as one line."""
-    if found.status == "surgery":
-        return (
-            f"surgery verified; weights are not those of the original, so nothing is said of them; {check_line(found)}"
-        )
-    return f"{check_label(found)}  {check_line(found)}"
+    if verification.status == "surgery":
+        head = "surgery verified; weights are not those of the original, so nothing is said of them"
+        return f"{head}; {check_line(verification)}"
+    return f"{check_label(verification)}  {check_line(verification)}"
 
 
-def check_label(found: Verification) -> str:
+def check_label(verification: Verification) -> str:
     """Return in two words at most what a verification has shown."""
-    return "verified" if found.status in ("verified", "identity") else "not proven"
+    return "verified" if verification.status in ("verified", "identity") else "not proven"
 
 
-def check_line(found: Verification) -> str:
+def check_line(verification: Verification) -> str:
     """Return the outcome of a verification as one line."""
-    if found.status == "identity":
+    if verification.status == "identity":
         return "nothing is removed, the result is the original"
-    if found.status == "unverified":
+    if verification.status == "unverified":
         return "NO: onnxruntime does not know operators of this model, so nothing was compared"
-    if found.lossless:
-        equal = f"{found.compared} comparisons of outputs: equal to the original's to {found.error:.1e}"
-        return "; ".join(part for part in (f"{equal} ({found.tolerance:.1e} allowed)", found.note) if part)
-    effect = f"masking moves the outputs by {100 * found.effect:.3g} %"
-    if found.status == "vacuous":
+    error, allowed = f"{verification.error:.1e}", f"({verification.tolerance:.1e} allowed)"
+    if verification.lossless:
+        equal = f"{verification.compared} comparisons of outputs: equal to the original's to {error} {allowed}"
+        return "; ".join(part for part in (equal, verification.note) if part)
+    effect = f"masking moves the outputs by {100 * verification.effect:.3g} %"
+    if verification.status == "vacuous":
         effect += ", so little that this proves nothing"
-    equal = f"{found.compared} tensors equal the masked original to {found.error:.1e} ({found.tolerance:.1e} allowed)"
-    return "; ".join(part for part in (equal, effect, found.note) if part)
+    equal = f"{verification.compared} tensors equal the masked original to {error} {allowed}"
+    return "; ".join(part for part in (equal, effect, verification.note) if part)
 
 
 def step_line(step: Step) -> str:
@@ -159,8 +159,8 @@ def _latency(budget: Budget) -> str:
     line = f"{before} -> {after} predicted ({text.percent(budget.after, budget.before)})"
     if budget.measured is None:
         return line
-    found = amount("latency", budget.measured)
-    return f"{line}, {found} measured in pairs ({text.percent(budget.measured, budget.before)})"
+    duration = amount("latency", budget.measured)
+    return f"{line}, {duration} measured in pairs ({text.percent(budget.measured, budget.before)})"
 
 
 def amount(metric: str, value: int) -> str:

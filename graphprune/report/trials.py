@@ -139,18 +139,18 @@ def trial_tables(model: str, trials: Sequence[Trial]) -> RenderableType:
 
 def trial_json(trial: Trial) -> dict[str, Any]:
     """Return a trial as a JSON object."""
-    found: dict[str, Any] = {"solver": trial.solver, "criterion": trial.criterion, "budget": trial.budget}
+    entry: dict[str, Any] = {"solver": trial.solver, "criterion": trial.criterion, "budget": trial.budget}
     if trial.note:
-        return {**found, "note": trial.note}
+        return {**entry, "note": trial.note}
     figures = {"flops": trial.flops, "params": trial.params, trial.metric: trial.cost}
-    found |= {name: {"before": before, "after": after} for name, (before, after) in figures.items()}
-    found |= {"widths": [kept for kept, _ in trial.widths], "sizes": [size for _, size in trial.widths]}
-    found |= {"kept_saliency": trial.kept, "bound": trial.bound, "gap": trial.gap}
+    entry |= {name: {"before": before, "after": after} for name, (before, after) in figures.items()}
+    entry |= {"widths": [kept for kept, _ in trial.widths], "sizes": [size for _, size in trial.widths]}
+    entry |= {"kept_saliency": trial.kept, "bound": trial.bound, "gap": trial.gap}
     if trial.latency:
-        found["latency"] = dict(zip(("before", "after", "ratio"), trial.latency, strict=True))
+        entry["latency"] = dict(zip(("before", "after", "ratio"), trial.latency, strict=True))
     if trial.accuracy:
-        found["accuracy"] = dict(zip(("before", "after"), trial.accuracy, strict=True))
-    return {**found, "agreement": trial.agreement, "seconds": trial.seconds}
+        entry["accuracy"] = dict(zip(("before", "after"), trial.accuracy, strict=True))
+    return {**entry, "agreement": trial.agreement, "seconds": trial.seconds}
 
 
 def _share(cost: tuple[int, int]) -> str:

@@ -123,17 +123,17 @@ def _votes(group: GroupPlan, entry: Mapping[str, Any], mean: npt.NDArray[np.floa
 
 def class_names(plan: Plan, classes: int) -> list[str]:
     """Return what the classes are called: their numbers, where the data had no names for them."""
-    found: Sequence[object] = next(
+    names: Sequence[object] = next(
         (entry.get("names", ()) for entry in plan.solver.trace if entry.get("stage") == "classes"), ()
     )
-    return [str(name) for name in found] if len(found) == classes else [str(number) for number in range(classes)]
+    return [str(name) for name in names] if len(names) == classes else [str(number) for number in range(classes)]
 
 
-def votes_json(plan: Plan, found: Sequence[Votes]) -> dict[str, Any]:
+def votes_json(plan: Plan, ballots: Sequence[Votes]) -> dict[str, Any]:
     """Return the votes for machines."""
     return {
         "command": "inspect",
-        "classes": class_names(plan, found[0].classes),
+        "classes": class_names(plan, ballots[0].classes),
         "groups": [
             {
                 "id": votes.group.id,
@@ -144,26 +144,28 @@ def votes_json(plan: Plan, found: Sequence[Votes]) -> dict[str, Any]:
                 "most": votes.most.tolist(),
                 "by_class": None if votes.by_class is None else votes.by_class.tolist(),
             }
-            for votes in found
+            for votes in ballots
         ],
     }
 
 
-def votes_tables(plan: Plan, found: Sequence[Votes]) -> RenderableType:
+def votes_tables(plan: Plan, ballots: Sequence[Votes]) -> RenderableType:
     """Return a table for each group: its channels, those with the highest votes first."""
-    names = class_names(plan, found[0].classes)
-    unit = _unit(np.concatenate([np.ravel(votes.means if votes.leaning is None else votes.leaning) for votes in found]))
+    names = class_names(plan, ballots[0].classes)
+    unit = _unit(
+        np.concatenate([np.ravel(votes.means if votes.leaning is None else votes.leaning) for votes in ballots])
+    )
     head = [
         ("vote", f"mean of the masks of {len(names)} classes; those of least magnitude go"),
         ("wanted by", "classes whose mask of the channel is above their mean mask of all channels"),
     ]
-    if any(_columns(votes, names) for votes in found):
+    if any(_columns(votes, names) for votes in ballots):
         head.append(("0, 1, ..." if names[0] == "0" else "classes", f"by how much it is above, in units of {unit:g}"))
     voted = {entry.get("group") for entry in plan.solver.trace if entry.get("stage") == "votes"}
     others = [text.name(group.id, 12) for group in plan.groups if group.id not in voted]
     if others:
         head.append(("not voted on", f"{', '.join(others)}: the mean vote of all others stood in"))
-    return Stack(grid(head), *(_table(votes, names, unit) for votes in found))
+    return Stack(grid(head), *(_table(votes, names, unit) for votes in ballots))
 
 
 def _unit(values: npt.NDArray[np.float64]) -> float:

@@ -42,7 +42,7 @@ def affine_behind(analysis: Analysis, node: Node, axis: int) -> tuple[Affine, fr
     """
     graph = analysis.graph
     name, size = node.outputs[0], analysis.shapes.dims[node.outputs[0]][axis]
-    found: list[int] = []
+    absorbed: list[int] = []
     scale: Floats = np.ones(size)
     shift: Floats = np.zeros(size)
     while len(readers := graph.consumers.get(name, [])) == 1 and name not in (*graph.outputs, *graph.captured):
@@ -53,8 +53,8 @@ def affine_behind(analysis: Analysis, node: Node, axis: int) -> tuple[Affine, fr
         shift = step[0] * shift + step[1]
         scale = step[0] * scale
         name = reader.outputs[0]
-        found.append(reader.index)
-    return (scale, shift), frozenset(found)
+        absorbed.append(reader.index)
+    return (scale, shift), frozenset(absorbed)
 
 
 def _affine(analysis: Analysis, node: Node, slot: int, axis: int) -> Affine | None:

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from graphprune.rewrites.ranges import Ranges
     from graphprune.rewrites.readers import Reader
 
-__all__ = ["Bias", "bias_of", "fold_edits"]
+__all__ = ["BiasSlot", "bias_of", "fold_edits"]
 
 
 @dataclass(frozen=True, eq=False)
-class Bias:
+class BiasSlot:
     """Where a constant can be added to what a node makes of its channels.
 
     Attributes
@@ -50,7 +50,7 @@ class Bias:
     factor: float = 1.0
 
 
-def bias_of(analysis: Analysis, site: Reader) -> Bias | None:
+def bias_of(analysis: Analysis, site: Reader) -> BiasSlot | None:
     """Return the bias of the node at a site; None where it can have none, or sees padding."""
     node = site.node
     name = node.inputs[site.weight]
@@ -87,12 +87,12 @@ def fold_edits(analysis: Analysis, groups: Sequence[GroupPlan], ranges: Ranges) 
     if not folded.any():
         return {}
     sites = Sites(analysis)
-    found: dict[tuple[int, int], Floats] = {}
+    operands: dict[tuple[int, int], Floats] = {}
     for contraction in sites.contractions:
         chosen = folded[analysis.grouping.atom_of[contraction.labels.expand()]]
         if chosen.any():
-            _fold(analysis, contraction, sites.at(contraction), (chosen, ranges), found)
-    return found
+            _fold(analysis, contraction, sites.at(contraction), (chosen, ranges), operands)
+    return operands
 
 
 def _fold(
@@ -100,7 +100,7 @@ def _fold(
     contraction: Contraction,
     site: Reader | None,
     channels: tuple[npt.NDArray[np.bool_], Ranges],
-    found: dict[tuple[int, int], Floats],
+    operands: dict[tuple[int, int], Floats],
 ) -> None:
     """Add what the chosen channels contribute at one site."""
     chosen, ranges = channels
@@ -128,21 +128,21 @@ def _fold(
         )
     rows = np.moveaxis(weight, site.row + (site.row < site.column), 1)
     added = bias.factor * np.tensordot(values, rows.reshape(*rows.shape[:2], -1).sum(axis=2), 1)
-    found[bias.reader] = found.get(bias.reader, bias.value) + added
+    operands[bias.reader] = operands.get(bias.reader, bias.value) + added
 
 
-def _given(analysis: Analysis, site: Reader, slot: int, size: int, factor: float = 1.0) -> Bias | None:
+def _given(analysis: Analysis, site: Reader, slot: int, size: int, factor: float = 1.0) -> BiasSlot | None:
     """Return a bias that is an input of the node itself."""
     node = site.node
     reader = node.index, slot
     name = node.inputs[slot] if slot < len(node.inputs) else ""
     if not name:
-        return Bias(reader, np.zeros(size), factor)
+        return BiasSlot(reader, np.zeros(size), factor)
     value = _row(analysis, name, size)
-    return None if value is None else Bias(reader, value, factor)
+    return None if value is None else BiasSlot(reader, value, factor)
 
 
-def _behind(analysis: Analysis, site: Reader, size: int) -> Bias | None:
+def _behind(analysis: Analysis, site: Reader, size: int) -> BiasSlot | None:
     """Return what is added right behind a product, if nobody else reads the product."""
     graph = analysis.graph
     output = site.node.outputs[0]
@@ -153,7 +153,7 @@ def _behind(analysis: Analysis, site: Reader, size: int) -> Bias | None:
     if node.op_type != "Add" or node.domain:
         return None
     value = _row(analysis, node.inputs[1 - slot], size)
-    return None if value is None else Bias((node.index, 1 - slot), value)
+    return None if value is None else BiasSlot((node.index, 1 - slot), value)
 
 
 def _row(analysis: Analysis, name: str, size: int) -> Floats | None:

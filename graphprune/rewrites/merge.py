@@ -13,7 +13,7 @@ al., arXiv:2101.07985), is ours.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -81,16 +81,16 @@ def choose_merges(analysis: Analysis, kept: Sequence[Ints]) -> Chosen:
     plain: Counter[str] = Counter()
     for group, path, stays in zip(analysis.groups, find_paths(analysis, sites), kept, strict=True):
         removed = np.setdiff1d(np.arange(group.size), stays)
-        found: tuple[Merge, ...] = ()
+        own: tuple[Merge, ...] = ()
         why = path.why
         if len(removed) and len(stays):
             if path.grade == "scaled":
-                found, why = _projected(analysis, group, path, removed, stays), "no kept channel is similar"
+                own, why = _projected(analysis, group, path, removed, stays), "no kept channel is similar"
             elif path.grade == "equal":
-                found = _repeated(equal_atoms(analysis, group), stays)
-        if len(removed) > len(found):
-            plain[why or "the whole group goes"] += len(removed) - len(found)
-        merges.append(found)
+                own = _repeated(equal_atoms(analysis, group, path), stays)
+        if len(removed) > len(own):
+            plain[why or "the whole group goes"] += len(removed) - len(own)
+        merges.append(own)
     return Chosen(tuple(merges), dict(plain))
 
 
@@ -106,7 +106,7 @@ def inherit(analysis: Analysis, kept: Sequence[Ints], how: Inherit) -> tuple[tup
     if how == "keep":
         return plans, {}
     chosen = choose_merges(analysis, kept)
-    merged = tuple(replace(plan, merged=found) for plan, found in zip(plans, chosen.merges, strict=True))
+    merged = tuple(replace(plan, merged=merges) for plan, merges in zip(plans, chosen.merges, strict=True))
     return merged, {"inherit": how, "not_merged": chosen.plain}
 
 
@@ -134,14 +134,14 @@ def column_changes(
     """
     moves: dict[tuple[str, int], list[tuple[Ints, Ints, npt.NDArray[np.float64]]]] = {}
     paths = find_paths(analysis, Sites(analysis)) if any(merges) else [None] * len(merges)
-    for found, group, path in zip(merges, analysis.groups, paths, strict=True):
-        if not found or path is None:
+    for own, group, path in zip(merges, analysis.groups, paths, strict=True):
+        if not own or path is None:
             continue
         if check is not None:
-            check(analysis, group, path, found)
-        removed = np.array([merge.removed for merge in found])
-        exemplar = np.array([merge.exemplar for merge in found])
-        scale = np.array([merge.scale for merge in found], dtype=np.float64)
+            check(analysis, group, path, own)
+        removed = np.array([merge.removed for merge in own])
+        exemplar = np.array([merge.exemplar for merge in own])
+        scale = np.array([merge.scale for merge in own], dtype=np.float64)
         for member in _columns(group, path):
             places = atom_positions(member, group.size)
             if places is None:
@@ -163,11 +163,11 @@ def exact_merges(analysis: Analysis, plan: Plan) -> Plan:
     for group, planned, path in zip(analysis.groups, plan.groups, find_paths(analysis, Sites(analysis)), strict=True):
         stays = np.asarray(planned.kept, dtype=np.int64)
         legal = path.grade != "none" and len(stays) < group.size
-        merges.append(_repeated(equal_atoms(analysis, group), stays) if legal else ())
-    groups = tuple(replace(planned, merged=found) for planned, found in zip(plan.groups, merges, strict=True))
+        merges.append(_repeated(equal_atoms(analysis, group, path), stays) if legal else ())
+    groups = tuple(replace(planned, merged=own) for planned, own in zip(plan.groups, merges, strict=True))
     lossless = all(
-        len(planned.kept) + len(found) == planned.size and (not found or group.exact)
-        for planned, found, group in zip(groups, merges, analysis.groups, strict=True)
+        len(planned.kept) + len(own) == planned.size and (not own or group.exact)
+        for planned, own, group in zip(groups, merges, analysis.groups, strict=True)
     )
     return replace(plan, groups=groups, lossless=lossless)
 
@@ -200,18 +200,28 @@ def effective_filters(analysis: Analysis, makers: Iterable[Maker], number: int) 
     return np.concatenate([np.zeros((size, 0)), *parts], axis=1)
 
 
-def equal_atoms(analysis: Analysis, group: Group, masks: Masks | None = None) -> Ints:
-    """Return for each atom of a group the first one with the same filters and constants, shape (size,).
+def equal_atoms(analysis: Analysis, group: Group, path: Path, masks: Masks | None = None) -> Ints:
+    """Return for each atom of a group the first one that equals it in all that is not added up, shape (size,).
+
+    That is filters and constants, also those of a transposed convolution with kernels of its own for each channel: the
+    axis along which it reads channels is the only one that its weight has of them.
 
     Parameters
     ----------
+    path : Path
+        Of the group.
     masks : callable, optional
         Gives for a tensor and an axis which slices count.
     """
+    return _first_equal(analysis, group, path.compared(group), masks)
+
+
+def _first_equal(analysis: Analysis, group: Group, members: Sequence[Member], masks: Masks | None = None) -> Ints:
+    """Return for each atom the first one with the same slices of these members, shape (size,)."""
     parts = []
-    for member in group.members:
-        places = None if member.role == "in" else atom_positions(member, group.size)
-        if member.role == "in" or places is None:
+    for member in members:
+        places = atom_positions(member, group.size)
+        if places is None:
             continue
         array = analysis.read(member.initializer)
         for axis in range(array.ndim):
@@ -252,15 +262,16 @@ def _projected(analysis: Analysis, group: Group, path: Path, removed: Ints, stay
 
 def _tied(analysis: Analysis, group: Group, removed: Ints, stays: Ints) -> npt.NDArray[np.bool_]:
     """Return which pairs have the same slopes of every `PRelu`, shape (removed, stays)."""
-    slopes = tuple(member for member in group.members if member.op == "PRelu")
+    slopes = _slopes(group)
     if not slopes:
         return np.ones((len(removed), len(stays)), dtype=np.bool_)
     first = _first_equal(analysis, group, slopes)
     return np.asarray(first[removed][:, None] == first[stays])
 
 
-def _first_equal(analysis: Analysis, group: Group, members: tuple[Member, ...]) -> Ints:
-    return equal_atoms(analysis, replace(group, members=members))
+def _slopes(group: Group) -> tuple[Member, ...]:
+    """Return the slopes of every `PRelu`."""
+    return tuple(member for member in group.members if member.op == "PRelu")
 
 
 def _repeated(first: Ints, stays: Ints) -> tuple[Merge, ...]:
@@ -283,9 +294,9 @@ def _check_legal(analysis: Analysis, group: Group, path: Path, merges: tuple[Mer
         raise PlanError(f"{label}: its channels cannot be merged: {path.why}", hint="remove `merged` from the group")
     first = None
     if path.grade == "equal":
-        first = equal_atoms(analysis, group)
-    elif any(member.op == "PRelu" for member in group.members):
-        first = _first_equal(analysis, group, tuple(member for member in group.members if member.op == "PRelu"))
+        first = equal_atoms(analysis, group, path)
+    elif slopes := _slopes(group):
+        first = _first_equal(analysis, group, slopes)
     for merge in merges:
         scaled = path.grade == "equal" and merge.scale != 1
         if scaled or (first is not None and first[merge.removed] != first[merge.exemplar]):
@@ -298,9 +309,9 @@ def _check_legal(analysis: Analysis, group: Group, path: Path, merges: tuple[Mer
 
 def _columns(group: Group, path: Path) -> list[Member]:
     """Return the members whose slices are added up, each once."""
-    wanted: Mapping[tuple[str, int | None], None] = {(site.tensor, site.stored_column): None for site in path.sites}
-    found = {(m.initializer, m.axis): m for m in group.members if (m.initializer, m.axis) in wanted}
-    return list(found.values())
+    columns = path.columns
+    members = {(m.initializer, m.axis): m for m in group.members if (m.initializer, m.axis) in columns}
+    return list(members.values())
 
 
 def _adding(axis: int, sources: Ints, targets: Ints, scales: npt.NDArray[np.float64]) -> Change:

@@ -8,7 +8,8 @@ Two channels may be merged only where everything on the way treats them alike:
   the weights that make it (`BatchNormalization`) are seen as a part of these.
 - *equal*: only equal channels stay equal. Every operator works on each channel in the same way, with constants that
   must be equal too.
-- *none*: something mixes the channels, or reads them without weights that could take a merged channel over.
+- *none*: something mixes the channels, or reads them without weights that could take a merged channel over; or no
+  weight tells whether they are equal.
 """
 
 from __future__ import annotations
@@ -90,6 +91,15 @@ class Path:
     makers: list[Maker] = field(default_factory=list)
     sites: list[Reader] = field(default_factory=list)
 
+    @property
+    def columns(self) -> frozenset[tuple[str, int | None]]:
+        """The axes of stored weights along which merging adds up slices; on all others, merged ones must be equal."""
+        return frozenset((site.tensor, site.stored_column) for site in self.sites)
+
+    def compared(self, group: Group) -> tuple[Member, ...]:
+        """Return the members whose slices must be equal where the channels are."""
+        return tuple(member for member in group.members if (member.initializer, member.axis) not in self.columns)
+
     def lower(self, grade: Grade, why: str) -> None:
         """Let the grade be no better than this."""
         if _GRADES.index(grade) < _GRADES.index(self.grade):
@@ -143,7 +153,7 @@ class _Walk:
             if node.index not in absorbed:
                 self._grade(path, node, number)
         if not path.makers:
-            path.lower("equal", "no weight makes its channels")
+            path.lower("equal" if path.compared(group) else "none", "no weight makes its channels")
         _check_positions(path, group)
         return path
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Reader", "Sites", "goes_by_groups"]
 
-"""Types of weights that can take any value."""
-
 
 @dataclass(frozen=True, eq=False)
 class Reader:
@@ -68,9 +66,9 @@ class Sites:
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
         self.contractions = tuple(analysis.scope.space.contractions)
-        found = [self._site(contraction) for contraction in self.contractions]
+        sites = [self._site(contraction) for contraction in self.contractions]
         self.of: Mapping[tuple[int, int], Reader] = {
-            (site.node.index, site.slot): site for site in found if site is not None
+            (site.node.index, site.slot): site for site in sites if site is not None
         }
 
     def at(self, contraction: Contraction) -> Reader | None:
@@ -91,8 +89,8 @@ class Sites:
 
     @cached_property
     def _grouped(self) -> Mapping[tuple[int, int], Reader]:
-        found = [self._site_within(contraction) for contraction in self.contractions]
-        return {(site.node.index, site.slot): site for site in found if site is not None}
+        sites = [self._site_within(contraction) for contraction in self.contractions]
+        return {(site.node.index, site.slot): site for site in sites if site is not None}
 
     def _site_within(self, contraction: Contraction) -> Reader | None:
         node, slot = contraction.node, contraction.slot
@@ -112,14 +110,14 @@ class Sites:
         for site in sites:
             readers.setdefault(site.tensor, set()).add((site.node.index, site.weight))
             columns.setdefault(site.tensor, set()).add(site.stored_column)
-        found = set()
+        editable = set()
         for tensor, known in readers.items():
             stored = analysis.constants.stored(tensor)
             plain = stored is not None and stored.data_type in FLOATS and None not in columns[tensor]
             others = {(node.index, slot) for node, slot in analysis.constants.readers(tensor)} - known
             if plain and len(columns[tensor]) == 1 and not others and not self._scaled(tensor, sites):
-                found.add(tensor)
-        return frozenset(found)
+                editable.add(tensor)
+        return frozenset(editable)
 
     def _scaled(self, tensor: str, sites: list[Reader]) -> bool:
         """Whether something between the stored tensor and a reader does more than move axes."""

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from graphprune.array_types import Ints, Mask
 from graphprune.errors import PlanError, quote
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Merge
 from graphprune.rewrites.fold import bias_of
 from graphprune.rewrites.merge import column_changes, equal_atoms
@@ -73,16 +74,18 @@ def check_lossless(analysis: Analysis, plan: Plan) -> None:
     PlanError
     """
     search = _Search(analysis)
+    search.keep = keep_mask(analysis, plan)
     starts = analysis.grouping.starts.tolist()
     for start, group in zip(starts, plan.groups, strict=False):
-        search.keep[start : start + group.size] = False
-        search.keep[start + np.asarray(group.kept, dtype=np.int64)] = True
         search.exemplar.update((start + merge.removed, start + merge.exemplar) for merge in group.merged)
     allowed = search.judged()
-    for group, real in zip(plan.groups, search.analysis.groups, strict=True):
-        equal = equal_atoms(search.analysis, real, search.masks) if group.merged else None
+    paths = find_paths(search.analysis, Sites(search.analysis))
+    for group, real, path in zip(plan.groups, search.analysis.groups, paths, strict=True):
+        if not group.merged:
+            continue
+        equal = equal_atoms(search.analysis, real, path, search.masks)
         for merge in group.merged:
-            if equal is not None and equal[merge.removed] != equal[merge.exemplar]:
+            if equal[merge.removed] != equal[merge.exemplar]:
                 _refuse(group.id, f"atom {merge.removed} is merged into atom {merge.exemplar}, which it does not equal")
     for start, group in zip(starts, plan.groups, strict=False):
         merged = {merge.removed for merge in group.merged}
@@ -165,12 +168,12 @@ class _Search:
 
     def _merges(self) -> tuple[tuple[Merge, ...], ...]:
         starts, group_of = self._original.grouping.starts, self._original.grouping.group_of
-        found: list[list[Merge]] = [[] for _ in self._original.groups]
+        merges_of: list[list[Merge]] = [[] for _ in self._original.groups]
         for removed, exemplar in sorted(self.exemplar.items()):
             number = int(group_of[removed])
             start = int(starts[number])
-            found[number].append(Merge(removed - start, exemplar - start, 1.0))
-        return tuple(tuple(merges) for merges in found)
+            merges_of[number].append(Merge(removed - start, exemplar - start, 1.0))
+        return tuple(tuple(merges) for merges in merges_of)
 
     def _remove(self) -> None:
         """Remove what may go, until nothing more may; merged atoms go with their exemplar."""
@@ -193,21 +196,22 @@ class _Search:
 
     def _merge(self) -> bool:
         """Merge atoms that equal an earlier one; return whether there were any."""
-        found = False
+        merged = False
         sites = Sites(self.analysis)
         for number, path in enumerate(find_paths(self.analysis, sites)):
             if path.grade == "none" or not self._exact[number]:
                 continue
             start = int(self.analysis.grouping.starts[number])
             first: dict[int, int] = {}
-            for atom, same in enumerate(equal_atoms(self.analysis, self.analysis.groups[number], self.masks).tolist()):
+            group = self.analysis.groups[number]
+            for atom, same in enumerate(equal_atoms(self.analysis, group, path, self.masks).tolist()):
                 if not self.keep[start + atom]:
                     continue
                 exemplar = first.setdefault(same, atom)
                 if exemplar != atom:
                     self._merge_into(start + atom, start + exemplar)
-                    found = True
-        return found
+                    merged = True
+        return merged
 
     def _merge_into(self, removed: int, exemplar: int) -> None:
         self.keep[removed] = False

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from graphprune.errors import PlanError, UnsupportedModelError, quote
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.rewrites.fold import fold_edits
 from graphprune.rewrites.merge import column_changes, column_edits
 from graphprune.rewrites.ranges import find_ranges
@@ -31,12 +31,14 @@ class Reference:
 
     Attributes
     ----------
+    original : Analysis
     reweighted : Analysis
         Of the original with inherited weights; its masked form is what the pruned model must equal.
     shortened : Shortened or None
         The same without what vanishes with emptied groups, if there are any.
     """
 
+    original: Analysis
     reweighted: Analysis
     shortened: Shortened | None = None
 
@@ -46,12 +48,16 @@ class Reference:
         return self.shortened.analysis if self.shortened else self.reweighted
 
 
-_Inherited = tuple[object, ...]
-_known: WeakKeyDictionary[Analysis, tuple[_Inherited, Reference]] = WeakKeyDictionary()
+def make_reference(analysis: Analysis, plan: Plan, *, proven: bool = False) -> Reference:
+    """Return where the surgery of a plan starts.
 
-
-def make_reference(analysis: Analysis, plan: Plan) -> Reference:
-    """Return where the surgery of a plan starts; that of the last plan is remembered.
+    Parameters
+    ----------
+    analysis : Analysis
+        Of the original.
+    plan : Plan
+    proven : bool
+        It is known that the plan is lossless, if it claims so.
 
     Raises
     ------
@@ -59,13 +65,10 @@ def make_reference(analysis: Analysis, plan: Plan) -> Reference:
         If something is inherited that cannot be (see `merging` and `folding`), the plan claims to be lossless and is
         not, or a group is emptied that cannot be.
     """
-    key = (plan.lossless, *((group.kept, group.merged, group.folded) for group in plan.groups))
-    if analysis not in _known or _known[analysis][0] != key:
-        if plan.lossless:
-            check_lossless(analysis, plan)
-        reweighted = reweigh(analysis, _edits(analysis, plan)).analysis
-        _known[analysis] = key, Reference(reweighted, _shortened(reweighted, plan))
-    return _known[analysis][1]
+    if plan.lossless and not proven:
+        check_lossless(analysis, plan)
+    reweighted = reweigh(analysis, _edits(analysis, plan)).analysis
+    return Reference(analysis, reweighted, _shortened(reweighted, plan))
 
 
 def _shortened(analysis: Analysis, plan: Plan) -> Shortened | None:
@@ -73,9 +76,7 @@ def _shortened(analysis: Analysis, plan: Plan) -> Shortened | None:
     empty = [group for group in plan.groups if not group.kept]
     if not empty:
         return None
-    keep = np.zeros(len(analysis.grouping.group_of), dtype=np.bool_)
-    for start, group in zip(analysis.grouping.starts, plan.groups, strict=False):
-        keep[int(start) + np.asarray(group.kept, dtype=np.int64)] = True
+    keep = keep_mask(analysis, plan)
     effects = find_effects(analysis, keep)
     hint = "at least one atom of a group stays, unless all that depends on it can go"
     if effects.needs:

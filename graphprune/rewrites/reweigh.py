@@ -78,7 +78,7 @@ def reweigh(analysis: Analysis, edits: WeightEdits) -> Reweighted:
     Raises
     ------
     InternalError
-        If the edits change which channels hang together, which they must not.
+        If the edits change which channels are coupled, which they must not.
 
     Complexity: that of an analysis; a large tensor in a data file is edited when it is read.
     """
@@ -90,11 +90,11 @@ def reweigh(analysis: Analysis, edits: WeightEdits) -> Reweighted:
     }
     proto = _write(analysis, edits, names)
     model = replace(analysis.model.replaced(analysis.flat.restore(proto)), name=analysis.model.name)
-    found = Analysis(model, analysis.input_shapes, analysis.attention, approximate=analysis.approximate)
-    same = np.array_equal(found.grouping.atom_of, analysis.grouping.atom_of)
-    if not same or not np.array_equal(found.grouping.group_of, analysis.grouping.group_of):
-        raise InternalError("other weights changed which channels hang together")
-    return Reweighted(found, edits, names)
+    edited = Analysis(model, analysis.input_shapes, analysis.attention, approximate=analysis.approximate)
+    same = np.array_equal(edited.grouping.atom_of, analysis.grouping.atom_of)
+    if not same or not np.array_equal(edited.grouping.group_of, analysis.grouping.group_of):
+        raise InternalError("other weights changed which channels are coupled")
+    return Reweighted(edited, edits, names)
 
 
 def _write(analysis: Analysis, edits: WeightEdits, names: dict[tuple[int, int], str]) -> ModelProto:

@@ -69,7 +69,7 @@ def shorten(analysis: Analysis, keep: Mask, effects: Effects) -> Shortened:
     Raises
     ------
     UnsupportedModelError
-        If other channels hang together in what is left.
+        If other channels are coupled in what is left.
 
     Complexity: that of an analysis.
     """
@@ -79,13 +79,13 @@ def shorten(analysis: Analysis, keep: Mask, effects: Effects) -> Shortened:
     flat = cut if analysis.flat.is_flat else flatten(cut, like=analysis.flat).proto
     short = analysis.flat.restore(_write(Kept(analysis, stays), flat, effects))
     model = replace(analysis.model.replaced(short), name=analysis.model.name)
-    found = Analysis(model, analysis.input_shapes, analysis.attention, approximate=analysis.approximate)
-    found.grouping = Grouping(_atoms(analysis, found, stays), analysis.grouping.group_of)
-    accounts = Accounts(found.scope, found.grouping)
-    groups = describe(found.scope, found.grouping, accounts.shared)
-    found.groups = tuple(replace(old, members=new.members) for old, new in zip(analysis.groups, groups, strict=True))
-    found.cost, found.layers = accounts.model(), accounts.layers
-    return Shortened(cut, found)
+    shorter = Analysis(model, analysis.input_shapes, analysis.attention, approximate=analysis.approximate)
+    shorter.grouping = Grouping(_atoms(analysis, shorter, stays), analysis.grouping.group_of)
+    accounts = Accounts(shorter.scope, shorter.grouping)
+    groups = describe(shorter.scope, shorter.grouping, accounts.shared)
+    shorter.groups = tuple(replace(old, members=new.members) for old, new in zip(analysis.groups, groups, strict=True))
+    shorter.cost, shorter.layers = accounts.model(), accounts.layers
+    return Shortened(cut, shorter)
 
 
 def _write(kept: Kept, source: ModelProto, effects: Effects) -> ModelProto:
@@ -155,8 +155,8 @@ def _atoms(before: Analysis, after: Analysis, keep: Mask) -> Ints:
     seen = high != _UNSEEN
     if (seen & (low != high)).any() or (seen & frozen & (high >= 0) & ~keep[np.maximum(high, 0)]).any():
         raise _changed()
-    found = np.where(seen & ~frozen, high, -1)
-    return np.asarray(found[component], dtype=np.int64)
+    atom_of = np.where(seen & ~frozen, high, -1)
+    return np.asarray(atom_of[component], dtype=np.int64)
 
 
 def _pairs(before: Analysis, after: Analysis) -> Iterator[tuple[Labels, Labels]]:
@@ -171,4 +171,4 @@ def _pairs(before: Analysis, after: Analysis) -> Iterator[tuple[Labels, Labels]]
 
 
 def _changed() -> UnsupportedModelError:
-    return UnsupportedModelError("without the emptied groups, other channels would hang together")
+    return UnsupportedModelError("without the emptied groups, other channels would be coupled")

@@ -172,9 +172,9 @@ class _Walk:
         weighted = {"Conv": (0,), "ConvTranspose": (0,), "Gemm": (0,), "MatMul": (0, 1)}.get(node.op_type, ())
         (slot,) = empty if len(empty) == 1 else (-1,)
         contracted = [
-            found
-            for found in analysis.scope.space.contractions
-            if found.node is node and found.slot == slot and self._is_void(found.labels)
+            contraction
+            for contraction in analysis.scope.space.contractions
+            if contraction.node is node and contraction.slot == slot and self._is_void(contraction.labels)
         ]
         if slot not in weighted or not contracted or node.inputs[1 - slot] not in analysis.shapes.constant:
             return None
@@ -242,11 +242,13 @@ class _Walk:
     def _make_constant(self, node: Node, fixed: list[int]) -> None:
         """Compute what a node makes of constants; a layer among them needs its channels emptied first."""
         contracted = [
-            found for found in self._analysis.scope.space.contractions if found.node is node and found.slot in fixed
+            contraction
+            for contraction in self._analysis.scope.space.contractions
+            if contraction.node is node and contraction.slot in fixed
         ]
         if contracted:
             grouping = self._analysis.grouping
-            atoms = grouping.atom_of[np.concatenate([found.labels.base for found in contracted])]
+            atoms = grouping.atom_of[np.concatenate([contraction.labels.base for contraction in contracted])]
             if (atoms < 0).any():
                 self._refuse(f"{node.op_type} would read a constant in channels that stay")
             else:

@@ -60,18 +60,20 @@ def kept_positions(analysis: Analysis, plan: Plan) -> dict[str, dict[str, list[i
             if key not in stays:
                 stays[key] = np.ones(analysis.shapes.dims[member.initializer][member.axis], dtype=np.bool_)
             stays[key][list(member.removed)] = False
-    found: dict[str, dict[str, list[int]]] = {}
+    kept: dict[str, dict[str, list[int]]] = {}
     for (name, axis), mask in stays.items():
         if not mask.all():
-            found.setdefault(name, {})[str(axis)] = np.flatnonzero(mask).tolist()
-    return found
+            kept.setdefault(name, {})[str(axis)] = np.flatnonzero(mask).tolist()
+    return kept
 
 
 def weights_changed(proto: ModelProto) -> str:
     """Return how a model says that its weights were changed after pruning; empty if it does not."""
-    found = {entry.key: entry.value for entry in proto.metadata_props}
+    entries = {entry.key: entry.value for entry in proto.metadata_props}
     said = [
-        f"{word}: {found[key]}" for key, word in ((RECOVERED, "recovered"), (FINETUNED, "finetuned")) if key in found
+        f"{word}: {entries[key]}"
+        for key, word in ((RECOVERED, "recovered"), (FINETUNED, "finetuned"))
+        if key in entries
     ]
     return ", ".join(said)
 

@@ -58,7 +58,7 @@ class Placement:
                 continue  # what it follows will demand it
             demand = slices.demand(use)
             self._demands.setdefault(use.tensor, {})[use.node.index, use.slot] = demand
-        self._by_reader = {reader: d for found in self._demands.values() for reader, d in found.items()}
+        self._by_reader = {reader: d for demands in self._demands.values() for reader, d in demands.items()}
         self.in_place: dict[str, TensorProto] = {}
         self.copies: list[TensorProto] = []
         self.rewired: dict[Reader, str] = {}

@@ -11,6 +11,7 @@ by field, unknown fields included.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -181,11 +182,7 @@ class _Writer:
         nodes: list[NodeProto] = []
         for node in self.analysis.graph.nodes:
             proto = node.proto
-            slots = (
-                {slot: name for (index, slot), name in self.changes.inputs.items() if index == node.index}
-                if self._touched(node)
-                else {}
-            )
+            slots = self._rewired.get(node.index, {})
             stored = (
                 self.placement.in_place.get(node.outputs[0]) if node.op_type == "Constant" and node.outputs else None
             )
@@ -207,10 +204,13 @@ class _Writer:
                 nodes.append(self._factor(proto, factor))
         return nodes
 
-    def _touched(self, node: Node) -> bool:
-        if not hasattr(self, "_indices"):
-            self._indices = {index for index, _ in self.changes.inputs}
-        return node.index in self._indices
+    @cached_property
+    def _rewired(self) -> dict[int, dict[int, str]]:
+        """By node and input, the names that are read from now on."""
+        rewired: dict[int, dict[int, str]] = {}
+        for (index, slot), name in self.changes.inputs.items():
+            rewired.setdefault(index, {})[slot] = name
+        return rewired
 
     def _factor(self, proto: NodeProto, factor: float) -> NodeProto:
         """Scale the output of a mean; returns the node to insert behind it."""

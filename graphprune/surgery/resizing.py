@@ -82,9 +82,9 @@ class Resizing:
     def _renew(self, node: Node, values: dict[str, Array]) -> None:
         shapes = self.analysis.shapes
         if node.op_type in ("Shape", "Size") and not node.domain:
-            found = shape_value(node, self._dims_of(node.inputs[0], values))
-            if not np.array_equal(found, shapes.values[node.outputs[0]]):
-                values[node.outputs[0]] = found
+            value = shape_value(node, self._dims_of(node.inputs[0], values))
+            if not np.array_equal(value, shapes.values[node.outputs[0]]):
+                values[node.outputs[0]] = value
             return
         if all(values.get(name) is shapes.values.get(name) for name in node.inputs if name):
             return

@@ -75,13 +75,13 @@ class Demand:
                 masks[axis] = mask
         return Demand(tuple(masks))
 
-    def laid_over(self, found: tuple[Span, ...] | None) -> Demand:
+    def laid_over(self, spans: tuple[Span, ...] | None) -> Demand:
         """Return the demand on a scale over what is demanded (see `model.scaling.spans`)."""
-        if found is None:
+        if spans is None:
             raise InternalError("a scale lies over pruned slices in an unknown way")
         masks: list[Mask] = [
             np.asarray(self.masks[axis].reshape(-1, block).any(axis=1)) if block else np.ones(1, dtype=np.bool_)
-            for axis, block in found
+            for axis, block in spans
         ]
         return Demand(tuple(masks))
 

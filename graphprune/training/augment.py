@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphprune.data.user_code import FAILURES, reason
 from graphprune.errors import UsageError, quote
 from graphprune.training.losses import load_function
 
@@ -55,16 +56,17 @@ class Augmentation:
 
     def _changed(self, image: Tensor) -> Tensor:
         """Return one image after all transforms."""
-        found: object = image
+        changed: object = image
         for transform in self.transforms:
             try:
-                found = transform(found)
-            except Exception as error:  # whatever the user's own code raises
-                raise UsageError(f"augmentation failed: {type(error).__name__}: {quote(str(error))}") from error
-        if not isinstance(found, Tensor) or found.shape != image.shape:
-            what = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+                changed = transform(changed)
+            except FAILURES as error:
+                name = getattr(transform, "__qualname__", type(transform).__qualname__)
+                raise UsageError(f"the augmentation {quote(name)} failed: {reason(error)}") from error
+        if not isinstance(changed, Tensor) or changed.shape != image.shape:
+            what = f"a tensor of shape {list(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
             raise UsageError(f"augmentation makes {what} of an image of shape {list(image.shape)}")
-        return found
+        return changed
 
 
 def channels_last(shape: Sequence[int]) -> bool:

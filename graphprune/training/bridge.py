@@ -163,7 +163,7 @@ def foldable(graph: Graph) -> frozenset[int]:
             name in followed for name in node.outputs
         ):
             followed.update(name for name in (*node.inputs, *node.captured) if name)
-    found = set()
+    foldable = set()
     for node in graph.nodes:
         if node.op_type != "Conv" or node.domain or len(node.inputs) < 3 or not node.inputs[2]:
             continue
@@ -171,17 +171,17 @@ def foldable(graph: Graph) -> frozenset[int]:
         normalised = any(reader.op_type == "BatchNormalization" for reader, _ in readers)
         alone = all(name in graph.initializers and len(graph.consumers[name]) == 1 for name in node.inputs[1:3])
         if alone and not normalised and node.outputs[0] in followed and graph.captured.isdisjoint(node.inputs[1:3]):
-            found.add(node.index)
-    return frozenset(found)
+            foldable.add(node.index)
+    return frozenset(foldable)
 
 
 def _stored_types(graph: Graph, weights: Weights) -> dict[str, int]:
-    found: dict[str, int] = {}
+    types: dict[str, int] = {}
     for name in (*weights.trained, *weights.statistics):
         tensor = stored_tensor(graph, name)
         if tensor is not None:
-            found[name] = tensor.data_type
-    return found
+            types[name] = tensor.data_type
+    return types
 
 
 def _promote(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx
 import torch
 from onnx2fx.graph_builder import GraphBuilder
+from onnx2fx.ops.control_flow import LoopModule, ScanModule, ScanModuleV8
 from onnx2fx.utils.attributes import get_attribute
 from torch import Tensor, fx, nn
 from torch.nn import functional
@@ -105,12 +106,12 @@ class Builder(GraphBuilder):
 
     def _since(self, last: fx.Node | None) -> list[fx.Node]:
         """Return the nodes that were added to the graph after `last`."""
-        found: list[fx.Node] = []
+        added: list[fx.Node] = []
         for item in reversed(self.graph.nodes):
             if item is last:
                 break
-            found.append(item)
-        return found[::-1]
+            added.append(item)
+        return added[::-1]
 
     def _convert(self, node: Node, proto: onnx.NodeProto) -> None:
         if node.op_type == "BatchNormalization" and not node.domain:
@@ -158,7 +159,37 @@ class Builder(GraphBuilder):
             root.register_buffer(name, tensor)
         for name, module in self._submodules.items():
             root.add_module(name, module)
+        _unpack_only_outputs(root)
         return self.graph, root
+
+
+class _OnlyOutput(nn.Module):
+    """A loop with one output, given as it is: the converter's loops give a tuple of one, which nothing can read."""
+
+    def __init__(self, loop: nn.Module) -> None:
+        super().__init__()
+        self.loop = loop
+
+    def forward(self, *args: object) -> object:
+        """Return the output."""
+        return self.loop(*args)[0]
+
+
+def _unpack_only_outputs(root: nn.Module) -> None:
+    """Let every loop with one output give it as it is, those inside of branches and loops included."""
+    for parent in list(root.modules()):
+        for name, loop in parent.named_children():
+            if _outputs(loop) == 1:
+                setattr(parent, name, _OnlyOutput(loop))
+
+
+def _outputs(module: nn.Module) -> int:
+    """Return how many outputs a loop has; 0 for what is no loop."""
+    if isinstance(module, LoopModule):
+        return int(module.n_loop_carried + module.n_scan_outputs)
+    if isinstance(module, ScanModule | ScanModuleV8):
+        return int(module.n_state_vars + module.n_scan_outputs)
+    return 0
 
 
 def _standardise(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float) -> Tensor:

@@ -140,7 +140,7 @@ def run_file(model: Model, samples: Samples, names: tuple[str, ...], net: Traina
 @torch.no_grad()
 def _module_values(net: Trainable, samples: Samples, names: tuple[str, ...]) -> dict[str, Array]:
     """Return values of the module by their names in the file."""
-    found: dict[str, Array] = {}
+    values: dict[str, Array] = {}
     wanted = {net.values[name]: name for name in names if name in net.values}
 
     class Keep(fx.Interpreter):
@@ -148,16 +148,16 @@ def _module_values(net: Trainable, samples: Samples, names: tuple[str, ...]) -> 
             try:
                 value = super().run_node(n)
             except Exception as error:  # torch raises whatever it likes
-                raise _does_notrun_file(net, n, error) from error
+                raise _node_failure(net, n, error) from error
             if n in wanted and isinstance(value, Tensor):
-                found[wanted[n]] = value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
+                values[wanted[n]] = value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
             return value
 
     Keep(net.module).run(*(samples.feeds[name] for name in net.inputs))
-    return found
+    return values
 
 
-def _does_notrun_file(net: Trainable, at: fx.Node, error: Exception) -> UnsupportedModelError:
+def _node_failure(net: Trainable, at: fx.Node, error: Exception) -> UnsupportedModelError:
     """Name the node of the file that fails in torch."""
     index = next((number for number, made in enumerate(net.made) if at in made), None)
     node = "the model" if index is None else f"node {net.graph.nodes[index]!r}"
@@ -167,19 +167,19 @@ def _does_notrun_file(net: Trainable, at: fx.Node, error: Exception) -> Unsuppor
     )
 
 
-def _worst(expected: Mapping[str, Array], found: Mapping[str, Array]) -> float:
-    return max((_difference(value, found[name]) for name, value in expected.items() if name in found), default=0.0)
+def _worst(expected: Mapping[str, Array], got: Mapping[str, Array]) -> float:
+    return max((_difference(value, got[name]) for name, value in expected.items() if name in got), default=0.0)
 
 
-def _difference(expected: object, found: Array) -> float:
+def _difference(expected: object, got: Array) -> float:
     """Return the largest difference relative to the largest value; infinite for other shapes or types."""
     if not isinstance(expected, np.ndarray) or expected.dtype.kind != "f" or not expected.size:
         return 0.0
-    if expected.shape != found.shape:
+    if expected.shape != got.shape:
         return float("inf")
     expected = expected.astype(np.float64)
     scale = float(np.abs(expected).max())
-    worst = float(np.abs(expected - found).max())
+    worst = float(np.abs(expected - got).max())
     return worst / max(scale, 1e-6) if np.isfinite(worst) else float("inf")
 
 
@@ -187,10 +187,8 @@ def _blame(net: Trainable, samples: Samples, worst: float) -> None:
     """Name the first node whose result differs."""
     names = tuple(name for node in net.graph.nodes for name in node.outputs if name in net.values)
     expected = run_file(net.model, samples, names, net)
-    found = _module_values(net, samples, names)
-    blamed = next(
-        (name for name in names if name in found and _difference(expected[name], found[name]) > TOLERANCE), None
-    )
+    got = _module_values(net, samples, names)
+    blamed = next((name for name in names if name in got and _difference(expected[name], got[name]) > TOLERANCE), None)
     where = "its outputs"
     if blamed is not None:
         node = net.graph.producer[blamed]

@@ -3,25 +3,33 @@
 
 What was saved is what a run has at a step; all randomness hangs on the number of the step. So a run that
 was killed and resumed ends with the same weights as one that never was.
+
+A file that somebody damaged is refused with one error that names it: its size and the names, kinds and shapes of
+all that it holds are looked at before anything is taken from it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import safetensors
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from graphprune.errors import InputError, UsageError, quote
+from graphprune.errors import GraphPruneError, InputError, UsageError, quote
 from graphprune.model.atomic import PendingFile, output_errors
 
-__all__ = ["Progress", "read_checkpoint", "write_checkpoint"]
+__all__ = ["Progress", "below", "checkpoint_errors", "read_checkpoint", "take", "take_all", "write_checkpoint"]
 
-SCHEMA = "graphprune.checkpoint/1"
+SCHEMA = "graphprune.checkpoint/2"
+_LARGEST_HEADER = 16 << 20
+"""Bytes: the names and shapes of more than 100,000 tensors."""
+_LARGEST_COUNT = 1 << 53
 
 
 @dataclass
@@ -72,7 +80,12 @@ def write_checkpoint(path: Path, run: str, progress: Progress, tensors: dict[str
     OutputError
         If it cannot be written; then the earlier one is still there.
     """
-    metadata = {"schema": SCHEMA, "run": run, "progress": json.dumps(asdict(progress))}
+    metadata = {
+        "schema": SCHEMA,
+        "run": run,
+        "progress": json.dumps(asdict(progress)),
+        "tensors": _digest_of_names(tensors),
+    }
     data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata)
     with output_errors(path), PendingFile(path) as pending:
         pending.fill([data])
@@ -85,18 +98,15 @@ def read_checkpoint(path: Path, run: str) -> tuple[Progress, dict[str, Tensor]]:
     Raises
     ------
     InputError
-        If the file is missing, unreadable, or no checkpoint.
+        If the file is missing, unreadable, damaged, or no checkpoint.
     UsageError
         If it belongs to another run.
     """
     shown = quote(str(path))
-    try:
+    with checkpoint_errors(path):
+        _check_header(path)
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        tensors = load(path.read_bytes())
-        progress = Progress(**json.loads(metadata.get("progress", "null") or "null"))
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise InputError(f"the checkpoint {shown} cannot be read: {quote(str(error))}") from error
     if metadata.get("schema") != SCHEMA:
         raise InputError(f"{shown} is no checkpoint of this version of graphprune")
     if metadata.get("run") != run:
@@ -104,4 +114,99 @@ def read_checkpoint(path: Path, run: str) -> tuple[Progress, dict[str, Tensor]]:
             f"the checkpoint {shown} belongs to a run with other models, data or options",
             hint="give the options that it was started with, or start anew with --force",
         )
+    with checkpoint_errors(path):
+        progress = _progress(metadata.get("progress", ""))
+        tensors = load(path.read_bytes())
+        if metadata.get("tensors") != _digest_of_names(tensors):
+            raise InputError("it has other tensors than were saved")
     return progress, tensors
+
+
+@contextmanager
+def checkpoint_errors(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged checkpoint raises, while it is read or taken up, into one error that names the file."""
+    shown = quote(str(path))
+    try:
+        yield
+    except (UsageError, MemoryError):
+        raise
+    except OSError as error:
+        raise InputError(f"the checkpoint {shown} cannot be read: {error.strerror or quote(str(error))}") from error
+    except GraphPruneError as error:
+        raise InputError(f"the checkpoint {shown} is damaged: {error.message}", hint=_ANEW) from error
+    except Exception as error:  # readers, torch and methods raise whatever they like
+        said = f"{type(error).__name__}: {quote(str(error))}"
+        raise InputError(f"the checkpoint {shown} is damaged: {said}", hint=_ANEW) from error
+
+
+_ANEW = "start anew with --force"
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def take(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
+    """Return a tensor of a checkpoint that has the shape and the type of another.
+
+    Raises
+    ------
+    InputError
+        If there is none of this name, or it has another shape or type.
+    """
+    value = tensors.get(name)
+    if value is None:
+        raise InputError(f"it lacks the tensor {quote(name)}")
+    if value.shape != like.shape or value.dtype != like.dtype:
+        raise InputError(
+            f"the tensor {quote(name)} is {value.dtype} of shape {quote(list(value.shape))}, but must be {like.dtype} "
+            f"of shape {list(like.shape)}"
+        )
+    return value
+
+
+def take_all(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what `take` does for every name in `like`."""
+    return {name: take(tensors, name, value) for name, value in like.items()}
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a file whose list of contents alone would fill the memory."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > _LARGEST_HEADER:
+        raise InputError(f"its header is {size:,} bytes long, and {_LARGEST_HEADER:,} are allowed")
+
+
+def _digest_of_names(names: Iterable[str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(names)).encode()).hexdigest()
+
+
+def _progress(text: str) -> Progress:
+    """Return the progress that a text holds, its fields and their types checked."""
+    entries: object = json.loads(text)
+    if not isinstance(entries, dict) or entries.keys() != {entry.name for entry in fields(Progress)}:
+        raise InputError("its progress has other fields")
+    for name, entry in entries.items():
+        if not _FITS[Progress.__annotations__[name]](entry):
+            raise InputError(f"its progress says {name} = {quote(entry)}")
+    progress = Progress(**entries)
+    if not (0.0 <= progress.rate < float("inf") and progress.best_step <= progress.step):
+        raise InputError("its progress contradicts itself")
+    for rate in progress.searched:
+        float(rate)
+    return progress
+
+
+def _is_number(entry: object) -> bool:
+    return type(entry) is float or (type(entry) is int and abs(entry) <= _LARGEST_COUNT)
+
+
+_FITS: dict[str, Callable[[object], bool]] = {
+    "int": lambda entry: isinstance(entry, int) and _is_number(entry) and entry >= 0,
+    "float": _is_number,
+    "str": lambda entry: isinstance(entry, str),
+    "dict[str, float]": lambda entry: isinstance(entry, dict) and all(map(_is_number, entry.values())),
+}
+"""Whether a value that was read is of the type that a field of `Progress` declares."""

@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,9 +17,10 @@ from graphprune.training.check_bridge import check_written
 from graphprune.training.checkpoint import Progress
 from graphprune.training.finetune_options import FinetuneOptions
 from graphprune.training.loader import Samples
+from graphprune.training.long_run import DEFAULT_RATES, Listener, RunFile, ignore_report, run_digest
 from graphprune.training.preparation import check_gradients, prepare
 from graphprune.training.pruning.regularize import Regularizer
-from graphprune.training.rounds import Guard, Listener, Report, best_rate, search_rate, train
+from graphprune.training.rounds import Guard, best_rate, search_rate, train
 from graphprune.training.trainer import Measure, Task, measure
 
 __all__ = ["FinetuneOptions", "Finetuned", "finetune"]
@@ -35,8 +33,6 @@ _RATES = {
     "sgd": (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001),
     "adamw": (0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001),
 }
-UNSEARCHED = {"sgd": 0.01, "adamw": 1e-3}
-"""The rate where none is searched for, since a low loss is not what is wanted."""
 _SEARCH_SHARE = 0.1
 _SEARCH_STEPS = (8, 40)
 
@@ -80,16 +76,12 @@ class Finetuned:
     main: bool = True
 
 
-def _deaf(report: Report) -> None:
-    """Say nothing: one process speaks for all."""
-
-
 def finetune(
     model: Model,
     data: Source,
     teacher: Model | None = None,
     options: FinetuneOptions | None = None,
-    listen: Listener = _deaf,
+    listen: Listener = ignore_report,
 ) -> Finetuned:
     """Train a model's weights on data, judged on samples that are held out.
 
@@ -123,23 +115,22 @@ def finetune(
     task = _regularized(task, model, options)
     now = measure(task).loss
     if not task.accelerator.is_main_process:
-        listen = _deaf
+        listen = ignore_report
     progress = Progress(0, options.rate or 0.0, before.loss, now)
     guard = Guard(
-        options.checkpoint,
-        _digest(model, teacher, data, options),
+        RunFile(options.checkpoint, run_digest(options, model, teacher, data)),
         options.checkpoint_every,
         max(1, min(task.loader.steps, total)),
         options.resume,
         last=bool(options.regularize),
     )
     if options.regularize:
-        progress.rate = progress.rate or UNSEARCHED[options.optimisation.optimizer]
+        progress.rate = progress.rate or DEFAULT_RATES[options.optimisation.optimizer]
     elif options.rate is None and not options.resume:
         steps = int(min(max(_SEARCH_STEPS[0], _SEARCH_SHARE * total), _SEARCH_STEPS[1], total))
-        found = search_rate(task, options.optimisation, _RATES[options.optimisation.optimizer], steps, listen)
-        progress.searched = {str(rate): loss for rate, loss in found.items()}
-        progress.rate = best_rate(found)
+        reached = search_rate(task, options.optimisation, _RATES[options.optimisation.optimizer], steps, listen)
+        progress.searched = {str(rate): loss for rate, loss in reached.items()}
+        progress.rate = best_rate(reached)
     progress = train(task, options.optimisation, progress, total, guard, listen)
     if guard.last and not progress.stopped:
         progress.best_step, improved = progress.step, True
@@ -185,19 +176,8 @@ def _finish(task: Task, model: Model) -> Model:
 
 def _teachers(task: Task) -> str:
     """Say what was learned from."""
-    found = [name for name, there in (("original", task.teacher), ("labels", task.objective.labelled)) if there]
-    return " and ".join(found) or "own loss"
-
-
-def _digest(model: Model, teacher: Model | None, data: Source, options: FinetuneOptions) -> str:
-    """Return a digest of everything that the course of a run depends on."""
-    said: dict[str, Any] = asdict(options)
-    for name in ("checkpoint", "checkpoint_every", "resume"):
-        said.pop(name)
-    loss = said.pop("loss")
-    said |= {"loss": getattr(loss, "__qualname__", None), "model": model.sha256, "data": [data.name, len(data)]}
-    said["teacher"] = teacher.sha256 if teacher is not None else None
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+    teachers = [name for name, there in (("original", task.teacher), ("labels", task.objective.labelled)) if there]
+    return " and ".join(teachers) or "own loss"
 
 
 def lower(loss: float, start: float) -> bool:

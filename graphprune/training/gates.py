@@ -174,12 +174,12 @@ def tell_samples(net: Trainable, gates: Mapping[str, Gate], feeds: Mapping[str, 
     values = {name: gate.value for name, gate in gates.items()}
     for gate in gates.values():
         gate.value = torch.ones(gate.size)
-    found = find_sample_axes(net, own, feeds)
+    sample_axes = find_sample_axes(net, own, feeds)
     for name, value in values.items():
         gates[name].value = value
     mixed: set[str] = set()
     for node, name in own.items():
-        axis = found.get(node)
+        axis = sample_axes.get(node)
         if axis is None or axis.axis == node.args[2]:
             mixed.add(name)
         else:
@@ -208,14 +208,14 @@ def touched(analysis: Analysis, contraction: Contraction) -> dict[int, Ints]:
     """Return for each group on the axis the atom of every slice, the group's size where it is another's."""
     grouping = analysis.grouping
     atoms = grouping.atom_of[contraction.labels.expand()]
-    found: dict[int, Ints] = {}
+    atoms_of: dict[int, Ints] = {}
     for number in np.unique(grouping.group_of[atoms[atoms >= 0]]).tolist():
         own = np.full(len(atoms), int(grouping.sizes[number]), dtype=np.int64)
         mine = np.flatnonzero(atoms >= 0)
         mine = mine[grouping.group_of[atoms[mine]] == number]
         own[mine] = grouping.index_of[atoms[mine]]
-        found[number] = own
-    return found
+        atoms_of[number] = own
+    return atoms_of
 
 
 def _axis(analysis: Analysis, contraction: Contraction) -> int:

@@ -86,8 +86,8 @@ def _gradients(net: Trainable, gates: Mapping[str, Gate], samples: Samples, loss
     alone = samples.count == 1  # then no value needs to have the samples on axis 0
     leaves = {name: gate.watch(None if alone else samples.count) for name, gate in gates.items()}
     loss(net.run(samples.feeds), samples.labels).backward()  # type: ignore[no-untyped-call]  # torch declares no types here
-    found = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
-    return {name: value[None] if alone else value for name, value in found.items()}
+    gradients = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
+    return {name: value[None] if alone else value for name, value in gradients.items()}
 
 
 def taylor_weight(analysis: Analysis, batches: Iterable[Samples], loss: LossSum) -> Scores:
@@ -141,7 +141,7 @@ def _products(net: Trainable, batches: Iterable[Samples], loss: LossSum) -> Iter
 
 def _signed(analysis: Analysis, products: Mapping[str, npt.NDArray[np.float64]]) -> Scores:
     """Add up weight times gradient over everything that makes each atom."""
-    found: Scores = {}
+    signed: Scores = {}
     for group in analysis.groups:
         made = [member for member in group.members if member.role == "out" and member.initializer in products]
         if not made:
@@ -151,5 +151,5 @@ def _signed(analysis: Analysis, products: Mapping[str, npt.NDArray[np.float64]])
             value = products[member.initializer]
             axes = tuple(axis for axis in range(value.ndim) if axis != member.axis)
             total += np.bincount(member.atoms, value.sum(axes)[member.positions], minlength=group.size)
-        found[group.id] = total
-    return found
+        signed[group.id] = total
+    return signed

@@ -113,18 +113,18 @@ class Loader:
     def _fetch(self, step: int) -> Samples:
         return Samples.of(self.source.read(self._mine(step)))
 
-    def _augmented(self, found: Samples, step: int) -> Samples:
+    def _augmented(self, samples: Samples, step: int) -> Samples:
         """Change the images of a batch; not in the reading thread, which would share random numbers with the loss."""
         mine, epoch = self._mine(step).tolist(), step // self.steps
         feeds = {
-            name: self.augmentation(value, epoch, mine) if self._images(name, found, len(mine)) else value
-            for name, value in found.feeds.items()
+            name: self.augmentation(value, epoch, mine) if self._images(name, samples, len(mine)) else value
+            for name, value in samples.feeds.items()
         }
-        return replace(found, feeds=feeds)
+        return replace(samples, feeds=feeds)
 
-    def _images(self, name: str, found: Samples, count: int) -> bool:
+    def _images(self, name: str, samples: Samples, count: int) -> bool:
         """Whether an input holds an image of each sample."""
-        return found.feeds[name].dim() == 4 and len(found.feeds[name]) == count and name not in found.axes
+        return samples.feeds[name].dim() == 4 and len(samples.feeds[name]) == count and name not in samples.axes
 
     def stream(self, first: int, last: int) -> Iterator[Samples]:
         """Yield the batches of the steps `first` to `last`, the next one being read while one is worked on."""

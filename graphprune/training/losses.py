@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from graphprune.data.user_code import imported
+from graphprune.data.user_code import FAILURES, imported, reason
 from graphprune.errors import UsageError, quote
 from graphprune.model.graph import Graph
 
@@ -172,8 +172,8 @@ class Objective:
                 parts.append(weight * _per_sample(loss))
         if teacher is not None and weight < 1.0:
             compared = [self._compare(name, kind, outputs[name], teacher[name]) for name, kind in self.kinds.items()]
-            found = [part for part in compared if part is not None]
-            parts += [(1.0 - weight) / len(found) * part for part in found]
+            distances = [part for part in compared if part is not None]
+            parts += [(1.0 - weight) / len(distances) * part for part in distances]
         if not parts:
             raise UsageError("there is nothing to learn from: neither a teacher nor labels")
         return parts
@@ -205,13 +205,14 @@ class Objective:
 def _called(own: LossFunction, outputs: Outputs, teacher: Outputs | None, labels: Tensor | None) -> Tensor:
     """Return the user's own loss of a batch."""
     try:
-        found: object = own(outputs, teacher, labels)
-    except Exception as error:  # whatever the user's own code raises
-        raise UsageError(f"your own loss failed: {type(error).__name__}: {quote(str(error))}") from error
-    if not isinstance(found, Tensor) or found.dim():
-        what = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else quote(type(found).__name__)
+        loss: object = own(outputs, teacher, labels)
+    except FAILURES as error:
+        name = getattr(own, "__qualname__", type(own).__qualname__)
+        raise UsageError(f"your own loss {quote(name)} failed: {reason(error)}") from error
+    if not isinstance(loss, Tensor) or loss.dim():
+        what = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else quote(type(loss).__name__)
         raise UsageError(f"your own loss returns {what}, but must return a scalar tensor: the mean over the batch")
-    return found
+    return loss
 
 
 def _per_sample(value: Tensor) -> Tensor:
@@ -233,7 +234,7 @@ def load_function(name: str, option: str) -> Callable[..., object]:
     UsageError
         If there is no such function.
     """
-    found: object = imported(name, option)
-    if not callable(found):
+    function: object = imported(name, option)
+    if not callable(function):
         raise UsageError(f"{option} {quote(name)} is not a function")
-    return found
+    return function

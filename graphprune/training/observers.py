@@ -28,7 +28,7 @@ class _Observer(nn.Module):
             x.retain_grad()
         return x
 
-    def found(self) -> tuple[Floats32, Floats32] | None:
+    def pair(self) -> tuple[Floats32, Floats32] | None:
         """Return the value and its gradient, None where there is none."""
         if self.value is None or self.value.grad is None:
             return None
@@ -56,7 +56,7 @@ def observed(
     for samples in batches:
         net.module.zero_grad()
         loss(net.run(samples.feeds), samples.labels).backward()  # type: ignore[no-untyped-call]  # torch declares no types here
-        pairs = {name: observer.found() for name, observer in observers.items()}
+        pairs = {name: observer.pair() for name, observer in observers.items()}
         yield {name: pair for name, pair in pairs.items() if pair is not None}
 
 

@@ -4,51 +4,19 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
-from graphprune.training.checkpoint import Progress, read_checkpoint, write_checkpoint
-from graphprune.training.trainer import Measure, Optimisation, Task, Trainer, below, measure, put, snapshot
+from graphprune.training.checkpoint import Progress
+from graphprune.training.long_run import Clock, Listener, RunFile
+from graphprune.training.trainer import Optimisation, Task, Trainer, measure, put, snapshot
 
-__all__ = ["Clock", "Guard", "Listener", "Report", "best_rate", "search_rate", "train"]
+__all__ = ["Guard", "best_rate", "search_rate", "train"]
 
-_EVERY = 0.5
-"""Seconds between two reports."""
 _NEARLY = 0.03
 """Share by which a short run may end above the best one for its higher rate to be preferred."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a run says of itself while it goes on.
-
-    Attributes
-    ----------
-    stage : str
-        ``train``, or ``search`` and the rate that is tried.
-    step, total : int
-    loss : float
-        Of training, a moving mean.
-    rate : float
-    measure : Measure or None
-        The latest on held-out samples.
-    seconds_left : float
-    """
-
-    stage: str
-    step: int
-    total: int
-    loss: float
-    rate: float
-    measure: Measure | None
-    seconds_left: float
-
-
-Listener = Callable[[Report], None]
 
 
 @dataclass(frozen=True)
@@ -57,10 +25,8 @@ class Guard:
 
     Parameters
     ----------
-    checkpoint : Path or None
-        Where everything is saved; None for nowhere.
-    run : str
-        Digest of all that the run depends on.
+    file : RunFile
+        Where everything is saved.
     every : int
         Steps between two checkpoints.
     judge : int
@@ -71,8 +37,7 @@ class Guard:
         Keep the weights of the last step, not the best ones: something else than the loss is wanted of them.
     """
 
-    checkpoint: Path | None
-    run: str
+    file: RunFile
     every: int
     judge: int
     resume: bool = False
@@ -94,25 +59,25 @@ def search_rate(
         Rates, the highest first.
     """
     start = snapshot(task.net)
-    found: dict[float, float] = {}
+    reached: dict[float, float] = {}
     first = min(1, len(candidates) - 1)
     for rate in candidates[first:]:
-        if found and min(found.values()) < list(found.values())[-1]:
+        if reached and min(reached.values()) < list(reached.values())[-1]:
             break
-        found[rate] = _tried(task, how, rate, steps, listen)
+        reached[rate] = _tried(task, how, rate, steps, listen)
         put(task.net, start)
-    if best_rate(found) == candidates[first] and first:
-        found[candidates[0]] = _tried(task, how, candidates[0], steps, listen)
+    if best_rate(reached) == candidates[first] and first:
+        reached[candidates[0]] = _tried(task, how, candidates[0], steps, listen)
         put(task.net, start)
-    return found
+    return reached
 
 
-def best_rate(found: Mapping[float, float]) -> float:
+def best_rate(reached: Mapping[float, float]) -> float:
     """Return the highest rate whose measure is nearly the best: what looks equal after a few steps gains with more."""
-    least = min(found.values())
+    least = min(reached.values())
     if not math.isfinite(least):
-        return min(found)
-    return max(rate for rate, loss in found.items() if loss <= least + _NEARLY * abs(least))
+        return min(reached)
+    return max(rate for rate, loss in reached.items() if loss <= least + _NEARLY * abs(least))
 
 
 def _tried(task: Task, how: Optimisation, rate: float, steps: int, listen: Listener) -> float:
@@ -140,13 +105,9 @@ def train(task: Task, how: Optimisation, progress: Progress, total: int, guard: 
     """
     trainer = Trainer(task, how, progress.rate, total)
     best = snapshot(task.net)
-    if guard.resume and guard.checkpoint is not None:
-        progress, tensors = read_checkpoint(guard.checkpoint, guard.run)
-        trainer.rate = progress.rate
-        trainer.restore(tensors)
-        best = {path: value.to(task.device) for path, value in below(tensors, "best/").items()}
-        if progress.scaler and task.accelerator.scaler is not None:
-            task.accelerator.scaler.load_state_dict(progress.scaler)
+    if guard.resume:
+        progress, tensors = guard.file.load(total)
+        best = guard.file.restore(trainer, progress, tensors)
     clock = Clock("train", total, progress.step, listen)
     steps = total if not progress.stopped else progress.step
     for samples in task.loader.stream(progress.step, steps):
@@ -159,7 +120,7 @@ def train(task: Task, how: Optimisation, progress: Progress, total: int, guard: 
         if progress.step % guard.judge == 0 or progress.step == total:
             best = _judge(trainer, progress, best, clock)
         if progress.step % guard.every == 0 or progress.step == total:
-            _save(trainer, progress, best, guard)
+            guard.file.save(trainer, progress, best)
     if not guard.last or progress.stopped:
         put(task.net, best)
     return progress
@@ -168,48 +129,9 @@ def train(task: Task, how: Optimisation, progress: Progress, total: int, guard: 
 def _judge(trainer: Trainer, progress: Progress, best: dict[str, Tensor], clock: Clock) -> dict[str, Tensor]:
     """Measure the module; return its weights if they are the best so far, else those that are."""
     with trainer.judged():
-        found = measure(trainer.task)
-        clock.judged(found)
-        if found.loss < progress.best:
-            progress.best, progress.best_step = found.loss, progress.step
+        measured = measure(trainer.task)
+        clock.judged(measured)
+        if measured.loss < progress.best:
+            progress.best, progress.best_step = measured.loss, progress.step
             return snapshot(trainer.task.net)
     return best
-
-
-def _save(trainer: Trainer, progress: Progress, best: dict[str, Tensor], guard: Guard) -> None:
-    if guard.checkpoint is None or not trainer.task.accelerator.is_main_process:
-        return
-    progress.scaler = trainer.scaler
-    tensors = trainer.tensors() | {f"best/{path}": value for path, value in best.items()}
-    write_checkpoint(guard.checkpoint, guard.run, progress, tensors)
-
-
-class Clock:
-    """Tells a listener how far a run is, and when it will be done."""
-
-    def __init__(self, stage: str, total: int, first: int, listen: Listener) -> None:
-        self.stage, self.total, self.step, self.first = stage, total, first, first
-        self.listen = listen
-        self.loss = math.nan
-        self.rate = 0.0
-        self.measure: Measure | None = None
-        self.begun = self.said = time.monotonic()
-
-    def tick(self, loss: float, rate: float) -> None:
-        """Count a step."""
-        self.step += 1
-        self.rate = rate
-        self.loss = loss if math.isnan(self.loss) else 0.9 * self.loss + 0.1 * loss
-        if time.monotonic() - self.said >= _EVERY:
-            self._say()
-
-    def judged(self, found: Measure) -> None:
-        """Take a new measure, and say it."""
-        self.measure = found
-        self._say()
-
-    def _say(self) -> None:
-        self.said = time.monotonic()
-        pace = (self.said - self.begun) / max(1, self.step - self.first)
-        left = pace * (self.total - self.step)
-        self.listen(Report(self.stage, self.step, self.total, self.loss, self.rate, self.measure, left))

@@ -81,15 +81,15 @@ def find_sample_axes(
         base = _Watch(net.module, values)
         base.run(*inputs)
         for sample in range(_TRIED):
-            watch = _Watch(net.module, values, base.found)
+            watch = _Watch(net.module, values, base.seen)
             watch.run(*[_changed(value, sample) for value in inputs])
             changes.append(watch.changes)
     except (RuntimeError, IndexError, ValueError):  # the model is made for batches of another size
         return {}
     finally:
         net.module.train(training)
-    found = {node: _axis(value.shape, [change[node] for change in changes]) for node, value in base.found.items()}
-    return {node: axis for node, axis in found.items() if axis is not None}
+    axes = {node: _axis(value.shape, [change[node] for change in changes]) for node, value in base.seen.items()}
+    return {node: axis for node, axis in axes.items() if axis is not None}
 
 
 class _Watch(fx.Interpreter):
@@ -101,7 +101,7 @@ class _Watch(fx.Interpreter):
         super().__init__(module)
         self._values = frozenset(values)
         self._base = base
-        self.found: dict[fx.Node, Tensor] = {}
+        self.seen: dict[fx.Node, Tensor] = {}
         self.changes: dict[fx.Node, list[Tensor]] = {}
 
     def run_node(self, n: fx.Node) -> object:
@@ -109,7 +109,7 @@ class _Watch(fx.Interpreter):
         value: object = super().run_node(n)
         if n in self._values and isinstance(value, Tensor):
             if self._base is None:
-                self.found[n] = value
+                self.seen[n] = value
             else:
                 self.changes[n] = _along_axes(value, self._base[n])
         return value
@@ -150,8 +150,8 @@ def _axis(shape: torch.Size, changes: list[list[Tensor]]) -> SampleAxis | None:
             continue
         share = size // _TRIED
         for outer in (number for number in range(1, share + 1) if share % number == 0):
-            found = SampleAxis(axis, outer, share // outer)
-            owners = found.owners(_TRIED).to(own[0].device)
+            candidate = SampleAxis(axis, outer, share // outer)
+            owners = candidate.owners(_TRIED).to(own[0].device)
             if all(bool((owners[item] == sample).all()) for sample, item in enumerate(own)):
-                return found
+                return candidate
     return None

@@ -150,10 +150,10 @@ class _Search:
         if all(name in self.constant for name in node.outputs if name):
             return []
         slots = _LAYERS.get(node.op_type) or _SCALES.get(node.op_type, ())
-        found = [slot for slot in slots if self._is_constant(node, slot)]
+        trained = [slot for slot in slots if self._is_constant(node, slot)]
         if node.op_type in _ELEMENTWISE and not node.domain and len(node.inputs) == 2:
-            found = [slot for slot in (0, 1) if self._is_constant(node, slot) and self._is_vector(node, slot)]
-        return found
+            trained = [slot for slot in (0, 1) if self._is_constant(node, slot) and self._is_vector(node, slot)]
+        return trained
 
     def _is_vector(self, node: Node, slot: int) -> bool:
         """Whether an operand is one value per channel, between layers or right behind a matrix product."""
@@ -172,7 +172,7 @@ class _Search:
 
     def roots(self, node: Node, slot: int) -> list[str]:
         """Return the stored floating-point tensors that a constant input is made of."""
-        found: dict[str, None] = {}
+        stored: dict[str, None] = {}
         pending, seen = [node.inputs[slot]], set()
         while pending:
             name = pending.pop()
@@ -182,14 +182,14 @@ class _Search:
             tensor = stored_tensor(self.graph, name)
             if tensor is not None:
                 if tensor.data_type in FLOATS:
-                    found[name] = None
+                    stored[name] = None
                 continue
             maker = self.graph.producer.get(name)
             if maker is not None:
                 if maker.op_type == "DequantizeLinear":
                     _refuse_quantised(node)
                 pending.extend(maker.inputs[:1] if maker.op_type in _MOVES else maker.inputs)
-        return list(found)
+        return list(stored)
 
 
 def _refuse_quantised(node: Node) -> None:

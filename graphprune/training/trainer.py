@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from graphprune.choices import Optimizer
 from graphprune.data.source import Source
+from graphprune.errors import InputError
 from graphprune.training.bridge import Trainable, named
+from graphprune.training.checkpoint import below, take_all
 from graphprune.training.hooks import Hook, Moment
 from graphprune.training.learning_rate import rate_at
 from graphprune.training.loader import Loader, Samples
@@ -184,24 +186,39 @@ class Trainer:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint has to keep, by name."""
-        found = {f"net/{path}": value for path, value in self.task.net.changing.items()}
-        found |= {f"average/{path}": value for path, value in self.average.items()}
+        tensors = {f"net/{path}": value for path, value in self.task.net.changing.items()}
+        tensors |= {f"average/{path}": value for path, value in self.average.items()}
         for number, entries in self.optimizer.optimizer.state_dict()["state"].items():
             for key, value in entries.items():
                 if value is not None:
-                    found[f"optimizer/{number}/{key}"] = torch.as_tensor(value)
-        return found
+                    tensors[f"optimizer/{number}/{key}"] = torch.as_tensor(value)
+        return tensors
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take up what `tensors` returned."""
-        put(self.task.net, below(tensors, "net/"))
-        self.average = {path: value.to(self.task.device) for path, value in below(tensors, "average/").items()}
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in below(tensors, "optimizer/").items():
-            number, _, key = name.partition("/")
-            state.setdefault(int(number), {})[key] = value
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `tensors` returned.
+
+        Raises
+        ------
+        InputError
+            If these are not the tensors of this network and this optimiser.
+        """
+        put(self.task.net, take_all(below(tensors, "net/"), self.task.net.changing))
+        average = take_all(below(tensors, "average/"), self.average)
+        self.average = {path: value.to(self.task.device) for path, value in average.items()}
         inner = self.optimizer.optimizer
-        inner.load_state_dict({**inner.state_dict(), "state": state})
+        inner.load_state_dict({**inner.state_dict(), "state": self._optimizer_state(below(tensors, "optimizer/"))})
+
+    def _optimizer_state(self, tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """Return what an optimiser remembers of each parameter, by the number of the parameter."""
+        wanted = _REMEMBERED[self.how.optimizer]
+        parameters = [value for group in self.optimizer.optimizer.param_groups for value in group["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for number in {int(name.partition("/")[0]) for name in tensors}:
+            if number not in range(len(parameters)):
+                raise InputError(f"the optimiser has no parameter {number}")
+            like = {f"{number}/{key}": torch.zeros(()) if key == "step" else parameters[number] for key in wanted}
+            state[number] = {name.partition("/")[2]: value for name, value in take_all(tensors, like).items()}
+        return state
 
     @property
     def scaler(self) -> dict[str, float]:
@@ -210,8 +227,8 @@ class Trainer:
         return {} if scaler is None else dict(scaler.state_dict())
 
 
-def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+_REMEMBERED = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}
+"""What an optimiser keeps of each parameter."""
 
 
 def snapshot(net: Trainable) -> dict[str, Tensor]:

@@ -109,13 +109,13 @@ def reestimate(net: Trainable, batches: Batches) -> int:
 
 def normalisations(net: Trainable) -> Iterator[tuple[fx.Node, BatchNorm]]:
     """Yield the BatchNormalizations whose tensors are their own and can be changed."""
-    found = [
+    norms = [
         (node, module)
         for node in net.module.graph.nodes
         if node.op == "call_module" and isinstance(module := net.module.get_submodule(str(node.target)), BatchNorm)
     ]
     changing = net.changing
-    for node, module in found:
+    for node, module in norms:
         held = node.args[1:]
         if all(isinstance(item, fx.Node) and str(item.target) in changing and len(item.users) == 1 for item in held):
             yield node, module

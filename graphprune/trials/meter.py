@@ -94,10 +94,10 @@ class Meter:
         latency = self._latency(pruned, plan) if self._measures.bench else None
         if not self._measures.data:
             return Measured(latency)
-        found = self._evaluated(self._recovered(pruned, plan))
+        evaluation = self._evaluated(self._recovered(pruned, plan))
         before = self._before
-        accuracies = None if before is None or found.top1 is None else (before, found.top1)
-        return Measured(latency, accuracies, found.agreement)
+        accuracies = None if before is None or evaluation.top1 is None else (before, evaluation.top1)
+        return Measured(latency, accuracies, evaluation.agreement)
 
     @cached_property
     def _data(self) -> Source:

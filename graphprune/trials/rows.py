@@ -61,7 +61,7 @@ def front(trials: Sequence[Trial]) -> set[Key]:
 
     Complexity: O(n log n).
     """
-    found: set[Key] = set()
+    keys: set[Key] = set()
     done = [trial for trial in trials if not trial.note]
     measured = all(trial.accuracy or trial.agreement is not None for trial in done)
     for criterion in {"" if measured else trial.criterion for trial in done}:
@@ -69,9 +69,9 @@ def front(trials: Sequence[Trial]) -> set[Key]:
         own = [trial for trial in done if measured or trial.criterion == criterion]
         for trial in sorted(own, key=lambda trial: (trial.cost[1], -trial.quality)):
             if trial.quality > best:
-                found.add(key_of(trial))
+                keys.add(key_of(trial))
                 best = trial.quality
-    return found
+    return keys
 
 
 def dumps(trials: Sequence[Trial], request: str) -> str:

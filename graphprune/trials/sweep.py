@@ -168,19 +168,24 @@ def _trials(job: _Job, points: list[tuple[str, str, BudgetRequest]]) -> Generato
     from joblib import Parallel, delayed
 
     if job.what.jobs == 1:
-        try:
-            yield from (_trial(job, *point) for point in points)
-        finally:
-            _states.clear()
+        state = _State(job.path, job.what) if points else None
+        yield from (_trial(state, *point) for point in points if state is not None)
         return
     parallel = Parallel(n_jobs=job.what.jobs, return_as="generator_unordered", batch_size=1, max_nbytes=None)
-    yield from parallel(delayed(_trial)(job, *point) for point in points)
+    yield from parallel(delayed(_trial_of_worker)(job, *point) for point in points)
 
 
-def _trial(job: _Job, criterion: str, solver: str, budget: BudgetRequest) -> Trial:
-    """Try one point; the model is analysed once per process."""
-    contest, state = job.what.contest, _state(job)
-    options = contest.choice(solver, criterion)
+def _trial_of_worker(job: _Job, criterion: str, solver: str, budget: BudgetRequest) -> Trial:
+    """Try one point in a process of its own, which analyses the model once."""
+    if job.request not in _worker:
+        _worker.clear()
+        _worker[job.request] = _State(job.path, job.what)
+    return _trial(_worker[job.request], criterion, solver, budget)
+
+
+def _trial(state: _State, criterion: str, solver: str, budget: BudgetRequest) -> Trial:
+    """Try one point."""
+    options = state.contest.choice(solver, criterion)
     try:
         return attempt(state.analysis, (budget,), options, state.scores(criterion), state.meter, state.meter.evidence)
     except RequestError as error:
@@ -193,26 +198,20 @@ class _State:
     def __init__(self, path: Path, what: Sweep) -> None:
         self.analysis = api.analyze(api.load(path), what.analysis)
         self.meter = Meter(self.analysis, what.contest.measures, what.contest.options.seed)
-        self._contest = what.contest
+        self.contest = what.contest
         self._scores: dict[str, Scores] = {}
 
     def scores(self, criterion: str) -> Scores:
         """Return the scores of a criterion."""
         if criterion not in self._scores:
-            options = self._contest.choice(self._contest.all_solvers[0], criterion)
+            options = self.contest.choice(self.contest.all_solvers[0], criterion)
             # Points come criterion by criterion.
             self._scores = {criterion: score_groups(self.analysis, options, self.meter.evidence)}
         return self._scores[criterion]
 
 
-_states: dict[str, _State] = {}
-
-
-def _state(job: _Job) -> _State:
-    if job.request not in _states:
-        _states.clear()
-        _states[job.request] = _State(job.path, job.what)
-    return _states[job.request]
+_worker: dict[str, _State] = {}
+"""What a worker process keeps, by request; empty in the process that was asked."""
 
 
 def _plain(options: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from graphprune.model.iterations import loops
 __all__ = ["BranchPath", "force_branches", "pruned_branches", "switches"]
 
 BranchPath = dict[str, bool]
-"""Which branch is taken, by the first output of an `If`; that a turn is taken, by that of a `Loop`."""
+"""Which branch is taken, by the first output of an `If`; that it runs, by that of a `Loop`."""
 
 _ONE = "graphprune.one"
 
@@ -25,7 +25,7 @@ _ONE = "graphprune.one"
 def force_branches(model: ModelProto, paths: list[BranchPath]) -> ModelProto:
     """Let extra boolean inputs (`force_inputs`) decide which branch of some `If`s runs, so that each can be compared.
 
-    The first of the two inputs of a `Loop` makes it take at least one turn. Without them the conditions of the
+    The first of the two inputs of a `Loop` makes it take at least one iteration. Without them the conditions of the
     model decide, as before.
     """
     owners = {owner for path in paths for owner in path}
@@ -60,7 +60,7 @@ def _steer_if(node: NodeProto, owner: str) -> list[NodeProto]:
 
 
 def _steer_loop(node: NodeProto, owner: str) -> list[NodeProto]:
-    """Let the first forcing input make a loop take a turn; returns the nodes that are needed in front."""
+    """Let the first forcing input make a loop run once; returns the nodes that are needed in front."""
     forced, _ = force_inputs(owner)
     given = next(attribute.i for attribute in node.attribute if attribute.name == "given")
     nodes: list[NodeProto] = []
@@ -78,7 +78,7 @@ def _steer_loop(node: NodeProto, owner: str) -> list[NodeProto]:
 def force_inputs(owner: str) -> tuple[str, str]:
     """Return the names of the inputs that force the `If` with this first output to its then or else branch.
 
-    The first one forces a `Loop` into its first turn.
+    The first one forces a `Loop` into its first iteration.
     """
     return f"graphprune.then.{owner}", f"graphprune.else.{owner}"
 
@@ -86,7 +86,7 @@ def force_inputs(owner: str) -> tuple[str, str]:
 def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[BranchPath]:
     """Return the ways into all bodies in which something is removed.
 
-    A way says which branch to take at each `If`, and that a `Loop` takes a turn where that is not certain.
+    A way says which branch to take at each `If`, and that a `Loop` runs where that is not certain.
     """
     touched: set[int] = set()
     for name, axes in analysis.scope.values.items():
@@ -95,7 +95,7 @@ def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[
     certain = {
         owner_name(loop.exit.outputs)
         for loop in loops(analysis.graph)
-        if loop.exit.op_type == "Scan" or loop.turns(analysis.graph, analysis.shapes)
+        if loop.exit.op_type == "Scan" or loop.iterations(analysis.graph, analysis.shapes)
     }
     paths: list[BranchPath] = []
     for number in sorted(touched):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, helper
 
-from graphprune.data.walk import constant_nodes, cut_piece
+from graphprune.data.walk import constant_nodes, cut_subgraph
 from graphprune.model.graph import Graph, Node
 
 __all__ = ["Piece", "cut_in_step", "stops_of"]
@@ -125,7 +125,7 @@ class _Cutter:
         """Return a model of some nodes, with inputs of any shape."""
         dtypes = {name: helper.tensor_dtype_to_np_dtype(self._types[name]) for name in needs}
         inputs = {name: np.empty(0, dtype) for name, dtype in dtypes.items()}
-        piece = cut_piece(self._graph, self._constant, nodes, inputs, outputs)
+        piece = cut_subgraph(self._graph, self._constant, nodes, inputs, outputs)
         for value in piece.graph.input:
             value.type.tensor_type.ClearField("shape")
         return piece

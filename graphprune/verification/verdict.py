@@ -5,22 +5,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from graphprune.errors import VerificationError, quote
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import digest
 from graphprune.surgery.marks import PLAN
 from graphprune.verification.causes import strange_domains
 from graphprune.verification.verify import Verification, verify_equal, verify_pruned
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from graphprune.analysis.analysis import Analysis
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
 
-__all__ = ["judged", "keep_mask"]
+__all__ = ["judged"]
 
 _BEYOND = 1e299  # stands for infinity in a verification
 
@@ -70,14 +67,6 @@ def judged(
     if not verdict.ok:
         raise _difference(verdict, pruned, plan)
     return verdict
-
-
-def keep_mask(analysis: Analysis, plan: Plan) -> npt.NDArray[np.bool_]:
-    """Return which atoms stay, in the order of the analysis (bool, shape (atoms,))."""
-    keep = np.zeros(int(analysis.cost.sizes.sum()), dtype=np.bool_)
-    for start, group in zip(analysis.grouping.starts, plan.groups, strict=False):
-        keep[int(start) + np.array(group.kept, dtype=np.int64)] = True
-    return keep
 
 
 def _difference(verdict: Verification, pruned: Model, plan: Plan) -> VerificationError:

@@ -132,11 +132,11 @@ class Spread(Demand):
                 spread[axis] = own
         return Spread((), tuple(spread), self.noise)
 
-    def laid_over(self, found: tuple[Span, ...] | None) -> Spread:
+    def laid_over(self, spans: tuple[Span, ...] | None) -> Spread:
         """Return the demand on a scale over what is demanded."""
-        if found is None:
+        if spans is None:
             raise InternalError("a scale lies over copied slices in an unknown way")
-        return Spread((), tuple(self._block(axis, block) for axis, block in found))
+        return Spread((), tuple(self._block(axis, block) for axis, block in spans))
 
     def _block(self, axis: int, block: int) -> _Axis:
         if not block:
@@ -194,8 +194,8 @@ class Copies:
         key = (id(labels.base), labels.repeat, labels.tile)
         if key not in self._known:
             self._known[key] = _laid_out(self.analysis.grouping.atom_of[labels.base], self._number, labels)
-        found = self._known[key]
-        return _Axis(found.order, found.counts, 1.0 / found.counts[found.order]) if shared else found
+        axis = self._known[key]
+        return _Axis(axis.order, axis.counts, 1.0 / axis.counts[axis.order]) if shared else axis
 
     def _factor(self, labels: Labels, power: Power) -> Floats:
         """Return what each channel of an axis is multiplied with before it is summed."""

@@ -84,21 +84,21 @@ class _Search:
         for node in self._analysis.graph.nodes:
             if node.op_type in _FUSED and not node.domain and not self._has_whole_heads(node):
                 self._hold(self._analysis.scope.values[node.inputs[0]][-1], f"{node.op_type} has a part of each head")
-        for found in summed.values():
-            self._look(found)
+        for contractions in summed.values():
+            self._look(contractions)
         for renormalisation in self._analysis.scope.space.renormalised:
             for labels in renormalisation.labels[renormalisation.first :]:
                 self._hold(labels, f"{renormalisation.node.op_type} takes statistics over them")
         return self._sums
 
-    def _look(self, found: list[Contraction]) -> None:
+    def _look(self, contractions: list[Contraction]) -> None:
         """Decide about the contractions of one node; of two activations that are multiplied, one gets the factor."""
-        node = found[0].node
+        node = contractions[0].node
         if self._is_copied(node):
             self._sums.whole.add(node.index)
             return
         done: set[bytes] = set()
-        for contraction in found:
+        for contraction in contractions:
             atoms = self._atoms(contraction.labels)
             key = atoms.tobytes()
             if key in done or not (atoms >= 0).any():

@@ -139,7 +139,7 @@ def widen(model: Model | Analysis, options: WidenOptions | None = None) -> Widen
     proto = operate(analysis, copies)
     drop_marks(proto)
     model = analysis.model.replaced(proto)
-    found = _verified(analysis, model, copies) if options.verify else None
+    verification = _verified(analysis, model, copies) if options.verify else None
     starts = analysis.grouping.starts.tolist()
     groups = tuple(
         WideGroup(
@@ -148,7 +148,7 @@ def widen(model: Model | Analysis, options: WidenOptions | None = None) -> Widen
         for at, (group, start) in enumerate(zip(analysis.groups, starts, strict=False))
     )
     flops = analysis.cost.flops(np.array([group.after for group in groups], dtype=np.int64))
-    return Widened(model, groups, flops, found)
+    return Widened(model, groups, flops, verification)
 
 
 def copies_of(analysis: Analysis, factor: float, sums: Sums) -> Ints:
@@ -168,11 +168,11 @@ def copies_of(analysis: Analysis, factor: float, sums: Sums) -> Ints:
 def _verified(analysis: Analysis, model: Model, copies: Copies) -> Verification:
     from graphprune.verification.verify import verify_widened
 
-    found = verify_widened(analysis, model, copies)
-    if not found.ok:
+    verification = verify_widened(analysis, model, copies)
+    if not verification.ok:
         raise VerificationError(
-            f"the wider model differs from the original: {found.tensor!r} by {found.error:.1e} of its largest value, "
-            f"allowed are {found.tolerance:.1e}",
+            f"the wider model differs from the original: {verification.tensor!r} by {verification.error:.1e} of its "
+            f"largest value, allowed are {verification.tolerance:.1e}",
             hint="this is a fault of graphprune; nothing was written",
         )
-    return found
+    return verification

@@ -90,7 +90,7 @@ def decompose(candidates: Iterable[Network], most_rows: int) -> Tree | None:
     Tree or None
         None if each has more than `most_rows` rows.
     """
-    found = []
+    trees = []
     for number, network in enumerate(candidates):
         graph: nx.Graph[int] = nx.Graph()
         graph.add_nodes_from(range(len(network.domains)))
@@ -98,10 +98,10 @@ def decompose(candidates: Iterable[Network], most_rows: int) -> Tree | None:
             graph.add_edges_from((one, two) for one in scope for two in scope if one < two)
         for heuristic in (treewidth_min_degree, treewidth_min_fill_in):
             scopes, parents = _bags(graph, heuristic)
-            found.append((_work(network, scopes), number, scopes, parents, network))
-    if not found:
+            trees.append((_work(network, scopes), number, scopes, parents, network))
+    if not trees:
         return None
-    work, _, scopes, parents, network = min(found, key=lambda entry: entry[:2])
+    work, _, scopes, parents, network = min(trees, key=lambda entry: entry[:2])
     return _tree(network, scopes, parents) if work <= most_rows else None
 
 

@@ -104,8 +104,8 @@ class Network:
     @property
     def scopes(self) -> set[Scope]:
         """The variables that stand in one table or sum, ascending."""
-        found = {scope for restriction in self.restrictions for scope in restriction.tables}
-        return found | {tuple(sorted({entry.result, entry.left, entry.right})) for entry in self.sums}
+        of_tables = {scope for restriction in self.restrictions for scope in restriction.tables}
+        return of_tables | {tuple(sorted({entry.result, entry.left, entry.right})) for entry in self.sums}
 
     def shape(self, scope: Scope) -> tuple[int, ...]:
         """Return the shape of a table over some variables."""

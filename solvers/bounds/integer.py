@@ -79,19 +79,19 @@ def solve(tree: Tree, time_limit: float, node_limit: int) -> IntegerResult:
         scale = _SCALE / np.maximum(1.0, [entry.limit for entry in tree.network.restrictions])
         constraints.append(LinearConstraint(costs * scale[:, None], -np.inf, room * scale))
     with _silenced():
-        found: Any = milp(
+        solution: Any = milp(
             -worth,
             integrality=np.ones(len(worth), dtype=np.int64),
             bounds=Bounds(0, 1),
             constraints=constraints,
             options={"time_limit": time_limit, "node_limit": node_limit, "mip_rel_gap": 1e-9},
         )
-    nodes = int(getattr(found, "mip_node_count", None) or 0)
+    nodes = int(getattr(solution, "mip_node_count", None) or 0)
     # scipy has no status for the node limit.
-    stopped = _STOPS.get(int(found.status), "node limit" if nodes >= node_limit else "error")
-    dual = getattr(found, "mip_dual_bound", None)
+    stopped = _STOPS.get(int(solution.status), "node limit" if nodes >= node_limit else "error")
+    dual = getattr(solution, "mip_dual_bound", None)
     bound = -np.inf if stopped == "infeasible" else np.inf if dual is None else -float(dual)
-    states = None if found.x is None else _states(tree, found.x)
+    states = None if solution.x is None else _states(tree, solution.x)
     return IntegerResult(states, bound, stopped, nodes)
 
 

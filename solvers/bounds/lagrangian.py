@@ -125,10 +125,10 @@ def _lowest(lines: list[tuple[float, Floats]], scales: Floats, highest: Floats) 
     from scipy.optimize import linprog
 
     limits = [*((0.0, float(top)) for top in highest * scales), (None, None)]
-    found = linprog(np.append(np.zeros(count), 1.0), A_ub=matrix, b_ub=-heights, bounds=limits, method="highs")
-    if not found.success:
+    minimum = linprog(np.append(np.zeros(count), 1.0), A_ub=matrix, b_ub=-heights, bounds=limits, method="highs")
+    if not minimum.success:
         return -np.inf, np.zeros(count)
-    point = np.asarray(found.x, dtype=np.float64)
+    point = np.asarray(minimum.x, dtype=np.float64)
     return float(point[-1]), np.maximum(point[:-1], 0.0) / scales
 
 

@@ -64,15 +64,15 @@ Criterion = Callable[..., "Scores"]
 for it. Its keyword-only parameters are settings that a user may give."""
 
 
-def _fault(found: object, material: Material) -> str | None:
+def _fault(given: object, material: Material) -> str | None:
     """Say what is wrong with scores that another package gave."""
     from graphprune.solvers.saliency import Scores
 
-    if not isinstance(found, Scores):
-        return f"it gave a {type(found).__name__}, not Scores"
-    if len(found.per_group) != len(material.groups):
-        return f"it gave scores for {len(found.per_group)} of {len(material.groups)} groups"
-    for group, scores in zip(material.groups, found.per_group, strict=True):
+    if not isinstance(given, Scores):
+        return f"it gave a {type(given).__name__}, not Scores"
+    if len(given.per_group) != len(material.groups):
+        return f"it gave scores for {len(given.per_group)} of {len(material.groups)} groups"
+    for group, scores in zip(material.groups, given.per_group, strict=True):
         if np.shape(scores) != (group.size,) or np.isnan(scores).any():
             return f"group {quote(group.id)} has {group.size} atoms, but not a number for each"
     return None

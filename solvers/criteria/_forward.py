@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.array_types import Floats, Ints
+from graphprune.reproducible import first_least, one_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from graphprune.solvers.protocols.reading import Reading
 
 __all__ = ["Selection", "forward_selection"]
-
-
-_DIGITS = 9  # gains that agree in as many digits are equal: the rest is rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +39,9 @@ class Selection:
     errors: Floats
 
 
+@one_blas_thread()
 def forward_selection(readings: Sequence[Reading], ridge: float) -> Selection:
-    """Choose the atoms of a group one after the other, the most useful next one first; ties go to the lower index.
+    """Choose the atoms of a group one after the other, the most useful first; of nearly equal ones the lowest index.
 
     Parameters
     ----------
@@ -63,8 +62,7 @@ def forward_selection(readings: Sequence[Reading], ridge: float) -> Selection:
     order, gains = [], []
     while len(live):
         total = np.sum([state.gains(live) for state in states], axis=0)
-        top = float(total.max())
-        at = int(np.argmax(np.round(total / top, _DIGITS))) if top > 0 else 0
+        at = first_least(-total)
         order.append(int(live[at]))
         gains.append(float(total[at]))
         for state in states:

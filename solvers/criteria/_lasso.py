@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LASSO: at which penalty each variable enters the path of solutions, from second moments alone."""
+"""LASSO: at which penalty each variable enters the path of solutions, from second moments alone.
+
+scikit-learn's `lars_path_gram` finds the same path where all variables are independent. Where one is a copy or a sum of
+others, as channels are, it gives up early and loses variables that enter later, so the path is followed here.
+"""
 
 from __future__ import annotations
 

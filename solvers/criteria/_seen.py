@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.errors import UsageError
+from graphprune.reproducible import settled_all
 from graphprune.solvers.criteria._norms import norm_scores
 from graphprune.solvers.saliency import Scores
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from graphprune.solvers.criteria import Material
 
 
-__all__ = ["UNSEEN", "check_samples", "seen_scores", "settled", "settled_all"]
+__all__ = ["UNSEEN", "check_samples", "seen_scores", "settled_groups", "settled_scores"]
 
 UNSEEN = "L2 norm, brought to the average of the other groups (samples do not show it)"
 
@@ -40,7 +41,7 @@ def check_samples(samples: int) -> int:
 
 
 def seen_scores(
-    material: Material, found: Sequence[Floats | None], source: str, *, comparable: bool, nothing: str
+    material: Material, per_group: Sequence[Floats | None], source: str, *, comparable: bool, nothing: str
 ) -> Scores:
     """Return scores from samples, with something for groups of which they show nothing.
 
@@ -51,7 +52,7 @@ def seen_scores(
     ----------
     material : Material
     found : sequence of (ndarray, shape (size,)) or None
-        Per group; not negative, and :func:`settled` where the order of summation changes them.
+        Per group; not negative, and :func:`settled_scores` where the order of summation changes them.
     source : str
         What was read of the groups that were seen.
     comparable : bool
@@ -59,7 +60,7 @@ def seen_scores(
     nothing : str
         What is said where no score is above 0.
     """
-    known = [None if values is None or not np.isfinite(values).all() else values for values in found]
+    known = [None if values is None or not np.isfinite(values).all() else values for values in per_group]
     seen = [values for values in known if values is not None]
     if not any(values.any() for values in seen):
         norms = norm_scores(replace(material, aggregate=""), 2)
@@ -72,20 +73,20 @@ def seen_scores(
     return Scores(filled, tuple(UNSEEN if values is None else source for values in known), comparable)
 
 
-def settled(values: Floats) -> Floats:
+def settled_scores(values: Floats) -> Floats:
     """Return values rounded to a few significant digits, which do not depend on the number of threads.
 
     Examples
     --------
-    >>> settled(np.array([0.0, 12345678.0, 0.000123456789])).tolist()
+    >>> settled_scores(np.array([0.0, 12345678.0, 0.000123456789])).tolist()
     [0.0, 12345700.0, 0.000123457]
     """
-    return np.array([float(f"{value:.{_DIGITS}g}") for value in values.tolist()], dtype=np.float64)
+    return settled_all(values, _DIGITS)
 
 
-def settled_all(found: Sequence[Floats | None]) -> list[Floats | None]:
+def settled_groups(per_group: Sequence[Floats | None]) -> list[Floats | None]:
     """Return the values of every group settled."""
-    return [None if values is None else settled(values) for values in found]
+    return [None if values is None else settled_scores(values) for values in per_group]
 
 
 def _brought_to(norms: Floats, average: float) -> Floats:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.errors import UsageError
+from graphprune.reproducible import one_blas_thread
 from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._lasso import lasso_entries
-from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled
+from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_scores
 from graphprune.solvers.evidence import needed
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = ["gram", "score"]
 
 
 @criterion("cpli", samples=True)
+@one_blas_thread()
 def score(
     material: Material, *, guided: bool = True, suppress: float = 0.1, keep: float = 0.5, samples: int = 1024
 ) -> Scores:
@@ -73,18 +75,18 @@ def score(
     readings = evidence.readings(check_samples(samples))
     gradients = evidence.output_gradients(samples) if guided else None
     weighing = _Weighing(_owners(material.groups), suppress, keep)
-    found: list[Floats | None] = []
+    entries: list[Floats | None] = []
     for number, read in enumerate(readings):
         if read is None:
-            found.append(None)
+            entries.append(None)
             continue
         at_outputs = None if gradients is None else gradients[number]
         weights = [
             weighing.of(one, None if at_outputs is None else at_outputs[place]) for place, one in enumerate(read)
         ]
-        found.append(settled(_entries(gram(read, weights))))
+        entries.append(settled_scores(_entries(gram(read, weights))))
     source = "penalty at which it enters the LASSO of its readers" + (", by gradients" if guided else "")
-    return seen_scores(material, found, source, comparable=False, nothing="its readers see no variance")
+    return seen_scores(material, entries, source, comparable=False, nothing="its readers see no variance")
 
 
 def gram(readings: Sequence[Reading], weights: Sequence[Floats]) -> Floats:
@@ -134,9 +136,9 @@ class _Weighing:
 
 def _owners(groups: Sequence[Group]) -> dict[str, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]]]:
     """Return for each stored tensor which of its outputs belong to which atoms of a group, and how many that has."""
-    found: dict[str, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]]] = {}
+    owners: dict[str, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]]] = {}
     for group in groups:
         for member in group.members:
             if member.role == "out":
-                found.setdefault(member.initializer, []).append((member.positions, member.atoms, group.size))
-    return found
+                owners.setdefault(member.initializer, []).append((member.positions, member.atoms, group.size))
+    return owners

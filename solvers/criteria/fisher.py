@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphprune.solvers.criteria import criterion
-from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_all
+from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_groups
 from graphprune.solvers.evidence import needed
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def score(material: Material, *, samples: int = 1024) -> Scores:
     Source: Theis et al., Faster gaze prediction with dense networks and Fisher pruning, arXiv:1801.05787.
     """
     material.refuse_aggregate("signed contributions are added up", hint="leave --aggregate out", allowed=("sum",))
-    found = needed(material.evidence, "fisher").fisher(check_samples(samples))
-    source = f"squared gradient of the {found.of}"
-    return seen_scores(material, settled_all(found.per_group), source, comparable=True, nothing="there is no gradient")
+    gradients = needed(material.evidence, "fisher").fisher(check_samples(samples))
+    source = f"squared gradient of the {gradients.of}"
+    return seen_scores(
+        material, settled_groups(gradients.per_group), source, comparable=True, nothing="there is no gradient"
+    )

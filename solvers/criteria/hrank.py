@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphprune.solvers.criteria import criterion
-from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_all
+from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_groups
 from graphprune.solvers.evidence import needed
 
 if TYPE_CHECKING:
@@ -39,5 +39,5 @@ def score(material: Material, *, samples: int = 128) -> Scores:
     Source: Lin et al., HRank: Filter Pruning using High-Rank Feature Map, CVPR 2020, arXiv:2002.10179.
     """
     material.refuse_aggregate("ranks are those of feature maps", hint="leave --aggregate out", allowed=("mean",))
-    found = settled_all(needed(material.evidence, "hrank").map_ranks(check_samples(samples)))
-    return seen_scores(material, found, "mean rank of its feature maps", comparable=False, nothing="all maps are 0")
+    ranks = settled_groups(needed(material.evidence, "hrank").map_ranks(check_samples(samples)))
+    return seen_scores(material, ranks, "mean rank of its feature maps", comparable=False, nothing="all maps are 0")

@@ -10,7 +10,7 @@ import numpy as np
 from graphprune.errors import UsageError
 from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._forward import forward_selection
-from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled
+from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_scores
 from graphprune.solvers.evidence import needed
 
 if TYPE_CHECKING:
@@ -55,15 +55,15 @@ def score(material: Material, *, ridge: float = 1e-3, samples: int = 1024) -> Sc
         raise UsageError(f"the setting 'ridge' is {ridge}, but must be at least {_LEAST_RIDGE}")
     material.refuse_aggregate("the errors of all readers are added up", hint="leave --aggregate out", allowed=("sum",))
     readings = needed(material.evidence, "reconstruct").readings(check_samples(samples))
-    found = [None if read is None else _scores(forward_selection(read, ridge)) for read in readings]
+    remaining = [None if read is None else _scores(forward_selection(read, ridge)) for read in readings]
     return seen_scores(
-        material, found, "error of its readers without it", comparable=True, nothing="its readers see no variance"
+        material, remaining, "error of its readers without it", comparable=True, nothing="its readers see no variance"
     )
 
 
 def _scores(selection: Selection) -> npt.NDArray[np.float64]:
     """Return the error before each atom was chosen, strictly falling along the order."""
-    errors = settled(selection.errors[:-1])
+    errors = settled_scores(selection.errors[:-1])
     scores = np.empty(len(errors))
     scores[selection.order] = errors + _STEP * errors[0] * np.arange(len(errors), 0, -1)
     return scores

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphprune.solvers.criteria import criterion
-from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_all
+from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_groups
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.registry import one_of
 
@@ -46,6 +46,8 @@ def score(material: Material, *, form: str = "activation", samples: int = 1024) 
     material.refuse_aggregate("signed contributions are added up", hint="leave --aggregate out", allowed=("sum",))
     evidence = needed(material.evidence, "taylor")
     looked = evidence.taylor_activation if form == "activation" else evidence.taylor_weight
-    found = looked(check_samples(samples))
-    source = f"{form} times gradient of the {found.of}"
-    return seen_scores(material, settled_all(found.per_group), source, comparable=True, nothing="there is no gradient")
+    gradients = looked(check_samples(samples))
+    source = f"{form} times gradient of the {gradients.of}"
+    return seen_scores(
+        material, settled_groups(gradients.per_group), source, comparable=True, nothing="there is no gradient"
+    )

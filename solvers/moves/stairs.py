@@ -54,13 +54,13 @@ class Stairs:
         InternalError
             When a width is not a level of its group.
         """
-        found = []
+        heights = []
         for name, levels, width in zip(self._problem.groups, self._problem.levels, widths, strict=True):
             height = int(np.searchsorted(levels, width))
             if height == len(levels) or levels[height] != width:
                 raise InternalError(f"{width} is not an allowed width of group {quote(name)}")
-            found.append(height)
-        return found
+            heights.append(height)
+        return heights
 
     def kept(self, widths: npt.NDArray[np.int64]) -> float:
         """Return what `widths`, which must be levels, are worth together."""

@@ -3,7 +3,8 @@
 
 Solvers see this protocol alone: arrays per group, never a node. Atoms always have the numbers that they have in the
 whole group, whatever went before. Errors are squared errors of outputs against those of the dense network, relative to
-their variance; scores are what users count by (:class:`Outcome`). Both are taken on samples that nothing was fitted to.
+their variance, to as many digits as are the same on every machine; scores are what users count by (:class:`Outcome`).
+Both are taken on samples that nothing was fitted to.
 """
 
 from __future__ import annotations
@@ -75,11 +76,11 @@ class Profile:
         goes on as between the two narrowest ones.
         """
         roots, known = np.sqrt(np.maximum(self.errors, 0.0)), self.widths
-        found = np.interp(widths, known, roots)
+        interpolated = np.interp(widths, known, roots)
         if len(known) > 1:
             slope = (roots[0] - roots[1]) / (known[1] - known[0])
-            found = found + slope * np.maximum(known[0] - widths, 0)
-        result: Floats = np.square(found)
+            interpolated = interpolated + slope * np.maximum(known[0] - widths, 0)
+        result: Floats = np.square(interpolated)
         return result
 
     def kept(self, width: int) -> Ints:

@@ -38,8 +38,8 @@ def kmeans(rows: npt.NDArray[np.float64], count: int, seed: int = 0) -> Ints:
         return np.arange(count, dtype=np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters
-        found = KMeans(count, n_init=_STARTS, random_state=seed).fit(rows).labels_.astype(np.int64)
-    return _numbered(_filled(found, count))
+        clusters = KMeans(count, n_init=_STARTS, random_state=seed).fit(rows).labels_.astype(np.int64)
+    return _numbered(_filled(clusters, count))
 
 
 def even(size: int, count: int) -> Ints:
@@ -47,18 +47,18 @@ def even(size: int, count: int) -> Ints:
     return np.arange(size, dtype=np.int64) * count // size
 
 
-def _filled(found: Ints, count: int) -> Ints:
+def _filled(clusters: Ints, count: int) -> Ints:
     """Give every cluster a member: the last ones of the largest clusters."""
-    found = found.copy()
-    for empty in np.setdiff1d(np.arange(count), found).tolist():
-        largest = int(np.bincount(found, minlength=count).argmax())
-        found[np.flatnonzero(found == largest)[-1]] = empty
-    return found
+    clusters = clusters.copy()
+    for empty in np.setdiff1d(np.arange(count), clusters).tolist():
+        largest = int(np.bincount(clusters, minlength=count).argmax())
+        clusters[np.flatnonzero(clusters == largest)[-1]] = empty
+    return clusters
 
 
-def _numbered(found: Ints) -> Ints:
+def _numbered(clusters: Ints) -> Ints:
     """Return the same clusters, numbered by their first member."""
-    _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(clusters, return_index=True, return_inverse=True)
     place = np.empty(len(first), dtype=np.int64)
     place[np.argsort(first)] = np.arange(len(first))
     return place[inverse]

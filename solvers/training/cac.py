@@ -181,11 +181,11 @@ class Cac(Method):
             return torch.eq(outputs[objective.labelled].argmax(1), samples.labels).double()
         return -objective.each(outputs, moment.target, samples.labels).double()
 
-    def _add(self, name: str, found: Tensor) -> None:
+    def _add(self, name: str, batch: Tensor) -> None:
         """Let a batch enter the moving averages of a group."""
-        found = self._run.task.accelerator.reduce(found.to(self._run.task.device), "sum").cpu()
+        batch = self._run.task.accelerator.reduce(batch.to(self._run.task.device), "sum").cpu()
         averages, atoms = self._averages[name], torch.from_numpy(self._run.running.atoms[name])
-        averages[:, atoms] = self.decay * averages[:, atoms] + found
+        averages[:, atoms] = self.decay * averages[:, atoms] + batch
 
     def end(self, moment: Moment) -> None:
         """Sum up what was gained with each gate open, and shut."""
@@ -218,20 +218,20 @@ class Cac(Method):
 
         That of a group without a gate is the mean of the others.
         """
-        found = {}
+        lost = {}
         for name, (gained, opened, other, shut) in self._averages.items():
             value = gained / opened.clamp_min(1e-12)
             if self.estimator == "monte-carlo":
                 value = value - other / shut.clamp_min(1e-12)
                 value[(opened < 1) | (shut < 1)] = 0.0
-            found[name] = value.numpy().copy()
-        mean = float(np.mean(np.concatenate([value for name, value in found.items() if name in self._gated])))
-        return {name: value if name in self._gated else np.full(len(value), mean) for name, value in found.items()}
+            lost[name] = value.numpy().copy()
+        mean = float(np.mean(np.concatenate([value for name, value in lost.items() if name in self._gated])))
+        return {name: value if name in self._gated else np.full(len(value), mean) for name, value in lost.items()}
 
     def scores(self) -> Scores:
         """Return the changes as saliencies; they are losses all of them, and compared as they are."""
-        found = tuple(self.changes().values())
-        return Scores(found, tuple(f"conditional change, {self.estimator}" for _ in found), comparable=True)
+        changes = tuple(self.changes().values())
+        return Scores(changes, tuple(f"conditional change, {self.estimator}" for _ in changes), comparable=True)
 
     def finish(self, run: Run) -> MethodResult:
         """Keep what is left."""

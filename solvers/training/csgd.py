@@ -93,14 +93,14 @@ class CentripetalSGD(Method):
         self._net, analysis = run.running.net, run.running.analysis
         self._target = run.plan(self._scores(analysis))
         paths = find_paths(analysis, Sites(analysis))
-        found: dict[str, Ints] = {}
+        clusters: dict[str, Ints] = {}
         for number, (group, path, planned) in enumerate(zip(analysis.groups, paths, self._target.groups, strict=True)):
             width = len(planned.kept)
             why = why_apart(self._net, group, path) if width < group.size else "all channels stay"
             if not why:
-                found[group.id] = self._clustered(analysis, number, width, run.solving.seed)
+                clusters[group.id] = self._clustered(analysis, number, width, run.solving.seed)
             run.trace.append({"stage": "clusters", "group": group.id, "width": width, "tied": not why, "why": why})
-        self.ties = Ties(self._net, analysis, found)
+        self.ties = Ties(self._net, analysis, clusters)
         self._strength = self.pull or self._enough(run)
 
     def rewrite(self, moment: Moment) -> None:
@@ -142,8 +142,8 @@ class CentripetalSGD(Method):
     @torch.no_grad()
     def _scores(self, analysis: Analysis) -> Scores:
         slices = find_slices(self._net, analysis)
-        found = tuple(norms(group, slices[group.id]).double().cpu().numpy() for group in analysis.groups)
-        return Scores(found, ("norm of the coupled channel",) * len(found))
+        per_group = tuple(norms(group, slices[group.id]).double().cpu().numpy() for group in analysis.groups)
+        return Scores(per_group, ("norm of the coupled channel",) * len(per_group))
 
     def _enough(self, run: Run) -> float:
         """Return the pull that the deviation law asks for, as far as steps with momentum follow it."""

@@ -16,6 +16,7 @@ from graphprune.errors import UsageError, VerificationError
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
 from graphprune.training.check_bridge import TOLERANCE, as_taken, run_file
+from graphprune.training.checkpoint import take
 from graphprune.training.pruning.fold_gates import fold_factors, foldable_groups, of_what_stays
 from graphprune.training.pruning.gated_file import GatedModel, gated_model, packed, unpacked
 from graphprune.training.pruning.method import Method, MethodResult
@@ -132,14 +133,14 @@ class Fbs(Method):
         """Take mean gates, firing rates and expected FLOPs from samples."""
         run, net = self._run, self._run.running.net
         net.module.eval()
-        found: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in self._predictors}
+        outputs: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in self._predictors}
         count = min(self.images, len(run.data))
         for start in range(0, count, _BATCH):
             with run.task.on_device():
                 net.run(self._run.samples(min(_BATCH, count - start), start).feeds)
             for name, predictor in self._predictors.items():
-                found[name].append(predictor.last.double().cpu().numpy())
-        gates = {name: np.concatenate(parts) for name, parts in found.items()}
+                outputs[name].append(predictor.last.double().cpu().numpy())
+        gates = {name: np.concatenate(parts) for name, parts in outputs.items()}
         self._mean = {name: value.mean(0) for name, value in gates.items()}
         self._fires = {name: (value > 0).mean(0) for name, value in gates.items()}
         self._expected = self._expected_flops({name: (value > 0).sum(1) for name, value in gates.items()})
@@ -216,14 +217,14 @@ class Fbs(Method):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return predictors, and what was measured of them."""
-        found = {f"phi/{name}": predictor.phi.detach() for name, predictor in self._predictors.items()}
-        found |= {f"rho/{name}": predictor.rho.detach() for name, predictor in self._predictors.items()}
-        found |= {f"mean/{name}": torch.from_numpy(value) for name, value in self._mean.items()}
-        found |= {f"fires/{name}": torch.from_numpy(value) for name, value in self._fires.items()}
+        tensors = {f"phi/{name}": predictor.phi.detach() for name, predictor in self._predictors.items()}
+        tensors |= {f"rho/{name}": predictor.rho.detach() for name, predictor in self._predictors.items()}
+        tensors |= {f"mean/{name}": torch.from_numpy(value) for name, value in self._mean.items()}
+        tensors |= {f"fires/{name}": torch.from_numpy(value) for name, value in self._fires.items()}
         if self._gated is not None:
-            found["gated"] = packed(self._gated)
-            found["expected"] = torch.tensor(self._expected, dtype=torch.float64)
-        return found
+            tensors["gated"] = packed(self._gated)
+            tensors["expected"] = torch.tensor(self._expected, dtype=torch.float64)
+        return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up predictors, and what was measured of them."""
@@ -232,7 +233,8 @@ class Fbs(Method):
                 predictor.phi.copy_(tensors[f"phi/{name}"])
                 predictor.rho.copy_(tensors[f"rho/{name}"])
         if "gated" in tensors:
-            self._mean = {name: tensors[f"mean/{name}"].numpy() for name in self._predictors}
-            self._fires = {name: tensors[f"fires/{name}"].numpy() for name in self._predictors}
+            like = {name: predictor.rho.double() for name, predictor in self._predictors.items()}
+            self._mean = {name: take(tensors, f"mean/{name}", value).numpy() for name, value in like.items()}
+            self._fires = {name: take(tensors, f"fires/{name}", value).numpy() for name, value in like.items()}
             self._expected = float(tensors["expected"])
             self._gated = unpacked(tensors["gated"], self._run.running.whole.model)

@@ -67,8 +67,8 @@ class Slimming(Method):
         per_group, source = [], []
         for group in self.regularizer.groups:
             scales = self.regularizer.scales(group.id) if self.regularize == "bn-l1" else None
-            found = self.regularizer.norm(group.id) if scales is None else scales
-            per_group.append(found.detach().double().cpu().numpy())
+            strengths = self.regularizer.norm(group.id) if scales is None else scales
+            per_group.append(strengths.detach().double().cpu().numpy())
             source.append("norm of the coupled channel" if scales is None else "BatchNormalization scale")
         return Scores(tuple(per_group), tuple(source), comparable=set(source) == {"BatchNormalization scale"})
 

@@ -122,9 +122,9 @@ class StageWise(Method):
     def _ranked(self, run: Run) -> Scores:
         """Rank channels by their norms, once for the whole run."""
         slices = find_slices(run.running.net, run.running.analysis)
-        found = [norms(group, slices[group.id]).double().cpu().numpy() for group in run.groups]
-        self._scores = Scores(tuple(found), tuple("norm of the coupled channel" for _ in found))
-        self._order = [np.argsort(-value, kind="stable") for value in found]
+        per_group = [norms(group, slices[group.id]).double().cpu().numpy() for group in run.groups]
+        self._scores = Scores(tuple(per_group), tuple("norm of the coupled channel" for _ in per_group))
+        self._order = [np.argsort(-value, kind="stable") for value in per_group]
         return self._scores
 
     @property
@@ -198,9 +198,9 @@ class StageWise(Method):
         """Return how far a stage at some widths is from the full one."""
         task, tap = self._run.task, self._taps[number]
         with self.narrowed(self._stages[number], widths):
-            found = task.net.run(feeds)
+            narrow = task.net.run(feeds)
         if full is None or tap is None or tap.value is None:
-            return task.objective.distance(found, outputs)
+            return task.objective.distance(narrow, outputs)
         return stage_error(tap.value, full)
 
     def stops(self, run: Run) -> tuple[int, ...]:
@@ -227,7 +227,7 @@ class StageWise(Method):
         feeds = run.samples(self.images).feeds
         task.net.module.train()
         random = np.random.default_rng([task.seed, run.total])
-        found = []
+        searches = []
         with task.on_device():
             with self.narrowed(self._stages[0], self.widths(self._stages[0], [1.0] * len(self._stages[0].groups))):
                 outputs = task.net.run(feeds)
@@ -238,9 +238,9 @@ class StageWise(Method):
                     Candidate(widths, float(self._error(number, widths, feeds, full[number], outputs)))
                     for widths in tried
                 ]
-                found.append(_Search(stage, judged))
+                searches.append(_Search(stage, judged))
         task.net.module.eval()
-        return found
+        return searches
 
     def _shares(self, groups: int, random: np.random.Generator) -> Iterator[list[float]]:
         """Yield the shares of the candidates of a stage: equal ones on a grid, then random ones."""

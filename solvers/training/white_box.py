@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from graphprune.errors import BudgetUnreachableError, UsageError
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
+from graphprune.training.checkpoint import take
 from graphprune.training.pruning.fold_gates import fold_factors, foldable_groups, of_what_stays
 from graphprune.training.pruning.method import Method, MethodResult
 
@@ -168,9 +169,9 @@ class WhiteBox(Method):
     def survivors(self, run: Run) -> Plan | None:
         """Count the votes, fold the masks into the weights, and say what loses."""
         self._votes = {name: mask.detach().cpu().clone() for name, mask in self._masks.items()}
-        found = {name: expected_factor(mask).to(run.task.device) for name, mask in self._votes.items()}
+        factors = {name: expected_factor(mask).to(run.task.device) for name, mask in self._votes.items()}
         plan = run.plan(self.scores())
-        fold_factors(run.running.net, run.running.analysis, of_what_stays(found, plan))
+        fold_factors(run.running.net, run.running.analysis, of_what_stays(factors, plan))
         return plan
 
     def renew(self, run: Run) -> None:
@@ -180,10 +181,10 @@ class WhiteBox(Method):
 
     def scores(self) -> Scores:
         """Return the magnitudes of the votes; they are compared as they are."""
-        found = {name: mask.sum(0).abs().double().numpy() for name, mask in self._votes.items()}
-        mean = float(np.mean(np.concatenate(list(found.values()))))
-        per_group = tuple(found.get(group.id, np.full(group.size, mean)) for group in self._run.groups)
-        source = tuple("votes" if group.id in found else "mean vote" for group in self._run.groups)
+        strengths = {name: mask.sum(0).abs().double().numpy() for name, mask in self._votes.items()}
+        mean = float(np.mean(np.concatenate(list(strengths.values()))))
+        per_group = tuple(strengths.get(group.id, np.full(group.size, mean)) for group in self._run.groups)
+        source = tuple("votes" if group.id in strengths else "mean vote" for group in self._run.groups)
         return Scores(per_group, source, comparable=True)
 
     def finish(self, run: Run) -> MethodResult:
@@ -192,12 +193,12 @@ class WhiteBox(Method):
 
     def _record(self) -> tuple[dict[str, Any], ...]:
         """Return what `inspect --votes` shows, a row per channel: all votes where they are few enough, else who led."""
-        found = {name: mask.double().numpy() for name, mask in self._votes.items()}
-        means = np.concatenate(list(found.values()), axis=1).mean(1, keepdims=True)
-        whole = sum(mask.size for mask in found.values()) <= _SHOWN
+        votes = {name: mask.double().numpy() for name, mask in self._votes.items()}
+        means = np.concatenate(list(votes.values()), axis=1).mean(1, keepdims=True)
+        whole = sum(mask.size for mask in votes.values()) <= _SHOWN
         names = self._run.data.classes
         entries: list[dict[str, Any]] = [{"stage": "classes", "names": list(names)}] if names else []
-        for name, mask in found.items():
+        for name, mask in votes.items():
             entry = {
                 "stage": "votes",
                 "group": name,
@@ -219,4 +220,6 @@ class WhiteBox(Method):
         for name, mask in self._masks.items():
             with torch.no_grad():
                 mask.copy_(tensors[f"mask/{name}"])
-        self._votes = {name: tensors[f"vote/{name}"] for name in self._masks if f"vote/{name}" in tensors}
+        self._votes = {
+            name: take(tensors, f"vote/{name}", mask) for name, mask in self._masks.items() if f"vote/{name}" in tensors
+        }

@@ -21,15 +21,15 @@ and raises :class:`~graphprune.errors.BudgetUnreachableError` where the narrowes
 parameters are settings that a user may give."""
 
 
-def _fault(found: object, problem: Problem) -> str | None:
+def _fault(given: object, problem: Problem) -> str | None:
     """Say what is wrong with a solution that another package gave."""
-    if not isinstance(found, Solution):
-        return f"it gave a {type(found).__name__}, not a Solution"
+    if not isinstance(given, Solution):
+        return f"it gave a {type(given).__name__}, not a Solution"
     try:
-        ensure_sound(problem, found, "of another package")
+        ensure_sound(problem, given, "of another package")
     except InternalError as error:
         return error.message
-    wider = np.flatnonzero(fill(problem, found.widths) != found.widths)
+    wider = np.flatnonzero(fill(problem, given.widths) != given.widths)
     return f"group {quote(problem.groups[wider[0]])} could be wider within the limits" if wider.size else None
 
 

@@ -58,12 +58,12 @@ class Exemplars:
         One that does not converge is tried again with more damping and more iterations, up to 1000, fewer in large
         groups.
         """
-        found, converged = [], True
+        exemplars, converged = [], True
         for part, similarity in zip(self._parts, self._similarities, strict=True):
             centres, settled = _cluster(similarity, beta, self._seed)
-            found.append(part[centres])
+            exemplars.append(part[centres])
             converged &= settled
-        return np.sort(np.concatenate(found)), converged
+        return np.sort(np.concatenate(exemplars)), converged
 
 
 def in_parts(rows: npt.NDArray[np.float64], most: int) -> list[npt.NDArray[np.int64]]:

@@ -36,7 +36,7 @@ def choose(errors: Sequence[Floats], costs: Sequence[Floats], room: Floats) -> l
         return [] if (room >= 0).all() else None
     scale = np.maximum(np.abs(np.concatenate(costs)).max(axis=0), 1.0)  # integers of very different size otherwise
     one_each = csr_array(block_diag([np.ones((1, len(own))) for own in errors]))
-    found = milp(
+    solution = milp(
         np.concatenate(errors),
         integrality=np.ones(sum(len(own) for own in errors), dtype=np.int64),
         bounds=Bounds(0, 1),
@@ -45,11 +45,11 @@ def choose(errors: Sequence[Floats], costs: Sequence[Floats], room: Floats) -> l
             LinearConstraint(np.concatenate(costs).T / scale[:, None], -np.inf, room / scale),
         ],
     )
-    if found.x is None:
+    if solution.x is None:
         return None
     picked, start = [], 0
     for own in errors:
-        picked.append(int(np.argmax(found.x[start : start + len(own)])))
+        picked.append(int(np.argmax(solution.x[start : start + len(own)])))
         start += len(own)
     total = np.sum([own[at] for own, at in zip(costs, picked, strict=True)], axis=0)
     if (total <= room).all():

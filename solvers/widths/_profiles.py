@@ -57,27 +57,27 @@ def narrowed(problem: Problem, kept: Kept, held: Sequence[bool] = ()) -> Problem
 def errors_at_levels(problem: Problem, profiles: Sequence[Profile | None]) -> list[Floats]:
     """Return the errors of each group at its levels, the last of which is its present width."""
     measured = [profile for profile in profiles if profile is not None]
-    found = []
+    per_group = []
     for levels, profile in zip(problem.levels, profiles, strict=True):
         if profile is not None:
-            found.append(profile.at(levels))
+            per_group.append(profile.at(levels))
             continue
         shares = levels / max(1, int(levels[-1]))
-        found.append(np.where(shares < 1, np.interp(shares, _SHARES, _envelope(measured)), 0.0))
-    return found
+        per_group.append(np.where(shares < 1, np.interp(shares, _SHARES, _envelope(measured)), 0.0))
+    return per_group
 
 
 def kept_at(problem: Problem, kept: Kept, profiles: Sequence[Profile | None], widths: Ints) -> Kept:
     """Return the atoms that stay at some widths, of those present."""
-    found = []
+    per_group = []
     for atoms, scores, profile, width in zip(kept, problem.scores, profiles, widths.tolist(), strict=True):
         if width == len(atoms):
-            found.append(atoms)
+            per_group.append(atoms)
         elif profile is None:
-            found.append(atoms[select(scores[atoms], width)])
+            per_group.append(atoms[select(scores[atoms], width)])
         else:
-            found.append(profile.kept(width))
-    return tuple(found)
+            per_group.append(profile.kept(width))
+    return tuple(per_group)
 
 
 def values_at_levels(problem: Problem, part: Problem, errors: Sequence[Floats]) -> list[Floats]:
@@ -90,13 +90,13 @@ def values_at_levels(problem: Problem, part: Problem, errors: Sequence[Floats]) 
     part : Problem
         Of :func:`narrowed`.
     """
-    found = []
+    per_group = []
     for levels, below, own in zip(problem.levels, part.levels, errors, strict=True):
         present = below[-1]
         slope = (own[-2] - own[-1]) / (present - below[-2]) if len(below) > 1 else 0.0
         values = -np.interp(levels, below, own)
-        found.append(np.where(levels > present, slope / 2 * (levels - present), values))
-    return found
+        per_group.append(np.where(levels > present, slope / 2 * (levels - present), values))
+    return per_group
 
 
 def _envelope(measured: Sequence[Profile]) -> Floats:

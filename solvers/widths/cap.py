@@ -9,6 +9,7 @@ import numpy as np
 
 from graphprune.array_types import Ints
 from graphprune.errors import UsageError
+from graphprune.reproducible import settled
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.fill import fill
 from graphprune.solvers.moves.stairs import Stairs
@@ -118,7 +119,7 @@ class _Search:
 
         self._outcomes.go_forward(self._kept, choose)
         widths = self._with_the_rest(widths, free, known)
-        record: TraceRecord = {"stage": "pass", "tolerance": tolerance, "score": start}
+        record: TraceRecord = {"stage": "pass", "tolerance": tolerance, "score": settled(start)}
         self.trace.append(record | {"cost": problem.cost(widths)})
         return widths
 

@@ -138,8 +138,8 @@ class _Search:
             same = high is not None and low.widths[group] == high.widths[group]
             if clusters is None or same:
                 continue
-            found, converged = clusters.at(beta)
-            exemplars[group] = found if converged else low.exemplars[group]
+            centres, converged = clusters.at(beta)
+            exemplars[group] = centres if converged else low.exemplars[group]
             unconverged += not converged
         return self._point(beta, self._with_the_rest(exemplars), unconverged)
 
@@ -162,13 +162,13 @@ class _Search:
         known = [group for group, clusters in enumerate(self._clusters) if clusters is not None]
         share = sum(len(exemplars[group]) for group in known) / int(sizes[known].sum())
         return [
-            found if clusters is not None else select(scores, max(1, round(share * len(scores))))
-            for found, clusters, scores in zip(exemplars, self._clusters, self._problem.scores, strict=True)
+            own if clusters is not None else select(scores, max(1, round(share * len(scores))))
+            for own, clusters, scores in zip(exemplars, self._clusters, self._problem.scores, strict=True)
         ]
 
     def _point(self, beta: float, exemplars: list[Atoms], unconverged: int) -> _Point:
         pairs = zip(exemplars, self._problem.levels, strict=True)
-        places = [(min(int(np.searchsorted(levels, len(found))), len(levels) - 1), levels) for found, levels in pairs]
+        places = [(min(int(np.searchsorted(levels, len(own))), len(levels) - 1), levels) for own, levels in pairs]
         widths = np.array([levels[place] for place, levels in places], dtype=np.int64)
         point = _Point(beta, tuple(exemplars), widths, self._problem.costs(widths))
         count = sum(map(len, exemplars))

@@ -54,8 +54,8 @@ def solve(problem: Problem, *, normalize: str = "auto", rounds: int = 3) -> Solu
     saliency = [kept_saliency(problem, widths) for widths in (trimmed, filled)]
     widths = trimmed if saliency[0] >= saliency[1] else filled
     trace: list[TraceRecord] = [
-        {"stage": stage, "kept": kept, "cost": problem.cost(found)}
-        for stage, kept, found in zip(("from the top", "from the bottom"), saliency, (trimmed, filled), strict=True)
+        {"stage": stage, "kept": kept, "cost": problem.cost(end)}
+        for stage, kept, end in zip(("from the top", "from the bottom"), saliency, (trimmed, filled), strict=True)
     ]
     widths, count = exchange(problem, widths, rounds)
     kept = kept_saliency(problem, widths)

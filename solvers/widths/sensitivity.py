@@ -107,18 +107,18 @@ class _Search:
         if problem.fits(state.widths):
             return state
         profiles = self._outcomes.profiles(state.kept, problem.levels, self._measured)
-        found: list[_State] = []
+        candidates: list[_State] = []
         for narrow in self._ways:
             held = [stream and not narrow for stream in self._streams]
             part = narrowed(problem, state.kept, held)
-            if (found and not self._both) or not part.fits(part.narrowest):
+            if (candidates and not self._both) or not part.fits(part.narrowest):
                 continue
             candidate = self._candidate(state, part, problem, profiles)
-            if not any(candidate.same(other) for other in found):
-                found.append(candidate)
+            if not any(candidate.same(other) for other in candidates):
+                candidates.append(candidate)
                 record: TraceRecord = {"stage": f"{stage} of {stages}", "streams": narrow}
                 self.trace.append(record | {"cost": problem.cost(candidate.widths)})
-        return found[0] if len(found) == 1 else self._best(found)
+        return candidates[0] if len(candidates) == 1 else self._best(candidates)
 
     def _candidate(self, state: _State, part: Problem, problem: Problem, profiles: Sequence[Profile | None]) -> _State:
         """Return what the profiles advise, with what they leave of the limits given back to what went last."""
@@ -129,14 +129,14 @@ class _Search:
         new = _State(kept, gone)
         return _grown(new, fill(problem, new.widths, Stairs(problem, values_at_levels(problem, part, errors))))
 
-    def _best(self, found: Sequence[_State]) -> _State:
+    def _best(self, candidates: Sequence[_State]) -> _State:
         """Return the state with the least error on held-out samples."""
         errors = []
-        for state, record in zip(found, self.trace[-len(found) :], strict=True):
+        for state, record in zip(candidates, self.trace[-len(candidates) :], strict=True):
             outcome = self._outcomes.realise(state.kept)
             errors.append(outcome.error)
-            record["error"] = round(outcome.error, 6)
-        return found[int(np.argmin(errors))]
+            record["error"] = outcome.error
+        return candidates[int(np.argmin(errors))]
 
     def _limit(self, limit: Limit, progress: float) -> Limit:
         """Return what is allowed on the way from the widest levels to a limit, in equal ratios."""

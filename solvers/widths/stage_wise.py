@@ -10,6 +10,7 @@ import numpy as np
 
 from graphprune.array_types import Floats, Ints
 from graphprune.errors import UsageError
+from graphprune.reproducible import settled
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.fill import fill
 from graphprune.solvers.moves.allocation import allocate
@@ -110,7 +111,7 @@ class _Search:
     def measured(self, count: int) -> list[_Stage]:
         """Return every stage with groups that may get narrower, and what its candidates lose."""
         of_group = self._outcomes.stages
-        found = []
+        stages = []
         for stage in sorted({own for own in of_group if own >= 0}):
             groups = [g for g, own in enumerate(of_group) if own == stage and len(self._problem.levels[g]) > 1]
             if not groups:
@@ -118,15 +119,15 @@ class _Search:
             widths = self._candidates(groups, count)
             kept = [kept_at(self._problem, self._kept, self.profiles, self._with(groups, own)) for own in widths]
             errors = self._outcomes.stage_errors(stage, kept)
-            found.append(_Stage(groups, widths, errors))
+            stages.append(_Stage(groups, widths, errors))
             self.trace.append({"stage": f"stage {stage}", "groups": len(groups), "candidates": len(widths)})
-        return found
+        return stages
 
     def _with(self, groups: Sequence[int], widths: Ints) -> Ints:
         """Return the widest levels with other widths of some groups."""
-        found = self._problem.widest
-        found[list(groups)] = widths
-        return found
+        widest = self._problem.widest
+        widest[list(groups)] = widths
+        return widest
 
     def _candidates(self, groups: Sequence[int], count: int) -> list[Ints]:
         """Return different widths of the groups of a stage: both ends, the best by reconstruction, some at random."""
@@ -135,19 +136,19 @@ class _Search:
         alone = replace(problem, levels=levels)
         errors = [own if g in groups else own[-1:] for g, own in enumerate(self.errors)]
         least, most = np.array(problem.costs(alone.narrowest)), np.array(problem.costs(alone.widest))
-        found = [alone.widest, alone.narrowest]
+        drawn = [alone.widest, alone.narrowest]
         for share in np.linspace(0, 1, (count + 1) // 2 + 1)[1:-1]:
             limits = tuple(
                 replace(limit, limit=int(low + share * (high - low)))
                 for limit, low, high in zip(problem.limits, least, most, strict=True)
             )
-            found.append(allocate(replace(alone, limits=limits), errors))
-        while len(found) < count:
+            drawn.append(allocate(replace(alone, limits=limits), errors))
+        while len(drawn) < count:
             low = self._random.random()
-            found.append(
+            drawn.append(
                 np.array([own[int(len(own) * self._random.uniform(low, 1))] for own in levels], dtype=np.int64)
             )
-        unique = dict.fromkeys(tuple(widths[list(groups)].tolist()) for widths in found)
+        unique = dict.fromkeys(tuple(widths[list(groups)].tolist()) for widths in drawn)
         return [np.array(widths, dtype=np.int64) for widths in unique]
 
     def combined(self, stages: Sequence[_Stage]) -> Ints:
@@ -167,8 +168,9 @@ class _Search:
                 if g not in inside
             )
             widths, error = self._knapsack(stages, base)
-            if widths is not None and error + between < least:
-                best, least = widths, error + between
+            total = settled(error + between)
+            if widths is not None and total < least:
+                best, least = widths, total
                 self.trace.append(
                     {"stage": "knapsack", "share": share, "error": least, "cost": self._problem.cost(widths)}
                 )
@@ -189,9 +191,9 @@ class _Search:
         picked = choose([stage.errors for stage in stages], costs, room.astype(np.float64))
         if picked is None:
             return None, np.inf
-        found = base.copy()
+        chosen = base.copy()
         for stage, at in zip(stages, picked, strict=True):
-            found[stage.groups] = stage.widths[at]
+            chosen[stage.groups] = stage.widths[at]
         error = sum(float(stage.errors[at]) for stage, at in zip(stages, picked, strict=True))
         # Where what a stage costs depends on other stages (peak memory), the sum is not what the whole costs.
-        return (found, error) if problem.fits(found) else (None, np.inf)
+        return (chosen, error) if problem.fits(chosen) else (None, np.inf)

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
+from forked_runs import start
 from training_cases import normalised
+from training_runs import launching
 
 from graphprune.cli.commands.finetune import _show
 from graphprune.cli.training_run import missing_processes
@@ -175,18 +174,11 @@ def test_what_does_not_fit(quick: Command, pruned: Path, arguments: tuple[str, .
 def test_accelerate_starts_two_processes(model: Path, pruned: Path, unlabelled: Path, tmp_path: Path) -> None:
     launch = ("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0")
     command = ("-m", "graphprune", "finetune", pruned, "--teacher", model, "--data", unlabelled, *SHORT)
-    done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *launch, *map(str, command)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_LOG_LEVEL": "ERROR"},
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "processes      2" in done.stdout
-    assert done.stdout.count("held-out loss") == 1
+    quiet = {"OMP_NUM_THREADS": "1", "ACCELERATE_LOG_LEVEL": "ERROR"}
+    run = start(tmp_path, launching, tmp_path, *launch, *map(str, command), **quiet)
+    assert run.ended() == 0, run.printed()
+    assert "processes      2" in run.printed()
+    assert run.printed().count("held-out loss") == 1
 
 
 def test_a_single_process_where_several_were_wanted_is_said() -> None:

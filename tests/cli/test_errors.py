@@ -106,6 +106,7 @@ def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None
         (OSError(28, "No space left on device", "x"), 2, "error: 'x': No space left on device"),
         (ZeroDivisionError("division\nby zero"), 101, "error: internal error: ZeroDivisionError: division\\nby zero"),
         (SystemExit(3), 3, None),
+        (SystemExit(0), 2, "error: code that was called ended the program (sys.exit); the command is not done"),
     ],
 )
 def test_every_exception_becomes_lines_and_a_code(
@@ -124,7 +125,7 @@ def test_every_exception_becomes_lines_and_a_code(
     assert len(found) <= 2
     assert (found[0] if found else None) == first
     assert cli.main(["solve", "--debug"]) == code
-    assert ("Traceback" in capsys.readouterr().err) == (first is not None)
+    assert ("Traceback" in capsys.readouterr().err) == (not isinstance(error, SystemExit))
 
 
 def test_sigterm_unwinds_the_stack(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,6 +150,28 @@ def test_sigterm_unwinds_the_stack(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "graphprune", *arguments]
     return subprocess.run(command, text=True, check=False, timeout=60, **options)  # type: ignore[call-overload, no-any-return]
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from graphprune.cli import main
+sys.exit(main(["inspect", "none.onnx"]))
+"""
+
+
+@pytest.mark.parametrize("name", ["typer", "graphprune.cli.boundary", "graphprune.cli.app", "onnx"])
+def test_ctrl_c_while_modules_are_imported_is_one_line(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-c", INTERRUPTED, name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines(), done.stdout) == (130, ["error: interrupted"], "")
 
 
 def test_a_closed_pipe_is_quiet() -> None:

@@ -14,7 +14,7 @@ from tiny_models import model
 import graphprune
 from graphprune import BudgetRequest, SolveOptions
 from graphprune.cost.memory import PeakMemory
-from graphprune.cost.metrics import cost_of
+from graphprune.cost.metrics import model_cost
 from graphprune.surgery.prune import prune
 
 if TYPE_CHECKING:
@@ -85,13 +85,13 @@ def test_what_is_predicted_is_counted_on_the_pruned_file(analysis: Analysis, sha
     plan = graphprune.solve(analysis, BudgetRequest("memory", share), SolveOptions(round_to=1))
     pruned = graphprune.apply(analysis, plan)
     again = graphprune.analyze(pruned)
-    counted = cost_of(again, "memory")(again.cost.sizes)
+    counted = model_cost(again, "memory").before
     assert counted == by_hand(pruned.proto) == plan.budget.after <= plan.budget.limit < plan.budget.before
 
 
 def test_nothing_more_fits(analysis: Analysis) -> None:
     plan = graphprune.solve(analysis, BudgetRequest("memory", 0.6), SolveOptions(round_to=1))
-    cost = cost_of(analysis, "memory")
+    cost = model_cost(analysis, "memory").written
     widths = np.array([len(group.kept) for group in plan.groups])
     for group, size in enumerate(analysis.cost.sizes.tolist()):
         if widths[group] < size:

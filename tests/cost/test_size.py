@@ -11,7 +11,7 @@ from tiny_models import model
 
 import graphprune
 from graphprune import BudgetRequest, SolveOptions
-from graphprune.cost.metrics import cost_of, growing
+from graphprune.cost.metrics import model_cost
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,13 +68,15 @@ def test_an_amount_of_bytes_limits_the_file(net: Model, tmp_path: Path) -> None:
 
 def test_a_model_that_stays_whole_is_as_large_as_it_is(net: Model) -> None:
     analysis = graphprune.analyze(net)
-    assert cost_of(analysis, "size")(analysis.cost.sizes) == net.path.stat().st_size  # type: ignore[union-attr]
+    cost = model_cost(analysis, "size")
+    assert cost.before == cost.after(analysis.cost.sizes) == cost.exact_whole(analysis.cost.sizes)
+    assert cost.before == net.path.stat().st_size  # type: ignore[union-attr]
     assert graphprune.solve(net, BudgetRequest("size", 1.0)).is_identity
 
 
 def test_changes_are_those_of_the_bound_and_it_never_falls(net: Model) -> None:
     analysis = graphprune.analyze(net)
-    cost = growing(cost_of(analysis, "size"))
+    cost = model_cost(analysis, "size").written
     random = np.random.default_rng(0)
     for _ in range(20):
         widths = random.integers(1, analysis.cost.sizes)
@@ -87,8 +89,8 @@ def test_changes_are_those_of_the_bound_and_it_never_falls(net: Model) -> None:
 def test_the_bound_is_the_sum_that_it_names(net: Model) -> None:
     analysis = graphprune.analyze(net)
     random = np.random.default_rng(4)
-    for whole in (False, True):
-        cost = growing(cost_of(analysis, "size"), whole=whole)
+    size = model_cost(analysis, "size")
+    for cost in (size.written, size.exact_whole):
         (factors,) = cost.alternatives()  # type: ignore[attr-defined]
         widths = random.integers(1, analysis.cost.sizes + 1)
         found = [float(one.values(*(np.int64(length.at(widths)) for length in one.lengths))) for one in factors]

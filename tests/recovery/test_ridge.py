@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from graphprune.data.moments import Moments, MomentSummary, merged
 from graphprune.recovery.least_squares import intercept, refit
-from graphprune.recovery.ridge import Halves, best_ridge
+from graphprune.recovery.ridge import SplitMoments, best_ridge
 
 LEAST = 1e-3
 
@@ -35,7 +35,7 @@ def data(samples: int, columns: int, noise: float, seed: int) -> tuple[np.ndarra
 @settings(max_examples=30, deadline=None)
 def test_halves_together_are_the_whole(samples: int, columns: int, seed: int) -> None:
     x, y, _ = data(samples, columns, 0.5, seed)
-    halves = Halves()
+    halves = SplitMoments()
     halves.add(x, y, samples)
     whole, found = moments(x, y), merged(*halves.parts)
     assert found.count == whole.count
@@ -45,14 +45,14 @@ def test_halves_together_are_the_whole(samples: int, columns: int, seed: int) ->
 
 def test_a_sample_lies_in_one_half() -> None:
     rows = np.repeat(np.arange(5), 4).astype(np.float32)[None, :, None]  # five samples of four rows each
-    halves = Halves()
+    halves = SplitMoments()
     halves.add(rows, rows, 5)
     assert [part.count for part in halves.parts] == [8, 12]
     assert [float(part.x_mean[0, 0]) for part in halves.parts] == [0.5, 3.0]
 
 
 def test_samples_that_come_one_by_one_take_turns() -> None:
-    halves = Halves()
+    halves = SplitMoments()
     for value in range(4):
         halves.add(np.full((1, 3, 1), value, np.float32), np.ones((1, 3, 1), np.float32), 1)
         assert len(halves.parts) == min(value + 1, 2)
@@ -62,7 +62,7 @@ def test_samples_that_come_one_by_one_take_turns() -> None:
 def test_nothing_is_compared_where_two_sets_of_moments_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graphprune.recovery.ridge._MOST_COLUMNS", 3)
     x, y, present = data(20, 4, 1.0, 0)
-    halves = Halves()
+    halves = SplitMoments()
     halves.add(x, y, 20)
     assert len(halves.parts) == 1
     assert best_ridge(halves.parts, present, LEAST) == LEAST

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from fast_oracle import compare, feeds, run, worst
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from inheritance_cases import plan_of, twins
 from onnx import ModelProto, TensorProto, numpy_helper
 from random_models import Case, models
+from random_properties import examples
 from tiny_models import chain, model
 
 from graphprune import api
@@ -177,6 +178,22 @@ def test_merges_that_no_surgery_can_carry_out_are_refused(middle: str, message: 
         api.apply(analysis, plan)
 
 
+def test_channels_that_no_weight_makes_cannot_be_merged_as_nothing_tells_whether_they_are_equal() -> None:
+    """Two channels that a Pad puts in front are a group of their own, which weights only read."""
+    proto = model(
+        "(float[1,2,3] x) => (float[1,2,3] y) { h = Conv (x, w)\n p = Pad (h, pads)\n y = Conv (p, v) }",
+        {"w": (5, 2, 1), "v": (2, 7, 1)},
+        pads=[0, 2, 0, 0, 0, 0],
+    )
+    analysis = Analysis(load(proto))
+    padded = next(number for number, group in enumerate(analysis.groups) if group.size == 2)
+    assert grades(proto)[padded] == ("none", "no weight makes its channels")
+    kept = [(0,) if number == padded else tuple(range(group.size)) for number, group in enumerate(analysis.groups)]
+    merges = [(Merge(1, 0, 1.0),) if number == padded else () for number in range(len(analysis.groups))]
+    with pytest.raises(PlanError, match="its channels cannot be merged: no weight makes its channels"):
+        api.apply(analysis, plan_of(analysis, kept, merges))
+
+
 def test_another_edit_of_a_weight_is_found_out() -> None:
     analysis = Analysis(load(chain("m = Relu (h)")))
     plan = plan_of(analysis, [(0, 2, 3, 4, 5, 6, 7)], [(Merge(1, 0, 0.5),)])
@@ -205,7 +222,7 @@ def test_columns_are_added_in_the_type_of_the_weight() -> None:
     check_reweighted(analysis, make_reference(analysis, plan).reweighted, plan)
 
 
-@settings(max_examples=80, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@examples(40)
 @given(models(), st.integers(0, 2**16))
 def test_twins_of_random_networks_are_merged_without_a_trace(case: Case, seed: int) -> None:
     """Whatever the graph is: where two channels may be merged and are equal, the outputs stay."""
@@ -241,7 +258,7 @@ def test_twins_of_random_networks_are_merged_without_a_trace(case: Case, seed: i
     compare(start, keep, pruned)
 
 
-def test_the_ground_without_inheritance_is_the_original() -> None:
+def test_the_reference_without_inheritance_is_the_original() -> None:
     analysis = Analysis(load(chain("m = Relu (h)")))
     plan = plan_of(analysis, [(0, 2, 3)], [()])
     assert make_reference(analysis, plan).reweighted is analysis

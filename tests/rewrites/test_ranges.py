@@ -6,10 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fast_oracle import feeds, run
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from random_models import Case, models
+from random_properties import examples
 from tiny_models import chain
 
 from graphprune.analysis.analysis import Analysis
@@ -20,7 +21,7 @@ from graphprune.rewrites.ranges.interval import Interval
 INF = np.inf
 
 
-@settings(max_examples=80, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@examples(60)
 @given(models())
 def test_what_random_networks_compute_lies_within_its_range(case: Case) -> None:
     analysis = Analysis(load(case.proto))

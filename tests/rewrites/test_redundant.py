@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from fast_oracle import counted_flops, feeds, run, worst
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from inheritance_cases import changed, twins
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, numpy_helper
 from quantised_models import quantised
 from random_models import Case, models
+from random_properties import examples
 from tiny_models import chain, model
 
 from graphprune import api
@@ -103,6 +104,21 @@ def test_a_relu_that_never_fires_is_found_by_its_range() -> None:
 def test_equal_channels_become_one() -> None:
     _, plan, _ = solved(twins(chain("m = HardSwish (h)"), 0, (1, 4, 6)))
     assert plan.groups[0].merged == (Merge(4, 1, 1.0), Merge(6, 1, 1.0))
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_a_transposed_convolution_by_channels_must_treat_equal_channels_alike(alike: bool) -> None:
+    """Its kernels lie along the axis by which it reads, and are none the less its own for every channel."""
+    proto = model(
+        "(float[1,3,5] x) => (float[1,2,5] y) { h = Conv (x, w)\n r = Relu (h)\n"
+        "m = ConvTranspose <group = 4> (r, d)\n y = Conv (m, v) }",
+        {"w": (4, 3, 1), "d": (4, 2, 1), "v": (2, 8, 1)},
+    )
+    filters = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    proto = changed(proto, ("w", 2, filters["w"][1]), *([("d", 2, filters["d"][1])] if alike else []))
+    _, plan, _ = solved(proto)
+    assert plan.groups[0].merged == ((Merge(2, 1, 1.0),) if alike else ())
+    assert plan.is_identity is not alike
 
 
 def test_removing_goes_on_until_nothing_more_is_found() -> None:
@@ -228,7 +244,7 @@ def test_the_outputs_are_compared_with_those_of_the_original_itself() -> None:
     assert pruned.metadata_props
 
 
-@settings(max_examples=80, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@examples(40)
 @given(models(), st.integers(0, 2**16))
 def test_damaged_random_networks_lose_channels_and_nothing_else(case: Case, seed: int) -> None:
     """Some weights are set to zero, some filters are copied: the outputs stay what they are."""

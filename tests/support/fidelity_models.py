@@ -10,10 +10,10 @@ from onnx import ModelProto, helper, numpy_helper, parser
 
 from graphprune import api
 from graphprune.analysis.analysis import Analysis
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
 from graphprune.surgery.marks import marks, put_marks
 from graphprune.surgery.prune import prune
-from graphprune.verification.verdict import keep_mask
 
 __all__ = ["GRAPHS", "analysed", "pruned"]
 

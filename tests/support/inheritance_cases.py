@@ -16,7 +16,8 @@ from graphprune.cost.counting import count_costs
 from graphprune.model.load import load
 from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Merge, Plan
-from graphprune.rewrites.paths import atom_positions
+from graphprune.rewrites.paths import atom_positions, find_paths
+from graphprune.rewrites.readers import Sites
 
 __all__ = ["changed", "plan_of", "twins"]
 
@@ -33,18 +34,16 @@ def plan_of(analysis: Analysis, kept: Sequence[Sequence[int]], merges: Sequence[
 
 
 def twins(proto: ModelProto, number: int, atoms: Sequence[int]) -> ModelProto:
-    """Return a copy of a model in which some atoms of a group are made by equal filters and constants.
+    """Return a copy of a model in which some atoms of a group are equal in all that merging does not add up.
 
-    The model itself where a weight that makes them is not stored as it is.
+    The model itself where such a weight is not stored as it is.
     """
     analysis = Analysis(load(proto))
-    group = analysis.groups[number]
+    group, path = analysis.groups[number], find_paths(analysis, Sites(analysis))[number]
     result = ModelProto()
     result.CopyFrom(proto)
     stored = {tensor.name: tensor for tensor in result.graph.initializer}
-    for member in group.members:
-        if member.role == "in":
-            continue
+    for member in path.compared(group):
         places = atom_positions(member, group.size)
         if member.initializer not in stored or places is None:
             return proto

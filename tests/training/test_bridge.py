@@ -261,3 +261,41 @@ def test_layers_in_branches_are_named_as_the_reason() -> None:
     with pytest.raises(UnsupportedModelError) as caught:
         bridge.to_torch(loaded(model("(float[n,4] x) => (float[n,4] y) { y = Relu (x) }")))
     assert "Conv" in str(caught.value.hint)
+
+
+def _looping(middle: str, **constants: object) -> onnx.ModelProto:
+    """Return a model in which a convolution reads what a loop alone gives."""
+    text = f"""(float[n,3,6,6] x) => (float[n,4,6,6] y) {{
+        a = Conv <pads = [1, 1, 1, 1]> (x, w0)
+        {middle}
+        y = Conv (b, w1)
+    }}"""
+    return model(text, {"w0": (8, 3, 3, 3), "w1": (4, 8, 1, 1)}, half=np.float32(0.5), **constants)
+
+
+_BODY = """<body = turn (int64 i, bool go, float[n,8,6,6] s) => (bool go_on, float[n,8,6,6] t) {{
+    go_on = Identity (go)
+    r = Relu ({state})
+    t = Mul (r, half)
+}}> (trip, , {start})"""
+_LOOP = "b = Loop " + _BODY.format(state="s", start="a")
+_SCAN = """b = Scan <num_scan_inputs = 1, scan_input_axes = [2], scan_output_axes = [2], body = row (float[n,8,6] s)
+    => (float[n,8,6] t) {
+        r = Relu (s)
+        t = Mul (r, half)
+    }> (a)"""
+_BRANCH = f"""size = Size (a)
+    many = Greater (size, none)
+    b = If <then_branch = yes () => (float[n,8,6,6] u) {{ u = Loop {_BODY.format(state="s", start="a")} }},
+            else_branch = no () => (float[n,8,6,6] v) {{ v = Identity (a) }}> (many)"""
+
+
+@pytest.mark.parametrize("middle", [_LOOP, _SCAN, _BRANCH], ids=["loop", "scan", "loop-in-a-branch"])
+def test_a_loop_with_one_output_gives_a_tensor(middle: str) -> None:
+    constants = {"trip": np.int64(2), "none": np.int64(0)}
+    found = loaded(_looping(middle, **{name: value for name, value in constants.items() if name in middle}))
+    net = bridge.to_torch(found)
+    value = Samples({"x": torch.randn(2, 3, 6, 6)}, None, 2)
+    assert check_converted(net, found, value) < 1e-5
+    net.run(value.feeds)["y"].sum().backward()  # type: ignore[no-untyped-call]
+    assert all(value.grad is not None for value in net.stored.values())

@@ -4,26 +4,18 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import socket
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
 from training_cases import Arrays, folded, images, infer, loaded, normalised, source
+from training_runs import pruned
 
-import graphprune
 from graphprune.data.source import Source
 from graphprune.errors import UsageError
-from graphprune.model.load import Model
 from graphprune.training.finetune import Finetuned, FinetuneOptions, finetune, lower
 from graphprune.training.trainer import Optimisation
 
@@ -35,11 +27,6 @@ def test_rounding_is_no_improvement() -> None:
     assert not lower(0.99995, 1.0)
     assert not lower(-2e-7, 0.0)
     assert not lower(float("nan"), 1.0)
-
-
-def pruned(model: Model) -> Model:
-    plan = graphprune.solve(model, graphprune.BudgetRequest("flops", 0.5), graphprune.SolveOptions(round_to=1))
-    return graphprune.apply(model, plan)
 
 
 def tuned(
@@ -147,89 +134,3 @@ def test_what_cannot_be_learned_is_said_before(change: dict[str, Any], message: 
 def test_another_teacher_is_refused() -> None:
     with pytest.raises(UsageError, match="teacher"):
         finetune(loaded(normalised()), source(), loaded(graphprune_map()), QUICK)
-
-
-SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import torch
-from training_cases import Arrays, images, loaded, normalised
-from graphprune import save
-from graphprune.data.source import Source
-from graphprune.training.finetune import FinetuneOptions, finetune
-from graphprune.training.trainer import Optimisation
-from test_finetune import pruned
-
-place, die_at, resume = Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "resume"
-steps = 0
-
-def loss(outputs, teacher, labels):
-    global steps
-    steps += outputs["scores"].requires_grad
-    if steps == die_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return (outputs["scores"] - teacher["scores"]).square().mean()
-
-original = loaded(normalised())
-data = Source.whole("noise", Arrays({"image": images(160)}))
-options = FinetuneOptions(
-    epochs=3, batch=32, rate=0.01, augment="flip,crop", device="cpu", held_out=32, loss=loss,
-    optimisation=Optimisation("adamw", ema=0.8), checkpoint=place / "state", checkpoint_every=2, resume=resume,
-)
-result = finetune(pruned(original), data, original, options)
-assert result.improved and result.steps == 12, result
-if result.main:
-    save(result.model, place / "out.onnx", force=True)
-"""
-
-
-NEVER = 10**6
-
-
-def start(place: Path, die_at: int = NEVER, mode: str = "new", **environment: str) -> subprocess.Popen[str]:
-    place.mkdir(exist_ok=True)
-    here = Path(__file__).parent
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", SCRIPT, str(here.parent / "support"), str(place), str(die_at), mode],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(here), "OMP_NUM_THREADS": "1", **environment},
-    )
-
-
-def ended(process: subprocess.Popen[str]) -> int:
-    _, err = process.communicate(timeout=240)
-    assert process.returncode in (0, -signal.SIGKILL), err
-    return process.returncode
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return what a single process writes that nobody interrupts."""
-    place = tmp_path_factory.mktemp("whole")
-    assert ended(start(place)) == 0
-    return place / "out.onnx"
-
-
-def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(whole: Path, tmp_path: Path) -> None:
-    at = int(np.random.default_rng().integers(5, 13))
-    assert ended(start(tmp_path, at)) == -signal.SIGKILL
-    assert not (tmp_path / "out.onnx").exists()
-    assert ended(start(tmp_path, mode="resume")) == 0
-    assert (tmp_path / "out.onnx").read_bytes() == whole.read_bytes(), f"killed at step {at}"
-
-
-def test_two_processes_equal_one(whole: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    pair = [start(tmp_path, RANK=rank, LOCAL_RANK=rank, **shared) for rank in ("0", "1")]
-    assert [ended(process) for process in pair] == [0, 0]
-    one, two = (onnx.load(path).graph.initializer for path in (whole, tmp_path / "out.onnx"))
-    for a, b in zip(one, two, strict=True):
-        first, second = numpy_helper.to_array(a), numpy_helper.to_array(b)
-        if first.dtype == np.float32:
-            assert np.abs(first - second).max() < 1e-4 * max(1.0, np.abs(first).max()), a.name

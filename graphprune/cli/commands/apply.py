@@ -52,8 +52,10 @@ def apply(
     notes = (*current.notes, *_not_repeated(current.plan))
     for note in notes:
         talk.note(note)
-    pruning = replace(current.plan, steps=())
-    job = Job("apply", analysis, pruning, targets, output.unverified, output.bench, notes)
+    pruned_only = replace(current, plan=replace(current.plan, steps=()))
+    job = Job(
+        "apply", analysis, pruned_only.plan, targets, output.unverified, output.bench, notes, reconciled=pruned_only
+    )
     show(carry_out(job, talk), as_json=printing.as_json)
 
 

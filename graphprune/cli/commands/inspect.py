@@ -11,7 +11,7 @@ import typer
 
 from graphprune.cli.console import print_json, print_tables
 from graphprune.cli.help_panels import examples
-from graphprune.cli.options.model_reading import Reading
+from graphprune.cli.options.model_reading import GraphReading
 from graphprune.cli.options.output import Printing
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import check_target
@@ -68,7 +68,7 @@ class _Questions:
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file or a plan file.", show_default=False)],
     questions: _Questions,
-    reading: Reading,
+    reading: GraphReading,
     printing: Printing,
 ) -> None:
     """Show what can be pruned in a model, or the widths of a plan.
@@ -107,7 +107,7 @@ def _inspect_plan(file: Path, pattern: str | None, *, as_json: bool) -> None:
         print_tables(plan_tables(plan))
 
 
-def _inspect_model(file: Path, reading: Reading, questions: _Questions, printing: Printing) -> None:
+def _inspect_model(file: Path, reading: GraphReading, questions: _Questions, printing: Printing) -> None:
     options = reading.options()
 
     from graphprune import api

@@ -53,7 +53,7 @@ def verify(
     for note in current.notes:
         talk.note(note)
     with talk.stage("verification"):
-        verification = api.verify(analysis, candidate, current.plan)
+        verification = api.verify(analysis, candidate, current)
     if printing.as_json:
         files = {"model": str(model), "pruned": str(pruned), "plan": str(plan)}
         print_json({"command": "verify", **files, **asdict(verification)})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from graphprune.api import AnalyzeOptions
 
-__all__ = ["ExactReading", "ModelFile", "ModelReading", "PlanFile", "PrunedFile", "Reading", "Rebind"]
+__all__ = ["ExactReading", "GraphReading", "ModelFile", "ModelReading", "PlanFile", "PrunedFile", "Rebind"]
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file.", show_default=False)]
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan file.", show_default=False)]
@@ -67,7 +67,7 @@ class ExactReading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading(ExactReading):
+class GraphReading(ExactReading):
     """How a model is read."""
 
     allow_approximate: Annotated[
@@ -84,7 +84,7 @@ class Reading(ExactReading):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelReading(Reading):
+class ModelReading(GraphReading):
     """A model, and how it is read."""
 
     model: ModelFile

@@ -91,11 +91,11 @@ class Cache:
         if content.get("environment") != self._environment:
             return {}
         parts = {part: content.get(part) for part in _PARTS}
-        return {part: _times(found) for part, found in parts.items()}
+        return {part: _times(times) for part, times in parts.items()}
 
 
-def _times(found: Any) -> dict[str, int]:
+def _times(stored: Any) -> dict[str, int]:
     """Return the entries that are positive whole numbers."""
-    if not isinstance(found, dict):
+    if not isinstance(stored, dict):
         return {}
-    return {str(key): value for key, value in found.items() if type(value) is int and 0 < value < 2**62}
+    return {str(key): value for key, value in stored.items() if type(value) is int and 0 < value < 2**62}

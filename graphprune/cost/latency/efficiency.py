@@ -37,13 +37,13 @@ def efficiency(analysis: Analysis) -> npt.NDArray[np.float64]:
     sizes = analysis.cost.sizes
     moved = Polynomial(list(_moved(analysis)), sizes)
     flops = analysis.cost.flops
-    found = np.ones(len(sizes), dtype=np.float64)
+    rates = np.ones(len(sizes), dtype=np.float64)
     for group, size in enumerate(sizes.tolist()):
         saved = -flops.change(sizes, group, size // 2)
         time = saved - moved.change(sizes, group, size // 2)
         if saved > 0:
-            found[group] = saved / time
-    return found / float((found * sizes).sum() / sizes.sum()) if len(sizes) else found
+            rates[group] = saved / time
+    return rates / float((rates * sizes).sum() / sizes.sum()) if len(sizes) else rates
 
 
 def _moved(analysis: Analysis) -> Iterable[Term]:

@@ -109,9 +109,9 @@ def _cost(analysis: Analysis, plans: list[_Plan], times: dict[str, int], scale: 
         elif plan.grids is None or any(one.key not in times for one in plan.samples):
             scaled.append(ScaledChunk(time, plan.chunk.work))
         else:
-            found = np.array([times[one.key] for one in plan.samples], dtype=np.float64)
+            measured = np.array([times[one.key] for one in plan.samples], dtype=np.float64)
             shape = tuple(len(axis) for axis in plan.grids)
-            values = np.round(factor * monotone(found.reshape(shape)))
+            values = np.round(factor * monotone(measured.reshape(shape)))
             tabled.append(TabledChunk(*_axes(plan.chunk, block, plan.grids), values))
     return LatencyCost(tabled, scaled, fixed, analysis.cost.sizes)
 

@@ -77,14 +77,14 @@ def sample(analysis: Analysis, chunk: Chunk, lengths: tuple[int, ...]) -> Sample
 
 def measure(samples: Sequence[Sample], environment: Environment) -> dict[str, int]:
     """Return nanoseconds by the key of each sample; one that onnxruntime cannot run is left out."""
-    found: dict[str, int] = {}
+    nanoseconds: dict[str, int] = {}
     for batch in _batches({one.key: one for one in samples}.values()):
         times = _run(batch, environment)
         for one, time in zip(batch, times or [None] * len(batch), strict=True):
             alone = time if time is not None else next(iter(_run([one], environment) or ()), None)
             if alone is not None:
-                found[one.key] = alone
-    return found
+                nanoseconds[one.key] = alone
+    return nanoseconds
 
 
 def _batches(samples: Iterable[Sample]) -> Iterator[list[Sample]]:

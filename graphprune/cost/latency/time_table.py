@@ -116,5 +116,5 @@ class Tables:
         times = self._times[chosen]
         left = times[rows, below[:, 0], below[:, 1]] * (1 - first) + times[rows, above[:, 0], below[:, 1]] * first
         right = times[rows, below[:, 0], above[:, 1]] * (1 - first) + times[rows, above[:, 0], above[:, 1]] * first
-        found: Ints = np.floor(left * (1 - second) + right * second + _GRAIN).astype(np.int64)
-        return found
+        rounded: Ints = np.floor(left * (1 - second) + right * second + _GRAIN).astype(np.int64)
+        return rounded

@@ -70,13 +70,13 @@ class Names:
         UsageError
             If it names no group, or is no regular expression.
         """
-        found = self._exactly(pattern)
-        if not found:
+        matching = self._exactly(pattern)
+        if not matching:
             matcher = _matcher(pattern, option)
-            found = _union(self._makers, matcher) or _union(self._carriers, matcher)
-            if not found:
+            matching = _union(self._makers, matcher) or _union(self._carriers, matcher)
+            if not matching:
                 raise self._nothing(pattern, option, _union(self._readers, matcher))
-        return set(found)
+        return set(matching)
 
     def single(self, name: str, option: str) -> int:
         """Return the number of the one group that goes by a name.
@@ -86,26 +86,27 @@ class Names:
         UsageError
             If none does, or several do.
         """
-        found = self._exactly(name)
-        if not found:
+        matching = self._exactly(name)
+        if not matching:
             raise self._nothing(name, option)
-        if len(found) > 1:
+        if len(matching) > 1:
             raise UsageError(
-                f"{option}: {quote(name)} names {len(found)} groups: {self._listed(found)}", hint="name one by its id"
+                f"{option}: {quote(name)} names {len(matching)} groups: {self._listed(matching)}",
+                hint="name one by its id",
             )
-        return next(iter(found))
+        return next(iter(matching))
 
     def _exactly(self, name: str) -> set[int]:
         return self._makers.get(name) or self._carriers.get(name) or set()
 
     def _carried(self, outputs: Iterable[str]) -> set[int]:
         """Return the groups whose atoms lie on an axis of the values."""
-        grouping, found = self._analysis.grouping, set[int]()
+        grouping, carried = self._analysis.grouping, set[int]()
         for output in outputs:
             for labels in self._analysis.scope.values.get(output, ()):
                 atoms = grouping.atom_of[labels.base]
-                found.update(np.unique(grouping.group_of[atoms[atoms >= 0]]).tolist())
-        return found
+                carried.update(np.unique(grouping.group_of[atoms[atoms >= 0]]).tolist())
+        return carried
 
     def _nothing(self, pattern: str, option: str, alike: Iterable[int] = ()) -> UsageError:
         """Say that a pattern names no group: what it names instead, or what is called something similar."""

@@ -32,7 +32,7 @@ def unreachable(
     """Say what the narrowest widths cost, for the first limit that they do not meet."""
     costs = zip(problem.costs(problem.narrowest), problem.costs(problem.sizes), strict=True)
     pairs = zip(requests, problem.limits, costs, strict=True)
-    request, missed, (smallest, before) = next(found for found in pairs if found[2][0] > found[1].limit)
+    request, missed, (smallest, before) = next(one for one in pairs if one[2][0] > one[1].limit)
     unit = " ns" if missed.metric == "latency" else ""
     asked = request.target if isinstance(request.target, str) else f"{request.target:g}"
     return BudgetUnreachableError(
@@ -45,14 +45,14 @@ def unreachable(
 def _holding(analysis: Analysis, missed: Limit, smallest: int, rules: WidthRules) -> list[str]:
     """Name the rules without which a cost could be smaller, and how small then; all of them where only all help."""
     before = missed.cost(analysis.cost.sizes)
-    found, names = [], []
+    helping, names = [], []
     for name, loose in rules.loosened():
         least = missed.cost(_narrowest(analysis, loose))
         names.append(name)
         if least < smallest:
-            found.append(f"{name} ({_rounded_up(least / before):g} without)")
-    if found or missed.cost(_narrowest(analysis, WidthRules())) >= smallest:
-        return found
+            helping.append(f"{name} ({_rounded_up(least / before):g} without)")
+    if helping or missed.cost(_narrowest(analysis, WidthRules())) >= smallest:
+        return helping
     return names
 
 

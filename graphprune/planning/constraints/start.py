@@ -47,12 +47,12 @@ def kept_by(analysis: Analysis, plan: Plan) -> Stays:
             "the groups of the plan to start from are not those of this analysis",
             hint="give the --attention and --allow-approximate with which the plan was made",
         )
-    found = []
+    per_group = []
     for group in plan.groups:
         stays = np.zeros(group.size, dtype=bool)
         stays[list(group.kept)] = True
-        found.append(stays)
-    return tuple(found)
+        per_group.append(stays)
+    return tuple(per_group)
 
 
 def ranked(scores: Sequence[npt.NDArray[np.float64]], stays: Stays) -> tuple[npt.NDArray[np.float64], ...]:
@@ -102,8 +102,8 @@ def solve_from(problem: Problem, stays: Stays, solve: Callable[[Problem], Soluti
     widths = np.array([levels[-1] for levels in capped], dtype=np.int64)
     start = Solution(widths, [{"stage": "start", "cost": problem.cost(widths)}])
     if not problem.fits(widths):
-        found = solve(replace(problem, levels=capped))
-        start = replace(found, trace=[*start.trace, *found.trace])
+        narrowed = solve(replace(problem, levels=capped))
+        start = replace(narrowed, trace=[*start.trace, *narrowed.trace])
     filled = fill(problem, start.widths)
     trace: list[TraceRecord] = [*start.trace, {"stage": "fill", "cost": problem.cost(filled)}]
     # A bound on the levels up to the plan's says nothing of all levels.
@@ -111,14 +111,14 @@ def solve_from(problem: Problem, stays: Stays, solve: Callable[[Problem], Soluti
 
 
 def _kept(
-    problem: Problem, stays: Stays, found: Solution, widths: npt.NDArray[np.int64]
+    problem: Problem, stays: Stays, solution: Solution, widths: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], ...]:
     """Return which atoms stay: of the plan's before others, and among these the solver's before others."""
     kept = []
     for number, (stay, scores, width) in enumerate(zip(stays, problem.scores, widths.tolist(), strict=True)):
         chosen = np.zeros(len(stay), dtype=bool)
-        if found.kept is not None:
-            chosen[found.kept[number]] = True
+        if solution.kept is not None:
+            chosen[solution.kept[number]] = True
         order = np.lexsort((-scores, ~chosen, ~stay))
         kept.append(np.sort(order[:width]).astype(np.int64))
     return tuple(kept)

@@ -31,52 +31,54 @@ _OTHERS = ("Cos", "Gelu", "HardSwish", "Mish", "Shrink", "Sin", "Swish")
 @rule(*_INCREASING)
 def increasing(ranges: Ranges, node: Node) -> None:
     """A function that never falls maps bounds to bounds."""
-    axis, found = _input(ranges, node)
+    axis, interval = _input(ranges, node)
     if any(node.attribute(name, 1.0) < 0 for name in ("alpha", "gamma")):
-        found = _points_only(found)
+        interval = _points_only(interval)
     if node.op_type == "Relu":
         zero = Interval.between(0.0, 0.0)
-        ranges.set(node.outputs[0], axis, found.largest(zero))
+        ranges.set(node.outputs[0], axis, interval.largest(zero))
         return
-    low, high = _at(ranges, node, found.low), _at(ranges, node, found.high)
+    low, high = _at(ranges, node, interval.low), _at(ranges, node, interval.high)
     ranges.set(node.outputs[0], axis, UNKNOWN if low is None or high is None else Interval.of(low, high))
 
 
 @rule(*_OTHERS)
 def other(ranges: Ranges, node: Node) -> None:
     """Of any other function only its values at single points are known."""
-    axis, found = _input(ranges, node)
-    value = _at(ranges, node, np.where(found.point, found.low, 0.0))
+    axis, interval = _input(ranges, node)
+    value = _at(ranges, node, np.where(interval.point, interval.low, 0.0))
     if value is None:
         ranges.set(node.outputs[0], axis, UNKNOWN)
         return
-    result = Interval(np.where(found.point, value, -np.inf), np.where(found.point, value, np.inf))
+    result = Interval(np.where(interval.point, value, -np.inf), np.where(interval.point, value, np.inf))
     ranges.set(node.outputs[0], axis, result)
 
 
 @rule("Abs")
 def absolute(ranges: Ranges, node: Node) -> None:
     """The distance from zero."""
-    axis, found = _input(ranges, node)
-    most = np.maximum(np.abs(found.low), np.abs(found.high))
-    least = np.where((found.low <= 0) & (found.high >= 0), 0.0, np.minimum(np.abs(found.low), np.abs(found.high)))
+    axis, interval = _input(ranges, node)
+    most = np.maximum(np.abs(interval.low), np.abs(interval.high))
+    least = np.where(
+        (interval.low <= 0) & (interval.high >= 0), 0.0, np.minimum(np.abs(interval.low), np.abs(interval.high))
+    )
     ranges.set(node.outputs[0], axis, Interval.of(least, most))
 
 
 @rule("Neg")
 def negative(ranges: Ranges, node: Node) -> None:
     """Bounds change places."""
-    axis, found = _input(ranges, node)
-    ranges.set(node.outputs[0], axis, Interval(-found.high, -found.low))
+    axis, interval = _input(ranges, node)
+    ranges.set(node.outputs[0], axis, Interval(-interval.high, -interval.low))
 
 
 @rule("PRelu")
 def parametric_relu(ranges: Ranges, node: Node) -> None:
     """The positive part, and a slope times the negative part."""
-    axis, found = _input(ranges, node)
+    axis, interval = _input(ranges, node)
     slope = ranges.operand(node.inputs[1], axis, len(ranges.analysis.shapes.dims[node.outputs[0]]))
     zero = Interval.between(0.0, 0.0)
-    ranges.set(node.outputs[0], axis, found.largest(zero) + slope * found.smallest(zero))
+    ranges.set(node.outputs[0], axis, interval.largest(zero) + slope * interval.smallest(zero))
 
 
 @rule("Softmax")
@@ -100,8 +102,8 @@ def broadcasting(ranges: Ranges, node: Node) -> None:
         "Max": Interval.largest,
         "Min": Interval.smallest,
     }[node.op_type]
-    found = reduce(combine, operands)
-    ranges.set(output, axis, found if axis is None else found.spread(ranges.analysis.shapes.dims[output][axis]))
+    interval = reduce(combine, operands)
+    ranges.set(output, axis, interval if axis is None else interval.spread(ranges.analysis.shapes.dims[output][axis]))
 
 
 @rule("Where")
@@ -110,8 +112,8 @@ def where(ranges: Ranges, node: Node) -> None:
     output = node.outputs[0]
     axis, rank = ranges.channel_axis(output), len(ranges.analysis.shapes.dims[output])
     first, second = (ranges.operand(name, axis, rank) for name in node.inputs[1:])
-    found = first.either(second)
-    ranges.set(output, axis, found if axis is None else found.spread(ranges.analysis.shapes.dims[output][axis]))
+    interval = first.either(second)
+    ranges.set(output, axis, interval if axis is None else interval.spread(ranges.analysis.shapes.dims[output][axis]))
 
 
 @rule("BatchNormalization")
@@ -134,8 +136,8 @@ def instance_normalization(ranges: Ranges, node: Node) -> None:
 @rule("QuantizeLinear", "DequantizeLinear")
 def scaling(ranges: Ranges, node: Node) -> None:
     """Zero becomes the zero point and comes back as zero; all else is rounded."""
-    axis, found = _input(ranges, node)
-    ranges.set(node.outputs[0], axis, found.only_zero())
+    axis, interval = _input(ranges, node)
+    ranges.set(node.outputs[0], axis, interval.only_zero())
 
 
 def _input(ranges: Ranges, node: Node) -> tuple[int | None, Interval]:
@@ -144,8 +146,8 @@ def _input(ranges: Ranges, node: Node) -> tuple[int | None, Interval]:
     return axis, ranges.whole(node.inputs[0]) if axis is None else ranges.along(node.inputs[0], axis)
 
 
-def _points_only(found: Interval) -> Interval:
-    return Interval(np.where(found.point, found.low, -np.inf), np.where(found.point, found.high, np.inf))
+def _points_only(interval: Interval) -> Interval:
+    return Interval(np.where(interval.point, interval.low, -np.inf), np.where(interval.point, interval.high, np.inf))
 
 
 def _at(ranges: Ranges, node: Node, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:

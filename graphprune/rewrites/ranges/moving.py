@@ -42,10 +42,10 @@ def average_pool(ranges: Ranges, node: Node) -> None:
     """An average, of zeros too where what lies beyond the image counts."""
     output = node.outputs[0]
     axis = ranges.channel_axis(output)
-    found = ranges.whole(node.inputs[0]) if axis is None else ranges.along(node.inputs[0], axis)
+    interval = ranges.whole(node.inputs[0]) if axis is None else ranges.along(node.inputs[0], axis)
     if is_padded(node) and node.attribute("count_include_pad", 0):
-        found = found.with_value(0.0)
-    ranges.set(output, axis, found)
+        interval = interval.with_value(0.0)
+    ranges.set(output, axis, interval)
 
 
 @rule("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
@@ -54,8 +54,8 @@ def add_up(ranges: Ranges, node: Node) -> None:
     ranges.move(node.inputs[0], node.outputs[0])
     output = node.outputs[0]
     axis = ranges.channel_axis(output)
-    found = ranges.whole(output) if axis is None else ranges.along(output, axis)
-    ranges.set(output, axis, found.only_zero())
+    interval = ranges.whole(output) if axis is None else ranges.along(output, axis)
+    ranges.set(output, axis, interval.only_zero())
 
 
 @rule("Resize", "Upsample")
@@ -66,10 +66,12 @@ def resize(ranges: Ranges, node: Node) -> None:
         return
     output = node.outputs[0]
     axis = ranges.channel_axis(output)
-    found = ranges.whole(node.inputs[0]) if axis is None else ranges.along(node.inputs[0], axis)
+    interval = ranges.whole(node.inputs[0]) if axis is None else ranges.along(node.inputs[0], axis)
     if node.attribute("mode", "nearest") not in ("nearest", "linear"):
-        found = Interval(np.where(found.point, found.low, -np.inf), np.where(found.point, found.high, np.inf))
-    ranges.set(output, axis, found)
+        interval = Interval(
+            np.where(interval.point, interval.low, -np.inf), np.where(interval.point, interval.high, np.inf)
+        )
+    ranges.set(output, axis, interval)
 
 
 @rule("Concat")
@@ -94,17 +96,17 @@ def pad(ranges: Ranges, node: Node) -> None:
     if amounts is None or (axis is not None and ranges.channel_axis(source) not in (axis, None)):
         return
     value = _padded_value(ranges, node)
-    found = ranges.whole(source) if axis is None else ranges.along(source, axis)
+    interval = ranges.whole(source) if axis is None else ranges.along(source, axis)
     others = any(max(pair) > 0 for at, pair in amounts.items() if at != axis)
     if axis is None or others:
-        found = found if value is None else found.either(value)
+        interval = interval if value is None else interval.either(value)
     front, back = amounts.get(axis, (0, 0)) if axis is not None else (0, 0)
     if axis is not None and (front or back):
-        inner = slice(max(-front, 0), len(found.low) - max(-back, 0))
-        found = Interval(found.low[inner], found.high[inner])
-        ends = found.hull() if value is None else value
-        found = joined([ends.spread(max(front, 0)), found, ends.spread(max(back, 0))])
-    ranges.set(output, axis, found)
+        inner = slice(max(-front, 0), len(interval.low) - max(-back, 0))
+        interval = Interval(interval.low[inner], interval.high[inner])
+        ends = interval.hull() if value is None else value
+        interval = joined([ends.spread(max(front, 0)), interval, ends.spread(max(back, 0))])
+    ranges.set(output, axis, interval)
 
 
 def _amounts(ranges: Ranges, node: Node) -> dict[int, tuple[int, int]] | None:

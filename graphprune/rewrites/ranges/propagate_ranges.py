@@ -62,7 +62,7 @@ class Ranges:
     def __init__(self, analysis: Analysis, gone: Mask | None = None) -> None:
         self.analysis = analysis
         self._gone = gone
-        self._found: dict[str, tuple[int | None, Interval]] = {}
+        self._intervals: dict[str, tuple[int | None, Interval]] = {}
 
     def visit(self, node: Node) -> None:
         """Find the bounds of what one node makes."""
@@ -82,14 +82,14 @@ class Ranges:
         size = self.analysis.shapes.dims[name][axis]
         if name in self.analysis.shapes.constant:
             return self._constant(name, axis).spread(size)
-        tracked, found = self._found.get(name, (None, UNKNOWN))
-        return (found if tracked == axis else found.hull()).spread(size)
+        tracked, interval = self._intervals.get(name, (None, UNKNOWN))
+        return (interval if tracked == axis else interval.hull()).spread(size)
 
     def whole(self, name: str) -> Interval:
         """Return one pair of bounds for all of a value."""
         if name in self.analysis.shapes.constant:
             return self._constant(name, None)
-        return self._found.get(name, (None, UNKNOWN))[1].hull()
+        return self._intervals.get(name, (None, UNKNOWN))[1].hull()
 
     def operand(self, name: str, axis: int | None, rank: int) -> Interval:
         """Return the bounds of an operand that is broadcast, along an axis of a result with so many axes."""
@@ -100,13 +100,13 @@ class Ranges:
 
     def contracted(self, name: str, axis: int) -> Interval:
         """Return the bounds of what a node sums over; channels that are merged into others count as zero."""
-        found = self.along(name, axis)
+        interval = self.along(name, axis)
         labels = self.analysis.scope.values.get(name)
         if self._gone is None or labels is None:
-            return found
+            return interval
         atoms = self._atoms(labels[axis])
         # What is no atom is -1, which reads the entry behind the last atom.
-        return found.replaced(np.append(self._gone, False)[atoms], 0.0)
+        return interval.replaced(np.append(self._gone, False)[atoms], 0.0)
 
     def constant(self, name: str) -> npt.NDArray[np.float64] | None:
         """Return the value of a constant, None where it cannot be computed."""
@@ -123,12 +123,12 @@ class Ranges:
 
     # writing ----------------------------------------------------------------------------------
 
-    def set(self, name: str, axis: int | None, found: Interval) -> None:
+    def set(self, name: str, axis: int | None, interval: Interval) -> None:
         """Note the bounds of a value along an axis, or of all of it."""
         if name:
             tracked = self.channel_axis(name)
             same = tracked is not None and tracked == axis
-            self._found[name] = (axis, found) if same else (None, found.hull())
+            self._intervals[name] = (axis, interval) if same else (None, interval.hull())
 
     def move(self, source: str, target: str) -> None:
         """Let every channel of `target` have the bounds of those channels of `source` that it consists of.
@@ -136,17 +136,17 @@ class Ranges:
         Elements of a channel come from slices that live and die with it, and from no others.
         """
         labels = self.analysis.scope.values
-        axis, found = self._found.get(source, (None, UNKNOWN))
+        axis, interval = self._intervals.get(source, (None, UNKNOWN))
         to = self.channel_axis(target)
         if axis is None or to is None:
-            self.set(target, to, found.hull() if to is None else found.hull().spread(len(labels[target][to])))
+            self.set(target, to, interval.hull() if to is None else interval.hull().spread(len(labels[target][to])))
             return
         size = len(self.analysis.grouping.group_of) + 1
         low, high = np.full(size, np.inf), np.full(size, -np.inf)
         atoms, wanted = self._atoms(labels[source][axis]), self._atoms(labels[target][to])
-        np.minimum.at(low, atoms, found.low)
-        np.maximum.at(high, atoms, found.high)
-        whole, missing = found.hull(), low > high
+        np.minimum.at(low, atoms, interval.low)
+        np.maximum.at(high, atoms, interval.high)
+        whole, missing = interval.hull(), low > high
         low[missing], high[missing] = whole.low[0], whole.high[0]
         self.set(target, to, Interval(low[wanted], high[wanted]))
 

@@ -58,11 +58,11 @@ def gemm(ranges: Ranges, node: Node) -> None:
     if weight is None or node.attribute("transA", 0):
         return
     weight = (weight if node.attribute("transB", 0) else weight.T) * node.attribute("alpha", 1.0)
-    found = ranges.contracted(node.inputs[0], 1).weighted(weight[:, None, :])
+    interval = ranges.contracted(node.inputs[0], 1).weighted(weight[:, None, :])
     if len(node.inputs) > 2 and node.inputs[2]:
         beta = Interval.between(*[node.attribute("beta", 1.0)] * 2)
-        found = found + ranges.operand(node.inputs[2], 1, 2) * beta
-    ranges.set(node.outputs[0], 1, found)
+        interval = interval + ranges.operand(node.inputs[2], 1, 2) * beta
+    ranges.set(node.outputs[0], 1, interval)
 
 
 @rule("MatMul")
@@ -75,13 +75,13 @@ def matmul(ranges: Ranges, node: Node) -> None:
     if second in ranges.analysis.shapes.constant and len(dims[second]) == 2:
         weight = ranges.constant(second)
         if weight is not None:
-            found = ranges.contracted(first, len(dims[first]) - 1).weighted(weight.T[:, None, :])
-            ranges.set(output, rank - 1, found)
+            interval = ranges.contracted(first, len(dims[first]) - 1).weighted(weight.T[:, None, :])
+            ranges.set(output, rank - 1, interval)
         return
     axis = ranges.channel_axis(output)
     if axis is not None and axis < rank - 2:
         both = [ranges.operand(name, axis, rank).only_zero() for name in node.inputs if len(dims[name]) == rank]
-        zero = np.any([found.spread(dims[output][axis]).zero for found in both], axis=0)
+        zero = np.any([interval.spread(dims[output][axis]).zero for interval in both], axis=0)
         ranges.set(output, axis, Interval(np.where(zero, 0.0, -np.inf), np.where(zero, 0.0, np.inf)))
 
 

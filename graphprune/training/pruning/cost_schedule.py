@@ -49,8 +49,8 @@ class CostSchedule:
     def steps(self, total: int) -> tuple[int, ...]:
         """Return after how many of `total` steps something goes: increasing, the last time at `end`."""
         width = (self.end - self.begin) / self.times
-        found = {min(total, max(1, round((self.begin + width * k) * total))) for k in range(1, self.times + 1)}
-        return tuple(sorted(found))
+        stops = {min(total, max(1, round((self.begin + width * k) * total))) for k in range(1, self.times + 1)}
+        return tuple(sorted(stops))
 
     def way(self, step: int, total: int) -> float:
         """Return which share of the way from the full cost to the budget has been gone after `step` steps.

@@ -33,12 +33,12 @@ def foldable_groups(net: Trainable, analysis: Analysis) -> tuple[str, ...]:
         for number in np.unique(grouping.group_of[atoms[atoms >= 0]]).tolist():
             if not is_passed(analysis.groups[number], contraction):
                 read_by[number].add(contraction.node.label)
-    found = []
+    foldable = []
     for group, readers in zip(analysis.groups, read_by, strict=True):
         weights = {member.node for member in group.members if member.role == "in" and member.initializer in net.paths}
         if readers and readers <= weights:
-            found.append(group.id)
-    return tuple(found)
+            foldable.append(group.id)
+    return tuple(foldable)
 
 
 @torch.no_grad()
@@ -71,7 +71,7 @@ def of_what_stays(factors: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor
     What goes keeps its weights: if they became zero, nothing could show that the right channels were cut.
     """
     kept = {group.id: list(group.kept) for group in plan.groups}
-    found = {name: torch.ones_like(factor) for name, factor in factors.items()}
+    staying = {name: torch.ones_like(factor) for name, factor in factors.items()}
     for name, factor in factors.items():
-        found[name][kept[name]] = factor[kept[name]]
-    return found
+        staying[name][kept[name]] = factor[kept[name]]
+    return staying

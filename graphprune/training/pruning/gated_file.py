@@ -164,16 +164,16 @@ class _Writer:
             pooled = self._mean(split, [0, 2], base)
         phi = self._constant(f"{base}.phi", predictor.phi.detach().cpu().numpy())
         rho = self._constant(f"{base}.rho", predictor.rho.detach().cpu().numpy())
-        found = self._add("Relu", self._add("Gemm", pooled, phi, rho, base=f"{base}.linear"), base=f"{base}.relu")
+        factors = self._add("Relu", self._add("Gemm", pooled, phi, rho, base=f"{base}.linear"), base=f"{base}.relu")
         if predictor.kept < len(predictor.rho):
             many = self._constant(f"{base}.k", np.array([predictor.kept + 1], dtype=np.int64))
-            top = self._add("TopK", found, many, base=f"{base}.top", outputs=2, axis=1)
+            top = self._add("TopK", factors, many, base=f"{base}.top", outputs=2, axis=1)
             last = self._constant(f"{base}.last", np.array([predictor.kept], dtype=np.int64))
             threshold = self._add("Gather", top, last, base=f"{base}.threshold", axis=1)
-            fires = self._add("Greater", found, threshold, base=f"{base}.fires")
+            fires = self._add("Greater", factors, threshold, base=f"{base}.fires")
             zero = self._constant(f"{base}.zero", np.zeros((), dtype=np.float32))
-            found = self._add("Where", fires, found, zero, base=f"{base}.chosen")
-        self._factors[name] = found
+            factors = self._add("Where", fires, factors, zero, base=f"{base}.chosen")
+        self._factors[name] = factors
 
     def _mean(self, source: str, axes: list[int], base: str) -> str:
         """Average over some axes, which vanish."""

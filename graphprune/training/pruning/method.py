@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -78,7 +79,14 @@ class Method(Hook, ABC):
         return {name: getattr(self, name) for name in settings(type(self))}
 
     def begin_run(self, run: Run) -> None:
-        """Look at the network, attach gates, choose targets. Called once before the first step."""
+        """Look at the network, attach gates, choose targets. Called once before the first step.
+
+        A method that still defines it under its former name, ``begin_course``, is asked by that, for one release.
+        """
+        former: Callable[[Run], None] | None = getattr(self, "begin_course", None)
+        if former is not None:
+            _deprecate(f"begin_course of the method {self.name!r}", "begin_run")
+            former(run)
 
     def stops(self, run: Run) -> tuple[int, ...]:
         """Return after which steps `survivors` is asked, increasing."""
@@ -101,3 +109,15 @@ class Method(Hook, ABC):
     @abstractmethod
     def finish(self, run: Run) -> MethodResult:
         """Say what was found; weights may be changed for the last time."""
+
+
+def __getattr__(name: str) -> Any:
+    """Know `MethodResult` by its former name, for one release."""
+    if name != "Outcome":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _deprecate(f"{__name__}.Outcome", "MethodResult")
+    return MethodResult
+
+
+def _deprecate(former: str, name: str) -> None:
+    warnings.warn(f"{former} is {name} now; the next release drops the old name", DeprecationWarning, stacklevel=3)

@@ -82,23 +82,23 @@ class Predictor(nn.Module):
         pooled = pooled.T if axis < own.axis else pooled
         if own.outer > 1 or own.inner > 1:
             pooled = pooled.reshape(own.outer, -1, own.inner, pooled.shape[1]).mean((0, 2))
-        found = torch.relu(pooled @ self.phi + self.rho)
-        if self.kept < found.shape[1]:
-            threshold = found.detach().topk(self.kept + 1, dim=1).values[:, self.kept :]
-            found = found * (found > threshold)
-        self.last = found
-        return found
+        factors = torch.relu(pooled @ self.phi + self.rho)
+        if self.kept < factors.shape[1]:
+            threshold = factors.detach().topk(self.kept + 1, dim=1).values[:, self.kept :]
+            factors = factors * (factors > threshold)
+        self.last = factors
+        return factors
 
 
 def predictable(net: Trainable, analysis: Analysis) -> dict[str, Place]:
     """Return where each group is made, for the groups that one layer alone makes."""
     costs = {cost.node.label: cost for cost in analysis.scope.space.costs}
-    found: dict[str, Place] = {}
+    places: dict[str, Place] = {}
     for group in analysis.groups:
         place = _place(group, costs, analysis)
         if place is not None and place.cost.node.outputs[0] in net.graph.producer:
-            found[group.id] = place
-    return found
+            places[group.id] = place
+    return places
 
 
 def _place(group: Group, costs: dict[str, MultiplyAdds], analysis: Analysis) -> Place | None:
@@ -148,7 +148,7 @@ def attach_predictors(
         if read is not None:
             readers[name] = read
     axes = find_sample_axes(net, {value for _, value in readers.values()}, feeds)
-    found: dict[str, Predictor] = {}
+    predictors: dict[str, Predictor] = {}
     for name, (reader, value) in readers.items():
         place, size, samples = places[name], analysis.groups[numbers[name]].size, axes.get(value)
         if samples is None or samples.axis == place.axis % place.rank:
@@ -161,9 +161,9 @@ def attach_predictors(
         for item in net.module.graph.nodes:
             if item.op == "call_module" and item.target == f"gate_{numbers[name]}":
                 item.args = (*item.args[:3], predicted)
-        found[name] = predictor
+        predictors[name] = predictor
     net.module.recompile()
-    return found
+    return predictors
 
 
 def detach_predictors(net: Trainable) -> None:

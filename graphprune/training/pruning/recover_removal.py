@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mending: what a removal does to a running network is made good from samples before training goes on."""
+"""What a removal does to a running network is made good from samples before training goes on."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from graphprune.recovery.recover import recover
 from graphprune.recovery.recover_options import RecoverOptions
 from graphprune.rewrites.merge import inherit
 from graphprune.training.bridge import to_onnx, to_torch
-from graphprune.training.pruning.running_network import Running, fits, renewed
+from graphprune.training.pruning.running_network import RunningNetwork, fits, renewed
 
-__all__ = ["mended"]
+__all__ = ["recovered"]
 
 
-def mended(before: Running, after: Running, data: Source, options: RecoverOptions) -> tuple[Running, Mapping[str, Any]]:
+def recovered(
+    before: RunningNetwork, after: RunningNetwork, data: Source, options: RecoverOptions
+) -> tuple[RunningNetwork, Mapping[str, Any]]:
     """Recover a network that was just cut, towards what it gave before.
 
     Parameters
     ----------
-    before, after : Running
+    before, after : RunningNetwork
         The same network before and after a removal; `after` is cut.
     data : Source
         Samples it learns from; labels are not looked at.
@@ -32,7 +34,7 @@ def mended(before: Running, after: Running, data: Source, options: RecoverOption
 
     Returns
     -------
-    Running, mapping
+    RunningNetwork, mapping
         `after` with other weights, or as it is where that does not help or where weights would have to be added
         that the whole model has no place for; and the record.
     """
@@ -49,12 +51,12 @@ def mended(before: Running, after: Running, data: Source, options: RecoverOption
         kept.append(np.flatnonzero(there))
     groups, _ = inherit(analysis, kept, "keep")
     samples = min(options.samples, len(data))
-    found = recover(analysis, replace(plan, groups=groups), after.analysis.model, data, options)
-    error = [round(found.before, 6), round(found.after, 6)]
-    record = {"stage": "recovery", "method": found.method, "samples": samples, "error": error}
-    if not found.improved:
+    recovery = recover(analysis, replace(plan, groups=groups), after.analysis.model, data, options)
+    error = [round(recovery.before, 6), round(recovery.after, 6)]
+    record = {"stage": "recovery", "method": recovery.method, "samples": samples, "error": error}
+    if not recovery.improved:
         return after, record | {"kept": False}
-    net = to_torch(found.model, unfold=bool(before.net.unfolded))
+    net = to_torch(recovery.model, unfold=bool(before.net.unfolded))
     if not fits(net, after.whole, plan):
         return after, record | {"kept": False}
-    return replace(after, net=net, analysis=renewed(after.analysis, found.model)), record
+    return replace(after, net=net, analysis=renewed(after.analysis, recovery.model)), record

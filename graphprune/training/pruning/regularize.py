@@ -80,13 +80,13 @@ class Regularizer(Hook):
         self.going = {} if kind != "growing" else dict(going) if going is not None else self._lower_half()
 
     def _lower_half(self) -> dict[str, npt.NDArray[np.bool_]]:
-        found = {}
+        lower_half = {}
         for group in self.groups:
             order = np.argsort(self.norm(group.id).detach().cpu().numpy(), kind="stable")
             mask = np.zeros(group.size, dtype=np.bool_)
             mask[order[: group.size // 2]] = True
-            found[group.id] = mask
-        return found
+            lower_half[group.id] = mask
+        return lower_half
 
     def norm(self, group: str) -> Tensor:
         """Return the norm of every atom of a group, shape (size,)."""
@@ -94,13 +94,13 @@ class Regularizer(Hook):
 
     def scales(self, group: str) -> Tensor | None:
         """Return the mean |scale| over the BatchNormalizations of every atom, shape (size,); None without any."""
-        found = [item for item in self.slices[group] if item.part == SCALE]
-        if not found:
+        scales = [item for item in self.slices[group] if item.part == SCALE]
+        if not scales:
             return None
         size = next(item.size for item in self.groups if item.id == group)
-        total = found[0].tensor.new_zeros(size)
-        count = found[0].tensor.new_zeros(size)
-        for item in found:
+        total = scales[0].tensor.new_zeros(size)
+        count = scales[0].tensor.new_zeros(size)
+        for item in scales:
             atoms, rows = item.atoms.to(total.device), item.rows()
             total = total.index_add(0, atoms, rows.abs().sum(1))
             count = count.index_add(0, atoms, torch.ones_like(rows[:, 0]))

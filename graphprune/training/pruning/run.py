@@ -18,8 +18,8 @@ from graphprune.training.bridge import Trainable
 from graphprune.training.gates import Gate, attach_gates, gateable, tell_samples
 from graphprune.training.loader import Samples
 from graphprune.training.preparation import calibration, check_gradients
-from graphprune.training.pruning.recover_removal import mended
-from graphprune.training.pruning.running_network import Running, shrunk
+from graphprune.training.pruning.recover_removal import recovered
+from graphprune.training.pruning.running_network import RunningNetwork, shrunk
 from graphprune.training.trainer import Optimisation, Task
 from graphprune.training.unfold import settle
 
@@ -39,7 +39,7 @@ class Run:
 
     Attributes
     ----------
-    running : Running
+    running : RunningNetwork
         The network as it is now.
     task : Task
         What it learns.
@@ -59,7 +59,7 @@ class Run:
         For the record.
     """
 
-    running: Running
+    running: RunningNetwork
     task: Task
     data: Source
     requests: tuple[BudgetRequest, ...]
@@ -180,7 +180,7 @@ class Run:
         if self.running.net is before.net:
             return False
         if self.recovery is not None and model is None:
-            self.running, record = mended(before, self.running, self.data, self.recovery)
+            self.running, record = recovered(before, self.running, self.data, self.recovery)
             self.trace.append({**record, "step": self.step})
         net = self.running.net
         net.module.to(self.task.device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A running network: the module that is trained, and how it hangs together with the model that it is a part of.
+"""A running network: the module that is trained, and its place in the whole model that it is a part of.
 
 Channels that are gone for good are cut out of the module, so that training gets faster as it goes. The whole model
 keeps what they last were, and takes the weights of the rest back. Where a module cannot be cut (surgery had to
@@ -22,21 +22,21 @@ from graphprune.array_types import Ints
 from graphprune.model.graph import Graph
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
 from graphprune.rewrites.reference import make_reference
 from graphprune.surgery.marks import marks, put_marks
 from graphprune.surgery.prune import prune
 from graphprune.training.bridge import Trainable, to_torch, value_in, weights_now, with_values
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
-from graphprune.verification.verdict import keep_mask
 
-__all__ = ["Running", "begin", "fits", "renewed", "shrunk"]
+__all__ = ["RunningNetwork", "begin", "fits", "renewed", "shrunk"]
 
 _Removed = Mapping[str, Mapping[int, Ints]]
 
 
 @dataclass(frozen=True, eq=False)
-class Running:
+class RunningNetwork:
     """A network in training.
 
     Attributes
@@ -96,10 +96,10 @@ class Running:
         return with_values(model, graph, values)
 
 
-def begin(net: Trainable, analysis: Analysis) -> Running:
+def begin(net: Trainable, analysis: Analysis) -> RunningNetwork:
     """Return a network that has lost nothing yet."""
     atoms = {group.id: np.arange(group.size, dtype=np.int64) for group in analysis.groups}
-    return Running(analysis, net, analysis, None, cut=False, atoms=atoms, names={name: name for name in atoms})
+    return RunningNetwork(analysis, net, analysis, None, cut=False, atoms=atoms, names={name: name for name in atoms})
 
 
 def renewed(analysis: Analysis, model: Model) -> Analysis:
@@ -109,12 +109,12 @@ def renewed(analysis: Analysis, model: Model) -> Analysis:
     return Analysis(model, analysis.input_shapes, analysis.attention, approximate=analysis.approximate)
 
 
-def shrunk(running: Running, plan: Plan, model: Model | None = None) -> Running:
+def shrunk(running: RunningNetwork, plan: Plan, model: Model | None = None) -> RunningNetwork:
     """Return the network without what a plan removes.
 
     Parameters
     ----------
-    running : Running
+    running : RunningNetwork
         Not changed; its module is the result's, too, where it cannot be cut.
     plan : Plan
         For the whole model, whatever its weights were then.
@@ -123,7 +123,7 @@ def shrunk(running: Running, plan: Plan, model: Model | None = None) -> Running:
 
     Returns
     -------
-    Running
+    RunningNetwork
         In evaluation mode. A BatchNormalization that was put behind a convolution has no statistics yet.
     """
     whole = renewed(running.whole, model if model is not None else running.written())
@@ -137,23 +137,23 @@ def shrunk(running: Running, plan: Plan, model: Model | None = None) -> Running:
     analysis = renewed(whole, whole.model.replaced(proto))
     net = to_torch(analysis.model, unfold=bool(running.net.unfolded))
     removed, places = _removed(plan), _places(analysis)
-    found: dict[str, tuple[str, Ints]] = {}
+    matches: dict[str, tuple[str, Ints]] = {}
     for group, planned in zip(whole.groups, plan.groups, strict=True):
         match = _matched(group, planned.kept, removed, places)
         if match is None:
             return uncut
         if match:
-            found[group.id] = match
+            matches[group.id] = match
     if not fits(net, whole, plan):
         return uncut
-    return Running(
+    return RunningNetwork(
         whole,
         net,
         analysis,
         plan,
         cut=True,
-        atoms={name: atoms for name, (_, atoms) in found.items()},
-        names={name: other for name, (other, _) in found.items()},
+        atoms={name: atoms for name, (_, atoms) in matches.items()},
+        names={name: other for name, (other, _) in matches.items()},
     )
 
 
@@ -163,11 +163,11 @@ _Places = Mapping[tuple[str, int], Sequence[tuple[Group, Member]]]
 
 def _places(analysis: Analysis) -> _Places:
     """Return the members of all groups by the axis on which they are."""
-    found: dict[tuple[str, int], list[tuple[Group, Member]]] = {}
+    places: dict[tuple[str, int], list[tuple[Group, Member]]] = {}
     for group in analysis.groups:
         for member in group.members:
-            found.setdefault((member.initializer, member.axis), []).append((group, member))
-    return found
+            places.setdefault((member.initializer, member.axis), []).append((group, member))
+    return places
 
 
 def _matched(group: Group, kept: Sequence[int], removed: _Removed, places: _Places) -> _Match | None:
@@ -182,9 +182,9 @@ def _matched(group: Group, kept: Sequence[int], removed: _Removed, places: _Plac
         now = before - np.searchsorted(gone, before)
         for other, twin in places.get((member.initializer, member.axis), ()):
             if other.size == len(kept) and np.array_equal(twin.positions, now):
-                found = np.zeros(other.size, dtype=np.int64)
-                found[twin.atoms] = atoms
-                return other.id, found
+                atom_of = np.zeros(other.size, dtype=np.int64)
+                atom_of[twin.atoms] = atoms
+                return other.id, atom_of
     return () if len(kept) == 1 else None
 
 
@@ -216,11 +216,11 @@ def _scattered(whole: Tensor, part: Tensor, removed: Mapping[int, Ints]) -> Tens
 
 def _removed(plan: Plan) -> _Removed:
     """Return the removed positions along each axis of each tensor."""
-    found: dict[str, dict[int, list[int]]] = {}
+    gone_along: dict[str, dict[int, list[int]]] = {}
     for group in plan.groups:
         for member in group.members:
-            found.setdefault(member.initializer, {}).setdefault(member.axis, []).extend(member.removed)
+            gone_along.setdefault(member.initializer, {}).setdefault(member.axis, []).extend(member.removed)
     return {
         name: {axis: np.unique(np.array(gone, dtype=np.int64)) for axis, gone in axes.items()}
-        for name, axes in found.items()
+        for name, axes in gone_along.items()
     }

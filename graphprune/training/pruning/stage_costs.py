@@ -90,12 +90,12 @@ def _reach(touched: list[set[int]], numbers: Ints, groups: int) -> tuple[Ints, I
 
 def _groups(analysis: Analysis, cost: MultiplyAdds) -> set[int]:
     """Return the groups that the cost of a layer depends on."""
-    found: set[int] = set()
+    groups: set[int] = set()
     for _, axes in cost.products:
         for axis in (*axes, cost.inner, cost.outer):
             atoms = analysis.grouping.atom_of[axis.base]
-            found.update(np.unique(analysis.grouping.group_of[atoms[atoms >= 0]]).tolist())
-    return found
+            groups.update(np.unique(analysis.grouping.group_of[atoms[atoms >= 0]]).tolist())
+    return groups
 
 
 def _by_resolution(analysis: Analysis, costs: list[MultiplyAdds]) -> Ints:

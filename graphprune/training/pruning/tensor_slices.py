@@ -71,7 +71,7 @@ def find_slices(net: Trainable, analysis: Analysis) -> dict[str, tuple[Slice, ..
     """
     inserted = {net.graph.nodes[index].inputs[2]: norm for index, norm in net.unfolded.items()}
     own = {id(norm): path for path, norm in net.module.named_modules()}
-    found: dict[str, tuple[Slice, ...]] = {}
+    by_group: dict[str, tuple[Slice, ...]] = {}
     for group in analysis.groups:
         slices: list[Slice] = []
         for member in group.members:
@@ -87,8 +87,8 @@ def find_slices(net: Trainable, analysis: Analysis) -> dict[str, tuple[Slice, ..
                 part = _PARTS.get(member.slot, "") if member.op == _NORM else ""
                 path, tensor = net.paths[member.initializer], net.stored[member.initializer]
                 slices.append(Slice(path, tensor, member.axis, *place, member.role, part))
-        found[group.id] = tuple(slices)
-    return found
+        by_group[group.id] = tuple(slices)
+    return by_group
 
 
 def sums(slices: Iterable[Slice], size: int) -> tuple[Tensor, Tensor]:

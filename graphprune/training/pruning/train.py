@@ -3,43 +3,40 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.data.source import Source
-from graphprune.errors import NotImprovedError, UsageError, quote
+from graphprune.errors import InputError, NotImprovedError, UsageError, quote
 from graphprune.model.graph import Graph
+from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.plan.budget import BudgetRequest
+from graphprune.plan.check import group_plan
+from graphprune.plan.file import dumps, loads
 from graphprune.plan.schema import Plan
 from graphprune.planning.make_plan import SolveOptions, make_plan
-from graphprune.rewrites.merge import inherit
 from graphprune.training.bridge import to_onnx, value_in, weights_now, with_values
 from graphprune.training.check_bridge import check_written
-from graphprune.training.checkpoint import Progress, read_checkpoint, write_checkpoint
+from graphprune.training.checkpoint import Progress, below, take
 from graphprune.training.gates import Gate
 from graphprune.training.loader import Samples
+from graphprune.training.long_run import DEFAULT_RATES, Clock, RunFile, ignore_report, run_digest
 from graphprune.training.preparation import check_gradients, prepare
 from graphprune.training.pruning.method import Method, MethodResult
 from graphprune.training.pruning.run import Run
 from graphprune.training.pruning.running_network import begin, renewed
-from graphprune.training.pruning.train_options import Trained, TrainOptions, deaf
-from graphprune.training.rounds import Clock
-from graphprune.training.trainer import Measure, Trainer, below, measure, put, snapshot
+from graphprune.training.pruning.train_options import Trained, TrainOptions
+from graphprune.training.trainer import Measure, Trainer, measure, put, snapshot
 
 __all__ = ["TrainOptions", "Trained", "train"]
-
-RATES = {"sgd": 0.01, "adamw": 1e-3}
-"""The highest learning rate where none is given. It is not searched for: the original is the best there is at first."""
 
 
 def train(
@@ -79,11 +76,11 @@ def train(
         If numbers are no longer finite.
     """
     options = options or TrainOptions()
-    return _Run(analysis, data, tuple(requests), method, options).result()
+    return _RunLoop(analysis, data, tuple(requests), method, options).result()
 
 
-class _Run:
-    """The loop around a run."""
+class _RunLoop:
+    """The loop around a run: it makes the steps, removes what the method says, and makes the plan in the end."""
 
     def __init__(
         self,
@@ -95,23 +92,24 @@ class _Run:
     ) -> None:
         self.how = options.training
         _check(analysis, data, requests, method)
-        first = make_plan(analysis, requests, replace(options.solving, solver="uniform", criterion="l1", settings={}))
+        # What cannot be reached is said before anything is trained.
+        make_plan(analysis, requests, replace(options.solving, solver="uniform", criterion="l1", settings={}))
         teacher = options.teacher if options.teacher is not None or data.labelled else analysis.model
         task, self.before, self.facts = prepare(analysis.model, data, teacher, self.how)
         check_gradients(task)
-        self.first, self.method = first, method
+        self.method = method
         self.task_facts = {"teacher": teacher is not None}
         total = max(1, round(self.how.epochs * task.loader.steps))
         running = begin(task.net, analysis)
         source = task.loader.source
         self.run = Run(running, replace(task, hook=method), source, requests, options.solving, total)
-        rate = self.how.rate or RATES[self.how.optimisation.optimizer]
+        rate = self.how.rate or DEFAULT_RATES[self.how.optimisation.optimizer]
         self.run.how, self.run.rate = self.how.optimisation, rate
         self.run.recovery = options.recovery
         self.progress = Progress(0, rate, self.before.loss, math.inf)
         self.best: dict[str, Tensor] = {}
-        self.digest = _digest(analysis, data, requests, method, options)
-        listen = options.listen if task.accelerator.is_main_process else deaf
+        self.file = RunFile(self.how.checkpoint, _digest(analysis, data, requests, method, options))
+        listen = options.listen if task.accelerator.is_main_process else ignore_report
         self.listen = listen
 
     def result(self) -> Trained:
@@ -149,21 +147,21 @@ class _Run:
             further=outcome.further,
         )
 
-    def _keep(self, found: Measure) -> None:
+    def _keep(self, measured: Measure) -> None:
         """Keep the weights if they are the best since the last removal; before it there is nothing to compare."""
         run = self.run
         if run.running.plan is None or run.step < max(self.method.stops(run)):
             return
-        if found.loss < self.progress.best:
-            self.progress.best, self.progress.best_step = found.loss, run.step
+        if measured.loss < self.progress.best:
+            self.progress.best, self.progress.best_step = measured.loss, run.step
             self.best = snapshot(run.task.net)
 
     def _best(self) -> Measure:
         """Go back to the best weights since the last removal, if they are not the present ones; measure the network."""
-        run, found = self.run, measure(self.run.task)
-        self._keep(found)
+        run, measured = self.run, measure(self.run.task)
+        self._keep(measured)
         if not self.best or self.progress.best_step == run.step:
-            return found
+            return measured
         put(run.task.net, self.best)
         run.trace.append({"stage": "best", "step": self.progress.best_step, "loss": round(self.progress.best, 6)})
         return measure(run.task)
@@ -198,10 +196,10 @@ class _Run:
             run.step += 1
             clock.tick(loss, trainer.optimizer.param_groups[0]["lr"])
             if run.step % run.task.loader.steps == 0:
-                found = measure(run.task)
-                clock.judged(found)
+                measured = measure(run.task)
+                clock.judged(measured)
                 if run.step not in self.method.stops(run):
-                    self._keep(found)
+                    self._keep(measured)
             if run.step % self.how.checkpoint_every == 0 and run.step < last:
                 self._save(trainer)
 
@@ -218,44 +216,39 @@ class _Run:
         return new
 
     def _save(self, trainer: Trainer) -> None:
-        run = self.run
-        if self.how.checkpoint is None or not run.task.accelerator.is_main_process:
-            return
-        tensors = trainer.tensors() | {f"hook/{name}": value for name, value in self.method.tensors().items()}
-        running = run.running
+        self.file.save(trainer, replace(self.progress, step=self.run.step), self.best, self._further)
+
+    def _further(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds beside the trainer's tensors: what is gone, what it was, and the record."""
+        running = self.run.running
+        tensors = {f"hook/{name}": value for name, value in self.method.tensors().items()}
         if running.plan is not None:
             graph = Graph(inline_functions(running.whole.model.proto))
             whole = {name: value_in(running.whole.model, graph, name) for name in weights_now(running.net)}
             tensors |= {f"whole/{name}": value for name, value in whole.items() if value is not None}
-            for group in running.plan.groups:
-                tensors[f"kept/{group.id}"] = torch.tensor(group.kept, dtype=torch.int64)
-        progress = replace(self.progress, step=run.step, scaler=trainer.scaler)
-        tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        tensors["trace"] = _text(json.dumps(run.trace))
-        write_checkpoint(self.how.checkpoint, self.digest, progress, tensors)
+            tensors["plan"] = _text(dumps(running.plan))
+        tensors["trace"] = _text(json.dumps(self.run.trace))
+        return tensors
 
     def _resumed(self) -> Trainer:
         """Take up the run where the checkpoint is."""
-        if self.how.checkpoint is None:
-            raise UsageError("there is no checkpoint to go on from", hint="give --checkpoint")
         run = self.run
-        self.progress, tensors = read_checkpoint(self.how.checkpoint, self.digest)
+        self.progress, tensors = self.file.load(run.total)
         run.step = self.progress.step
-        run.trace = json.loads(bytes(tensors["trace"].tolist()))
-        kept = below(tensors, "kept/")
-        if kept:
-            model = run.running.whole.model
-            model = with_values(model, Graph(inline_functions(model.proto)), below(tensors, "whole/"))
-            arrays = tuple(kept[group.id].numpy().astype(np.int64) for group in run.groups)
-            groups, _ = inherit(run.running.whole, arrays, "keep")
-            run.shrink(replace(self.first, groups=groups), model)
+        with self.file.errors():
+            run.trace = _trace(tensors)
+            plan, model = _removed(tensors, run), _whole(tensors, run)
+        if plan is not None:
+            run.shrink(plan, model)
             self.method.renew(run)
         trainer = self._trainer()
-        trainer.restore(tensors)
-        self.method.restore(below(tensors, "hook/"))
-        self.best = {name: value.to(run.task.device) for name, value in below(tensors, "best/").items()}
-        if self.progress.scaler and run.task.accelerator.scaler is not None:
-            run.task.accelerator.scaler.load_state_dict(self.progress.scaler)
+        self.best = self.file.restore(trainer, self.progress, tensors)
+        with self.file.errors():
+            own = below(tensors, "hook/")
+            for name, value in self.method.tensors().items():
+                if name in own:
+                    take(own, name, value)
+            self.method.restore(own)
         return trainer
 
     def _check_module(self) -> None:
@@ -306,6 +299,47 @@ def _text(text: str) -> Tensor:
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
+def _untext(stored: Tensor) -> str:
+    if stored.dtype != torch.uint8 or stored.dim() != 1:
+        raise InputError(f"a text is {stored.dtype} of shape {quote(list(stored.shape))}")
+    return bytes(stored.tolist()).decode()
+
+
+def _trace(tensors: Mapping[str, Tensor]) -> list[Mapping[str, Any]]:
+    """Return the record that a checkpoint holds."""
+    trace: object = json.loads(_untext(tensors["trace"]))
+    if not isinstance(trace, list) or not all(isinstance(entry, dict) for entry in trace):
+        raise InputError("its record is no list of entries")
+    return trace
+
+
+def _removed(tensors: Mapping[str, Tensor], run: Run) -> Plan | None:
+    """Return the plan of the last removal before a checkpoint; None where no channel is gone."""
+    stored = tensors.get("plan")
+    if stored is None:
+        return None
+    plan = loads(_untext(stored))
+    if [(item.id, item.size) for item in plan.groups] != [(group.id, group.size) for group in run.groups]:
+        raise InputError("its plan has other groups than the model")
+    for item, group in zip(plan.groups, run.groups, strict=True):
+        if item.members != group_plan(group, item.kept).members:
+            raise InputError(f"its plan cuts other tensors than there are in {quote(group.id)}")
+    return plan
+
+
+def _whole(tensors: Mapping[str, Tensor], run: Run) -> Model:
+    """Return the whole model with the weights that it had at the last removal before a checkpoint."""
+    model = run.running.whole.model
+    graph = Graph(inline_functions(model.proto))
+    values = below(tensors, "whole/")
+    for name in values:
+        before = value_in(model, graph, name)
+        if before is None:
+            raise InputError(f"the model has no tensor {quote(name)}")
+        take(values, name, before)
+    return with_values(model, graph, values)
+
+
 def _check(analysis: Analysis, data: Source, requests: Sequence[BudgetRequest], method: Method) -> None:
     if method.labelled and not data.labelled:
         raise UsageError(
@@ -321,19 +355,12 @@ def _check(analysis: Analysis, data: Source, requests: Sequence[BudgetRequest], 
 def _digest(
     analysis: Analysis, data: Source, requests: Sequence[BudgetRequest], method: Method, options: TrainOptions
 ) -> str:
-    """Return a digest of everything that the run of a run depends on."""
-    said: dict[str, Any] = asdict(options.training)
-    for name in ("checkpoint", "checkpoint_every", "resume"):
-        said.pop(name)
-    said["loss"] = getattr(said["loss"], "__qualname__", None)
-    said |= {
+    """Return a digest of everything that the outcome of a run depends on."""
+    further = {
         "method": method.name,
         "settings": method.record(),
-        "model": analysis.model.sha256,
-        "data": [data.name, len(data)],
         "requests": [[request.metric, request.target] for request in requests],
         "recovery": asdict(options.recovery) if options.recovery is not None else None,
-        "teacher": options.teacher.sha256 if options.teacher is not None else None,
         "widths": str(options.solving),
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+    return run_digest(options.training, analysis.model, options.teacher, data, further)

@@ -12,14 +12,10 @@ from graphprune.plan.schema import Plan
 from graphprune.planning.make_plan import SolveOptions
 from graphprune.recovery.recover_options import RecoverOptions
 from graphprune.training.finetune_options import FinetuneOptions
-from graphprune.training.rounds import Listener
+from graphprune.training.long_run import Listener, ignore_report
 from graphprune.training.trainer import Measure
 
-__all__ = ["TrainOptions", "Trained", "deaf"]
-
-
-def deaf(report: object) -> None:
-    """Say nothing."""
+__all__ = ["TrainOptions", "Trained"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class TrainOptions:
     solving: SolveOptions = field(default_factory=SolveOptions)
     teacher: Model | None = None
     recovery: RecoverOptions | None = field(default_factory=RecoverOptions)
-    listen: Listener = deaf
+    listen: Listener = ignore_report
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from graphprune.labels.adapt import size_slots
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
 from graphprune.model.scaling import is_scaling, spans
+from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
 
 __all__ = ["Demands", "Expectation", "Masks", "find_demands"]
@@ -34,10 +35,7 @@ class Expectation:
 
     def __init__(self, analysis: Analysis, plan: Plan) -> None:
         self.analysis = analysis
-        self._stays = np.zeros(len(analysis.grouping.group_of) + 1, dtype=np.bool_)
-        self._stays[-1] = True  # labels without an atom have the number -1
-        for start, group in zip(analysis.grouping.starts, plan.groups, strict=False):
-            self._stays[int(start) + np.asarray(group.kept, dtype=np.int64)] = True
+        self._stays = np.append(keep_mask(analysis, plan), True)  # labels without an atom have the number -1
         self._listed: dict[tuple[str, int], list[tuple[int, ...]]] = {}
         for group in plan.groups:
             for member in group.members:

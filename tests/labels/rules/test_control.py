@@ -8,7 +8,7 @@ import pytest
 from fast_oracle import run
 from onnx import AttributeProto, ModelProto, helper
 from oracle_check import analyze, check, halves
-from rule_cases import Case, assert_case, groups, reasons
+from rule_cases import Case, assert_groups, groups, reasons
 from tiny_models import model
 
 from graphprune import api
@@ -167,7 +167,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_layers_inside_a_body_are_free(case: Case) -> None:
-    assert_case(case)
+    assert_groups(case)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -284,7 +284,7 @@ def test_flops_count_once_per_turn_where_the_turns_are_known(given: str, on: str
     assert analysis.cost.flops(analysis.cost.sizes) == turns * FLOPS
 
 
-def test_turns_of_loops_in_loops_multiply() -> None:
+def test_iterations_of_loops_in_loops_multiply() -> None:
     case = next(case for case in CASES if case.id == "loop-in-a-loop")
     analysis = analyze(case.model)
     assert analysis.cost.flops(analysis.cost.sizes) == 9 * FLOPS

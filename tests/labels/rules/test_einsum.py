@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from oracle_check import analyze, check
-from rule_cases import Case, Stays, assert_case, assert_numbers, assert_stays
+from rule_cases import Case, Stays, rule_tests
 from tiny_models import chain, model
 
 from graphprune.labels.rules.einsum import Equation, parse
@@ -72,7 +72,7 @@ CASES = [
     ),
 ]
 
-FROZEN = [
+STAYS = [
     Stays(
         "diagonal",
         model(
@@ -103,20 +103,7 @@ HEADS = """(float[2,5,3] x) => (float[] y) {
     y = Einsum <equation = "bqhd,hdo->bqo"> (o, wo)
 }"""
 
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_finds_groups(case: Case) -> None:
-    assert_case(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_exact(case: Case) -> None:
-    assert_numbers(case)
-
-
-@pytest.mark.parametrize("case", FROZEN, ids=str)
-def test_keeps(case: Stays) -> None:
-    assert_stays(case)
+test_keeps, test_numbers, test_freezes = rule_tests(CASES, STAYS)
 
 
 def test_heads_and_their_sizes_are_groups_of_their_own() -> None:

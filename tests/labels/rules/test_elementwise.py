@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from oracle_check import analyze, check
-from rule_cases import BOTH, Case, Stays, assert_case, assert_numbers, assert_stays, groups
+from rule_cases import BOTH, Case, Stays, rule_tests
 from tiny_models import chain, model
 
 from graphprune.labels.rules.elementwise import BROADCASTING, UNARY
@@ -140,24 +140,12 @@ STAYS = [
             domains=', "com.example": 1',
         ),
         ("unknown operator", "m"),
-        groups={},
+        groups={"g": (5, "zero.0 out, first.1 in")},
+        runs=False,
     ),
 ]
 
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_keeps(case: Case) -> None:
-    assert_case(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_numbers(case: Case) -> None:
-    assert_numbers(case)
-
-
-@pytest.mark.parametrize("case", STAYS[:1], ids=str)
-def test_freezes(case: Stays) -> None:
-    assert_stays(case)
+test_keeps, test_numbers, test_freezes = rule_tests(CASES, STAYS)
 
 
 @pytest.mark.parametrize(
@@ -199,9 +187,3 @@ def test_shared_constant_gets_a_copy_per_reader() -> None:
     dims = {tensor.name: tuple(tensor.dims) for tensor in pruned.graph.initializer}
     used = [node.input[1] for node in pruned.graph.node if node.op_type == "Add"]
     assert [dims[name] for name in used] == [(3, 1, 1), (6, 1, 1)]
-
-
-def test_unknown_operator_freezes_what_it_touches_and_nothing_else() -> None:
-    analysis = analyze(STAYS[1].model)
-    found = groups(analysis)
-    assert found == {"g": (5, frozenset({"zero.0 out", "first.1 in"}))}

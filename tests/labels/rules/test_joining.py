@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
 from oracle_check import Outcome, analyze, check
-from rule_cases import BOTH, Case, Stays, assert_case, assert_numbers, assert_stays
+from rule_cases import BOTH, Case, Stays, rule_tests
 from tiny_models import chain, model
 
 TWO = {"second": (4, 3, 1, 1)}
@@ -92,10 +92,7 @@ STAYS = [
     ),
 ]
 
-
-@pytest.mark.parametrize("case", [case for case in CASES if case.id != "split-and-join"], ids=str)
-def test_keeps(case: Case) -> None:
-    assert_case(case)
+test_keeps, test_numbers, test_freezes = rule_tests(CASES, STAYS)
 
 
 def test_keeps_parts_of_a_split_apart() -> None:
@@ -104,16 +101,6 @@ def test_keeps_parts_of_a_split_apart() -> None:
     positions = {m.initializer: m.positions.tolist() for m in first.members}
     assert positions == {"first": [0, 1, 2], "last": [0, 1, 2]}
     assert second.size == 5
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_numbers(case: Case) -> None:
-    assert_numbers(case)
-
-
-@pytest.mark.parametrize("case", STAYS, ids=str)
-def test_freezes(case: Stays) -> None:
-    assert_stays(case)
 
 
 JOIN = "\n s = Sigmoid (b)\n m = Concat <axis = 1> (a, s)"

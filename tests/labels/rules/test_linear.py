@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from oracle_check import analyze, check
-from rule_cases import Case, Stays, assert_case, assert_numbers, assert_stays
+from rule_cases import Case, Stays, rule_tests
 from tiny_models import model
 
 
@@ -168,20 +168,7 @@ STAYS = [
     ),
 ]
 
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_keeps(case: Case) -> None:
-    assert_case(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_numbers(case: Case) -> None:
-    assert_numbers(case)
-
-
-@pytest.mark.parametrize("case", STAYS, ids=str)
-def test_freezes(case: Stays) -> None:
-    assert_stays(case)
+test_keeps, test_numbers, test_freezes = rule_tests(CASES, STAYS)
 
 
 @pytest.mark.parametrize("opset", [7, 9, 11, 13])

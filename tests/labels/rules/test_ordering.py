@@ -4,12 +4,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from oracle_check import check
-from rule_cases import Case, Stays, assert_case, assert_numbers, assert_stays
+from rule_cases import Case, Stays, rule_tests
 from tiny_models import chain
-
-from graphprune.verification.jumps import DISCRETE
 
 TOP = "m, i = TopK <axis = {axis}> (h, four)"
 LENGTHS = np.asarray([3, 6, 1, 2, 5, 4])
@@ -46,7 +42,7 @@ CASES = [
     ),
 ]
 
-FROZEN = [
+STAYS = [
     Stays("top-k-channels", chain(TOP.format(axis=1), four=[4], after=4), ("TopK", "m")),
     Stays(
         "trilu-channels",
@@ -69,20 +65,4 @@ FROZEN = [
     Stays("product", chain("m = CumProd (h, at)", at=np.asarray(1), opset=26), ("CumProd", "m")),
 ]
 
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_finds_groups(case: Case) -> None:
-    assert_case(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_exact(case: Case) -> None:
-    if any(node.op_type in DISCRETE for node in case.model.graph.node):
-        check(case.model)  # rounding may change what is behind these operators, so it is not compared
-    else:
-        assert_numbers(case)
-
-
-@pytest.mark.parametrize("case", FROZEN, ids=str)
-def test_keeps(case: Stays) -> None:
-    assert_stays(case)
+test_keeps, test_numbers, test_freezes = rule_tests(CASES, STAYS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 from oracle_check import analyze, check, halves, run
-from rule_cases import Case, Stays, assert_case, assert_numbers, assert_stays
+from rule_cases import Case, Stays, rule_tests
 from tiny_models import model
 
 from graphprune.errors import UnsupportedModelError
@@ -89,7 +89,7 @@ CASES = [
     ),
 ]
 
-FROZEN = [
+STAYS = [
     Stays(
         "time",
         model(
@@ -104,20 +104,7 @@ FROZEN = [
     ),
 ]
 
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_finds_hidden_units(case: Case) -> None:
-    assert_case(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_exact(case: Case) -> None:
-    assert_numbers(case)
-
-
-@pytest.mark.parametrize("case", FROZEN, ids=str)
-def test_keeps(case: Stays) -> None:
-    assert_stays(case)
+test_keeps, test_numbers, test_freezes = rule_tests(CASES, STAYS)
 
 
 def test_counts_both_products() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 from oracle_check import analyze, check
-from rule_cases import BOTH, Case, Stays, assert_case, assert_numbers, assert_stays, groups
+from rule_cases import BOTH, Case, Stays, groups, rule_tests
 from tiny_models import chain, model
 
 ALL = (
@@ -72,20 +72,7 @@ def _frozen(op: str) -> Stays:
 
 STAYS = [_frozen(op) for op in ALL[5:]]
 
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_keeps(case: Case) -> None:
-    assert_case(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_numbers(case: Case) -> None:
-    assert_numbers(case)
-
-
-@pytest.mark.parametrize("case", STAYS, ids=str)
-def test_freezes(case: Stays) -> None:
-    assert_stays(case)
+test_keeps, test_numbers, test_freezes = rule_tests(CASES, STAYS)
 
 
 @pytest.mark.parametrize("op", ["ArgMax", "ArgMin"])

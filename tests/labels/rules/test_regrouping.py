@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
 from oracle_check import Outcome, analyze, check, run
-from rule_cases import BOTH, Case, Stays, assert_case, assert_numbers, assert_stays
+from rule_cases import BOTH, Case, Stays, rule_tests
 from tiny_models import chain, model
 
 SHUFFLE = "r = Reshape (h, apart)\n t = Transpose <perm = [0, 2, 1, 3, 4]> (r)\n m = Reshape (t, together)"
@@ -78,7 +78,7 @@ CASES = [
 ONE_CHANNEL = "o = Conv (x, one)\n e = Expand (o, to)\n m = Add (h, e)"
 
 
-def _frozen(name: str, text: str, kind: str, **constants: Any) -> Stays:
+def _frozen(name: str, text: str, reason: tuple[str, str], **constants: Any) -> Stays:
     proto = model(
         f"""(float[2,3,6,6] x) => (float[a,b,c,d] y) {{
             h = Conv (x, first)
@@ -89,7 +89,7 @@ def _frozen(name: str, text: str, kind: str, **constants: Any) -> Stays:
         {"first": (8, 3, 1, 1), "middle": (4, 8, 1, 1), "last": (2, 4, 1, 1)},
         **constants,
     )
-    return Stays(name, proto, (kind, "m"), groups={"n": (4, "middle.0 out, last.1 in")})
+    return Stays(name, proto, reason, groups={"n": (4, "middle.0 out, last.1 in")})
 
 
 STAYS = [
@@ -97,34 +97,19 @@ STAYS = [
         "depth-to-space-of-space",
         "t = Transpose <perm = [0, 2, 1, 3]> (h)\n d = SpaceToDepth <blocksize = 2> (t)\n"
         " e = DepthToSpace <blocksize = 2> (d)\n m = Transpose <perm = [0, 2, 1, 3]> (e)",
-        "SpaceToDepth",
+        ("SpaceToDepth", "d"),
     ),
     Stays("one-channel-is-spread", chain(ONE_CHANNEL, {"one": (1, 3, 1, 1)}, to=[2, 8, 6, 6]), ("fixed axis", "m")),
     _frozen(
         "into-one-channel-of-many",
         "r = Reshape (h, to)\n s = Softmax <axis = 1> (r)\n m = Reshape (s, back)",
-        "reshape",
+        ("Softmax", "s"),
         to=[2, 288],
         back=[2, 8, 6, 6],
     ),
 ]
-STAYS[0] = Stays(STAYS[0].id, STAYS[0].model, ("SpaceToDepth", "d"), groups=STAYS[0].groups)
-STAYS[-1] = Stays(STAYS[-1].id, STAYS[-1].model, ("Softmax", "s"), groups=STAYS[-1].groups)
 
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_keeps(case: Case) -> None:
-    assert_case(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_numbers(case: Case) -> None:
-    assert_numbers(case)
-
-
-@pytest.mark.parametrize("case", STAYS, ids=str)
-def test_freezes(case: Stays) -> None:
-    assert_stays(case)
+test_keeps, test_numbers, test_freezes = rule_tests(CASES, STAYS)
 
 
 @pytest.mark.parametrize(

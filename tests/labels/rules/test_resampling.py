@@ -6,10 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 from onnx import ModelProto, numpy_helper
 from oracle_check import analyze, check, run
-from rule_cases import Case, Stays, assert_case, assert_numbers, assert_stays
+from rule_cases import Case, Stays, rule_tests
 from tiny_models import chain, model
 
 DOUBLE = np.array([1, 1, 2, 2], dtype=np.float32)
@@ -52,20 +51,7 @@ STAYS = [
     ),
 ]
 
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_keeps(case: Case) -> None:
-    assert_case(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_numbers(case: Case) -> None:
-    assert_numbers(case)
-
-
-@pytest.mark.parametrize("case", STAYS, ids=str)
-def test_freezes(case: Stays) -> None:
-    assert_stays(case)
+test_keeps, test_numbers, test_freezes = rule_tests(CASES, STAYS)
 
 
 def _sizes(pruned: ModelProto) -> list[int] | None:

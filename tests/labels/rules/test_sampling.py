@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from oracle_check import analyze
-from rule_cases import BOTH, Case, Stays, assert_case, assert_numbers, assert_stays, groups
+from rule_cases import BOTH, Case, Stays, groups, rule_tests
 from tiny_models import chain, model
 
 RANDOM = np.random.default_rng(3)
@@ -67,7 +66,7 @@ CASES = [
     ),
 ]
 
-FROZEN = [
+STAYS = [
     Stays(
         "offset-groups",
         chain(
@@ -113,20 +112,7 @@ FROZEN = [
     ),
 ]
 
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_finds_groups(case: Case) -> None:
-    assert_case(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_exact(case: Case) -> None:
-    assert_numbers(case)
-
-
-@pytest.mark.parametrize("case", FROZEN, ids=str)
-def test_keeps(case: Stays) -> None:
-    assert_stays(case)
+test_keeps, test_numbers, test_freezes = rule_tests(CASES, STAYS)
 
 
 def test_causal_convolutions_pass_channels() -> None:

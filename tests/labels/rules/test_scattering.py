@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from oracle_check import analyze, check, run
-from rule_cases import BOTH, Case, Stays, assert_case, assert_numbers, assert_stays
+from rule_cases import BOTH, Case, Stays, rule_tests
 from tiny_models import chain, model
 
 
@@ -77,7 +76,7 @@ CASES = [
     ),
 ]
 
-FROZEN = [
+STAYS = [
     Stays(
         "no-grid",
         chain(
@@ -112,20 +111,7 @@ FROZEN = [
     ),
 ]
 
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_finds_groups(case: Case) -> None:
-    assert_case(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_exact(case: Case) -> None:
-    assert_numbers(case)
-
-
-@pytest.mark.parametrize("case", FROZEN, ids=str)
-def test_keeps(case: Stays) -> None:
-    assert_stays(case)
+test_keeps, test_numbers, test_freezes = rule_tests(CASES, STAYS)
 
 
 def test_a_grid_of_some_channels_makes_two_groups() -> None:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
 from oracle_check import Outcome, analyze, check, run
-from rule_cases import BOTH, Case, Stays, assert_case, assert_numbers, assert_stays, groups
+from rule_cases import BOTH, Case, Stays, groups, rule_tests
 from tiny_models import chain, model
 
 JOIN = "\n s = Sigmoid (b)\n m = Concat <axis = 1> (a, s)"
@@ -123,31 +124,21 @@ STAYS = [
     _frozen("slice-with-steps", "m = Slice (h, s, e, at, by)", "Slice", 4, s=[0], e=[8], at=[1], by=[2]),
     _frozen("slice-backwards", "m = Slice (h, s, e, at, by)", "Slice", s=[-1], e=[-99], at=[1], by=[-1]),
     _frozen("pad-reflected", 'm = Pad <mode = "reflect"> (h, by)', "Pad", 10, by=[0, 1, 0, 0, 0, 1, 0, 0]),
-    _frozen(
-        "gather-one-of-one",
-        "g = Gather <axis = 1> (h, at)\n m = Unsqueeze (g, one)",
-        "Gather",
-        1,
-        at=np.int64(3),
-        one=[1],
+    replace(
+        _frozen(
+            "gather-one-of-one",
+            "g = Gather <axis = 1> (h, at)\n m = Unsqueeze (g, one)",
+            "Gather",
+            1,
+            at=np.int64(3),
+            one=[1],
+        ),
+        kind=("Gather", "g"),
+        groups={"h": (7, "first.0 out"), "n": (6, "middle.0 out, last.1 in")},
     ),
 ]
-STAYS[-1] = Stays(STAYS[-1].id, STAYS[-1].model, ("Gather", "g"), groups={"h": (7, "first.0 out"), **STAYS[-1].groups})
 
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_keeps(case: Case) -> None:
-    assert_case(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_numbers(case: Case) -> None:
-    assert_numbers(case)
-
-
-@pytest.mark.parametrize("case", STAYS, ids=str)
-def test_freezes(case: Stays) -> None:
-    assert_stays(case)
+test_keeps, test_numbers, test_freezes = rule_tests(CASES, STAYS)
 
 
 @pytest.mark.parametrize(

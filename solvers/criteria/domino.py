@@ -5,6 +5,9 @@ For an atom, P are the filter rows and depthwise filters that make it, K the col
 Domino-o adds up the saliencies of P, Domino-io those of P and K. Other readers, such as a linear layer, are not in the
 sum, but count as weights removed. The saliency of a slice is the sum of its absolute or squared weights, or of the
 magnitudes of weight times gradient; or that of activations times gradients where the slice makes or reads them.
+
+Source: Persand et al., Domino Saliency Metrics: Improving Existing Channel Saliency Metrics with Structural
+Information, arXiv:2205.02131, with the weights as base metric.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphprune.solvers.criteria import criterion
 from graphprune.solvers.criteria._norms import NOTHING_READ, average_of_the_rest
-from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled
+from graphprune.solvers.criteria._seen import check_samples, seen_scores, settled_scores
 from graphprune.solvers.criteria._slices import SliceSums, atom_sum, filters
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.registry import one_of
@@ -27,12 +31,12 @@ if TYPE_CHECKING:
 
     from graphprune.analysis.groups import Group, Member
     from graphprune.array_types import Floats
-    from graphprune.solvers.criteria import Material, Read
+    from graphprune.solvers.criteria import Criterion, Material, Read
     from graphprune.solvers.protocols.observed import Flow
     from graphprune.solvers.saliency import Scores
 
 
-__all__ = ["Domino", "domino_scores"]
+__all__ = ["Domino", "domino_io", "domino_o", "domino_scores"]
 
 _BASES = {"l1": np.abs, "l2": np.square}
 _GRADIENT_BASES = ("taylor", "taylor-activation", "fisher")
@@ -47,8 +51,9 @@ class Domino:
     Attributes
     ----------
     base : {"l1", "l2", "taylor", "taylor-activation", "fisher"}
-        Weights count by their absolute value, or by their square, or by that of weight times gradient; or activations
-        times gradients, added up over each map, count by their magnitude or by half their square.
+        Weights count by their absolute value, or by their square. The others look at samples: weights count by the
+        magnitude of weight times gradient, or activations do, summed over each map; "fisher" is half their square.
+        The loss is that of `taylor`; then groups are comparable.
     scale : {"none", "count", "weights-removed"}
         What the sum is divided by: 1, the weights (or activations) in the sum, or all weights of layers that go with
         the atom.
@@ -98,29 +103,43 @@ def domino_scores(material: Material, what: Domino) -> Scores:
     return average_of_the_rest([scores for scores, _ in results], [source for _, source in results], material.groups)
 
 
+def _registered(name: str, *, inputs: bool) -> Criterion:
+    """Register the sum over the filters that make an atom, or over what reads it as well, as a criterion."""
+
+    @criterion(name)
+    def score(material: Material, *, base: str = "l1", scale: str = "none", samples: int = 1024) -> Scores:
+        return domino_scores(material, Domino(base, scale, inputs, samples))
+
+    return score
+
+
+domino_o = _registered("domino-o", inputs=False)
+domino_io = _registered("domino-io", inputs=True)
+
+
 def _taylor(material: Material, what: Domino) -> Scores:
     """Score atoms by the magnitudes of weight times gradient; a weight that training does not reach is not there."""
-    found = needed(material.evidence, "domino").products(check_samples(what.samples))
-    masses = _Masses(found.per_tensor.__getitem__, np.abs)
+    products = needed(material.evidence, "domino").products(check_samples(what.samples))
+    masses = _Masses(products.per_tensor.__getitem__, np.abs)
     scores: list[Floats | None] = []
     for group in material.groups:
-        reached = tuple(member for member in group.members if member.initializer in found.per_tensor)
+        reached = tuple(member for member in group.members if member.initializer in products.per_tensor)
         values, _ = _score(replace(group, members=reached), masses, what)
-        scores.append(None if values is None else settled(values))
-    source = f"weight times gradient of the {found.of}, {_where(what)}"
+        scores.append(None if values is None else settled_scores(values))
+    source = f"weight times gradient of the {products.of}, {_where(what)}"
     return seen_scores(material, scores, source, comparable=True, nothing="there is no gradient")
 
 
 def _flowing(material: Material, what: Domino) -> Scores:
     """Score atoms by activations times gradients."""
-    found = needed(material.evidence, "domino").flows(check_samples(what.samples), squared=what.base == "fisher")
+    flows = needed(material.evidence, "domino").flows(check_samples(what.samples), squared=what.base == "fisher")
     weights = _Masses(material.read, np.abs)
     scores = [
-        None if flow is None else settled(_flow_scores(group, flow, weights, what))
-        for group, flow in zip(material.groups, found.per_group, strict=True)
+        None if flow is None else settled_scores(_flow_scores(group, flow, weights, what))
+        for group, flow in zip(material.groups, flows.per_group, strict=True)
     ]
     power = "squared " if what.base == "fisher" else ""
-    source = f"{power}activation times gradient of the {found.of}, {_where(what)}"
+    source = f"{power}activation times gradient of the {flows.of}, {_where(what)}"
     return seen_scores(material, scores, source, comparable=True, nothing="there is no gradient")
 
 

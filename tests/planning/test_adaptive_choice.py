@@ -14,7 +14,7 @@ from solver_cases import problem
 from graphprune import BudgetRequest, Constraints, SolveOptions, apply, solve, verify
 from graphprune.errors import UsageError
 from graphprune.evidence.sample_evidence import SampleEvidence
-from graphprune.planning.adapt import Candidates, adapt
+from graphprune.planning.adaptive_choice import Candidates, adapt
 from graphprune.planning.make_plan import score_groups
 from graphprune.report.summary import plan_notes
 from graphprune.solvers.problem import Solution

@@ -1,36 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Updates: what recovery writes at one site, by method."""
+"""Site weights: what is stored at one site, read as matrices and written back."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from graphprune.array_types import Array, Floats
-from graphprune.recovery.gated import GatedRows, refit_gated
-from graphprune.recovery.least_squares import intercept, refit, rescaled
 from graphprune.recovery.sites import norm_map
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from graphprune.data.moments import MomentSummary
     from graphprune.recovery.editable_model import EditableModel
-    from graphprune.recovery.sites import Norm, Site
+    from graphprune.recovery.sites import Site
 
-__all__ = ["Update", "refit_gated_site", "refit_site", "rescale_site", "shift_site", "uncentred", "update_norm"]
+__all__ = ["SiteWeights"]
 
 
 _DEAD = 1e-6
 """A channel that BatchNormalization scales by less than this share of the largest scale is left alone."""
-_STRETCH = 4.0
-"""A channel's deviation is scaled by this factor at most, up or down."""
 
 
-class Update:
+class SiteWeights:
     """Reads and writes the weights of one site.
 
     Attributes
@@ -114,21 +106,32 @@ class Update:
             return np.zeros(outputs)
         return self._editable.read(inputs[2]).astype(np.float64).ravel() * self._site.kernel.bias_scale
 
-    def apply(self, weight: Floats, shift: Floats) -> None:
+    def write(self, weight: Floats, shift: Floats) -> bool:
         """Write weights and intercept; outputs that nothing is known about keep theirs.
 
         Parameters
         ----------
         weight : ndarray, shape (groups, columns, outputs / groups)
         shift : ndarray, shape (groups, outputs / groups)
+
+        Returns
+        -------
+        bool
+            Whether they were written: not where any of them is not finite.
         """
+        if not (np.isfinite(weight).all() and np.isfinite(shift).all()):
+            return False
         groups = len(weight)
         live = self._live.reshape(groups, 1, -1)
-        kernel, node = self._site.kernel, self._site.node
+        kernel = self._site.kernel
         stored = self._editable.read(kernel.tensor)
         self._editable.write(kernel.tensor, kernel.stored(np.where(live, weight, self.weight)))
-        if not self.has_intercept:
-            return
+        if self.has_intercept:
+            self._write_bias(shift, stored.dtype)
+        return True
+
+    def _write_bias(self, shift: Floats, dtype: np.dtype[Any]) -> None:
+        kernel, node = self._site.kernel, self._site.node
         bias = np.where(self._live, shift.ravel(), self.bias)
         has_own = len(node.proto.input) > 2 and bool(node.proto.input[2])
         affine = self._site.affine
@@ -137,79 +140,4 @@ class Update:
         elif not has_own and affine is not None and affine.norm is not None and self._shift_at:
             self._editable.write(self._shift_at, self._editable.read(self._shift_at).astype(np.float64) - bias)
         else:
-            self._editable.set_bias(node, bias / kernel.bias_scale, stored.dtype)
-
-
-def refit_gated_site(update: Update, moments: MomentSummary, ridge: float, rows: GatedRows, rounds: int) -> bool:
-    """Write the weights that are best behind the ReLU; return whether that could be done."""
-    return _write(update, *refit_gated(moments, update.weight, ridge, rows, rounds))
-
-
-def refit_site(update: Update, moments: MomentSummary, ridge: float, *, rescale: bool) -> bool:
-    """Write the least squares weights; return whether that could be done."""
-    if not update.has_intercept:
-        moments = uncentred(moments)
-    weight = refit(moments, update.weight, ridge)
-    if rescale:
-        weight = rescaled(moments, weight)
-    shift = intercept(moments, weight)
-    return _write(update, weight, shift)
-
-
-def shift_site(update: Update, moments: MomentSummary) -> bool:
-    """Write the intercept that gives each output the mean of its target; x are the outputs without one."""
-    if not update.has_intercept:
-        return False
-    return _write(update, update.weight, moments.y_mean - moments.x_mean)
-
-
-def rescale_site(update: Update, moments: MomentSummary) -> bool:
-    """Give each output the mean and deviation of its target; x are the outputs without an intercept.
-
-    The same as estimating anew a BatchNormalization that was folded into the weights.
-    """
-    if not update.has_intercept:
-        return False
-    variance = np.maximum(np.diagonal(moments.xx, axis1=1, axis2=2), 1e-24)
-    factor = np.where(moments.yy > 0, np.sqrt(moments.yy / variance), 1.0)
-    factor = np.clip(factor, 1 / _STRETCH, _STRETCH)
-    return _write(update, update.weight * factor[:, None, :], moments.y_mean - factor * moments.x_mean)
-
-
-def _write(update: Update, weight: Floats, shift: Floats) -> bool:
-    if not (np.isfinite(weight).all() and np.isfinite(shift).all()):
-        return False
-    update.apply(weight, shift)
-    return True
-
-
-def uncentred(moments: MomentSummary) -> MomentSummary:
-    """Return moments around zero, for a node without an intercept."""
-    x, y = moments.x_mean, moments.y_mean
-    return replace(
-        moments,
-        xx=moments.xx + x[:, :, None] * x[:, None, :],
-        xy=moments.xy + x[:, :, None] * y[:, None, :],
-        yy=moments.yy + y**2,
-    )
-
-
-def update_norm(editable: EditableModel, norm: Norm, values: Iterable[Array]) -> bool:
-    """Estimate the statistics of a `BatchNormalization` from its inputs, each of shape (n, channels, ...)."""
-    count, total, square = 0, np.zeros(1), np.zeros(1)
-    shift: Floats | None = None
-    for value in values:
-        rows = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1).astype(np.float64)
-        shift = rows.mean(axis=1, keepdims=True) if shift is None else shift
-        rows -= shift
-        count, total, square = count + rows.shape[1], total + rows.sum(axis=1), square + np.square(rows).sum(axis=1)
-    if shift is None or not count:
-        return False
-    mean = total / count
-    variance = np.maximum(square / count - mean**2, 0.0)
-    mean = mean + shift[:, 0]
-    if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
-        return False
-    editable.write(norm.mean, mean)
-    editable.write(norm.variance, variance)
-    return True
+            self._editable.set_bias(node, bias / kernel.bias_scale, dtype)

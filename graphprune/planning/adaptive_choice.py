@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphprune.errors import UsageError, quote
+from graphprune.reproducible import settled
 from graphprune.solvers.evidence import needed
 from graphprune.solvers.saliency import select
 
@@ -87,8 +88,9 @@ def adapt(
         candidates[name] = tuple(select(*each) for each in zip(scores, solution.widths.tolist(), strict=True))
     if solution.kept is not None:
         candidates[contest.solver] = solution.kept
-    found = {name: outcomes.realise(kept, RECALIBRATION) for name, kept in candidates.items()}
-    best = max(found, key=lambda name: (found[name].score, -found[name].error))  # of equal ones the first
-    results = [{"name": name, "score": one.score, "error": one.error} for name, one in found.items()]
-    facts = {"chosen": best, "measure": found[best].measure, "samples": found[best].samples}
+    outcome_of = {name: outcomes.realise(kept, RECALIBRATION) for name, kept in candidates.items()}
+    # Of equal ones the first.
+    best = max(outcome_of, key=lambda name: (outcome_of[name].score, -outcome_of[name].error))
+    results = [{"name": name, "score": settled(one.score), "error": one.error} for name, one in outcome_of.items()]
+    facts = {"chosen": best, "measure": outcome_of[best].measure, "samples": outcome_of[best].samples}
     return candidates[best], {"adapt": {**facts, "recovered": RECALIBRATION, "contest": results}}

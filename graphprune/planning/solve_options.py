@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a plan is found: the options of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import get_args
+
+from graphprune.errors import UsageError, quote
+from graphprune.planning.adaptive_choice import Candidates
+from graphprune.planning.constraints.bounds import WidthRules
+from graphprune.planning.constraints.constraints import Constraints
+from graphprune.rewrites.merge import Inherit
+from graphprune.solvers import widths
+from graphprune.solvers.criteria import Aggregate
+from graphprune.solvers.registry import Setting
+
+__all__ = ["SolveOptions"]
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """How a plan is found.
+
+    Parameters
+    ----------
+    solver : str
+        How widths are chosen: a name in :mod:`graphprune.solvers.widths`.
+    criterion : str
+        How important a channel is: a name in :mod:`graphprune.solvers.criteria`.
+    round_to : int or str
+        Widths are multiples of this number of channels, 1 switches alignment off; or what a kind of machine likes: a
+        rule of :mod:`graphprune.solvers.moves.levels`, "auto" for that of this machine.
+    min_keep : int
+        The fewest channels that a group keeps; a narrower group stays whole.
+    seed : int
+        For criteria and solvers that draw.
+    aggregate : {"", "sum", "mean", "max", "first"}
+        How the scores of a group's members become one; "" leaves it to the criterion.
+    settings : mapping of str to bool, int, float or str
+        Settings that a solver or criterion has of its own, by name.
+    constraints : Constraints
+        What may become of single groups.
+    threads : int
+        With how many threads of onnxruntime a latency is measured.
+    certify : bool
+        Say how much more saliency any widths within the budgets could keep at most.
+    inherit : {"keep", "merge"}
+        What becomes of the weights that read a removed channel: they go, or are added to those that read the most
+        similar kept channel.
+    lossless : bool
+        Remove only what changes nothing, whatever that saves; there is no budget then.
+    allow_empty : bool
+        Let groups go as a whole, with all layers that depend on them, where a residual branch or an operand of a
+        concatenation can do without.
+    adapt : tuple of str
+        Criteria that compete for the choice of channels once widths are chosen
+        (:mod:`graphprune.planning.adaptive_choice`).
+    """
+
+    solver: str = "bisection"
+    criterion: str = "bn-scale"
+    round_to: int | str = "auto"
+    min_keep: int = 1
+    seed: int = 0
+    aggregate: Aggregate = ""
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    constraints: Constraints = field(default_factory=Constraints)
+    threads: int = 1
+    certify: bool = False
+    inherit: Inherit = "keep"
+    lossless: bool = False
+    allow_empty: bool = False
+    adapt: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.min_keep < 1:
+            raise UsageError(f"a group keeps at least one channel, min_keep is {self.min_keep}")
+        if self.seed < 0:
+            raise UsageError(f"the seed is {self.seed}, but must not be negative")
+        if self.threads < 1:
+            raise UsageError(f"a latency is measured with at least one thread, threads is {self.threads}")
+        if self.aggregate not in get_args(Aggregate):
+            known = ", ".join(name for name in get_args(Aggregate) if name)
+            raise UsageError(f"scores of members cannot be aggregated by {quote(self.aggregate)}: there are {known}")
+        if self.allow_empty and (self.min_keep > 1 or self.constraints.max_prune < 1 or self.constraints.start):
+            raise UsageError(
+                "groups cannot go as a whole where a least width, a largest share or a plan to start from is given"
+            )
+        if self.allow_empty and (self.adapt or widths.needs_samples(self.solver)):
+            raise UsageError("groups cannot go as a whole where networks are tried out", hint="leave out --allow-empty")
+
+    @property
+    def contest(self) -> Candidates:
+        """Who competes for the choice of channels."""
+        return Candidates(self.adapt, self.criterion, self.solver)
+
+    @property
+    def rules(self) -> WidthRules:
+        """What is said about widths."""
+        return WidthRules(self.round_to, self.min_keep, self.constraints)
