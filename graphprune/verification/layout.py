@@ -26,8 +26,8 @@ from graphprune.verification.oracle import Oracle, bare_oracle, without_weights
 from graphprune.verification.pieces import cut_in_step, stops_of
 from graphprune.verification.rounding import OWN, behind, cut_kind, cut_roundings, roundings
 from graphprune.verification.sizes import dtype_name, second_sizes
-from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, InputSpec, PieceSpec, Spec, TensorSpec
-from graphprune.verification.staging import Weights, stage_file
+from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, FedInput, PieceSpec, Spec, TensorSpec
+from graphprune.verification.staging import StagedWeights, stage_file
 from graphprune.verification.taming import tame, wild_values
 
 __all__ = ["Question", "lay_out"]
@@ -143,7 +143,7 @@ class _Layout:
 
     def _copy(
         self, light: ModelProto, weights: list[TensorProto] | Any, model: Model, name: str
-    ) -> tuple[ModelProto, Weights]:
+    ) -> tuple[ModelProto, StagedWeights]:
         """Return a copy that may be edited, and write its weights."""
         store = model.tensors
         light = force_branches(light, self.branches) if self.branches else light
@@ -159,9 +159,9 @@ class _Layout:
         else:
             types = {**self.analysis.shapes.dtypes, **self.question.oracle.types}
             weights = with_unsigned_weights(copy, weights, types, store)
-        return copy, Weights(self.place / f"{name}.data", weights, store)
+        return copy, StagedWeights(self.place / f"{name}.data", weights, store)
 
-    def _write_source(self, masked_weights: Weights) -> None:
+    def _write_source(self, masked_weights: StagedWeights) -> None:
         """Write the original as it is, to see whether it runs."""
         bare = bare_oracle(self.analysis)
         fits = not self.question.widened and [tensor.name for tensor in bare.weights]
@@ -169,7 +169,7 @@ class _Layout:
         weights = (
             masked_weights
             if fits == names
-            else Weights(self.place / "source.data", bare.weights, self.analysis.model.tensors)
+            else StagedWeights(self.place / "source.data", bare.weights, self.analysis.model.tensors)
         )
         weights.write(bare.light, SOURCE)
 
@@ -193,7 +193,7 @@ class _Layout:
         return model
 
     def _pieces(
-        self, masked: ModelProto, masked_weights: Weights, pruned: ModelProto, pruned_weights: Weights
+        self, masked: ModelProto, masked_weights: StagedWeights, pruned: ModelProto, pruned_weights: StagedWeights
     ) -> tuple[dict[str, int], list[list[PieceSpec]]]:
         """Write both models with all tensors as outputs, cut into pieces if these are many."""
         dims = self.analysis.shapes.dims
@@ -231,7 +231,7 @@ class _Layout:
         """Return what the child has to know."""
         question, grains = self.question, Grains(self.analysis, widened=self.question.widened)
         inputs = {
-            name: InputSpec(list(shape), self._dtype(name, widened=question.widened), self._dtype(name, widened=False))
+            name: FedInput(list(shape), self._dtype(name, widened=question.widened), self._dtype(name, widened=False))
             for name, shape in self.analysis.input_shapes.items()
         }
         fed = (self.analysis.graph.inputs[name].tensor_type.elem_type for name in inputs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onnx import helper
 
 from graphprune.model.batch_axes import Declared, is_name, sample_axes
-from graphprune.verification.spec import InputSpec
+from graphprune.verification.spec import FedInput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,9 +21,9 @@ _COARSE = 32
 """What spatial sizes grow by: networks that halve them several times take multiples of this."""
 
 
-def input_specs(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, InputSpec]:
+def input_specs(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FedInput]:
     """Return what is fed to a graph, in its own types."""
-    return {name: InputSpec(list(shape), dtype_name(graph, name)) for name, shape in shapes.items()}
+    return {name: FedInput(list(shape), dtype_name(graph, name)) for name, shape in shapes.items()}
 
 
 def dtype_name(graph: Graph, name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from graphprune.verification.limits import RELATIVE
 
-__all__ = ["REFERENCE", "SOURCE", "WRITTEN", "InputSpec", "PieceSpec", "Shapes", "Spec", "TensorSpec"]
+__all__ = ["REFERENCE", "SOURCE", "WRITTEN", "FedInput", "PieceSpec", "Shapes", "Spec", "TensorSpec"]
 
 WRITTEN = "written.onnx"
 """The very file that will be written."""
@@ -30,7 +30,7 @@ _FILE = "spec.json"
 
 
 @dataclass(frozen=True)
-class InputSpec:
+class FedInput:
     """A graph input: its sizes and the name of its numpy type in the comparison, and in the file if that is another."""
 
     shape: list[int]
@@ -92,7 +92,7 @@ class Spec:
 
     Attributes
     ----------
-    inputs : dict of str to InputSpec
+    inputs : dict of str to FedInput
     tensors : list of TensorSpec
     outputs : list of str
         All graph outputs.
@@ -125,7 +125,7 @@ class Spec:
         Second sizes of open dimensions: all at once, then one by one for the case that the original refuses that.
     """
 
-    inputs: dict[str, InputSpec]
+    inputs: dict[str, FedInput]
     tensors: list[TensorSpec]
     outputs: list[str] = field(default_factory=list)
     jumping: list[str] = field(default_factory=list)
@@ -146,7 +146,7 @@ class Spec:
 
     def write(self, folder: Path) -> None:
         """Leave it for the child."""
-        (folder / _FILE).write_text(json.dumps(vars(self), default=vars), "utf-8")
+        (folder / _FILE).write_text(json.dumps(self, default=vars), "utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -155,7 +155,7 @@ class Spec:
         return cls(
             **{
                 **given,
-                "inputs": {name: InputSpec(**item) for name, item in given["inputs"].items()},
+                "inputs": {name: FedInput(**item) for name, item in given["inputs"].items()},
                 "tensors": [TensorSpec(**item) for item in given["tensors"]],
                 "masked": [PieceSpec(**item) for item in given["masked"]],
                 "pruned": [PieceSpec(**item) for item in given["pruned"]],

@@ -18,13 +18,13 @@ from graphprune.model.load import Model
 from graphprune.model.tensors import TensorStore, count_bytes, is_external, is_packed
 from graphprune.model.write import ALIGNMENT, INLINE_LIMIT, save
 
-__all__ = ["Weights", "stage_file"]
+__all__ = ["StagedWeights", "stage_file"]
 
 _SMALLEST = 1024
 """Bytes below which a tensor stays in the graph: shapes and indices, which onnxruntime looks at when it loads."""
 
 
-class Weights:
+class StagedWeights:
     """The stored tensors of a model, as the files of one folder refer to them.
 
     Parameters

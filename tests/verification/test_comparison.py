@@ -10,7 +10,7 @@ import onnx
 
 from graphprune.verification.comparison import Comparison
 from graphprune.verification.plain_run import make_inputs
-from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, InputSpec, Spec, TensorSpec
+from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, FedInput, Spec, TensorSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ net (float[4, 8] x) => (float[4, 8] y)
 }}
 """
 SPEC = Spec(
-    inputs={"x": InputSpec([4, 8], "float32")},
+    inputs={"x": FedInput([4, 8], "float32")},
     tensors=[TensorSpec("y", end=True)],
     outputs=["y"],
 )
