@@ -23,7 +23,6 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, quote
 from graphprune.labels.resolve import Attention
 from graphprune.model import write
-from graphprune.model.atomic import check_target, output_errors
 from graphprune.model.load import Model, load
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.keep_mask import keep_mask
@@ -36,6 +35,8 @@ from graphprune.planning.reconcile import reconcile as _reconcile
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
+from graphprune.verification.causes import blames_the_file
+from graphprune.verification.check_marks import check_marks
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
 from graphprune.verification.fidelity.check_reweighed import check_reweighted
 from graphprune.verification.fidelity.check_shortened import check_shortened
@@ -105,6 +106,7 @@ class AnalyzeOptions:
         return cls(plan.model.inputs, attention, recorded.get("approximate") is True)
 
 
+@blames_the_file
 def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     """Find the coupled channel groups of a model, their cost, and what is frozen and why.
 
@@ -119,6 +121,7 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     return Analysis(model, options.input_shapes, options.attention, approximate=options.approximate)
 
 
+@blames_the_file
 def solve(
     model: Model | Analysis,
     budget: BudgetRequest | Sequence[BudgetRequest] = (),
@@ -208,6 +211,7 @@ def _reconciled(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: boo
     return plan
 
 
+@blames_the_file
 def apply(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: bool = False) -> Model:
     """Remove what a plan removes.
 
@@ -296,14 +300,14 @@ def verify(
         If the model has operators that onnxruntime does not know, return the status "unverified"
         instead of raising.
 
-    A file that says that its weights were changed after pruning (recovered, finetuned) cannot equal the masked
-    original. For it, the surgery is done and verified anew, and the file must equal the result in all but weights.
+    A file that says that its weights were changed after pruning cannot equal the masked original. For it, the surgery
+    is done and verified anew, and the file must equal the result in all but weights.
 
     Returns
     -------
     Verification
-        Its status is "verified"; "vacuous" where masking moves the outputs so little that agreement
-        proves nothing; "identity" where the plan removes nothing; or "unverified".
+        Its status is "verified"; "vacuous" where masking moves the outputs too little for a proof; "surgery" where
+        weights were changed afterwards; "identity" where the plan removes nothing; or "unverified".
 
     Raises
     ------
@@ -326,6 +330,7 @@ def verify(
             check_reweighted(analysis, reference.reweighted, plan)
             check_shortened(reference, plan)
             check_fidelity(reference.start, pruned, plan)
+            check_marks(marks(analysis, plan), pruned.proto)
         except VerificationError as error:
             raise VerificationError(error.message, hint=_NOT_OF_PLAN) from error
     return verification
@@ -338,7 +343,7 @@ def mark_verified(pruned: Model, verification: Verification) -> None:
         put_marks(pruned.proto, {VERIFIED: "true" if status == "verified" else f"no ({status})"})
 
 
-def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
+def save(model: Model, path: str | Path, *, force: bool = False, beside: Mapping[Path, bytes] | None = None) -> Path:
     """Write a model, atomically; one that was not changed since it was loaded is copied byte by byte.
 
     Parameters
@@ -349,20 +354,15 @@ def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
         Where to.
     force : bool
         Replace an existing file.
+    beside : mapping of Path to bytes, optional
+        Files that belong to it: all are complete on the disk before the first of them gets its name.
 
     Raises
     ------
     OutputError
-        If the path is the input, exists and ``force`` is false, or cannot be written.
+        If a path is the input, exists and ``force`` is false, or cannot be written.
     """
-    path = Path(path)
-    moved = model.tensors.files and path.resolve().parent != (model.path or path).resolve().parent
-    if model.path is None or moved:
-        return write.save(model, path, force=force)
-    with output_errors(path):
-        check_target(path, force=force, inputs=[model.path])
-    write.write_bytes_atomically(model.path.read_bytes(), path, force=force)
-    return path
+    return write.copy_or_save(model, path, force=force, beside=beside)
 
 
 def analyze_for(model: Model, plan: Plan, *, rebind: bool = False) -> Analysis:

@@ -22,7 +22,8 @@ from graphprune.model.lengths import fitting_values
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 from graphprune.surgery.slices import Kept
-from graphprune.verification.oracle import build_oracle, discrete_names
+from graphprune.verification.jumps import discrete_names
+from graphprune.verification.oracle import build_oracle
 
 __all__ = ["Outcome", "analyze", "assert_costs", "check", "halves", "run"]
 
