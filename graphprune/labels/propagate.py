@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphprune.labels import rules  # noqa: F401 - importing the package registers the rules
-from graphprune.labels.counting import count_whole
+from graphprune.labels.multiply_adds import count_whole
 from graphprune.labels.operator import Operator, Scope, UnknownShapeError
 from graphprune.labels.registry import is_blind, lookup
 from graphprune.labels.space import Reason

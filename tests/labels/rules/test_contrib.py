@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from onnx import ModelProto
 from oracle_check import analyze, check
-from rule_cases import BOTH, Case, Stays, assert_case, assert_numbers, assert_stays, groups, reasons
+from rule_cases import BOTH, Case, Stays, groups, reasons, rule_tests
 from tiny_models import chain, model
 
 from graphprune.analysis.analysis import Analysis
@@ -95,27 +95,17 @@ PASSES = [
 ]
 
 
-@pytest.mark.parametrize("case", PASSES, ids=str)
-def test_passes(case: Case) -> None:
-    assert_case(case)
-
-
-@pytest.mark.parametrize("case", PASSES, ids=str)
-def test_numbers(case: Case) -> None:
-    assert_numbers(case)
-
-
-def test_fused_gemm() -> None:
-    text = """(float[2,3] x) => (float[2,2] y) {
-        h = com.microsoft.FusedGemm <activation = "Relu", transB = 1> (x, first, b)
-        y = com.microsoft.FusedGemm <activation = "Sigmoid"> (h, last)
-    }"""
-    proto = model(text, {"first": (8, 3), "b": (8,), "last": (8, 2)}, domains=CONTRIB)
-    case = Case("FusedGemm", proto, {"h": (8, "first.0 out, b.0 per_channel, last.0 in")})
-    assert_case(case)
-    assert_numbers(case)
-
-
+GEMM = """(float[2,3] x) => (float[2,2] y) {
+    h = com.microsoft.FusedGemm <activation = "Relu", transB = 1> (x, first, b)
+    y = com.microsoft.FusedGemm <activation = "Sigmoid"> (h, last)
+}"""
+PASSES.append(
+    Case(
+        "FusedGemm",
+        model(GEMM, {"first": (8, 3), "b": (8,), "last": (8, 2)}, domains=CONTRIB),
+        {"h": (8, "first.0 out, b.0 per_channel, last.0 in")},
+    )
+)
 STAYS = [
     Stays(
         "SkipLayerNormalization",
@@ -140,9 +130,7 @@ STAYS = [
 ]
 
 
-@pytest.mark.parametrize("case", STAYS, ids=str)
-def test_stays(case: Stays) -> None:
-    assert_stays(case)
+test_keeps, test_numbers, test_freezes = rule_tests(PASSES, STAYS)
 
 
 def _stream(op: str, norm: str, weights: dict[str, tuple[int, ...]]) -> ModelProto:

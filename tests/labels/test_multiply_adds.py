@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto, TensorProto, defs, helper
 from oracle_check import analyze
 
-from graphprune.labels.counting import formulas
+from graphprune.labels.multiply_adds import formulas
 from graphprune.model.contributed import MICROSOFT
 from graphprune.model.layers import CONTRIBUTED_LAYERS, FREE, LAYERS
 
