@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from graphprune.analysis.analysis import Analysis
+from graphprune.choices import Attention, Grouped
 from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, quote
-from graphprune.labels.resolve import Attention
 from graphprune.model import write
 from graphprune.model.load import Model, load
 from graphprune.plan.budget import BudgetRequest
@@ -84,11 +84,15 @@ class AnalyzeOptions:
     approximate : bool
         Let channels pass through normalisations over the channel axis (embedding widths of
         transformers). Such groups are not exact: their statistics run over what is kept.
+    grouped : {"auto", "groups", "slices"}
+        What goes from a grouped convolution where both can: whole groups, a slice of each group, or what reaches
+        further; by node, where that was decided before.
     """
 
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     attention: Attention = "heads"
     approximate: bool = False
+    grouped: Grouped | Mapping[str, str] = "auto"
 
     @classmethod
     def of(cls, plan: Plan) -> AnalyzeOptions:
@@ -103,7 +107,9 @@ class AnalyzeOptions:
         attention = recorded.get("attention", "heads")
         if attention not in get_args(Attention):
             raise PlanError(f"the plan prunes attention by {quote(attention)}, which is not known")
-        return cls(plan.model.inputs, attention, recorded.get("approximate") is True)
+        choices = [entry for entry in recorded.get("choices", ()) if isinstance(entry, dict)]
+        carried = {str(entry.get("node")): str(entry.get("carried")) for entry in choices}
+        return cls(plan.model.inputs, attention, recorded.get("approximate") is True, carried)
 
 
 @blames_the_file
@@ -118,7 +124,9 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
         If the model cannot be analysed at all.
     """
     options = options or AnalyzeOptions()
-    return Analysis(model, options.input_shapes, options.attention, approximate=options.approximate)
+    return Analysis(
+        model, options.input_shapes, options.attention, approximate=options.approximate, grouped=options.grouped
+    )
 
 
 @blames_the_file

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.analysis.accounting import Accounts, Layer
-from graphprune.analysis.alternatives import Grouped, resolve_grouped
+from graphprune.analysis.alternatives import decided, resolve_grouped
 from graphprune.analysis.groups import Group, Grouping, describe, form_groups
 from graphprune.analysis.uncounted import Uncounted, find_uncounted
 from graphprune.array_types import Array
+from graphprune.choices import Grouped
 from graphprune.labels.origins import Origins
 from graphprune.labels.propagate import propagate
 from graphprune.labels.resolve import Attention
@@ -87,7 +88,8 @@ class Analysis:
     approximate : bool
         Let channels pass through normalisations over the channel axis; such groups are not exact.
     grouped : {"auto", "groups", "slices"}
-        What goes from grouped convolutions where there is a choice (:mod:`graphprune.analysis.alternatives`).
+        What goes from grouped convolutions where there is a choice, for all of them or by node
+        (:mod:`graphprune.analysis.alternatives`).
 
     Attributes
     ----------
@@ -111,12 +113,11 @@ class Analysis:
         attention: Attention = "heads",
         *,
         approximate: bool = False,
-        grouped: Grouped = "auto",
+        grouped: Grouped | Mapping[str, str] = "auto",
     ) -> None:
         self.model = model
         self.attention = attention
         self.approximate = approximate
-        self.grouped = grouped
         self.flat = flatten(spell_out(inline_functions(model.proto)))
         self.graph = Graph(self.flat.proto)
         self._given = dict(given_shapes or {})
@@ -133,6 +134,17 @@ class Analysis:
         self.groups: tuple[Group, ...] = describe(self.scope, self.grouping, accounts.shared)
         self.cost = accounts.model()
         self.layers = accounts.layers
+
+    def of(self, model: Model) -> Analysis:
+        """Return another model analysed like this one, with the same answer wherever channels had a choice.
+
+        Parameters
+        ----------
+        model : Model
+            With the same inputs: this one with other weights, or a part of it.
+        """
+        grouped = decided(self.resolution)
+        return Analysis(model, self.input_shapes, self.attention, approximate=self.approximate, grouped=grouped)
 
     def _shapes(self, inputs: dict[str, tuple[int, ...]]) -> Shapes:
         """Infer shapes; those that static inference cannot tell are taken from one run, and what follows from them."""
