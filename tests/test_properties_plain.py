@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from onnx import ModelProto
 from random_models import Case, Choice, choices
 from random_open import feeds_of, open_networks
-from test_properties import analysed, examples
+from random_properties import analysed, examples
 
 from graphprune.surgery.prune import prune
 from graphprune.verification.deviation import WIDEST, deviation
