@@ -9,6 +9,11 @@ from oracle_check import analyze, check
 from rule_cases import BOTH, Case, Stays, rule_tests
 from tiny_models import chain, model
 
+from graphprune import api
+from graphprune.analysis.analysis import Analysis
+from graphprune.choices import Grouped
+from graphprune.model.load import load
+
 GROUPED = """(float[2,3,6,6] x) => (float[] y) {
     h = Conv (x, first)
     m = Conv <group = 4> (h, middle, bias)
