@@ -163,7 +163,7 @@ def test_lossless_takes_no_budget(quick: Command, model: Path) -> None:
 
 def test_a_branch_may_go_as_a_whole(quick: Command, model: Path) -> None:
     budget = ("--flops", "0.004", "--round-to", "1", "--json")
-    done = quick("solve", model, *budget, "--allow-empty")
+    done = quick("solve", model, *budget, "--allow-empty", "--quick")
     assert done.code == 0, done.err
     report = json.loads(done.out)
     assert "1 group and 2 layers with FLOPs are gone as a whole: d" in report["notes"]

@@ -33,13 +33,24 @@ def synthesize(
     printing: Printing,
     count: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="How many samples; fewer of large ones by default.", show_default=False),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="How many samples; fewer of large ones by default.",
+            show_default=False,
+            rich_help_panel="Samples",
+        ),
     ] = None,
     preview: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A PNG picture of some of them, if they are images.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="A PNG picture of some of them, if they are images.",
+            show_default=False,
+            rich_help_panel="Output",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="INT", min=0, help="For what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="INT", min=0, help="For what is drawn.", rich_help_panel="Samples")] = 0,
 ) -> None:
     """Make samples from what a model file remembers.
 
