@@ -88,6 +88,9 @@ class GraphPruneError(Exception):
         self.message = message
         self.hint = hint
 
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+
 
 class RequestError(GraphPruneError):
     """The request is well formed, but this model cannot meet it."""

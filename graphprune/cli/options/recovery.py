@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from graphprune.errors import UsageError
+from graphprune.extras import require
 from graphprune.recovery.recover_options import Method
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Restoring:
         Raises
         ------
         UsageError
-            If there is nothing to recover or to learn from, or data that nobody reads.
+            If there is nothing to recover or to learn from, data that nobody reads, or no torch to learn with.
         """
         if self.recover is not None and calib is None:
             raise UsageError("--recover needs samples", hint="give some with --calib SOURCE; labels are not needed")
@@ -64,6 +65,8 @@ class Restoring:
             raise UsageError("--epochs is how long --finetune learns", hint="add --finetune, or leave it out")
         if self.data is not None and not self.finetune:
             raise UsageError("--data is what --finetune learns from", hint="add --finetune, or give --calib SOURCE")
+        if self.finetune:
+            require("train", "--finetune")
 
 
 @dataclass(frozen=True)
