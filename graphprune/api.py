@@ -34,7 +34,7 @@ from graphprune.planning.make_plan import SolveOptions, make_plan
 from graphprune.planning.reconcile import Reconciled
 from graphprune.planning.reconcile import reconcile as _reconcile
 from graphprune.surgery.folding import fold
-from graphprune.surgery.marks import VERIFIED, marks, put_marks, weights_changed
+from graphprune.surgery.marks import VERIFIED, drop_marks, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
 from graphprune.verification.fidelity.check_reweighed import check_reweighted
@@ -243,6 +243,7 @@ def apply(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: bool = Fa
     check_reweighted(analysis, reference.reweighted, plan)
     check_shortened(reference, plan)
     proto = prune(reference.start, keep_mask(analysis, plan))
+    drop_marks(proto)  # of an original that was itself pruned: they are about the weights of then
     put_marks(proto, marks(analysis, plan))
     check_fidelity(reference.start, proto, plan)
     pruned = analysis.model.replaced(proto)
@@ -316,7 +317,7 @@ def verify(
     plan, reference = reconciled.plan, reconciled.reference
     analysis = reference.original
     changed = weights_changed(pruned.proto)
-    if changed and pruned.path is not None:
+    if changed and pruned is not analysis.model:
         made = apply(analysis, reconciled)
         verification = judged(reference.reweighted, made, plan, original=analysis, unverified=unverified)
         return verify_relearned(verification, made, pruned, changed)
