@@ -125,6 +125,7 @@ def solve(
     options: SolveOptions | None = None,
     *,
     data: Source | None = None,
+    dense: Analysis | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Plan:
     """Choose which channels to remove, so that the budget holds and nothing more fits into it.
@@ -140,6 +141,9 @@ def solve(
         Solver, criterion, rounding and seed.
     data : Source, optional
         Samples, from :func:`graphprune.open_data`, for criteria and solvers that look at some.
+    dense : Analysis, optional
+        Of the network that the samples are fed to, by default the model itself: one of the same structure whose
+        statistics suit them (:mod:`graphprune.recovery.without_data`).
     progress : callable, optional
         Called with what is being done with samples, how much of it is done, and how much there is to do.
 
@@ -167,7 +171,7 @@ def solve(
     if data is not None:
         from graphprune.evidence.sample_evidence import SampleEvidence  # with onnxruntime, too
 
-        evidence = SampleEvidence(analysis, data, options.seed, progress)
+        evidence = SampleEvidence(dense or analysis, data, options.seed, progress)
     if any(request.metric == "latency" for request in requests):
         from graphprune.planning.tuning import make_measured_plan  # with onnxruntime, which nothing else here needs
 

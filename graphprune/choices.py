@@ -19,6 +19,7 @@ __all__ = [
     "Layout",
     "Optimizer",
     "Precision",
+    "Recover",
     "Regularization",
 ]
 
@@ -48,6 +49,9 @@ Optimizer = Literal["sgd", "adamw"]
 
 Precision = Literal["no", "fp16", "bf16"]
 """In which precision activations are computed while training."""
+
+Recover = Literal["auto", "none", "least-squares", "bn", "bias"]
+"""How accuracy is brought back without training."""
 
 Regularization = Literal["bn-l1", "group-norm", "growing"]
 """What draws channels towards zero while training."""
