@@ -33,7 +33,7 @@ from graphprune.planning.make_plan import SolveOptions, make_plan
 from graphprune.planning.reconcile import Reconciled
 from graphprune.planning.reconcile import reconcile as _reconcile
 from graphprune.surgery.folding import fold
-from graphprune.surgery.marks import VERIFIED, marks, put_marks, weights_changed
+from graphprune.surgery.marks import VERIFIED, drop_marks, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
 from graphprune.verification.causes import blames_the_file
 from graphprune.verification.check_marks import check_marks
@@ -259,6 +259,7 @@ def apply(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: bool = Fa
     check_reweighted(analysis, reference.reweighted, plan)
     check_shortened(reference, plan)
     proto = prune(reference.start, keep_mask(analysis, plan))
+    drop_marks(proto)  # of an original that was itself pruned: they are about the weights of then
     put_marks(proto, marks(analysis, plan))
     check_fidelity(reference.start, proto, plan)
     pruned = analysis.model.replaced(proto)
@@ -332,7 +333,7 @@ def verify(
     plan, reference = reconciled.plan, reconciled.reference
     analysis = reference.original
     changed = weights_changed(pruned.proto)
-    if changed and pruned.path is not None:
+    if changed and pruned is not analysis.model:
         made = apply(analysis, reconciled)
         verification = judged(reference.reweighted, made, plan, original=analysis, unverified=unverified)
         return verify_relearned(verification, made, pruned, changed)

@@ -175,8 +175,9 @@ def read_settings(model: Path | None) -> Preprocessing:
     try:
         return _from_content(content)
     except (UsageError, TypeError, ValueError) as error:
+        what = error.message if isinstance(error, UsageError) else error
         raise UsageError(
-            f"{quote(str(path))}: {error}", hint="it has mean, std, size and layout under [data]"
+            f"{quote(str(path))}: {what}", hint="it has mean, std, size and layout under [data]"
         ) from error
 
 

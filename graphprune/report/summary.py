@@ -129,7 +129,7 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
         )
     sources = {str(source): groups for source, groups in dict(options.get("scores_from", {})).items()}
     if len(sources) > 1 or (plan.solver.criterion == _BN_SCALE and sources.keys() != {_SCALES}):
-        shown = ", ".join(f"{source} ({groups} groups)" for source, groups in sources.items())
+        shown = ", ".join(f"{source} ({text.plural(groups, 'group')})" for source, groups in sources.items())
         notes.append(f"{plan.solver.criterion} reads {shown}")
     notes += _contest_notes(plan) + _merge_notes(plan) + _lossless_notes(plan) + _empty_notes(plan) + gated_notes(plan)
     notes += [_missed(plan, budget) for budget in plan.budgets if _is_missed(budget)]
@@ -211,11 +211,12 @@ def _lossless_notes(plan: Plan) -> list[str]:
     merged = sum(len(group.merged) for group in plan.groups)
     folded = sum(len(group.folded) for group in plan.groups)
     parts = (
-        f"{removed - merged - folded} are zero or never read",
+        f"{removed - merged - folded} zero or never read",
         f"{folded} constant (now in biases)",
         f"{merged} equal to another one",
     )
-    notes = [f"{removed} channels change nothing: {', '.join(parts)}"]
+    what = "channel changes" if removed == 1 else "channels change"
+    notes = [f"{removed} {what} nothing: {', '.join(parts)}"]
     if any(layer.pruned_width % 4 for layer in plan.layers if layer.pruned_width != layer.width):
         notes.append("some widths are no multiple of 4 now, which runtimes may execute more slowly (try --bench)")
     return notes

@@ -102,13 +102,18 @@ def check_line(verification: Verification) -> str:
         return "NO: onnxruntime does not know operators of this model, so nothing was compared"
     error, allowed = f"{verification.error:.1e}", f"({verification.tolerance:.1e} allowed)"
     if verification.lossless:
-        equal = f"{verification.compared} comparisons of outputs: equal to the original's to {error} {allowed}"
+        compared = text.plural(verification.compared, "comparison")
+        equal = f"{compared} of outputs: equal to the original's to {error} {allowed}"
         return "; ".join(part for part in (equal, verification.note) if part)
     effect = f"masking moves the outputs by {100 * verification.effect:.3g} %"
     if verification.status == "vacuous":
         effect += ", so little that this proves nothing"
-    equal = f"{verification.compared} tensors equal the masked original to {error} {allowed}"
+    equal = f"{_tensors(verification.compared)} the masked original to {error} {allowed}"
     return "; ".join(part for part in (equal, effect, verification.note) if part)
+
+
+def _tensors(count: int) -> str:
+    return f"{text.plural(count, 'tensor')} {'equals' if count == 1 else 'equal'}"
 
 
 def step_line(step: Step) -> str:
@@ -195,7 +200,7 @@ def _total(name: str, total: Total) -> tuple[str, str]:
 def _timing(timing: Timing) -> str:
     return (
         f"{text.duration(timing.before * 1e9)} -> {text.duration(timing.after * 1e9)} ({100 * timing.ratio:.1f} %) "
-        f"in onnxruntime on one thread, median of {timing.pairs} pairs"
+        f"in onnxruntime on one thread, median of {text.plural(timing.pairs, 'pair')}"
     )
 
 

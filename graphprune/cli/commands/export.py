@@ -16,6 +16,7 @@ from graphprune.cli.options.output import Printing
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import check_target
 from graphprune.errors import UsageError, quote
+from graphprune.extras import require
 
 __all__ = ["export"]
 
@@ -76,6 +77,7 @@ def export(
 
     The batch size stays open. The file is run in onnxruntime and compared with the module before it is written.
     """
+    require("train", "`graphprune export`")
     check_target(output, [weights] if weights is not None else [], force=force)
     shapes = _shapes(input_shape)
 

@@ -20,6 +20,7 @@ from graphprune.cli.spread import spread
 from graphprune.cli.targets import Targets, beside, check_target
 from graphprune.cli.training_run import ProgressLine, check_checkpoint, missing_processes
 from graphprune.errors import quote
+from graphprune.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,7 @@ def train(
     remove from it, and what is left. That is verified as by `solve`. Samples need labels, or the outputs
     of the model as it was are learned. A run that was ended is taken up with --resume.
     """
+    require("train", "`graphprune train`")
     requests = budgets.requests()
     files = _Files.of(reading.model, output, training)
     files.check([path for path in (reading.model, training.teacher, *widths.limits.inputs) if path is not None])

@@ -34,7 +34,7 @@ from graphprune.model.load import Model
 from graphprune.model.messages import differing
 from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Plan, digest
-from graphprune.surgery.marks import KEPT, PLAN, VERIFIED
+from graphprune.surgery.marks import MARKS, PLAN
 from graphprune.verification.fidelity.check_tensors import TensorCheck
 from graphprune.verification.fidelity.expectation import Demands, Expectation, Masks, find_demands
 
@@ -94,9 +94,8 @@ def _fail(text: str) -> NoReturn:
 
 def _check_model(source: ModelProto, pruned: ModelProto, plan_digest: str) -> None:
     """Compare everything but nodes, tensors and values."""
-    marks = {PLAN, KEPT, VERIFIED}
-    before = [entry for entry in source.metadata_props if entry.key not in marks]
-    after = [entry for entry in pruned.metadata_props if entry.key not in marks]
+    before = [entry for entry in source.metadata_props if entry.key not in MARKS]
+    after = [entry for entry in pruned.metadata_props if entry.key not in MARKS]
     fields = differing(source, pruned, "graph", "metadata_props")
     fields += ["metadata_props"] * (before != after)
     fields += differing(source.graph, pruned.graph, "node", "initializer", "input", "value_info")
