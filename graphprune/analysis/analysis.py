@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.analysis.accounting import COUNTED, Accounts, Layer
+from graphprune.analysis.alternatives import Grouped, resolve_grouped
 from graphprune.analysis.groups import Group, Grouping, describe, form_groups
 from graphprune.array_types import Array
 from graphprune.labels.origins import Origins
 from graphprune.labels.propagate import propagate
-from graphprune.labels.resolve import Attention, resolve
+from graphprune.labels.resolve import Attention
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import flatten
@@ -84,6 +85,8 @@ class Analysis:
         Which axis carries the channels of an attention layer.
     approximate : bool
         Let channels pass through normalisations over the channel axis; such groups are not exact.
+    grouped : {"auto", "groups", "slices"}
+        What goes from grouped convolutions where there is a choice (:mod:`graphprune.analysis.alternatives`).
 
     Attributes
     ----------
@@ -107,18 +110,22 @@ class Analysis:
         attention: Attention = "heads",
         *,
         approximate: bool = False,
+        grouped: Grouped = "auto",
     ) -> None:
         self.model = model
         self.attention = attention
         self.approximate = approximate
+        self.grouped = grouped
         self.flat = flatten(spell_out(inline_functions(model.proto)))
         self.graph = Graph(self.flat.proto)
         self._given = dict(given_shapes or {})
         self.input_shapes = input_shapes(self.graph, self._given)
         self.shapes = self._shapes(self.input_shapes)
         self.constants = Constants(self.graph, self.shapes, model.tensors.array)
-        self.scope = propagate(self.graph, self.shapes, self.constants, approximate=approximate)
-        self.resolution = resolve(self.scope.space, attention)
+        self.scope = propagate(
+            self.graph, self.shapes, self.constants, approximate=approximate, other=lambda: self.other_shapes
+        )
+        self.resolution = resolve_grouped(self.scope, attention, grouped)
         self.grouping: Grouping = form_groups(self.scope, self.resolution)
         accounts = Accounts(self.scope, self.grouping)
         self.shared, self.stored = accounts.shared, accounts.stored

@@ -19,7 +19,11 @@ from graphprune.labels.space import Axes, Contraction, Mean, MultiplyAdds, Reaso
 from graphprune.labels.vector import Labels, stay
 from graphprune.model.graph import Node
 
-__all__ = ["Operator", "Scope"]
+__all__ = ["Operator", "Scope", "UnknownShapeError"]
+
+
+class UnknownShapeError(Exception):
+    """A rule asked for the shape of a value that has none before the model runs."""
 
 
 class Operator:
@@ -66,12 +70,24 @@ class Operator:
         return self.has(slot) and self.inputs[slot] in self.scope.shapes.constant
 
     def shape(self, slot: int) -> tuple[int, ...]:
-        """Shape of input `slot`."""
-        return self.scope.shapes.dims[self.inputs[slot]]
+        """Shape of input `slot`.
+
+        Raises
+        ------
+        UnknownShapeError
+            If it is not known; the pass then treats the node as a barrier.
+        """
+        return self._dims(self.inputs[slot])
 
     def out_shape(self, slot: int = 0) -> tuple[int, ...]:
-        """Shape of output `slot`."""
-        return self.scope.shapes.dims[self.node.outputs[slot]]
+        """Shape of output `slot`; raises as `shape`."""
+        return self._dims(self.node.outputs[slot])
+
+    def _dims(self, name: str) -> tuple[int, ...]:
+        try:
+            return self.scope.shapes.dims[name]
+        except KeyError as error:
+            raise UnknownShapeError(name) from error
 
     def value(self, slot: int) -> Array | None:
         """Value of a small constant input, or None where it is absent or not known."""
@@ -108,6 +124,16 @@ class Operator:
         if self._operands:
             maskable = follow_operand(self.scope, self.node, self._operands[slot], axes) and maskable
         self.space.uses.append(Use(self.node, self.real_slot(slot), self.inputs[slot], axes, tuple(roles), maskable))
+        return axes
+
+    def moved(self, slot: int) -> Axes:
+        """Labels of an input whose elements are moved about: stored data gets labels of its own, for this use alone."""
+        if not self.is_constant(slot):
+            return self.labels(slot)
+        if self.inputs[slot] in self.scope.shapes.derived:
+            return self.labels(slot)
+        axes = tuple(self.space.fresh(size) for size in self.shape(slot))
+        self.tie(slot, axes)
         return axes
 
     def operand(self, slot: int, roles: Sequence[Role]) -> Axes:

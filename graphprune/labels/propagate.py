@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from graphprune.labels import rules  # noqa: F401 - importing the package registers the rules
-from graphprune.labels.operator import Operator, Scope
+from graphprune.labels.operator import Operator, Scope, UnknownShapeError
 from graphprune.labels.registry import is_blind, lookup
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import stay
@@ -16,13 +18,22 @@ from graphprune.model.shapes import Shapes
 __all__ = ["propagate"]
 
 
-def propagate(graph: Graph, shapes: Shapes, constants: Constants, *, approximate: bool = False) -> Scope:
+def propagate(
+    graph: Graph,
+    shapes: Shapes,
+    constants: Constants,
+    *,
+    approximate: bool = False,
+    other: Callable[[], Shapes | None] = lambda: None,
+) -> Scope:
     """State all facts about the channels of a graph.
 
     Parameters
     ----------
     approximate : bool
         Let channels pass through normalisations over the channel axis (the contract *renormalised*).
+    other : callable
+        Gives the shapes for another size of every open dimension of the inputs; None where there is none.
 
     Returns
     -------
@@ -31,7 +42,7 @@ def propagate(graph: Graph, shapes: Shapes, constants: Constants, *, approximate
 
     Complexity: O(nodes + labels); no Python loop per channel.
     """
-    scope = Scope(graph, shapes, constants, approximate=approximate)
+    scope = Scope(graph, shapes, constants, approximate=approximate, other=other)
     for name in graph.inputs:
         if name in shapes.dims:
             scope.values[name] = tuple(stay(size) for size in shapes.dims[name])
@@ -59,12 +70,22 @@ def _run(scope: Scope, node: Node) -> None:
         )
         _freeze_captured(scope, node)
     elif not (_complete(op) or is_blind(function)):
-        op.barrier("unknown shape", "the shapes at this node are not known before the model runs")
+        _stop(op)
     else:
-        function(op)
+        try:
+            function(op)
+        except UnknownShapeError:
+            _stop(op)
     for slot, axes in op.outputs.items():
         if node.outputs[slot]:
             scope.values[node.outputs[slot]] = axes
+
+
+def _stop(op: Operator) -> None:
+    """Keep everything that a node reads and makes; what a rule has said of it so far holds nothing more up."""
+    for slot, axes in op.outputs.items():
+        op.outputs[slot] = tuple(stay(len(vector)) for vector in axes)
+    op.barrier("unknown shape", "the shapes at this node are not known before the model runs")
 
 
 def _complete(op: Operator) -> bool:

@@ -22,6 +22,7 @@ from graphprune.model.bodies import DOMAIN, ENTRIES
 from graphprune.model.graph import Graph, Node, subgraphs
 from graphprune.model.iterations import LoopNode, loops, unsettled
 from graphprune.model.known import Shapes
+from graphprune.model.tensors import FLOATS
 
 __all__ = ["LARGEST_VALUE", "Shapes", "evaluate", "fixed_sizes", "infer", "shape_value"]
 
@@ -40,6 +41,9 @@ _RANDOM = frozenset(
 _BOUNDED = frozenset({"ConstantOfShape", "Expand", "Range", "Tile"})
 _GROWING = frozenset({"CenterCropPad", "Col2Im", "MaxUnpool", "OneHot", "Pad", "Resize", "Upsample"})
 """Operators whose output may be larger than their inputs together because an input says so."""
+
+_MOVING = frozenset({"Expand", "Gather", "Pad", "Reshape", "Resize", "Slice", "Tile"})
+"""Operators whose first input is the data; the others say how large the result is, and where its parts come from."""
 
 
 def evaluate(node: Node, inputs: Sequence[Array | None], opsets: Mapping[str, int]) -> list[Array]:
@@ -234,10 +238,26 @@ class _Forward:
             if names and names[0] in result.dims:
                 result.constant.update(node.outputs)
                 result.derived.update(node.outputs)
+                if names[0] not in result.constant or names[0] in result.open:
+                    result.open.update(node.outputs)
         elif all(name in result.constant for name in (names[:1] if _only_casts(node) else names)):
-            result.constant.update(name for name in node.outputs if name)
-            if any(name in result.derived for name in names if name in result.constant):
-                result.derived.update(name for name in node.outputs if name)
+            moves = self._moves_data(node)
+            if moves and any(name in result.open for name in names[1:]):
+                return  # as large as an activation: stored data that flows, like any other value
+            made = {name for name in node.outputs if name}
+            sources = {name for name in (names[:1] if moves else names) if name in result.constant}
+            result.constant.update(made)
+            if sources & result.derived:
+                result.derived.update(made)
+            if sources & result.open:
+                result.open.update(made)
+
+    def _moves_data(self, node: Node) -> bool:
+        """Whether a node only moves stored real numbers about: sizes and places are no part of what it gives."""
+        data = node.inputs[0] if node.inputs else ""
+        if node.op_type not in _MOVING or node.domain or not data or data in self.result.derived:
+            return False
+        return self.result.dtypes.get(data) in FLOATS
 
     def _value(self, node: Node) -> None:
         """Evaluate a small constant node."""

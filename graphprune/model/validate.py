@@ -56,7 +56,7 @@ def validate(proto: onnx.ModelProto, surveyed: Survey, *, max_calls: int) -> Non
     ModelFileError
         If the model breaks a rule of ONNX.
     UnsupportedModelError
-        If its versions are out of range, or it has sparse initializers or multi-device annotations.
+        If its versions are out of range, or it has multi-device annotations.
     UnsafeModelError
         If its functions expand to more than `max_calls` nodes.
     """
@@ -110,10 +110,6 @@ def _check_imports(imports: Iterable[onnx.OperatorSetIdProto], owner: str) -> di
 
 def _check_kinds(proto: onnx.ModelProto, surveyed: Survey) -> None:
     """Refuse the parts of ONNX that graphprune does not read."""
-    for graph in surveyed.graphs:
-        if graph.sparse_initializer:
-            name = graph.sparse_initializer[0].values.name
-            raise UnsupportedModelError(f"initializer {quote(name)} is sparse; only dense weights are read")
     if proto.configuration or any(node.device_configurations for node in surveyed.nodes):
         raise UnsupportedModelError("the model is annotated for several devices; remove the annotations first")
 

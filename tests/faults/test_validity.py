@@ -67,7 +67,7 @@ def set_dims(*dims: int) -> Callable[[onnx.ModelProto], None]:
 
 def make_sparse(model: onnx.ModelProto) -> None:
     values = numpy_helper.from_array(np.ones(1, np.float32), "b1")
-    indices = numpy_helper.from_array(np.zeros(1, np.int64), "i")
+    indices = numpy_helper.from_array(np.full(1, 8, np.int64), "i")
     model.graph.initializer.remove(weight(model, "b1"))
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [8]))
 
@@ -157,7 +157,7 @@ EDITS = (
     Edit("attribute_missing", lambda m: setattr(m.graph.node[1], "op_type", "Cast"), ModelFileError, "not valid ONNX"),
     Edit("attribute_reference", refer_to_function, ModelFileError, "from a function, but is in none"),
     Edit("unknown_operator", lambda m: setattr(m.graph.node[1], "op_type", "Relux"), ModelFileError, "Relux"),
-    Edit("sparse_initializer", make_sparse, UnsupportedModelError, "'b1' is sparse"),
+    Edit("sparse_initializer", make_sparse, ModelFileError, "'b1' has indices of shape .* that do not fit shape"),
     Edit("devices", annotate_devices, UnsupportedModelError, "several devices"),
     Edit("node_devices", annotate_node, UnsupportedModelError, "several devices"),
     Edit("recursive_function", add_function("f", "d", "f"), ModelFileError, "'d::f' calls itself"),
