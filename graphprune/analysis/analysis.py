@@ -21,6 +21,7 @@ from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import flatten
 from graphprune.model.constants import Constants
+from graphprune.model.evaluation import Outside
 from graphprune.model.graph import Graph, Node
 from graphprune.model.inputs import assumed, input_shapes
 from graphprune.model.load import Model
@@ -121,7 +122,7 @@ class Analysis:
         self._given = dict(given_shapes or {})
         self.input_shapes = input_shapes(self.graph, self._given)
         self.shapes = self._shapes(self.input_shapes)
-        self.constants = Constants(self.graph, self.shapes, model.tensors.array)
+        self.constants = Constants(self.graph, self.shapes, model.tensors.array, Outside())
         self.scope = propagate(
             self.graph, self.shapes, self.constants, approximate=approximate, other=lambda: self.other_shapes
         )

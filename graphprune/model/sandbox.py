@@ -18,7 +18,7 @@ from typing import Any
 
 from graphprune.errors import GraphPruneError
 
-__all__ = ["RESULT", "ChildError", "limit_memory", "run_child"]
+__all__ = ["RESULT", "ChildError", "limit_memory", "limit_work", "run_child"]
 
 RESULT = "result.json"
 
@@ -81,3 +81,12 @@ def limit_memory() -> None:
 
         total = os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (total, total))
+
+
+def limit_work(*, seconds: int, most_bytes: int) -> None:
+    """End after some processor time and refuse to grow, where the system can enforce that; called by the child."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+        resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))

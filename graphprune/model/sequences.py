@@ -17,7 +17,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from graphprune.array_types import Array
 from graphprune.model.graph import Node
-from graphprune.model.shapes import evaluate
+from graphprune.model.arithmetic import evaluate
 
 __all__ = ["spell_out"]
 
