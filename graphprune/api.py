@@ -20,10 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from graphprune.analysis.analysis import Analysis
-from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, quote
+from graphprune.errors import (
+    InternalError,
+    PlanError,
+    UsageError,
+    VerificationError,
+    contained,
+    quote,
+)
 from graphprune.labels.resolve import Attention
 from graphprune.model import write
 from graphprune.model.atomic import check_target, output_errors
+from graphprune.model.fitting import blaming
 from graphprune.model.load import Model, load
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.keep_mask import keep_mask
@@ -105,6 +113,7 @@ class AnalyzeOptions:
         return cls(plan.model.inputs, attention, recorded.get("approximate") is True)
 
 
+@contained
 def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     """Find the coupled channel groups of a model, their cost, and what is frozen and why.
 
@@ -114,11 +123,15 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
         If an input shape does not fit the model.
     UnsupportedModelError
         If the model cannot be analysed at all.
+    ModelFileError
+        If operands do not fit together, or the analysis fails and the model does not run.
     """
     options = options or AnalyzeOptions()
-    return Analysis(model, options.input_shapes, options.attention, approximate=options.approximate)
+    with blaming(model, options.input_shapes):
+        return Analysis(model, options.input_shapes, options.attention, approximate=options.approximate)
 
 
+@contained
 def solve(
     model: Model | Analysis,
     budget: BudgetRequest | Sequence[BudgetRequest] = (),
@@ -175,6 +188,7 @@ def solve(
     return make_plan(analysis, requests, options, evidence=evidence)
 
 
+@contained
 def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Reconciled:
     """Check that a plan fits a model; recompute what an edit of its ``kept`` indices made stale.
 
@@ -208,6 +222,7 @@ def _reconciled(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: boo
     return plan
 
 
+@contained
 def apply(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: bool = False) -> Model:
     """Remove what a plan removes.
 
@@ -259,6 +274,7 @@ def _check_size(pruned: Model, plan: Plan) -> None:
             )
 
 
+@contained
 def normalize(model: Model | Analysis) -> Model:
     """Return the graph as the analysis sees it: local functions inlined, computed constants folded.
 
@@ -269,6 +285,7 @@ def normalize(model: Model | Analysis) -> Model:
     return analysis.model.replaced(fold(analysis))
 
 
+@contained
 def verify(
     model: Model | Analysis,
     pruned: Model,

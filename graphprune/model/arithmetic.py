@@ -146,7 +146,7 @@ def _gather_nd(_: Node, operands: list[Array]) -> float:
 def _matmul(node: Node, operands: list[Array]) -> float:
     first, second = operands[:2]
     inner = first.shape[0 if node.attribute("transA", 0) else -1]
-    return first.size * second.size / max(inner, 1)
+    return float(first.size * second.size / max(inner, 1))
 
 
 def _einsum(node: Node, operands: list[Array]) -> float:
@@ -164,15 +164,17 @@ def _eye(_: Node, operands: list[Array]) -> float:
 
 
 _ELEMENTWISE = """
-Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu
-Clip Cos Cosh DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid
-HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow QuantizeLinear
-Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor
+Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil
+Celu Clip Cos Cosh DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual
+HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow
+QuantizeLinear Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh
+ThresholdedRelu Where Xor
 """
 _NO_LARGER = """
-ArgMax ArgMin BatchNormalization Compress Concat Constant CumSum DepthToSpace Flatten Identity InstanceNormalization LayerNormalization LogSoftmax LpNormalization NonZero RMSNormalization
-ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
-Reshape Shape Size Slice Softmax SpaceToDepth Split Squeeze Transpose Trilu Unsqueeze
+ArgMax ArgMin BatchNormalization Compress Concat Constant CumSum DepthToSpace Flatten Identity InstanceNormalization
+LayerNormalization LogSoftmax LpNormalization NonZero RMSNormalization ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
+ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Reshape Shape Size Slice Softmax SpaceToDepth
+Split Squeeze Transpose Trilu Unsqueeze
 """
 _BY_STEPS = "GatherElements Hardmax ReverseSequence ScatterElements ScatterND TopK Unique"
 

@@ -99,7 +99,7 @@ class Constants:
     def _compute(self, nodes: Sequence[Node], local: dict[str, Array]) -> None:
         """Compute nodes one after the other, each value as long as it is needed."""
         last = {item: node.index for node in nodes for item in node.inputs}
-        left = max(MOST_WORK, _TIMES_STORED * self._stored_elements)
+        left: float = max(MOST_WORK, _TIMES_STORED * self._stored_elements)
         for node in nodes:
             inputs = [self._leaf(item, local) if item else None for item in node.inputs]
             try:

@@ -18,7 +18,7 @@ from typing import Any
 
 from graphprune.errors import GraphPruneError
 
-__all__ = ["RESULT", "ChildError", "limit_memory", "limit_work", "run_child"]
+__all__ = ["RESULT", "ChildError", "limit_memory", "limit_work", "run_child", "shortened"]
 
 RESULT = "result.json"
 
@@ -54,12 +54,12 @@ def run_child(module: str, folder: Path, timeout: float) -> dict[str, Any]:
         raise ChildError(f"onnxruntime did not finish within {timeout:.0f} s") from error
     if done.returncode or not (folder / RESULT).exists():
         said = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
-        raise ChildError(f"onnxruntime failed: {_essence(said)}")
+        raise ChildError(f"onnxruntime failed: {shortened(said)}")
     result: dict[str, Any] = json.loads((folder / RESULT).read_text("utf-8"))
     return result
 
 
-def _essence(said: str) -> str:
+def shortened(said: str) -> str:
     """Return what an error says, without its module, its number, and the temporary file that it names."""
     for noise in _NOISE:
         said = noise.sub("", said)

@@ -10,6 +10,7 @@ onnx; where the whole-graph pass stopped, the pass here continues one node at a 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -34,6 +35,7 @@ LARGEST_VALUE = 1 << 16
 _ALL_WORK = 1 << 26
 """Elements that all values evaluated here may read and make together; they are held in memory."""
 
+_LONGEST = 300
 _ROUNDS = 4
 """Passes in which states of loops are doubted one by one."""
 
@@ -59,7 +61,7 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
 
     Complexity: O(nodes); weights are not touched. Loops whose states change their shape take some more passes.
     """
-    whole = _infer_whole(graph, read, inputs)
+    whole, refusal = _inferred(_bare(graph, read, inputs))
     types = {value.name: value.type for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)}
     believed, laid_out = _believed(graph, inputs, observed), loops(graph)
     doubtful: set[str] = set()
@@ -70,6 +72,7 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
         if not more:
             break
         doubtful |= more
+    result.refusal = refusal
     return result
 
 
@@ -89,7 +92,7 @@ def _start(graph: Graph, read: Read, types: Mapping[str, TypeProto]) -> Shapes:
 
 def fixed_sizes(graph: Graph, read: Read) -> dict[str, tuple[int, ...]]:
     """Return the sizes that hold whatever the dynamic input dimensions are: shapes with -1 where nothing is certain."""
-    whole = _infer_whole(graph, read, {})
+    whole, _ = _inferred(_bare(graph, read, {}))
     return {
         value.name: tuple(
             dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 else -1
@@ -137,8 +140,8 @@ def _believed(graph: Graph, inputs: Mapping[str, Sequence[int]], observed: Shape
     return believed
 
 
-def _infer_whole(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) -> ModelProto:
-    """Run onnx's inference on the graph with concrete inputs and without weights."""
+def _bare(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) -> ModelProto:
+    """Return the graph with concrete inputs and without weights."""
     bare = ModelProto(ir_version=graph.proto.ir_version)
     bare.opset_import.extend(graph.proto.opset_import)
     bare.graph.name = "shapes"
@@ -160,10 +163,31 @@ def _infer_whole(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) 
         _copy_light(node, bare)
     for name in graph.outputs:
         bare.graph.output.append(ValueInfoProto(name=name))
+    return bare
+
+
+def _inferred(bare: ModelProto) -> tuple[ModelProto, str]:
+    """Return a graph with the shapes of its values as far as inference gets, and what it objects to."""
+    refusal = ""
     try:
-        return shape_inference.infer_shapes(bare, data_prop=True)
+        return shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True), ""
+    except shape_inference.InferenceError as error:
+        refusal = _objection(str(error))
+    except (RuntimeError, ValueError):
+        pass
+    try:
+        return shape_inference.infer_shapes(bare, data_prop=True), refusal
     except (shape_inference.InferenceError, RuntimeError, ValueError):
-        return bare  # the node-by-node pass finds out how far it gets
+        return bare, refusal  # the node-by-node pass finds out how far it gets
+
+
+def _objection(said: str) -> str:
+    """Return the first objection of inference, without the frame around it."""
+    text = said.partition("Inference error(s): ")[2] or said
+    text = " ".join(text.partition("\n")[0].split())
+    return ascii(re.sub(r"\[\w+Error\] ", "", text)[:_LONGEST])[
+        1:-1
+    ]  # text of a model: control characters stay harmless
 
 
 def _copy_light(node: Node, bare: ModelProto) -> None:
@@ -174,6 +198,7 @@ def _copy_light(node: Node, bare: ModelProto) -> None:
             bare.graph.input.append(helper.make_tensor_value_info(node.outputs[0], tensor.data_type, list(tensor.dims)))
             return
     bare.graph.node.append(node.proto)
+    bare.graph.node[-1].name = node.label  # for messages
 
 
 class _Loops:

@@ -19,9 +19,9 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Array, Ints, Mask
 from graphprune.labels.adapt import Counts, size_slots
 from graphprune.labels.vector import stay
+from graphprune.model.arithmetic import evaluate
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Node
-from graphprune.model.arithmetic import evaluate
 from graphprune.model.shapes import shape_value
 
 if TYPE_CHECKING:

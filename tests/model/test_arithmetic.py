@@ -90,7 +90,7 @@ def test_the_estimate_is_at_least_what_is_made(op_type: str, inputs: list[Any], 
 
 
 def _side_output(text: str, kind: int, **constants: Any) -> ModelProto:
-    """A chain of convolutions beside a constant expression that is a graph output."""
+    """Return a chain of convolutions beside a constant expression that is a graph output."""
     proto = chain(f"m = Relu (h)\n {text}", opset=20, **constants)
     proto.graph.output.append(helper.make_tensor_value_info("side", kind, [1]))
     return proto
