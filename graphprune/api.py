@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, get_args
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.choices import Attention, Grouped
-from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, quote
+from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, contained, quote
 from graphprune.model import write
+from graphprune.model.fitting import blaming
 from graphprune.model.load import Model, load
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.keep_mask import keep_mask
@@ -112,7 +113,7 @@ class AnalyzeOptions:
         return cls(plan.model.inputs, attention, recorded.get("approximate") is True, carried)
 
 
-@blames_the_file
+@contained
 def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     """Find the coupled channel groups of a model, their cost, and what is frozen and why.
 
@@ -122,13 +123,17 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
         If an input shape does not fit the model.
     UnsupportedModelError
         If the model cannot be analysed at all.
+    ModelFileError
+        If operands do not fit together, or the analysis fails and the model does not run.
     """
     options = options or AnalyzeOptions()
-    return Analysis(
-        model, options.input_shapes, options.attention, approximate=options.approximate, grouped=options.grouped
-    )
+    with blaming(model, options.input_shapes):
+        return Analysis(
+            model, options.input_shapes, options.attention, approximate=options.approximate, grouped=options.grouped
+        )
 
 
+@contained
 @blames_the_file
 def solve(
     model: Model | Analysis,
@@ -190,6 +195,7 @@ def solve(
     return make_plan(analysis, requests, options, evidence=evidence)
 
 
+@contained
 def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Reconciled:
     """Check that a plan fits a model; recompute what an edit of its ``kept`` indices made stale.
 
@@ -223,6 +229,7 @@ def _reconciled(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: boo
     return plan
 
 
+@contained
 @blames_the_file
 def apply(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: bool = False) -> Model:
     """Remove what a plan removes.
@@ -276,6 +283,7 @@ def _check_size(pruned: Model, plan: Plan) -> None:
             )
 
 
+@contained
 def normalize(model: Model | Analysis) -> Model:
     """Return the graph as the analysis sees it: local functions inlined, computed constants folded.
 
@@ -286,6 +294,7 @@ def normalize(model: Model | Analysis) -> Model:
     return analysis.model.replaced(fold(analysis))
 
 
+@contained
 def verify(
     model: Model | Analysis,
     pruned: Model,

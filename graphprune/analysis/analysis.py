@@ -23,14 +23,15 @@ from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import flatten
 from graphprune.model.constants import Constants
+from graphprune.model.evaluation import Outside
+from graphprune.model.fitting import Fitting
 from graphprune.model.graph import Graph, Node
-from graphprune.model.inputs import assumed, input_shapes
+from graphprune.model.inputs import assumed
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
-from graphprune.model.observation import observe, unknown_values
 from graphprune.model.scaling import real_values
 from graphprune.model.sequences import spell_out
-from graphprune.model.shapes import Shapes, infer
+from graphprune.model.shapes import Shapes
 
 __all__ = ["Analysis", "Frozen", "Held", "Layer"]
 
@@ -121,9 +122,10 @@ class Analysis:
         self.flat = flatten(spell_out(inline_functions(model.proto)))
         self.graph = Graph(self.flat.proto)
         self._given = dict(given_shapes or {})
-        self.input_shapes = input_shapes(self.graph, self._given)
-        self.shapes = self._shapes(self.input_shapes)
-        self.constants = Constants(self.graph, self.shapes, model.tensors.array)
+        self._fitting = Fitting(model, self.flat, self.graph, self._given)
+        self._fit = self._fitting.fit()
+        self.input_shapes, self.shapes = self._fit.inputs, self._fit.shapes
+        self.constants = Constants(self.graph, self.shapes, model.tensors.array, Outside())
         self.scope = propagate(
             self.graph, self.shapes, self.constants, approximate=approximate, other=lambda: self.other_shapes
         )
@@ -145,15 +147,6 @@ class Analysis:
         """
         grouped = decided(self.resolution)
         return Analysis(model, self.input_shapes, self.attention, approximate=self.approximate, grouped=grouped)
-
-    def _shapes(self, inputs: dict[str, tuple[int, ...]]) -> Shapes:
-        """Infer shapes; those that static inference cannot tell are taken from one run, and what follows from them."""
-        read = self.model.tensors.array
-        shapes = infer(self.graph, read, inputs)
-        unknown = unknown_values(self.graph, shapes, self.flat.home)
-        if unknown and observe(self.model.replaced(self.flat.restore(self.flat.proto)), self.graph, shapes, unknown):
-            return infer(self.graph, read, inputs, shapes)
-        return shapes
 
     def read(self, name: str) -> Array:
         """Return a tensor that a member names: stored in the file, or computed from constants.
@@ -181,8 +174,7 @@ class Analysis:
     @cached_property
     def other_shapes(self) -> Shapes | None:
         """Shapes for a second size of every dynamic input dimension; None where none is dynamic."""
-        other = input_shapes(self.graph, self._given, other=True)
-        return None if other == self.input_shapes else self._shapes(other)
+        return self._fitting.other(self._fit.step)
 
     @cached_property
     def frozen(self) -> tuple[Frozen, ...]:

@@ -60,10 +60,10 @@ class Pruned(Protocol):
     def kept_out(self, slot: int) -> list[Counts]:
         """Kept slices along each axis of an output."""
 
-    def order(self, slot: int) -> list[Ints]:
+    def order(self, slot: int) -> Sequence[Ints]:
         """For each axis of an input, where each of its slices stood in the original."""
 
-    def order_out(self, slot: int) -> list[Ints]:
+    def order_out(self, slot: int) -> Sequence[Ints]:
         """For each axis of an output, where each of its slices stood in the original."""
 
     def original(self, slot: int) -> Array | None:
@@ -144,6 +144,8 @@ def _entry(node: Node) -> _Entry | None:
 
 def whole(counts: Counts) -> bool:
     """Whether an axis has all its slices, each once."""
+    if counts.size and not any(counts.strides):  # one value for all (`Labels.spread`)
+        return bool(counts.flat[0] == 1)
     return bool((counts == 1).all())
 
 

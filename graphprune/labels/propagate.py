@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from graphprune.errors import quote
 from graphprune.labels import rules  # noqa: F401 - importing the package registers the rules
 from graphprune.labels.multiply_adds import count_whole
 from graphprune.labels.operator import Operator, Scope, UnknownShapeError
@@ -51,6 +52,7 @@ def propagate(
         if not _is_constant(node, shapes):
             _run(scope, node)
     _freeze_boundaries(scope)
+    _freeze_uncomputable(scope)
     return scope
 
 
@@ -117,3 +119,22 @@ def _freeze_boundaries(scope: Scope) -> None:
         if name in scope.shapes.constant and name in scope.shapes.dims:
             for vector in scope.weights.get(scope.constants.trace(name).tensor, ()):
                 scope.space.freeze(vector, Reason("captured", None, f"the tensor {name!r} is read as it is"))
+
+
+def _freeze_uncomputable(scope: Scope) -> None:
+    """Keep what is weighed by constants that nobody can look at: surgery would have to slice them."""
+    computable: dict[str, bool] = {}
+    for use in scope.space.uses:
+        if not any(axis.live for axis in use.axes):
+            continue
+        root = scope.constants.trace(use.tensor).tensor
+        quantised = scope.quantised.get(root)
+        needed = (root, *((quantised.scale, quantised.zero_point) if quantised is not None else ()))
+        for name in filter(None, needed):
+            if name not in computable:
+                computable[name] = scope.constants.computable(name)
+            if not computable[name]:
+                maker = scope.graph.producer.get(name, use.node)
+                text = f"the constant {quote(name)}, made by {maker.op_type}, cannot be computed"
+                for axis in use.axes:
+                    scope.space.freeze(axis, Reason("uncomputable constant", maker, text))

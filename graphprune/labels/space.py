@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from graphprune.labels.vector import Ints, Labels, matched, stay
+from graphprune.labels.vector import Ints, Labels, check_length, matched, stay
 from graphprune.model.graph import Node
 
 __all__ = [
@@ -178,6 +178,7 @@ class LabelSpace:
 
     def joined(self, length: int) -> Labels:
         """Return new labels of slices that stand beside others on an axis: even a single one may go."""
+        check_length(length)
         base = np.arange(self.count, self.count + length, dtype=np.int64)
         self.count += length
         return Labels(base)

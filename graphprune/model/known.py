@@ -29,6 +29,8 @@ class Shapes:
         by computed sizes (`Expand`, `Slice`, ...) is none of it.
     open : set of str
         The part of `derived` that depends on the shape of an activation.
+    refusal : str
+        What inference objects to; empty where the graph is consistent as far as it can tell.
     """
 
     dims: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -37,3 +39,4 @@ class Shapes:
     constant: set[str] = field(default_factory=set)
     derived: set[str] = field(default_factory=set)
     open: set[str] = field(default_factory=set)
+    refusal: str = ""

@@ -18,7 +18,7 @@ from typing import BinaryIO, Final, cast
 import onnx
 from google.protobuf.message import DecodeError
 
-from graphprune.errors import ModelFileError, UnsafeModelError, quote
+from graphprune.errors import ModelFileError, UnsafeModelError, contained, quote
 from graphprune.model.densify import densified
 from graphprune.model.external import reason
 from graphprune.model.sniff import TEXT_SUFFIXES, sniff
@@ -141,6 +141,7 @@ class Model:
         return total.hexdigest()
 
 
+@contained
 def load(source: str | Path | onnx.ModelProto, *, limits: Limits | None = None) -> Model:
     """Read a model and check that it is safe and valid.
 

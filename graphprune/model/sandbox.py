@@ -21,7 +21,17 @@ from graphprune.errors import GraphPruneError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["OUT_OF_TIME", "RESULT", "ChildError", "limit_memory", "run_child", "shortened", "wait_for_parent"]
+__all__ = [
+]
+    "OUT_OF_TIME",
+    "RESULT",
+    "ChildError",
+    "limit_memory",
+    "limit_work",
+    "run_child",
+    "shortened",
+    "wait_for_parent",
+]
 
 RESULT = "result.json"
 OUT_OF_TIME = "did not finish within"
@@ -105,3 +115,12 @@ def limit_memory() -> None:
 
         total = os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (total, total))
+
+
+def limit_work(*, seconds: int, most_bytes: int) -> None:
+    """End after some processor time and refuse to grow, where the system can enforce that; called by the child."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+        resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))

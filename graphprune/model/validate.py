@@ -8,6 +8,7 @@ would serialise all weights. So it gets a copy without them, after our own list 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -28,6 +29,7 @@ OLDEST_IR: Final = 3
 _DEFAULT_DOMAINS: Final = frozenset({"", "ai.onnx"})
 _GROUPED: Final = frozenset({"Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv"})
 _WEIGHT_SLOT: Final = {"QLinearConv": 3}
+_AUTO_PADS: Final = frozenset({b"", b"NOTSET", b"SAME_LOWER", b"SAME_UPPER", b"VALID"})
 _SMALL: Final = 1024
 # Everything the checker and protobuf have been seen to raise on damaged models; all mean the same to a user.
 _CHECKER_ERRORS: Final = (
@@ -64,6 +66,8 @@ def validate(proto: onnx.ModelProto, surveyed: Survey, *, max_calls: int) -> Non
     if not proto.HasField("graph"):
         raise ModelFileError("the model has no graph")
     _check_versions(proto)
+    if not proto.graph.output:
+        raise ModelFileError("the model has no outputs, so nothing of it is used", hint="export it again")
     _check_kinds(proto, surveyed)
     check_functions(proto, max_calls=max_calls)
     check_names(proto)
@@ -72,8 +76,15 @@ def validate(proto: onnx.ModelProto, surveyed: Survey, *, max_calls: int) -> Non
     try:
         checker.check_model(without_weights(proto, surveyed))
     except _CHECKER_ERRORS as error:
-        text = str(error).strip().partition("\n")[0]
-        raise ModelFileError(f"the model is not valid ONNX: {quote(text)[1:-1]}") from error
+        raise ModelFileError(f"the model is not valid ONNX: {_objection(str(error))}") from error
+
+
+def _objection(said: str) -> str:
+    """Return what the checker says, and of which node."""
+    text, _, rest = said.strip().partition("\n")
+    name = re.search(r"Name: (.+) OpType: (\w+)", rest)
+    where = f" ({name[2]} node {quote(name[1])})" if name else ""
+    return quote(text)[1:-1] + where
 
 
 def _check_versions(proto: onnx.ModelProto) -> None:
@@ -125,8 +136,10 @@ def _check_attributes(proto: onnx.ModelProto, surveyed: Survey) -> None:
                 )
     for node in surveyed.nodes:
         for attribute in node.attribute:
-            if attribute.name in ("strides", "dilations") and node.domain in _DEFAULT_DOMAINS:
+            if node.domain in _DEFAULT_DOMAINS and attribute.name in ("strides", "dilations"):
                 _check_steps(node, attribute)
+            if node.domain in _DEFAULT_DOMAINS and attribute.name == "auto_pad" and attribute.s not in _AUTO_PADS:
+                raise ModelFileError(f"{label(node)} has the unknown auto_pad {quote(attribute.s)}")
 
 
 def _check_steps(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:
@@ -182,6 +195,8 @@ def without_weights(proto: onnx.ModelProto, surveyed: Survey) -> onnx.ModelProto
     graph, source = light.graph, proto.graph
     graph.name = source.name or "graph"
     graph.node.extend(source.node)
+    for node in graph.node:
+        node.name = node.name or next(iter(node.output), "")  # for messages
     graph.input.extend(source.input)
     graph.output.extend(source.output)
     graph.value_info.extend(source.value_info)

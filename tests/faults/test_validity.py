@@ -105,6 +105,16 @@ def refer_to_function(model: onnx.ModelProto) -> None:
     model.graph.node[0].attribute.add(name="group", ref_attr_name="g", type=AttributeProto.INT)
 
 
+def same_node_names(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        node.name = "same"
+
+
+def no_graph_content(model: onnx.ModelProto) -> None:
+    for name in ("node", "input", "output", "initializer"):
+        model.graph.ClearField(name)
+
+
 EDITS = (
     Edit("ir_0", set_ir(0), UnsupportedModelError, "IR version 0; supported are 3 to"),
     Edit("ir_2", set_ir(2), UnsupportedModelError, "IR version 2"),
@@ -128,6 +138,10 @@ EDITS = (
     Edit("initializer_unnamed", lambda m: weight(m, "b1").ClearField("name"), ModelFileError, "has no name"),
     Edit("inner_hides_outer", shadow_weight, UnsupportedModelError, "'w1' of an inner graph hides"),
     Edit("dangling_input", rename_input(1, "q"), ModelFileError, "Relu node 'r' reads 'q', which nothing defines"),
+    Edit("no_outputs", lambda m: m.graph.ClearField("output"), ModelFileError, "no outputs"),
+    Edit("no_graph_content", no_graph_content, ModelFileError, "no outputs"),
+    Edit("equal_node_names", same_node_names, ModelFileError, "two nodes are called 'same', the second is Relu"),
+    Edit("auto_pad", attribute(0, auto_pad="SAME_MIDDLE"), ModelFileError, "Conv node 'a' has the unknown auto_pad"),
     Edit("dangling_output", lambda m: m.graph.output.add(name="q"), ModelFileError, "'q' is made by no node"),
     Edit("negative_dim", set_dims(8, -3, 3, 3), ModelFileError, "impossible dimensions"),
     Edit("huge_dim", set_dims(2**62, 3, 3, 3), ModelFileError, "impossible dimensions"),
@@ -182,11 +196,6 @@ def clear_node_names(model: onnx.ModelProto) -> None:
         node.ClearField("name")
 
 
-def same_node_names(model: onnx.ModelProto) -> None:
-    for node in model.graph.node:
-        node.name = "same"
-
-
 def add_custom_node(model: onnx.ModelProto) -> None:
     model.opset_import.append(helper.make_opsetid("custom", 1))
     model.graph.node.append(helper.make_node("Anything", ["y", "", "x"], ["", "z"], domain="custom", level=3))
@@ -230,18 +239,12 @@ def zero_size(model: onnx.ModelProto) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.zeros((0, 3), np.float32), "nothing"))
 
 
-def no_graph_content(model: onnx.ModelProto) -> None:
-    for name in ("node", "input", "output", "initializer"):
-        model.graph.ClearField(name)
-
-
 def pass_input_through(model: onnx.ModelProto) -> None:
     model.graph.output.append(model.graph.input[0])
 
 
 LEGAL = {
     "nodes_without_names": clear_node_names,
-    "equal_node_names": same_node_names,
     "custom_domain": add_custom_node,
     "metadata_and_annotations": keep_extras,
     "initializers_as_inputs": input_for_every_initializer,
@@ -250,7 +253,6 @@ LEGAL = {
     "type_attribute": type_attribute,
     "sequence_output": sequence,
     "zero_size_tensor": zero_size,
-    "nothing_in_the_graph": no_graph_content,
     "input_is_output": pass_input_through,
     "unused_initializer": lambda m: m.graph.initializer.append(numpy_helper.from_array(np.ones(2), "unused")),
     "newest_opset": set_opset(onnx.defs.onnx_opset_version()),
