@@ -15,13 +15,11 @@ Wherever a model is taken, its analysis does as well, and is then not made again
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from graphprune.analysis.analysis import Analysis
-from graphprune.choices import Attention, Grouped
-from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, contained, quote
+from graphprune.errors import InternalError, UsageError, VerificationError, contained, quote
 from graphprune.model import write
 from graphprune.model.fitting import blaming
 from graphprune.model.load import Model, load
@@ -29,6 +27,7 @@ from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
 from graphprune.plan.structure import check_model
+from graphprune.planning.analyze_options import AnalyzeOptions
 from graphprune.planning.lossless import lossless_plan
 from graphprune.planning.make_plan import SolveOptions, make_plan
 from graphprune.planning.reconcile import Reconciled
@@ -70,47 +69,6 @@ __all__ = [
 
 
 _NOT_OF_PLAN = "the file is not what the plan makes of the original; `graphprune apply` makes it anew"
-
-
-@dataclass(frozen=True)
-class AnalyzeOptions:
-    """How a model is analysed.
-
-    Parameters
-    ----------
-    input_shapes : mapping of str to tuple of int
-        Shapes for which costs are counted, of inputs with dynamic dimensions.
-    attention : {"heads", "head-dim"}
-        What goes from an attention layer: whole heads, or the same part of every head.
-    approximate : bool
-        Let channels pass through normalisations over the channel axis (embedding widths of
-        transformers). Such groups are not exact: their statistics run over what is kept.
-    grouped : {"auto", "groups", "slices"}
-        What goes from a grouped convolution where both can: whole groups, a slice of each group, or what reaches
-        further; by node, where that was decided before.
-    """
-
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    attention: Attention = "heads"
-    approximate: bool = False
-    grouped: Grouped | Mapping[str, str] = "auto"
-
-    @classmethod
-    def of(cls, plan: Plan) -> AnalyzeOptions:
-        """Return the options with which a plan was made.
-
-        Raises
-        ------
-        PlanError
-            If the plan records an unknown way to prune attention.
-        """
-        recorded = plan.solver.options
-        attention = recorded.get("attention", "heads")
-        if attention not in get_args(Attention):
-            raise PlanError(f"the plan prunes attention by {quote(attention)}, which is not known")
-        choices = [entry for entry in recorded.get("choices", ()) if isinstance(entry, dict)]
-        carried = {str(entry.get("node")): str(entry.get("carried")) for entry in choices}
-        return cls(plan.model.inputs, attention, recorded.get("approximate") is True, carried)
 
 
 @contained

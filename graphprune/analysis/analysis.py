@@ -22,8 +22,8 @@ from graphprune.labels.resolve import Attention
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import flatten
+from graphprune.model.constant_evaluation import Outside
 from graphprune.model.constants import Constants
-from graphprune.model.evaluation import Outside
 from graphprune.model.fitting import Fitting
 from graphprune.model.graph import Graph, Node
 from graphprune.model.inputs import assumed

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-]
     "OUT_OF_TIME",
     "RESULT",
     "ChildError",
