@@ -26,6 +26,11 @@ a model are untrusted text: put them into messages with :func:`quote`.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 __all__ = [
     "BudgetUnreachableError",
     "DataError",
@@ -43,6 +48,8 @@ __all__ = [
     "UnsupportedModelError",
     "UsageError",
     "VerificationError",
+    "contained",
+    "did_you_mean",
     "quote",
 ]
 
@@ -70,6 +77,31 @@ def quote(name: object) -> str:
     return f"{text[:_HEAD]}...{text[len(text) - (_LONGEST_NAME - _HEAD - 3) :]}"
 
 
+def did_you_mean(name: object, known: Iterable[str], *, shown: Callable[[str], str] = str) -> str | None:
+    """Return the hint that names what is most like a name that is not known; None where nothing is like it.
+
+    Parameters
+    ----------
+    name : object
+        What was given.
+    known : iterable of str
+    shown : callable, optional
+        How a name is written in the hint.
+
+    Examples
+    --------
+    >>> did_you_mean("parms", ("flops", "params"))
+    'did you mean params?'
+    """
+    by_key = {_key(each): each for each in known}
+    near = difflib.get_close_matches(_key(str(name)), by_key, n=1, cutoff=0.5)
+    return f"did you mean {shown(by_key[near[0]])}?" if near else None
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
 class GraphPruneError(Exception):
     """Base of all errors raised by graphprune.
 
@@ -87,6 +119,9 @@ class GraphPruneError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
 
 
 class RequestError(GraphPruneError):
@@ -153,3 +188,32 @@ class VerificationError(GraphPruneError):
 
 class InternalError(GraphPruneError):
     """An invariant of graphprune itself was violated."""
+
+
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
+
+
+def contained(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
+    """Let no exception of another library out of a public function: callers catch one base class.
+
+    What the system says about files (`OSError`) passes, and so does what ends a program.
+    """
+
+    @wraps(function)
+    def inner(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+        try:
+            return function(*args, **kwargs)
+        except (GraphPruneError, OSError):
+            raise
+        except MemoryError as error:
+            raise UnsafeModelError(
+                "there is not enough memory for this model", hint="give smaller input sizes: --input-shape NAME=SIZES"
+            ) from error
+        except Exception as error:
+            raise InternalError(
+                f"internal error: {type(error).__name__}: {quote(str(error))[1:-1]}",
+                hint="this is a fault of graphprune; run again with --debug and report what it prints",
+            ) from error
+
+    return inner

@@ -164,6 +164,13 @@ def test_a_share_outside_its_range_is_refused(share: Any) -> None:
         BudgetRequest("flops", share)
 
 
+@pytest.mark.parametrize(("metric", "meant"), [("parms", "params"), ("FLOPS", "flops"), ("latencey", "latency")])
+def test_an_unknown_metric_is_refused_with_the_one_that_is_meant(metric: Any, meant: str) -> None:
+    with pytest.raises(UsageError, match="no cost is called") as caught:
+        BudgetRequest(metric, 0.5)
+    assert str(caught.value).endswith(f"hint: did you mean {meant}?")
+
+
 @given(st.integers(0, 10**15), st.integers(1, 100))
 def test_limits_are_decimal(before: int, percent: int) -> None:
     assert BudgetRequest("flops", percent / 100).limit(before) == before * percent // 100

@@ -104,7 +104,7 @@ class Restorer:
         whole = self.analysis
         if self.matched is None:
             return whole
-        return Analysis(self.matched.model, whole.input_shapes, whole.attention, approximate=whole.approximate)
+        return whole.of(self.matched.model)
 
     @property
     def facts(self) -> Mapping[str, Any]:

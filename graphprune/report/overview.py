@@ -69,10 +69,11 @@ def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType
     cost, sizes = analysis.cost, analysis.cost.sizes
     inputs = ", ".join(f"{text.name(name)} {'x'.join(map(str, dims))}" for name, dims in analysis.input_shapes.items())
     flops = text.count(cost.flops(sizes), "FLOPs")
-    sources = ", ".join(f"{source} ({count} groups)" for source, count in _sources(analysis).items())
+    sources = ", ".join(f"{source} ({text.plural(count, 'group')})" for source, count in _sources(analysis).items())
     head = [
         ("model", f"{text.name(analysis.model.name)} (sha256 {analysis.model.sha256[:12]}…)"),
         ("inputs", inputs or "none"),
+        *_assumption(analysis),
         ("cost", f"{flops}, {text.count(cost.params(sizes))} params, {text.file_size(cost.size(sizes))} of tensors"),
         ("reachable", f"{100 * _reachable(analysis):.3g} % of the FLOPs stay with one atom in every group"),
         (_CRITERION, f"reads {sources}" if sources else "has nothing to read"),
@@ -86,6 +87,15 @@ def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType
     return Stack(*parts)
 
 
+def _assumption(analysis: Analysis) -> list[tuple[str, str]]:
+    """Return a line about sizes that nobody gave."""
+    if not analysis.assumed:
+        return []
+    name = next(iter(analysis.assumed))
+    shape = "x".join(map(str, analysis.input_shapes[name]))
+    return [("sizes", f"open ones were chosen; costs are for them; others: --input-shape {text.name(name)}={shape}")]
+
+
 def _ending(analysis: Analysis) -> list[tuple[str, str]]:
     """Return the last lines: how much can be pruned, and which layers are the rest."""
     total = analysis.cost.flops(analysis.cost.sizes)
@@ -97,7 +107,9 @@ def _ending(analysis: Analysis) -> list[tuple[str, str]]:
         rows.append(("the rest" if index == 0 else "", what))
     if len(analysis.rest) > len(largest):
         flops = sum(held.flops for held in analysis.rest[_LARGEST:])
-        rows.append(("", f"{text.percent(flops, total)}  {len(analysis.rest) - len(largest)} more layers"))
+        rows.append(
+            ("", f"{text.percent(flops, total)}  {text.plural(len(analysis.rest) - len(largest), 'more layer')}")
+        )
     if analysis.rest:
         rows.append(("", "`graphprune inspect MODEL --why NAME` says why a layer stays"))
     return rows

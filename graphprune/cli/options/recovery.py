@@ -10,6 +10,7 @@ import typer
 
 from graphprune.choices import Recover
 from graphprune.errors import UsageError
+from graphprune.extras import require
 from graphprune.recovery.recover_options import Method
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Restoring:
         Raises
         ------
         UsageError
-            If there is nothing to recover or to learn from, or data that nobody reads.
+            If there is nothing to recover or to learn from, data that nobody reads, or no torch to learn with.
         """
         if self.quick and self.recover not in ("auto", "none"):
             raise UsageError(f"--quick recovers nothing, so it does not go with --recover {self.recover}")
@@ -90,6 +91,8 @@ class Restoring:
             raise UsageError("--epochs is how long --finetune learns", hint="add --finetune, or leave it out")
         if self.data is not None and not self.finetune:
             raise UsageError("--data is what --finetune learns from", hint="add --finetune, or give --calib SOURCE")
+        if self.finetune:
+            require("train", "--finetune")
 
 
 @dataclass(frozen=True)
