@@ -20,14 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from graphprune.analysis.analysis import Analysis
-from graphprune.errors import (
-    InternalError,
-    PlanError,
-    UsageError,
-    VerificationError,
-    contained,
-    quote,
-)
+from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, contained, quote
 from graphprune.labels.resolve import Attention
 from graphprune.model import write
 from graphprune.model.atomic import check_target, output_errors
