@@ -22,13 +22,13 @@ from graphprune.labels.resolve import Attention
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import flatten
-from graphprune.model.constant_evaluation import Outside
 from graphprune.model.constants import Constants
 from graphprune.model.fitting import Fitting
 from graphprune.model.graph import Graph, Node
 from graphprune.model.inputs import assumed
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
+from graphprune.model.outside import Outside
 from graphprune.model.scaling import real_values
 from graphprune.model.sequences import spell_out
 from graphprune.model.shapes import Shapes
