@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from graphprune.analysis.analysis import Analysis
+from graphprune.checks import check_fields
 from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, quote
 from graphprune.labels.resolve import Attention
 from graphprune.model import write
 from graphprune.model.atomic import check_target, output_errors
-from graphprune.model.load import Model, load
-from graphprune.plan.budget import BudgetRequest
+from graphprune.model.load import Model, check_loaded, load
+from graphprune.plan.budget import BudgetRequest, given_requests
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
 from graphprune.plan.structure import check_model
@@ -89,6 +90,9 @@ class AnalyzeOptions:
     attention: Attention = "heads"
     approximate: bool = False
 
+    def __post_init__(self) -> None:
+        check_fields(self, attention=Attention)
+
     @classmethod
     def of(cls, plan: Plan) -> AnalyzeOptions:
         """Return the options with which a plan was made.
@@ -116,6 +120,7 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
         If the model cannot be analysed at all.
     """
     options = options or AnalyzeOptions()
+    check_loaded(model)
     return Analysis(model, options.input_shapes, options.attention, approximate=options.approximate)
 
 
@@ -127,6 +132,7 @@ def solve(
     data: Source | None = None,
     dense: Analysis | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    **limits: float | str,
 ) -> Plan:
     """Choose which channels to remove, so that the budget holds and nothing more fits into it.
 
@@ -137,6 +143,8 @@ def solve(
     budget : BudgetRequest or sequence of them
         What is limited, and to which share or amount: ``BudgetRequest("flops", 0.5)``,
         ``BudgetRequest("size", "5MB")``. Of several all hold. None for a lossless plan.
+    **limits : float or str
+        The same in short: ``solve(model, flops=0.5, size="5MB")``.
     options : SolveOptions, optional
         Solver, criterion, rounding and seed.
     data : Source, optional
@@ -161,7 +169,7 @@ def solve(
     UnsupportedModelError
         If a latency is limited and onnxruntime cannot run the model.
     """
-    requests = (budget,) if isinstance(budget, BudgetRequest) else tuple(budget)
+    requests = given_requests(budget, limits)
     analysis, options = _analysis(model), options or SolveOptions()
     if options.lossless:
         return lossless_plan(analysis, requests, options)
@@ -386,4 +394,5 @@ def _analysis(model: Model | Analysis, plan: Plan | None = None, *, rebind: bool
     """Return an analysis; one that is made for a plan counts costs for the input shapes of that plan."""
     if isinstance(model, Analysis):
         return model
+    check_loaded(model)
     return analyze_for(model, plan, rebind=rebind) if plan else analyze(model)

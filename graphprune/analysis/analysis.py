@@ -13,6 +13,7 @@ import numpy.typing as npt
 from graphprune.analysis.accounting import COUNTED, Accounts, Layer
 from graphprune.analysis.groups import Group, Grouping, describe, form_groups
 from graphprune.array_types import Array
+from graphprune.errors import quote
 from graphprune.labels.origins import Origins
 from graphprune.labels.propagate import propagate
 from graphprune.labels.resolve import Attention, resolve
@@ -28,6 +29,8 @@ from graphprune.model.observation import observe, unknown_values
 from graphprune.model.scaling import real_values
 from graphprune.model.sequences import spell_out
 from graphprune.model.shapes import Shapes, infer
+from graphprune.notebook import html_table
+from graphprune.report import text
 
 __all__ = ["Analysis", "Frozen", "Held", "Layer"]
 
@@ -125,6 +128,18 @@ class Analysis:
         self.groups: tuple[Group, ...] = describe(self.scope, self.grouping, accounts.shared)
         self.cost = accounts.model()
         self.layers = accounts.layers
+
+    def __repr__(self) -> str:
+        sizes = self.cost.sizes
+        groups = text.plural(len(self.groups), "coupled group")
+        cost = f"{text.count(self.cost.flops(sizes), 'FLOPs')}, {text.count(self.cost.params(sizes))} params"
+        return (
+            f"Analysis({quote(self.model.name)}: {groups}, {cost}, {100 * self.prunable:.1f} % of the FLOPs prunable)"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [(group.id, text.name(group.name), group.size, "yes" if group.exact else "no") for group in self.groups]
+        return html_table(repr(self), ("group", "made by", "width", "exact"), rows)
 
     def _shapes(self, inputs: dict[str, tuple[int, ...]]) -> Shapes:
         """Infer shapes; those that static inference cannot tell are taken from one run, and what follows from them."""

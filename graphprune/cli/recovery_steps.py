@@ -68,7 +68,7 @@ def find_material(
 
     request = None if calibration.calib is None else read_request(calibration.calib)
     if calibration.calib is not None and request is None:
-        return Material(calibration.open(analysis.model))
+        return Material(calibration.open(analysis.model, talk))
     if request is None and not wanted.automatic:
         return Material()
     from graphprune.recovery.without_data import automatic_restorer, restorer_for
