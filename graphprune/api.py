@@ -15,21 +15,19 @@ Wherever a model is taken, its analysis does as well, and is then not made again
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from graphprune.analysis.analysis import Analysis
-from graphprune.checks import check_fields
-from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, quote
-from graphprune.labels.resolve import Attention
+from graphprune.errors import InternalError, UsageError, VerificationError, contained, quote
 from graphprune.model import write
-from graphprune.model.atomic import check_target, output_errors
+from graphprune.model.fitting import blaming
 from graphprune.model.load import Model, check_loaded, load
 from graphprune.plan.budget import BudgetRequest, given_requests
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
 from graphprune.plan.structure import check_model
+from graphprune.planning.analyze_options import AnalyzeOptions
 from graphprune.planning.lossless import lossless_plan
 from graphprune.planning.make_plan import SolveOptions, make_plan
 from graphprune.planning.reconcile import Reconciled
@@ -37,6 +35,8 @@ from graphprune.planning.reconcile import reconcile as _reconcile
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, drop_marks, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
+from graphprune.verification.causes import blames_the_file
+from graphprune.verification.check_marks import check_marks
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
 from graphprune.verification.fidelity.check_reweighed import check_reweighted
 from graphprune.verification.fidelity.check_shortened import check_shortened
@@ -71,44 +71,7 @@ __all__ = [
 _NOT_OF_PLAN = "the file is not what the plan makes of the original; `graphprune apply` makes it anew"
 
 
-@dataclass(frozen=True)
-class AnalyzeOptions:
-    """How a model is analysed.
-
-    Parameters
-    ----------
-    input_shapes : mapping of str to tuple of int
-        Shapes for which costs are counted, of inputs with dynamic dimensions.
-    attention : {"heads", "head-dim"}
-        What goes from an attention layer: whole heads, or the same part of every head.
-    approximate : bool
-        Let channels pass through normalisations over the channel axis (embedding widths of
-        transformers). Such groups are not exact: their statistics run over what is kept.
-    """
-
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    attention: Attention = "heads"
-    approximate: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(self, attention=Attention)
-
-    @classmethod
-    def of(cls, plan: Plan) -> AnalyzeOptions:
-        """Return the options with which a plan was made.
-
-        Raises
-        ------
-        PlanError
-            If the plan records an unknown way to prune attention.
-        """
-        recorded = plan.solver.options
-        attention = recorded.get("attention", "heads")
-        if attention not in get_args(Attention):
-            raise PlanError(f"the plan prunes attention by {quote(attention)}, which is not known")
-        return cls(plan.model.inputs, attention, recorded.get("approximate") is True)
-
-
+@contained
 def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     """Find the coupled channel groups of a model, their cost, and what is frozen and why.
 
@@ -118,12 +81,19 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
         If an input shape does not fit the model.
     UnsupportedModelError
         If the model cannot be analysed at all.
+    ModelFileError
+        If operands do not fit together, or the analysis fails and the model does not run.
     """
     options = options or AnalyzeOptions()
     check_loaded(model)
-    return Analysis(model, options.input_shapes, options.attention, approximate=options.approximate)
+    with blaming(model, options.input_shapes):
+        return Analysis(
+            model, options.input_shapes, options.attention, approximate=options.approximate, grouped=options.grouped
+        )
 
 
+@contained
+@blames_the_file
 def solve(
     model: Model | Analysis,
     budget: BudgetRequest | Sequence[BudgetRequest] = (),
@@ -187,6 +157,7 @@ def solve(
     return make_plan(analysis, requests, options, evidence=evidence)
 
 
+@contained
 def reconcile(model: Model | Analysis, plan: Plan, *, rebind: bool = False) -> Reconciled:
     """Check that a plan fits a model; recompute what an edit of its ``kept`` indices made stale.
 
@@ -220,6 +191,8 @@ def _reconciled(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: boo
     return plan
 
 
+@contained
+@blames_the_file
 def apply(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: bool = False) -> Model:
     """Remove what a plan removes.
 
@@ -272,6 +245,7 @@ def _check_size(pruned: Model, plan: Plan) -> None:
             )
 
 
+@contained
 def normalize(model: Model | Analysis) -> Model:
     """Return the graph as the analysis sees it: local functions inlined, computed constants folded.
 
@@ -282,6 +256,7 @@ def normalize(model: Model | Analysis) -> Model:
     return analysis.model.replaced(fold(analysis))
 
 
+@contained
 def verify(
     model: Model | Analysis,
     pruned: Model,
@@ -309,14 +284,14 @@ def verify(
         If the model has operators that onnxruntime does not know, return the status "unverified"
         instead of raising.
 
-    A file that says that its weights were changed after pruning (recovered, finetuned) cannot equal the masked
-    original. For it, the surgery is done and verified anew, and the file must equal the result in all but weights.
+    A file that says that its weights were changed after pruning cannot equal the masked original. For it, the surgery
+    is done and verified anew, and the file must equal the result in all but weights.
 
     Returns
     -------
     Verification
-        Its status is "verified"; "vacuous" where masking moves the outputs so little that agreement
-        proves nothing; "identity" where the plan removes nothing; or "unverified".
+        Its status is "verified"; "vacuous" where masking moves the outputs too little for a proof; "surgery" where
+        weights were changed afterwards; "identity" where the plan removes nothing; or "unverified".
 
     Raises
     ------
@@ -339,6 +314,7 @@ def verify(
             check_reweighted(analysis, reference.reweighted, plan)
             check_shortened(reference, plan)
             check_fidelity(reference.start, pruned, plan)
+            check_marks(marks(analysis, plan), pruned.proto)
         except VerificationError as error:
             raise VerificationError(error.message, hint=_NOT_OF_PLAN) from error
     return verification
@@ -351,7 +327,7 @@ def mark_verified(pruned: Model, verification: Verification) -> None:
         put_marks(pruned.proto, {VERIFIED: "true" if status == "verified" else f"no ({status})"})
 
 
-def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
+def save(model: Model, path: str | Path, *, force: bool = False, beside: Mapping[Path, bytes] | None = None) -> Path:
     """Write a model, atomically; one that was not changed since it was loaded is copied byte by byte.
 
     Parameters
@@ -362,20 +338,15 @@ def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
         Where to.
     force : bool
         Replace an existing file.
+    beside : mapping of Path to bytes, optional
+        Files that belong to it: all are complete on the disk before the first of them gets its name.
 
     Raises
     ------
     OutputError
-        If the path is the input, exists and ``force`` is false, or cannot be written.
+        If a path is the input, exists and ``force`` is false, or cannot be written.
     """
-    path = Path(path)
-    moved = model.tensors.files and path.resolve().parent != (model.path or path).resolve().parent
-    if model.path is None or moved:
-        return write.save(model, path, force=force)
-    with output_errors(path):
-        check_target(path, force=force, inputs=[model.path])
-    write.write_bytes_atomically(model.path.read_bytes(), path, force=force)
-    return path
+    return write.copy_or_save(model, path, force=force, beside=beside)
 
 
 def analyze_for(model: Model, plan: Plan, *, rebind: bool = False) -> Analysis:

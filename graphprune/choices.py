@@ -15,6 +15,7 @@ __all__ = [
     "Attention",
     "Device",
     "Exporter",
+    "Grouped",
     "Inherit",
     "Layout",
     "Optimizer",
@@ -37,6 +38,9 @@ Device = Literal["auto", "cpu"]
 
 Exporter = Literal["auto", "torchscript", "dynamo"]
 """Which exporter of torch is used."""
+
+Grouped = Literal["auto", "groups", "slices"]
+"""What goes from a grouped convolution: whole groups, a slice of each group, or what reaches further."""
 
 Inherit = Literal["keep", "merge"]
 """What becomes of the weights that read a removed channel."""

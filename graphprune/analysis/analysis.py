@@ -10,25 +10,29 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.analysis.accounting import COUNTED, Accounts, Layer
+from graphprune.analysis.accounting import Accounts, Layer
+from graphprune.analysis.alternatives import decided, resolve_grouped
 from graphprune.analysis.groups import Group, Grouping, describe, form_groups
+from graphprune.analysis.uncounted import Uncounted, find_uncounted
 from graphprune.array_types import Array
+from graphprune.choices import Grouped
 from graphprune.errors import quote
 from graphprune.labels.origins import Origins
 from graphprune.labels.propagate import propagate
-from graphprune.labels.resolve import Attention, resolve
+from graphprune.labels.resolve import Attention
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import flatten
+from graphprune.model.constant_evaluation import Outside
 from graphprune.model.constants import Constants
+from graphprune.model.fitting import Fitting
 from graphprune.model.graph import Graph, Node
-from graphprune.model.inputs import assumed, input_shapes
+from graphprune.model.inputs import assumed
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
-from graphprune.model.observation import observe, unknown_values
 from graphprune.model.scaling import real_values
 from graphprune.model.sequences import spell_out
-from graphprune.model.shapes import Shapes, infer
+from graphprune.model.shapes import Shapes
 from graphprune.notebook import html_table
 from graphprune.report import text
 
@@ -87,6 +91,9 @@ class Analysis:
         Which axis carries the channels of an attention layer.
     approximate : bool
         Let channels pass through normalisations over the channel axis; such groups are not exact.
+    grouped : {"auto", "groups", "slices"}
+        What goes from grouped convolutions where there is a choice, for all of them or by node
+        (:mod:`graphprune.analysis.alternatives`).
 
     Attributes
     ----------
@@ -110,6 +117,7 @@ class Analysis:
         attention: Attention = "heads",
         *,
         approximate: bool = False,
+        grouped: Grouped | Mapping[str, str] = "auto",
     ) -> None:
         self.model = model
         self.attention = attention
@@ -117,11 +125,14 @@ class Analysis:
         self.flat = flatten(spell_out(inline_functions(model.proto)))
         self.graph = Graph(self.flat.proto)
         self._given = dict(given_shapes or {})
-        self.input_shapes = input_shapes(self.graph, self._given)
-        self.shapes = self._shapes(self.input_shapes)
-        self.constants = Constants(self.graph, self.shapes, model.tensors.array)
-        self.scope = propagate(self.graph, self.shapes, self.constants, approximate=approximate)
-        self.resolution = resolve(self.scope.space, attention)
+        self._fitting = Fitting(model, self.flat, self.graph, self._given)
+        self._fit = self._fitting.fit()
+        self.input_shapes, self.shapes = self._fit.inputs, self._fit.shapes
+        self.constants = Constants(self.graph, self.shapes, model.tensors.array, Outside())
+        self.scope = propagate(
+            self.graph, self.shapes, self.constants, approximate=approximate, other=lambda: self.other_shapes
+        )
+        self.resolution = resolve_grouped(self.scope, attention, grouped)
         self.grouping: Grouping = form_groups(self.scope, self.resolution)
         accounts = Accounts(self.scope, self.grouping)
         self.shared, self.stored = accounts.shared, accounts.stored
@@ -141,14 +152,16 @@ class Analysis:
         rows = [(group.id, text.name(group.name), group.size, "yes" if group.exact else "no") for group in self.groups]
         return html_table(repr(self), ("group", "made by", "width", "exact"), rows)
 
-    def _shapes(self, inputs: dict[str, tuple[int, ...]]) -> Shapes:
-        """Infer shapes; those that static inference cannot tell are taken from one run, and what follows from them."""
-        read = self.model.tensors.array
-        shapes = infer(self.graph, read, inputs)
-        unknown = unknown_values(self.graph, shapes, self.flat.home)
-        if unknown and observe(self.model.replaced(self.flat.restore(self.flat.proto)), self.graph, shapes, unknown):
-            return infer(self.graph, read, inputs, shapes)
-        return shapes
+    def of(self, model: Model) -> Analysis:
+        """Return another model analysed like this one, with the same answer wherever channels had a choice.
+
+        Parameters
+        ----------
+        model : Model
+            With the same inputs: this one with other weights, or a part of it.
+        """
+        grouped = decided(self.resolution)
+        return Analysis(model, self.input_shapes, self.attention, approximate=self.approximate, grouped=grouped)
 
     def read(self, name: str) -> Array:
         """Return a tensor that a member names: stored in the file, or computed from constants.
@@ -176,8 +189,7 @@ class Analysis:
     @cached_property
     def other_shapes(self) -> Shapes | None:
         """Shapes for a second size of every dynamic input dimension; None where none is dynamic."""
-        other = input_shapes(self.graph, self._given, other=True)
-        return None if other == self.input_shapes else self._shapes(other)
+        return self._fitting.other(self._fit.step)
 
     @cached_property
     def frozen(self) -> tuple[Frozen, ...]:
@@ -221,6 +233,9 @@ class Analysis:
         stays = self.grouping.atom_of[axis.base] < 0
         if len(axis) == 1 or not stays.any():
             return None
+        barrier = self.scope.space.barriers.get(node.index)
+        if barrier is not None:
+            return barrier
         label = int(axis.base[int(np.argmax(stays))])
         if label == 0:
             origin = self.origins.of_node(node, len(axis))
@@ -231,14 +246,9 @@ class Analysis:
         return self.origins.behind(self.resolution.freezes[number][1], len(axis)).reason
 
     @cached_property
-    def uncounted(self) -> tuple[str, ...]:
-        """Names of layers that cannot be counted, since their shapes are not known before the model runs."""
-        counted = {cost.node.index for cost in self.scope.space.costs}
-        return tuple(
-            node.label
-            for node in self.graph.nodes
-            if node.op_type in COUNTED and node.index not in counted and node.outputs[0] not in self.shapes.constant
-        )
+    def uncounted(self) -> tuple[Uncounted, ...]:
+        """Nodes whose work is in no figure, those with most weights first."""
+        return find_uncounted(self.scope)
 
     @property
     def prunable(self) -> float:

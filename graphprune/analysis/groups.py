@@ -118,8 +118,12 @@ class Grouping:
     def kept(self, labels: Labels, keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Return which slices of an axis stay, given which atoms do (bool, shape (atoms,))."""
         stays = np.append(keep, True)  # atom -1 indexes the last entry
-        base = stays[self.atom_of[labels.base]]
-        return base if labels.plain else np.tile(np.repeat(base, labels.repeat), labels.tile)
+        return labels.spread(stays[self.atom_of[labels.base]])
+
+    def count(self, labels: Labels, keep: npt.NDArray[np.bool_]) -> int:
+        """Return how many slices of an axis stay, without writing them out."""
+        stays = np.append(keep, True)
+        return int(stays[self.atom_of[labels.base]].sum()) * labels.repeat * labels.tile
 
 
 def form_groups(scope: Scope, resolution: Resolution) -> Grouping:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from graphprune.recovery.recover_options import Method, Recovery
     from graphprune.recovery.without_data import Restorer
 
-__all__ = ["Material", "RecoverySteps", "find_material"]
+__all__ = ["RecoveryMaterial", "RecoverySteps", "find_material"]
 
 _MADE = "difference on made samples (no accuracy)"
 _BEYOND = 1e299  # stands for infinity and for what is no number
 
 
 @dataclass(frozen=True)
-class Material:
+class RecoveryMaterial:
     """What channels and widths are chosen by, and accuracy is brought back from.
 
     Parameters
@@ -56,7 +56,7 @@ class Material:
 
 def find_material(
     analysis: Analysis, calibration: CalibrationSamples, wanted: Restoring, seed: int, talk: Talk
-) -> Material:
+) -> RecoveryMaterial:
     """Open samples, or make some where nobody gives any and accuracy shall come back.
 
     Raises
@@ -67,20 +67,18 @@ def find_material(
     from graphprune.data.synthesis.make_samples import read_request
 
     request = None if calibration.calib is None else read_request(calibration.calib)
-    if calibration.calib is not None and request is None:
-        return Material(calibration.open(analysis.model, talk))
-    if request is None and not wanted.automatic:
-        return Material()
+    if request is None and (calibration.calib is not None or not wanted.makes_samples):
+        return RecoveryMaterial(calibration.open(analysis.model, talk))
     from graphprune.recovery.without_data import automatic_restorer, restorer_for
 
     with talk.steps("making samples") as progress:
         if request is not None:
             restorer = restorer_for(analysis, replace(request, seed=seed), tell=progress)
-            return Material(restorer.made.source, restorer)
+            return RecoveryMaterial(restorer.made.source, restorer)
         found, why = automatic_restorer(analysis, seed, tell=progress)
     if found is None:
-        return Material(note=f"accuracy is not brought back: {why}; --calib SOURCE gives samples")
-    return Material(found.made.source, found)
+        return RecoveryMaterial(note=f"accuracy is not brought back: {why}; --calib SOURCE gives samples")
+    return RecoveryMaterial(found.made.source, found)
 
 
 @dataclass(frozen=True)
@@ -91,14 +89,14 @@ class RecoverySteps:
     ----------
     wanted : Restoring
     seed : int
-    material : Material
+    material : RecoveryMaterial
     training_data : Source, optional
         Of ``--data``; by default the samples of the material.
     """
 
     wanted: Restoring
     seed: int
-    material: Material
+    material: RecoveryMaterial
     training_data: Source | None
 
     def __call__(self, analysis: Analysis, plan: Plan, pruned: Model, talk: Talk) -> tuple[Model, tuple[Step, ...]]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from graphprune.array_types import Array
 from graphprune.data.preprocessing import ImageInput, Preprocessing
+from graphprune.data.read_errors import check_unfolding, reading
 from graphprune.data.signature import InputSpec, fitted
 from graphprune.data.source import Batch, Source
 from graphprune.errors import DataError, quote
@@ -259,7 +260,7 @@ def open_npy(path: Path, specs: Sequence[InputSpec], preprocessing: Preprocessin
 
 def _load(path: Path, name: str) -> Array | dict[str, Array]:
     """Read a file of arrays; nothing in it is ever executed."""
-    try:
+    with reading(name):
         with path.open("rb") as file:
             start = file.read(6)
         if not start.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY")):  # numpy would take it for a pickle
@@ -267,10 +268,19 @@ def _load(path: Path, name: str) -> Array | dict[str, Array]:
                 f"{name} cannot be read: it holds no arrays of numpy",
                 hint="numpy.save and numpy.savez write such files",
             )
+        if start.startswith(b"PK"):
+            with zipfile.ZipFile(path) as members:
+                check_unfolding(name, sum(member.file_size for member in members.infolist()), path.stat().st_size)
         archive = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
         if isinstance(archive, np.ndarray):
-            return archive
+            return _numeric(archive, name)
         with archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{name} cannot be read: {quote(str(error))}") from error
+            return {key: _numeric(archive[key], f"{name}, array {quote(key)}") for key in archive.files}
+
+
+def _numeric(array: object, name: str) -> Array:
+    """Return an array of numbers; a member of an archive may be anything."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        kind = array.dtype if isinstance(array, np.ndarray) else "no array"
+        raise DataError(f"{name} holds {quote(str(kind))}, but samples and labels are numbers")
+    return array

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.data.read_errors import reading
 from graphprune.data.source import Batch, Source
 from graphprune.errors import DataError, quote
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["FolderReader", "open_folder"]
 
 _SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
+
+
+_MOST_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +67,21 @@ def _read(path: Path, wanted: ImageInput) -> npt.NDArray[np.uint8]:
     """Return one image, shape (height, width, channels)."""
     from PIL import Image
 
-    try:
+    name = quote(str(path))
+    with reading(name, "as an image"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
         with Image.open(path) as file:
+            if file.size[0] * file.size[1] > _MOST_PIXELS:
+                raise DataError(
+                    f"{name} has {file.size[0]}x{file.size[1]} pixels, more than the limit {_MOST_PIXELS}",
+                    hint="bring the images to a smaller size first",
+                )
             placed = wanted.placed(*file.size)
             image: Any = file.convert("L" if wanted.channels == 1 else "RGB")
             if placed is not None:
                 resized, box = placed
                 image = image.resize(resized, Image.Resampling.BILINEAR).crop(box)
             array = np.asarray(image, dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{quote(str(path))} cannot be read as an image: {quote(str(error))}") from error
     return array.reshape(*array.shape[:2], wanted.channels)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.choices import Layout
+from graphprune.data.read_errors import read_small, reading
 from graphprune.errors import DataError, UsageError, quote
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ __all__ = ["SETTINGS", "Layout", "Preprocessing", "parse_numbers", "parse_size",
 SETTINGS = "graphprune.toml"
 """Name of the file beside a model that says how its inputs are made."""
 
+_FARTHEST = 1e6
+_MOST_BYTES = 1 << 14
 _RESIZED = 256 / 224
 """A photograph is resized to this many times the wanted size before its centre is cut out, as is usual."""
 
@@ -69,8 +72,12 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         mean, std = self.scale
-        if any(not math.isfinite(value) for value in (*mean, *std)) or any(value <= 0 for value in std):
-            raise UsageError(f"mean {mean} and std {std} must be finite, and std positive")
+        too_far = not all(math.isfinite(value) and abs(value) <= _FARTHEST for value in (*mean, *std))
+        if too_far or any(value < 1 / _FARTHEST for value in std):
+            raise UsageError(
+                f"mean {mean} and std {std} must be finite, and std positive",
+                hint=f"in units of full scale: std from {1 / _FARTHEST:g} to {_FARTHEST:g}",
+            )
         if self.layout is not None and self.layout not in get_args(Layout):
             raise UsageError(f"the layout is {quote(self.layout)}, but must be NCHW or NHWC")
 
@@ -182,14 +189,12 @@ def read_settings(model: Path | None) -> Preprocessing:
     path = None if model is None else model.parent / SETTINGS
     if path is None or not path.is_file():
         return Preprocessing()
-    try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{quote(str(path))} cannot be read: {error}") from error
+    data = read_small(path, _MOST_BYTES, UsageError)
+    with reading(quote(str(path)), error=UsageError):
+        content = tomllib.loads(data.decode("utf-8"))
     try:
         return _from_content(content)
-    except (UsageError, TypeError, ValueError) as error:
+    except (UsageError, TypeError, ValueError, OverflowError) as error:
         what = error.message if isinstance(error, UsageError) else error
         raise UsageError(
             f"{quote(str(path))}: {what}", hint="it has mean, std, size and layout under [data]"
@@ -200,7 +205,10 @@ def _from_content(content: dict[str, Any]) -> Preprocessing:
     unknown = set(content) - {"data"}
     if unknown:
         raise UsageError(f"the unknown entry {quote(min(unknown))} is outside of [data]")
-    return _from_table(content.get("data", {}))
+    table = content.get("data", {})
+    if not isinstance(table, dict):
+        raise UsageError("[data] is no table")
+    return _from_table(table)
 
 
 def _from_table(table: dict[str, Any]) -> Preprocessing:
@@ -222,7 +230,10 @@ def _from_table(table: dict[str, Any]) -> Preprocessing:
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
-    return tuple(float(entry) for entry in (value if isinstance(value, list) else [value]))
+    numbers = value if isinstance(value, list) else [value]
+    if not numbers or any(isinstance(entry, bool) or not isinstance(entry, int | float) for entry in numbers):
+        raise UsageError(f"a number, or a list of numbers, is expected instead of {quote(value)}")
+    return tuple(float(entry) for entry in numbers)
 
 
 def parse_numbers(text: str, option: str) -> tuple[float, ...]:

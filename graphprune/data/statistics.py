@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from graphprune.model.load import Model
 
 __all__ = [
-    "Norm",
+    "RememberedNorm",
     "SampleStatistics",
     "Statistics",
     "mean_mismatch",
@@ -62,7 +62,7 @@ class Statistics:
 
 
 @dataclass(frozen=True, eq=False)
-class Norm:
+class RememberedNorm:
     """A `BatchNormalization` with the statistics that it keeps."""
 
     node: Node
@@ -88,7 +88,7 @@ class SampleStatistics:
         return Statistics(mean, np.maximum(square - mean**2, 0.0))
 
 
-def remembered(model: Model, graph: Graph) -> list[Norm]:
+def remembered(model: Model, graph: Graph) -> list[RememberedNorm]:
     """Return the normalisations of a graph that keep statistics, in the order in which the network runs them.
 
     One that depends on nothing but stored values (a weight standardisation) is not among them.
@@ -101,7 +101,7 @@ def remembered(model: Model, graph: Graph) -> list[Norm]:
         if node.inputs[0] not in graph.producer or len(tensors) < 2 or None in tensors:
             continue
         mean, variance = (model.tensors.array(tensor).astype(np.float64) for tensor in tensors if tensor is not None)
-        found.append(Norm(node, Statistics(mean, variance)))
+        found.append(RememberedNorm(node, Statistics(mean, variance)))
     return found
 
 
@@ -132,7 +132,7 @@ def measured(values: Iterable[Array]) -> Statistics:
 
 
 def sample_statistics(
-    model: Model, graph: Graph, norms: Sequence[Norm], batches: Iterable[dict[str, Array]]
+    model: Model, graph: Graph, norms: Sequence[RememberedNorm], batches: Iterable[dict[str, Array]]
 ) -> list[SampleStatistics]:
     """Return, for each normalisation of a network, what every sample gives it by itself.
 
@@ -141,7 +141,7 @@ def sample_statistics(
     model : Model
     graph : Graph
         Of the model, local functions inlined.
-    norms : sequence of Norm
+    norms : sequence of RememberedNorm
     batches : iterable of dict
         What is fed.
 
@@ -166,6 +166,6 @@ def sample_statistics(
     ]
 
 
-def mean_mismatch(norms: Sequence[Norm], met: Iterable[Statistics]) -> float:
+def mean_mismatch(norms: Sequence[RememberedNorm], met: Iterable[Statistics]) -> float:
     """Return the mean of all mismatches, every normalisation counting alike."""
     return float(np.mean([norm.kept.mismatch(one).mean() for norm, one in zip(norms, met, strict=True)]))

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from graphprune.errors import quote
 from graphprune.labels import rules  # noqa: F401 - importing the package registers the rules
-from graphprune.labels.operator import Operator, Scope
+from graphprune.labels.multiply_adds import count_whole
+from graphprune.labels.operator import Operator, Scope, UnknownShapeError
 from graphprune.labels.registry import is_blind, lookup
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import stay
@@ -16,13 +20,22 @@ from graphprune.model.shapes import Shapes
 __all__ = ["propagate"]
 
 
-def propagate(graph: Graph, shapes: Shapes, constants: Constants, *, approximate: bool = False) -> Scope:
+def propagate(
+    graph: Graph,
+    shapes: Shapes,
+    constants: Constants,
+    *,
+    approximate: bool = False,
+    other: Callable[[], Shapes | None] = lambda: None,
+) -> Scope:
     """State all facts about the channels of a graph.
 
     Parameters
     ----------
     approximate : bool
         Let channels pass through normalisations over the channel axis (the contract *renormalised*).
+    other : callable
+        Gives the shapes for another size of every open dimension of the inputs; None where there is none.
 
     Returns
     -------
@@ -31,7 +44,7 @@ def propagate(graph: Graph, shapes: Shapes, constants: Constants, *, approximate
 
     Complexity: O(nodes + labels); no Python loop per channel.
     """
-    scope = Scope(graph, shapes, constants, approximate=approximate)
+    scope = Scope(graph, shapes, constants, approximate=approximate, other=other)
     for name in graph.inputs:
         if name in shapes.dims:
             scope.values[name] = tuple(stay(size) for size in shapes.dims[name])
@@ -39,6 +52,7 @@ def propagate(graph: Graph, shapes: Shapes, constants: Constants, *, approximate
         if not _is_constant(node, shapes):
             _run(scope, node)
     _freeze_boundaries(scope)
+    _freeze_uncomputable(scope)
     return scope
 
 
@@ -59,12 +73,23 @@ def _run(scope: Scope, node: Node) -> None:
         )
         _freeze_captured(scope, node)
     elif not (_complete(op) or is_blind(function)):
-        op.barrier("unknown shape", "the shapes at this node are not known before the model runs")
+        _stop(op)
     else:
-        function(op)
+        try:
+            function(op)
+        except UnknownShapeError:
+            _stop(op)
+    count_whole(op)
     for slot, axes in op.outputs.items():
         if node.outputs[slot]:
             scope.values[node.outputs[slot]] = axes
+
+
+def _stop(op: Operator) -> None:
+    """Keep everything that a node reads and makes; what a rule has said of it so far holds nothing more up."""
+    for slot, axes in op.outputs.items():
+        op.outputs[slot] = tuple(stay(len(vector)) for vector in axes)
+    op.barrier("unknown shape", "the shapes at this node are not known before the model runs")
 
 
 def _complete(op: Operator) -> bool:
@@ -94,3 +119,22 @@ def _freeze_boundaries(scope: Scope) -> None:
         if name in scope.shapes.constant and name in scope.shapes.dims:
             for vector in scope.weights.get(scope.constants.trace(name).tensor, ()):
                 scope.space.freeze(vector, Reason("captured", None, f"the tensor {name!r} is read as it is"))
+
+
+def _freeze_uncomputable(scope: Scope) -> None:
+    """Keep what is weighed by constants that nobody can look at: surgery would have to slice them."""
+    computable: dict[str, bool] = {}
+    for use in scope.space.uses:
+        if not any(axis.live for axis in use.axes):
+            continue
+        root = scope.constants.trace(use.tensor).tensor
+        quantised = scope.quantised.get(root)
+        needed = (root, *((quantised.scale, quantised.zero_point) if quantised is not None else ()))
+        for name in filter(None, needed):
+            if name not in computable:
+                computable[name] = scope.constants.computable(name)
+            if not computable[name]:
+                maker = scope.graph.producer.get(name, use.node)
+                text = f"the constant {quote(name)}, made by {maker.op_type}, cannot be computed"
+                for axis in use.axes:
+                    scope.space.freeze(axis, Reason("uncomputable constant", maker, text))

@@ -11,7 +11,7 @@ Choices are decided on *components*, and only those whose components changed are
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,7 +49,7 @@ class Resolution:
     committed: list[tuple[Choice, Alternative | None]] = field(default_factory=list)
 
 
-def resolve(space: LabelSpace, attention: Attention = "heads") -> Resolution:
+def resolve(space: LabelSpace, attention: Attention = "heads", wanted: Mapping[int, str] | None = None) -> Resolution:
     """Unite what is coupled and decide every choice.
 
     Parameters
@@ -57,11 +57,13 @@ def resolve(space: LabelSpace, attention: Attention = "heads") -> Resolution:
     attention : {"heads", "head-dim"}
         Which axis of an attention layer carries the channels: whole heads (a batch axis of a
         product of two activations) or the same part of every head (a contracted axis).
+    wanted : mapping of int to str, optional
+        By number of a choice the name of the alternative that comes first, if it is still possible.
 
     Complexity: O(labels + couplings) for the components; each commit touches its own components and
     the choices that look at them.
     """
-    state = _State(space, attention)
+    state = _State(space, attention, wanted or {})
     state.settle()
     component = state.roots(np.arange(space.count, dtype=np.int64))
     frozen = state.frozen[component]
@@ -76,8 +78,9 @@ class _State:
     prefers, wait in queues in graph order.
     """
 
-    def __init__(self, space: LabelSpace, attention: Attention) -> None:
+    def __init__(self, space: LabelSpace, attention: Attention, wanted: Mapping[int, str]) -> None:
         self.attention = attention
+        self.wanted = wanted
         self.freezes = list(space.freezes)
         self.couplings: list[tuple[Ints, Ints, object]] = list(space.couplings)
         self.committed: list[tuple[Choice, Alternative | None]] = []
@@ -140,7 +143,7 @@ class _State:
         return next(key for key in self.order if key in self.pending)
 
     def _any_preferred(self, key: int) -> bool:
-        return any(self._preferred(alternative) for alternative, _ in self.viable[key])
+        return any(self._preferred(key, alternative) for alternative, _ in self.viable[key])
 
     def _viable(self, choice: Choice) -> list[tuple[Alternative, int]]:
         """Alternatives that leave something unfrozen, with their number of unfrozen atoms."""
@@ -164,7 +167,9 @@ class _State:
             held[parts[stopped]] = True
         return int((~held).sum()) // alternative.sides
 
-    def _preferred(self, alternative: Alternative) -> bool:
+    def _preferred(self, key: int, alternative: Alternative) -> bool:
+        if key in self.wanted:
+            return alternative.name == self.wanted[key]
         flags = self.batch if self.attention == "heads" else self.contracted
         return bool(flags[self.roots(alternative.left)].any() or flags[self.roots(alternative.right)].any())
 
@@ -173,7 +178,7 @@ class _State:
         options = self.viable[key]
         if not options:
             return None
-        ranked = [(self._preferred(alternative), atoms, -at) for at, (alternative, atoms) in enumerate(options)]
+        ranked = [(self._preferred(key, alternative), atoms, -at) for at, (alternative, atoms) in enumerate(options)]
         return options[ranked.index(max(ranked))][0]
 
     def _commit(self, choice: Choice, alternative: Alternative | None) -> Ints:

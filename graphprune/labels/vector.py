@@ -11,14 +11,40 @@ Label 0 means "stays": the slice can never be removed.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from math import gcd, lcm
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from graphprune.array_types import Ints
+from graphprune.errors import UnsafeModelError
 
-__all__ = ["Digit", "Ints", "Labels", "all_matched", "concatenate", "matched", "pairs", "stay"]
+__all__ = ["MOST_SLICES", "Digit", "Ints", "Labels", "all_matched", "check_length", "concatenate", "matched", "pairs"]
+__all__ += ["stay"]
+
+MOST_SLICES = 1 << 26
+"""Slices of one axis that are ever written out one by one; what stays whole is never written out."""
+
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+def check_length(length: int) -> None:
+    """Raise before an axis is written out that is longer than any network has.
+
+    Raises
+    ------
+    UnsafeModelError
+        If `length` exceeds the limit.
+    """
+    if length > MOST_SLICES:
+        raise UnsafeModelError(
+            f"an axis along which channels lie has {length} slices, more than the limit {MOST_SLICES}",
+            hint="give the sizes that the model is used with: --input-shape NAME=SIZES; or look for huge pads",
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +63,10 @@ class Labels:
     tile: int = 1
 
     def __len__(self) -> int:
-        return len(self.base) * self.repeat * self.tile
+        count = len(self.base) * self.repeat * self.tile
+        if count > sys.maxsize:  # which Python could not return
+            check_length(count)
+        return count
 
     @property
     def live(self) -> bool:
@@ -51,12 +80,27 @@ class Labels:
 
     def expand(self) -> Ints:
         """Return all labels, shape (len,)."""
-        return self.base if self.plain else np.tile(np.repeat(self.base, self.repeat), self.tile)
+        return self.spread(self.base)
+
+    def spread(self, values: npt.NDArray[Number]) -> npt.NDArray[Number]:
+        """Return for every slice the value of its label in the base; all alike take no memory (a read-only view).
+
+        Raises
+        ------
+        UnsafeModelError
+            If the values differ and the axis is longer than any network has.
+        """
+        if self.plain:
+            return values
+        if (values == values[0]).all():
+            return np.broadcast_to(values[0], (len(self),))
+        check_length(len(self))
+        return np.tile(np.repeat(values, self.repeat), self.tile)
 
     def select(self, index: Ints | slice) -> Labels:
         """Return the labels of the chosen slices, in the order of `index`."""
         if not self.live:
-            return stay(len(np.arange(len(self))[index]))
+            return stay(len(range(len(self))[index]) if isinstance(index, slice) else len(index))
         return _compressed(np.ascontiguousarray(self.expand()[index]))
 
 
@@ -114,6 +158,7 @@ def pairs(first: Digit, second: Digit) -> tuple[Ints, Ints]:
     """
     block = gcd(first.stride, second.stride)
     period = lcm(first.stride * first.size, second.stride * second.size) // block
+    check_length(period)
     flat = np.arange(period, dtype=np.int64) * block
     return first.at(flat), second.at(flat)
 

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Final
 
 from onnx import TensorProto
 
 from graphprune.array_types import Array
+from graphprune.model.arithmetic import MOST_WORK, NotComputedError, evaluate, work
+from graphprune.model.constant_evaluation import Outside
 from graphprune.model.graph import Graph, Node
 from graphprune.model.scaling import Quantised, is_scaling, real_values, spans
-from graphprune.model.shapes import Read, Shapes, evaluate
+from graphprune.model.shapes import Read, Shapes
 
 __all__ = ["Constants", "Root"]
 
@@ -37,13 +42,25 @@ class Root:
     axes: tuple[int | None, ...]
 
 
-class Constants:
-    """Access to every value that depends on initializers and shapes only."""
+_TIMES_STORED: Final = 64
+"""Elements that one expression may read and make for each element that is stored in the file."""
 
-    def __init__(self, graph: Graph, shapes: Shapes, read: Read) -> None:
+
+class Constants:
+    """Access to every value that depends on initializers and shapes only.
+
+    Parameters
+    ----------
+    outside : Outside, optional
+        Computes, and counts the time of, what is not computed in this process; nothing else does without.
+    """
+
+    def __init__(self, graph: Graph, shapes: Shapes, read: Read, outside: Outside | None = None) -> None:
         self._graph = graph
         self._shapes = shapes
         self._read = read
+        self._outside = outside
+        self._from_outside: dict[str, Array | None] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._shapes.constant
@@ -68,18 +85,60 @@ class Constants:
         """
         if name in self._shapes.values:
             return self._shapes.values[name]
+        if name in self._from_outside:
+            return _computed(name, self._from_outside[name])
+        nodes = self._needed(name)
         local: dict[str, Array] = {}
-        for node in self._needed(name):
+        try:
+            self._compute(nodes, local)
+        except NotComputedError:
+            self._from_outside[name] = self._compute_outside(nodes, name)
+            return _computed(name, self._from_outside[name])
+        return self._leaf(name, local)
+
+    def _compute(self, nodes: Sequence[Node], local: dict[str, Array]) -> None:
+        """Compute nodes one after the other, each value as long as it is needed."""
+        last = {item: node.index for node in nodes for item in node.inputs}
+        left: float = max(MOST_WORK, _TIMES_STORED * self._stored_elements)
+        for node in nodes:
             inputs = [self._leaf(item, local) if item else None for item in node.inputs]
             try:
-                outputs = evaluate(node, inputs, self._graph.opsets)
+                outputs = evaluate(node, inputs, self._graph.opsets, most=left)
             except Exception as error:  # the reference implementation raises whatever it likes
                 real = self._real(node, inputs)
+                if real is None and isinstance(error, NotComputedError):
+                    raise
                 if real is None:
-                    raise KeyError(name) from error
+                    raise KeyError(node.outputs[0]) from error
                 outputs = [real]
+            else:
+                left -= work(node, inputs)
             local.update(zip(node.outputs, outputs, strict=True))
-        return self._leaf(name, local)
+            for item in node.inputs:
+                if last[item] == node.index:
+                    local.pop(item, None)
+
+    def _compute_outside(self, nodes: Sequence[Node], name: str) -> Array | None:
+        made = {item for node in nodes for item in node.outputs}
+        read = {item for node in nodes for item in node.inputs if item and item not in made}
+        if self._outside is None:
+            return None
+        return self._outside.compute(self._graph, nodes, {item: self._leaf(item, {}) for item in sorted(read)}, name)
+
+    @cached_property
+    def _stored_elements(self) -> int:
+        """Elements of all stored tensors together: what is made of them may take time in proportion."""
+        return sum(prod(tensor.dims) for tensor in self._graph.initializers.values())
+
+    def computable(self, name: str) -> bool:
+        """Whether the value of a constant can be had; found out by computing what is not stored."""
+        if self.stored(name) is not None and name in self._shapes.constant:
+            return True
+        try:
+            self.array(name)
+        except KeyError:
+            return False
+        return True
 
     def _real(self, node: Node, inputs: Sequence[Array | None]) -> Array | None:
         """Value of a `DequantizeLinear` of a type that the reference implementation does not know."""
@@ -252,6 +311,13 @@ class Constants:
             return None if value is None else [int(axis) for axis in value.ravel()]
         axes = node.attribute("axes")
         return None if axes is None else list(axes)
+
+
+def _computed(name: str, value: Array | None) -> Array:
+    """Return a value that was tried to compute."""
+    if value is None:
+        raise KeyError(name)
+    return value
 
 
 def _moved(op_type: str, rank: int, axes: Sequence[int]) -> tuple[int | None, ...]:

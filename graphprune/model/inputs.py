@@ -3,22 +3,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 from onnx import TypeProto
 
 from graphprune.errors import UsageError, quote
 from graphprune.model.batch_axes import Declared, is_name, sample_axes
+from graphprune.model.demands import demanded_sizes
 from graphprune.model.graph import Graph
+from graphprune.model.lengths import caches
 
-__all__ = ["assumed", "input_shapes"]
+__all__ = ["assumed", "candidate_shapes", "input_shapes"]
 
-_FREE = {3: 16, 4: 224, 5: 112}
-"""Size of an open dimension other than the first, by rank; 16 for all other ranks."""
+_IMAGES = (224, 32, 48, 64, 96, 128, 160, 192, 256, 320, 416, 512, 640)
+_VOLUMES = (112, 16, 32, 64, 128)
+_LINES = (16, 32, 64, 80, 100, 128, 160, 256, 400, 480, 512, 640, 768, 800, 1024, 1536, 2048, 4096, 8000, 16000)
+_LADDERS = {4: _IMAGES, 5: _VOLUMES}
+"""Sizes for an open dimension other than the first, by rank (`_LINES` for others); the usual one comes first."""
+
+Kind = Literal["samples", "free", "fixed"]
+
+
+def candidate_shapes(
+    graph: Graph, given: Mapping[str, Sequence[int]] | None = None
+) -> Iterator[tuple[int, dict[str, tuple[int, ...]]]]:
+    """Yield steps and concrete shapes, the usual ones first; a single choice where nothing is open.
+
+    Parameters, and errors, are those of :func:`input_shapes`.
+    """
+    before: list[dict[str, tuple[int, ...]]] = []
+    for step in range(len(_LINES)):
+        shapes = input_shapes(graph, given, step=step)
+        if shapes not in before:
+            before.append(shapes)
+            yield step, shapes
 
 
 def input_shapes(
-    graph: Graph, given: Mapping[str, Sequence[int]] | None = None, *, other: bool = False
+    graph: Graph, given: Mapping[str, Sequence[int]] | None = None, *, other: bool = False, step: int = 0
 ) -> dict[str, tuple[int, ...]]:
     """Choose a concrete shape for every graph input.
 
@@ -28,12 +51,14 @@ def input_shapes(
         Shapes from the user; they win over what the file says.
     other : bool
         Use a second size for every open dimension, to find out what depends on it.
+    step : int
+        Which of the usual sizes is taken for open dimensions.
 
     Returns
     -------
     dict of str to tuple of int
-        Open dimensions become 1 on axis 0 and where samples are counted, otherwise 224 (images), 112 (volumes) or 16;
-        those with the same name become the same.
+        Open dimensions become what the weights demand that read them, 1 on axis 0 and where samples are counted, and
+        otherwise 224 (images), 112 (volumes) or 16; those with the same name become the same.
 
     Raises
     ------
@@ -50,71 +75,125 @@ def input_shapes(
         )
     tensors = {name: kind for name, kind in graph.inputs.items() if kind.WhichOneof("value") == "tensor_type"}
     axes = dict(zip(tensors, sample_axes([Declared.of(kind) for kind in tensors.values()]), strict=True))
-    sizes = _named(tensors, given, axes)
-    return {name: _concrete(name, kind, (given.get(name), axes[name]), sizes, other) for name, kind in tensors.items()}
+    choice = _Choice(given, axes, _demanded(graph, axes), step, caches(graph))
+    choice.settle_names(tensors)
+    return {name: choice.shape(name, kind, other=other) for name, kind in tensors.items()}
 
 
 def assumed(graph: Graph, given: Mapping[str, Sequence[int]]) -> dict[str, frozenset[int]]:
-    """Return the open axes, besides that of the samples, of inputs of which no shape was given."""
+    """Return the open axes of inputs of which no shape was given, besides that of the samples and those of weights."""
     declared = {name: Declared.of(kind) for name, kind in graph.inputs.items()}
     axes = dict(zip(declared, sample_axes(list(declared.values())), strict=True))
-    open_axes = {name: frozenset(one.open) - {axes[name]} for name, one in declared.items() if one is not None}
+    demanded = _demanded(graph, axes)
+    open_axes = {
+        name: frozenset(one.open) - {axes[name]} - set(demanded[name])
+        for name, one in declared.items()
+        if one is not None
+    }
     return {name: opened for name, opened in open_axes.items() if opened and name not in given}
 
 
-def _named(
-    tensors: Mapping[str, TypeProto], given: Mapping[str, Sequence[int]], axes: Mapping[str, int | None]
-) -> dict[str, tuple[int, bool]]:
-    """Size of every named dimension, and whether it may count samples: given sizes first, then defaults."""
-    sizes: dict[str, tuple[int, bool]] = {}
-    places = [
-        (name, axis, dim.dim_param, len(kind.tensor_type.shape.dim))
-        for name, kind in tensors.items()
-        for axis, dim in enumerate(kind.tensor_type.shape.dim)
-        if is_name(dim.dim_param)
-    ]
-    first = {param for name, axis, param, _ in places if axis in (0, axes[name])}
-    for name, axis, param, rank in places:
-        if name in given and len(given[name]) == rank:
-            size = int(given[name][axis])
-            if sizes.get(param, (size, False))[0] != size:
-                raise UsageError(f"the dimension {quote(param)} is given as {sizes[param][0]} and as {size}")
-            sizes[param] = size, param in first
-    for _, _, param, rank in places:
-        sizes.setdefault(param, (1 if param in first else _FREE.get(rank, 16), param in first))
-    return sizes
+def _demanded(graph: Graph, samples: Mapping[str, int | None]) -> dict[str, dict[int, int]]:
+    """Return what weights demand of axes that do not count samples: along these, constants are broadcast."""
+    return {
+        name: {axis: size for axis, size in sizes.items() if axis != samples.get(name)}
+        for name, sizes in demanded_sizes(graph).items()
+    }
 
 
-def _concrete(
-    name: str,
-    kind: TypeProto,
-    known: tuple[Sequence[int] | None, int | None],
-    sizes: Mapping[str, tuple[int, bool]],
-    other: bool,
-) -> tuple[int, ...]:
-    """Fill the open dimensions of one input, of which a given shape and the axis of samples are known."""
-    given, samples = known
-    if not kind.tensor_type.HasField("shape"):
-        if given is None:
-            raise UsageError(
-                f"input {quote(name)} declares no shape, so sizes cannot be known",
-                hint=f"give one: --input-shape {name}=1x3x224x224",
-            )
-        return tuple(given)
-    dims = kind.tensor_type.shape.dim
-    declared = [dim.dim_value if dim.dim_value > 0 else None for dim in dims]
-    if given is not None:
-        fits = len(given) == len(declared) and all(size > 0 for size in given)
-        if not fits or any(fixed not in (None, size) for fixed, size in zip(declared, given, strict=True)):
-            shown = "x".join("?" if fixed is None else str(fixed) for fixed in declared)
-            raise UsageError(f"input {quote(name)} has the shape {shown}, got {'x'.join(map(str, given))}")
-    chosen = []
-    for axis, fixed in enumerate(declared):
-        counts = axis in (0, samples)
-        size, is_first = sizes.get(dims[axis].dim_param, (1 if counts else _FREE.get(len(declared), 16), counts))
+class _Choice:
+    """One choice of sizes.
+
+    Parameters
+    ----------
+    samples : mapping of str to (int or None)
+        By input, the axis that counts samples.
+    demanded : mapping of str to mapping of int to int
+        By input and axis, the size that weights demand.
+    step : int
+        Which of the usual sizes is taken.
+    cached : frozenset of str
+        Inputs that hold keys and values of earlier steps: their axes are no image's.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, Sequence[int]],
+        samples: Mapping[str, int | None],
+        demanded: Mapping[str, Mapping[int, int]],
+        step: int,
+        cached: frozenset[str] = frozenset(),
+    ) -> None:
+        self._given = given
+        self._samples = samples
+        self._demanded = demanded
+        self._step = step
+        self._cached = cached
+        self._names: dict[str, tuple[int, Kind]] = {}
+
+    def settle_names(self, tensors: Mapping[str, TypeProto]) -> None:
+        """Choose the size of every named dimension: given sizes first, then demanded ones, then the usual ones."""
+        places = [
+            (name, axis, dim.dim_param, len(kind.tensor_type.shape.dim))
+            for name, kind in tensors.items()
+            for axis, dim in enumerate(kind.tensor_type.shape.dim)
+            if is_name(dim.dim_param)
+        ]
+        counting = {param for name, axis, param, _ in places if axis in (0, self._samples[name])}
+        for name, axis, param, rank in places:
+            if name in self._given and len(self._given[name]) == rank:
+                size = int(self._given[name][axis])
+                if self._names.get(param, (size, ""))[0] != size:
+                    raise UsageError(f"the dimension {quote(param)} is given as {self._names[param][0]} and as {size}")
+                kind: Kind = "fixed" if axis in self._demanded[name] else "samples" if param in counting else "free"
+                self._names[param] = size, kind
+        for name, axis, param, _ in places:
+            if axis in self._demanded[name]:
+                self._names.setdefault(param, (self._demanded[name][axis], "fixed"))
+        for name, _, param, rank in places:
+            usual: tuple[int, Kind] = (1, "samples") if param in counting else (self._free(name, rank), "free")
+            self._names.setdefault(param, usual)
+
+    def _free(self, name: str, rank: int) -> int:
+        ladder = _LINES if name in self._cached else _LADDERS.get(rank, _LINES)
+        return ladder[min(self._step, len(ladder) - 1)]
+
+    def shape(self, name: str, kind: TypeProto, *, other: bool) -> tuple[int, ...]:
+        """Fill the open dimensions of one input."""
+        given = self._given.get(name)
+        if not kind.tensor_type.HasField("shape"):
+            if given is None:
+                raise UsageError(
+                    f"input {quote(name)} declares no shape, so sizes cannot be known",
+                    hint=f"give one: --input-shape {name}=1x3x224x224",
+                )
+            return tuple(given)
+        dims = kind.tensor_type.shape.dim
+        declared = [dim.dim_value if dim.dim_value > 0 else None for dim in dims]
         if given is not None:
-            size = int(given[axis])
-        if other:
-            size = size + 1 if is_first else size * 2
-        chosen.append(size if fixed is None else fixed)
-    return tuple(chosen)
+            _check_given(name, declared, given)
+        chosen = []
+        for axis, fixed in enumerate(declared):
+            size, how = self._open(name, axis, dims[axis].dim_param, len(declared))
+            if given is not None:
+                size = int(given[axis])
+            if other and how != "fixed":
+                size = size + 1 if how == "samples" else size * 2
+            chosen.append(size if fixed is None else fixed)
+        return tuple(chosen)
+
+    def _open(self, name: str, axis: int, param: str, rank: int) -> tuple[int, Kind]:
+        """Return the size of an open dimension, and how it was chosen."""
+        if param in self._names:
+            return self._names[param]
+        if axis in self._demanded[name]:
+            return self._demanded[name][axis], "fixed"
+        return (1, "samples") if axis in (0, self._samples[name]) else (self._free(name, rank), "free")
+
+
+def _check_given(name: str, declared: Sequence[int | None], given: Sequence[int]) -> None:
+    """Refuse a given shape that contradicts the declared one."""
+    fits = len(given) == len(declared) and all(size > 0 for size in given)
+    if not fits or any(fixed not in (None, size) for fixed, size in zip(declared, given, strict=True)):
+        shown = "x".join("?" if fixed is None else str(fixed) for fixed in declared)
+        raise UsageError(f"input {quote(name)} has the shape {shown}, got {'x'.join(map(str, given))}")

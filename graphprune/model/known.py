@@ -25,7 +25,12 @@ class Shapes:
     constant : set of str
         All values that depend on initializers and shapes only, evaluated or not.
     derived : set of str
-        The part of `constant` that depends on the shape of some value.
+        The part of `constant` whose content depends on the shape of some value. Stored data that is moved about
+        by computed sizes (`Expand`, `Slice`, ...) is none of it.
+    open : set of str
+        The part of `derived` that depends on the shape of an activation.
+    refusal : str
+        What inference objects to; empty where the graph is consistent as far as it can tell.
     """
 
     dims: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -33,3 +38,5 @@ class Shapes:
     values: dict[str, Array] = field(default_factory=dict)
     constant: set[str] = field(default_factory=set)
     derived: set[str] = field(default_factory=set)
+    open: set[str] = field(default_factory=set)
+    refusal: str = ""

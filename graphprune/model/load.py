@@ -18,7 +18,8 @@ from typing import BinaryIO, Final, cast
 import onnx
 from google.protobuf.message import DecodeError
 
-from graphprune.errors import ModelFileError, UnsafeModelError, UsageError, quote
+from graphprune.errors import ModelFileError, UnsafeModelError, UsageError, contained, quote
+from graphprune.model.densify import densified
 from graphprune.model.external import reason
 from graphprune.model.sniff import TEXT_SUFFIXES, sniff
 from graphprune.model.survey import Survey, survey
@@ -31,6 +32,7 @@ __all__ = ["Limits", "Model", "check_loaded", "load"]
 
 # Files this small may declare anything up to here: eight zeros stored as one byte each are no attack.
 _ALWAYS_ALLOWED: Final = 1 << 26
+_MOST_DENSE: Final = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Model:
     Attributes
     ----------
     proto : onnx.ModelProto
-        Exactly as in the file (external references kept). Never mutated after loading.
+        Exactly as in the file (external references kept), but for sparse tensors, which are made dense. Never mutated
+        after loading.
     path : Path or None
         The file, if the model came from one.
     tensors : TensorStore
@@ -170,6 +173,7 @@ def check_loaded(model: object) -> None:
         raise UsageError(f"a model cannot be {quote(model)}", hint="graphprune.load(path) reads one")
 
 
+@contained
 def load(source: str | Path | onnx.ModelProto, *, limits: Limits | None = None) -> Model:
     """Read a model and check that it is safe and valid.
 
@@ -211,6 +215,10 @@ def _finish(proto: onnx.ModelProto, origin: tuple[Path, FileStamp] | None, limit
     tensors = TensorStore(path)
     tensors.check_all(surveyed.tensors)
     _check_amount(tensors, surveyed, limits, stamp)
+    if surveyed.sparse:
+        proto = densified(proto, tensors.array, most_bytes=min(limits.tensor_bytes, _MOST_DENSE))
+        surveyed = survey(proto)
+        tensors.check_all(surveyed.tensors)
     validate(proto, surveyed, max_calls=limits.function_calls)
     return Model(proto, path, tensors, path.stem if path is not None else proto.graph.name, stamp)
 

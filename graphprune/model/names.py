@@ -48,11 +48,24 @@ def check_names(proto: onnx.ModelProto) -> None:
         for name in defined:
             if scope.sees(name):
                 raise UnsupportedModelError(f"value {quote(name)} of an inner graph hides an outer value of that name")
+        _check_nodes(scope.body)
         _check_order(scope, given)
         for name in _outputs(scope.body):
             if name not in defined and not scope.sees(name):
                 raise ModelFileError(f"output {quote(name)} is made by no node")
         pending.extend(_Scope(graph, (*scope.outer, defined)) for graph in _inner(scope.body.node))
+
+
+def _check_nodes(body: onnx.GraphProto | onnx.FunctionProto) -> None:
+    """Raise if two nodes of a body have the same name; onnxruntime refuses such a model."""
+    seen: set[str] = set()
+    for node in body.node:
+        if node.name and node.name in seen:
+            raise ModelFileError(
+                f"two nodes are called {quote(node.name)}, the second is {label(node)}",
+                hint="names of nodes must differ, or be empty; runtimes refuse the model",
+            )
+        seen.add(node.name)
 
 
 def _given(body: onnx.GraphProto | onnx.FunctionProto) -> set[str]:

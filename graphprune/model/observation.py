@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from onnx import ModelProto, helper
 from graphprune.model.bodies import DOMAIN
 from graphprune.model.graph import Graph, Node, subgraphs
 from graphprune.model.load import Model
-from graphprune.model.sandbox import RESULT, ChildError, limit_memory, run_child
+from graphprune.model.sandbox import RESULT, ChildError, limit_memory, run_child, shortened
 from graphprune.model.shapes import Shapes
 from graphprune.model.write import save
 
-__all__ = ["observe", "unknown_values"]
+__all__ = ["NoneRunsError", "RunShapes", "failure", "observe", "unknown_values"]
 
 DATA_DEPENDENT = frozenset({"Compress", "NonMaxSuppression", "NonZero", "StringSplit", "Unique"})
 
@@ -55,20 +56,81 @@ def _hides(node: Node) -> bool:
     return node.op_type in DATA_DEPENDENT or any(True for _ in subgraphs(node.proto))
 
 
-def observe(model: Model, graph: Graph, shapes: Shapes, names: list[str]) -> bool:
-    """Run the model once and add the shapes of these values to `shapes`.
+@dataclass(frozen=True)
+class RunShapes:
+    """What a run shows.
+
+    Attributes
+    ----------
+    choice : int
+        Which of the input shapes it took; the others before that do not run.
+    dims, dtypes : dict
+        Shapes and `TensorProto` data types by value name.
+    """
+
+    choice: int
+    dims: dict[str, tuple[int, ...]]
+    dtypes: dict[str, int]
+
+
+class NoneRunsError(Exception):
+    """The model can be opened, but runs with none of the shapes."""
+
+
+def observe(
+    model: Model,
+    graph: Graph,
+    choices: Sequence[Mapping[str, tuple[int, ...]]],
+    names: Sequence[str],
+    lengths: Sequence[Mapping[str, int]] = (),
+) -> RunShapes | None:
+    """Run the model with the first of several input shapes that it takes, and look at the shapes of values.
 
     Parameters
     ----------
     model : Model
         What runs: `graph` with the bodies of control-flow nodes where they belong.
-    graph : Graph
+    choices : sequence of mappings
+        Shapes by input.
+    names : sequence of str
+        The values looked at.
+    lengths : sequence of mappings, optional
+        For each of the shapes, what integers have to be by input (:mod:`graphprune.model.lengths`).
 
     Returns
     -------
-    bool
-        Whether the run succeeded; where it did not, the values stay unknown and freeze what meets them.
+    RunShapes or None
+        None where onnxruntime does not open the model or does not finish, which tells nothing.
+
+    Raises
+    ------
+    NoneRunsError
+        If every run failed; its text says how the first did.
     """
+    try:
+        return _observe(model, graph, choices, names, lengths)
+    except ChildError:
+        return None
+
+
+def failure(model: Model, graph: Graph, inputs: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Return what onnxruntime says if it does not run the model, None where it runs."""
+    try:
+        _observe(model, graph, [inputs], [])
+    except ChildError as error:
+        return error.message
+    except NoneRunsError as error:
+        return shortened(str(error))
+    return None
+
+
+def _observe(
+    model: Model,
+    graph: Graph,
+    choices: Sequence[Mapping[str, tuple[int, ...]]],
+    names: Sequence[str],
+    lengths: Sequence[Mapping[str, int]] = (),
+) -> RunShapes:
     exposed = ModelProto()
     exposed.CopyFrom(model.proto)
     present = {value.name for value in exposed.graph.output}
@@ -76,21 +138,25 @@ def observe(model: Model, graph: Graph, shapes: Shapes, names: list[str]) -> boo
     with tempfile.TemporaryDirectory(prefix="graphprune-observe-") as folder:
         place = Path(folder)
         save(model.replaced(exposed), place / "model.onnx")
-        spec = {"names": names, "inputs": {name: _input(graph, shapes, name) for name in graph.inputs}}
-        (place / "spec.json").write_text(json.dumps(spec), "utf-8")
-        try:
-            observed = run_child("graphprune.model.observation", place, _TIMEOUT)
-        except ChildError:
-            return False
-    for name, (dims, dtype) in observed.items():
-        shapes.dims[name] = tuple(dims)
-        shapes.dtypes[name] = helper.np_dtype_to_tensor_dtype(_dtype(dtype))
-    return True
+        inputs = [
+            {name: {**_input(graph, choice.get(name, ()), name), "value": told.get(name, 0)} for name in graph.inputs}
+            for choice, told in zip(choices, lengths or [{}] * len(choices), strict=True)
+        ]
+        (place / "spec.json").write_text(json.dumps({"names": list(names), "inputs": inputs}), "utf-8")
+        observed = run_child("graphprune.model.observation", place, _TIMEOUT)
+    if observed["choice"] is None:
+        raise NoneRunsError(observed["said"])
+    shown: dict[str, tuple[list[int], str]] = observed["values"]
+    return RunShapes(
+        observed["choice"],
+        {name: tuple(dims) for name, (dims, _) in shown.items()},
+        {name: helper.np_dtype_to_tensor_dtype(_dtype(dtype)) for name, (_, dtype) in shown.items()},
+    )
 
 
-def _input(graph: Graph, shapes: Shapes, name: str) -> dict[str, Any]:
+def _input(graph: Graph, shape: tuple[int, ...], name: str) -> dict[str, Any]:
     elem_type = graph.inputs[name].tensor_type.elem_type
-    return {"shape": shapes.dims.get(name, ()), "dtype": str(helper.tensor_dtype_to_np_dtype(elem_type))}
+    return {"shape": shape, "dtype": str(helper.tensor_dtype_to_np_dtype(elem_type))}
 
 
 def _dtype(name: str) -> Any:
@@ -111,10 +177,22 @@ def main(folder: str) -> int:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = ort.InferenceSession(str(place / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    feeds = {name: np.zeros(info["shape"], dtype=np.dtype(info["dtype"])) for name, info in spec["inputs"].items()}
-    values = zip(spec["names"], session.run(spec["names"], feeds), strict=True)
-    shown = {name: (value.shape, str(value.dtype)) for name, value in values if isinstance(value, np.ndarray)}
-    (place / RESULT).write_text(json.dumps(shown), "utf-8")
+    first = ""
+    for choice, inputs in enumerate(spec["inputs"]):
+        feeds = {
+            name: np.full(info["shape"], info.get("value", 0), dtype=np.dtype(info["dtype"]))
+            for name, info in inputs.items()
+        }
+        try:
+            values = session.run(spec["names"], feeds)
+        except Exception as error:  # whatever onnxruntime raises: this shape is not taken
+            first = first or str(error)
+            continue
+        named = zip(spec["names"], values, strict=False)
+        shown = {name: (value.shape, str(value.dtype)) for name, value in named if isinstance(value, np.ndarray)}
+        (place / RESULT).write_text(json.dumps({"choice": choice, "values": shown}), "utf-8")
+        return 0
+    (place / RESULT).write_text(json.dumps({"choice": None, "said": first}), "utf-8")
     return 0
 
 

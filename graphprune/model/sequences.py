@@ -16,8 +16,8 @@ import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.array_types import Array
+from graphprune.model.arithmetic import evaluate
 from graphprune.model.graph import Node
-from graphprune.model.shapes import evaluate
 
 __all__ = ["spell_out"]
 

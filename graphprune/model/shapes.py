@@ -10,26 +10,34 @@ onnx; where the whole-graph pass stopped, the pass here continues one node at a 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper, shape_inference
-from onnx.reference import ReferenceEvaluator
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, numpy_helper, shape_inference
 
 from graphprune.array_types import Array
+from graphprune.model.arithmetic import evaluate, work
 from graphprune.model.bodies import DOMAIN, ENTRIES
+from graphprune.model.contributed import infer_contributed
 from graphprune.model.graph import Graph, Node, subgraphs
 from graphprune.model.iterations import LoopNode, loops, unsettled
 from graphprune.model.known import Shapes
+from graphprune.model.layers import is_layer
+from graphprune.model.tensors import FLOATS
 
-__all__ = ["LARGEST_VALUE", "Shapes", "evaluate", "fixed_sizes", "infer", "shape_value"]
+__all__ = ["LARGEST_VALUE", "Shapes", "fixed_sizes", "infer", "shape_value"]
 
 Read = Callable[[TensorProto], Array]
 
 LARGEST_VALUE = 1 << 16
 """Values with more elements are never evaluated here: they are weights or masks, not sizes."""
 
+_ALL_WORK = 1 << 26
+"""Elements that all values evaluated here may read and make together; they are held in memory."""
+
+_LONGEST = 300
 _ROUNDS = 4
 """Passes in which states of loops are doubted one by one."""
 
@@ -37,28 +45,8 @@ _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
 
-_BOUNDED = frozenset({"ConstantOfShape", "Expand", "Range", "Tile"})
-_GROWING = frozenset({"CenterCropPad", "Col2Im", "MaxUnpool", "OneHot", "Pad", "Resize", "Upsample"})
-"""Operators whose output may be larger than their inputs together because an input says so."""
-
-
-def evaluate(node: Node, inputs: Sequence[Array | None], opsets: Mapping[str, int]) -> list[Array]:
-    """Run one node with the reference implementation of onnx.
-
-    Raises
-    ------
-    Exception
-        Whatever the reference implementation raises; callers treat it as "not known".
-    """
-    # A lone NodeProto would be run at the latest operator set; in a graph the given one counts.
-    body = GraphProto(name="node")
-    body.node.append(node.proto)
-    body.input.extend(ValueInfoProto(name=name) for name in dict.fromkeys(node.inputs) if name)
-    body.output.extend(ValueInfoProto(name=name) for name in node.outputs if name)
-    session = ReferenceEvaluator(body, opsets=dict(opsets))
-    feeds = {name: value for name, value in zip(node.inputs, inputs, strict=True) if name}
-    results = iter(session.run(None, feeds))
-    return [np.asarray(next(results)) if name else np.empty(0) for name in node.outputs]
+_MOVING = frozenset({"Expand", "Gather", "Pad", "Reshape", "Resize", "Slice", "Tile"})
+"""Operators whose first input is the data; the others say how large the result is, and where its parts come from."""
 
 
 def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observed: Shapes | None = None) -> Shapes:
@@ -75,7 +63,7 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
 
     Complexity: O(nodes); weights are not touched. Loops whose states change their shape take some more passes.
     """
-    whole = _infer_whole(graph, read, inputs)
+    whole, refusal = _inferred(_bare(graph, read, inputs))
     types = {value.name: value.type for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)}
     believed, laid_out = _believed(graph, inputs, observed), loops(graph)
     doubtful: set[str] = set()
@@ -86,6 +74,7 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
         if not more:
             break
         doubtful |= more
+    result.refusal = refusal
     return result
 
 
@@ -105,7 +94,7 @@ def _start(graph: Graph, read: Read, types: Mapping[str, TypeProto]) -> Shapes:
 
 def fixed_sizes(graph: Graph, read: Read) -> dict[str, tuple[int, ...]]:
     """Return the sizes that hold whatever the dynamic input dimensions are: shapes with -1 where nothing is certain."""
-    whole = _infer_whole(graph, read, {})
+    whole, _ = _inferred(_bare(graph, read, {}))
     return {
         value.name: tuple(
             dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 else -1
@@ -153,8 +142,8 @@ def _believed(graph: Graph, inputs: Mapping[str, Sequence[int]], observed: Shape
     return believed
 
 
-def _infer_whole(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) -> ModelProto:
-    """Run onnx's inference on the graph with concrete inputs and without weights."""
+def _bare(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) -> ModelProto:
+    """Return the graph with concrete inputs and without weights."""
     bare = ModelProto(ir_version=graph.proto.ir_version)
     bare.opset_import.extend(graph.proto.opset_import)
     bare.graph.name = "shapes"
@@ -176,10 +165,31 @@ def _infer_whole(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) 
         _copy_light(node, bare)
     for name in graph.outputs:
         bare.graph.output.append(ValueInfoProto(name=name))
+    return bare
+
+
+def _inferred(bare: ModelProto) -> tuple[ModelProto, str]:
+    """Return a graph with the shapes of its values as far as inference gets, and what it objects to."""
+    refusal = ""
     try:
-        return shape_inference.infer_shapes(bare, data_prop=True)
+        return shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True), ""
+    except shape_inference.InferenceError as error:
+        refusal = _objection(str(error))
+    except (RuntimeError, ValueError):
+        pass
+    try:
+        return shape_inference.infer_shapes(bare, data_prop=True), refusal
     except (shape_inference.InferenceError, RuntimeError, ValueError):
-        return bare  # the node-by-node pass finds out how far it gets
+        return bare, refusal  # the node-by-node pass finds out how far it gets
+
+
+def _objection(said: str) -> str:
+    """Return the first objection of inference, without the frame around it."""
+    text = said.partition("Inference error(s): ")[2] or said
+    text = " ".join(text.partition("\n")[0].split())
+    return ascii(re.sub(r"\[\w+Error\] ", "", text)[:_LONGEST])[
+        1:-1
+    ]  # text of a model: control characters stay harmless
 
 
 def _copy_light(node: Node, bare: ModelProto) -> None:
@@ -190,6 +200,7 @@ def _copy_light(node: Node, bare: ModelProto) -> None:
             bare.graph.input.append(helper.make_tensor_value_info(node.outputs[0], tensor.data_type, list(tensor.dims)))
             return
     bare.graph.node.append(node.proto)
+    bare.graph.node[-1].name = node.label  # for messages
 
 
 class _Loops:
@@ -211,6 +222,7 @@ class _Forward:
         self.graph = graph
         self.result = result
         self.types = types
+        self._work_left: float = _ALL_WORK
 
     def run(self) -> None:
         for node in self.graph.nodes:
@@ -222,22 +234,40 @@ class _Forward:
     def _mark(self, node: Node) -> None:
         """Decide whether the outputs depend on initializers and shapes only."""
         result = self.result
+        names = [name for name in node.inputs if name]
         if (
             node.captured
             or node.domain == DOMAIN
             or node.op_type in _RANDOM
             or any(True for _ in subgraphs(node.proto))
+            # A layer over a map that is made from sizes runs for every sample, and has channels like any other.
+            or (is_layer(node) and any(name in result.open for name in names))
         ):
             return
-        names = [name for name in node.inputs if name]
         if node.op_type in ("Shape", "Size") and not node.domain:
             if names and names[0] in result.dims:
                 result.constant.update(node.outputs)
                 result.derived.update(node.outputs)
+                if names[0] not in result.constant or names[0] in result.open:
+                    result.open.update(node.outputs)
         elif all(name in result.constant for name in (names[:1] if _only_casts(node) else names)):
-            result.constant.update(name for name in node.outputs if name)
-            if any(name in result.derived for name in names if name in result.constant):
-                result.derived.update(name for name in node.outputs if name)
+            moves = self._moves_data(node)
+            if moves and any(name in result.open for name in names[1:]):
+                return  # as large as an activation: stored data that flows, like any other value
+            made = {name for name in node.outputs if name}
+            sources = {name for name in (names[:1] if moves else names) if name in result.constant}
+            result.constant.update(made)
+            if sources & result.derived:
+                result.derived.update(made)
+            if sources & result.open:
+                result.open.update(made)
+
+    def _moves_data(self, node: Node) -> bool:
+        """Whether a node only moves stored real numbers about: sizes and places are no part of what it gives."""
+        data = node.inputs[0] if node.inputs else ""
+        if node.op_type not in _MOVING or node.domain or not data or data in self.result.derived:
+            return False
+        return self.result.dtypes.get(data) in FLOATS
 
     def _value(self, node: Node) -> None:
         """Evaluate a small constant node."""
@@ -253,8 +283,13 @@ class _Forward:
             return
         if self._unfolds(node):
             return
+        operands = [result.values[name] if name else None for name in node.inputs]
+        cost = work(node, operands)
+        if cost > self._work_left:
+            return
+        self._work_left -= cost
         try:
-            outputs = evaluate(node, [result.values[name] if name else None for name in node.inputs], self.graph.opsets)
+            outputs = evaluate(node, operands, self.graph.opsets)
         except Exception:  # any failure of the reference implementation means "value unknown"
             return
         for name, value in zip(node.outputs, outputs, strict=False):
@@ -262,17 +297,13 @@ class _Forward:
                 result.values[name] = value
 
     def _unfolds(self, node: Node) -> bool:
-        """Whether the outputs are, or may be, too large to be evaluated; found out before anything is allocated."""
-        if node.op_type in _BOUNDED and not _bounded(node, self.result):
-            return True
+        """Whether an output is known to be too large to be evaluated."""
         dims = self.result.dims
         for name in node.outputs:
             _record(self.result, name, self.types.get(name))
         if any(name and name not in dims for name in node.outputs):
             self._infer_alone(node)
-        known = [dims[name] for name in node.outputs if name in dims]
-        unknown = len(known) < sum(1 for name in node.outputs if name)
-        return not all(_small(size) for size in known) or (unknown and node.op_type in _GROWING)
+        return not all(_small(dims[name]) for name in node.outputs if name in dims)
 
     def _shape(self, node: Node) -> None:
         """Record the output shapes: by value, by the whole-graph pass, or by inferring this node alone."""
@@ -323,6 +354,7 @@ class _Forward:
 
     def _infer_alone(self, node: Node) -> None:
         result = self.result
+        infer_contributed(node, result, self.graph.opset)
         try:
             schema = onnx.defs.get_schema(node.op_type, self.graph.opsets.get(node.domain, 1), node.domain)
             types = {
@@ -346,17 +378,6 @@ class _Forward:
 def _only_casts(node: Node) -> bool:
     """Whether the second input gives nothing but its type: exporters write zero biases as CastLike(0, x)."""
     return node.op_type == "CastLike" and not node.domain and len(node.inputs) == 2
-
-
-def _bounded(node: Node, result: Shapes) -> bool:
-    """Whether an operator that multiplies its input stays small; checked before anything is allocated."""
-    values = [result.values[name] for name in node.inputs if name]
-    if node.op_type == "Range":
-        start, limit, delta = (float(value) for value in values)
-        return delta != 0 and (limit - start) / delta <= LARGEST_VALUE
-    target = values[0] if node.op_type == "ConstantOfShape" else values[1]
-    factor = float(np.prod(np.abs(target.astype(np.float64)), initial=1.0))
-    return factor * (values[0].size if node.op_type == "Tile" else 1) <= LARGEST_VALUE
 
 
 def shape_value(node: Node, dims: tuple[int, ...]) -> Array:

@@ -8,6 +8,7 @@ would serialise all weights. So it gets a copy without them, after our own list 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -15,6 +16,7 @@ import onnx
 from onnx import checker, defs, shape_inference
 
 from graphprune.errors import ModelFileError, UnsupportedModelError, quote
+from graphprune.model.contributed import MICROSOFT, is_contributed
 from graphprune.model.functions import check_functions
 from graphprune.model.names import check_names
 from graphprune.model.survey import HeldTensor, Survey, label, nodes_below, survey
@@ -27,6 +29,7 @@ OLDEST_IR: Final = 3
 _DEFAULT_DOMAINS: Final = frozenset({"", "ai.onnx"})
 _GROUPED: Final = frozenset({"Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv"})
 _WEIGHT_SLOT: Final = {"QLinearConv": 3}
+_AUTO_PADS: Final = frozenset({b"", b"NOTSET", b"SAME_LOWER", b"SAME_UPPER", b"VALID"})
 _SMALL: Final = 1024
 # Everything the checker and protobuf have been seen to raise on damaged models; all mean the same to a user.
 _CHECKER_ERRORS: Final = (
@@ -56,13 +59,15 @@ def validate(proto: onnx.ModelProto, surveyed: Survey, *, max_calls: int) -> Non
     ModelFileError
         If the model breaks a rule of ONNX.
     UnsupportedModelError
-        If its versions are out of range, or it has sparse initializers or multi-device annotations.
+        If its versions are out of range, or it has multi-device annotations.
     UnsafeModelError
         If its functions expand to more than `max_calls` nodes.
     """
     if not proto.HasField("graph"):
         raise ModelFileError("the model has no graph")
     _check_versions(proto)
+    if not proto.graph.output:
+        raise ModelFileError("the model has no outputs, so nothing of it is used", hint="export it again")
     _check_kinds(proto, surveyed)
     check_functions(proto, max_calls=max_calls)
     check_names(proto)
@@ -71,8 +76,15 @@ def validate(proto: onnx.ModelProto, surveyed: Survey, *, max_calls: int) -> Non
     try:
         checker.check_model(without_weights(proto, surveyed))
     except _CHECKER_ERRORS as error:
-        text = str(error).strip().partition("\n")[0]
-        raise ModelFileError(f"the model is not valid ONNX: {quote(text)[1:-1]}") from error
+        raise ModelFileError(f"the model is not valid ONNX: {_objection(str(error))}") from error
+
+
+def _objection(said: str) -> str:
+    """Return what the checker says, and of which node."""
+    text, _, rest = said.strip().partition("\n")
+    name = re.search(r"Name: (.+) OpType: (\w+)", rest)
+    where = f" ({name[2]} node {quote(name[1])})" if name else ""
+    return quote(text)[1:-1] + where
 
 
 def _check_versions(proto: onnx.ModelProto) -> None:
@@ -110,10 +122,6 @@ def _check_imports(imports: Iterable[onnx.OperatorSetIdProto], owner: str) -> di
 
 def _check_kinds(proto: onnx.ModelProto, surveyed: Survey) -> None:
     """Refuse the parts of ONNX that graphprune does not read."""
-    for graph in surveyed.graphs:
-        if graph.sparse_initializer:
-            name = graph.sparse_initializer[0].values.name
-            raise UnsupportedModelError(f"initializer {quote(name)} is sparse; only dense weights are read")
     if proto.configuration or any(node.device_configurations for node in surveyed.nodes):
         raise UnsupportedModelError("the model is annotated for several devices; remove the annotations first")
 
@@ -128,8 +136,10 @@ def _check_attributes(proto: onnx.ModelProto, surveyed: Survey) -> None:
                 )
     for node in surveyed.nodes:
         for attribute in node.attribute:
-            if attribute.name in ("strides", "dilations") and node.domain in _DEFAULT_DOMAINS:
+            if node.domain in _DEFAULT_DOMAINS and attribute.name in ("strides", "dilations"):
                 _check_steps(node, attribute)
+            if node.domain in _DEFAULT_DOMAINS and attribute.name == "auto_pad" and attribute.s not in _AUTO_PADS:
+                raise ModelFileError(f"{label(node)} has the unknown auto_pad {quote(attribute.s)}")
 
 
 def _check_steps(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:
@@ -185,6 +195,8 @@ def without_weights(proto: onnx.ModelProto, surveyed: Survey) -> onnx.ModelProto
     graph, source = light.graph, proto.graph
     graph.name = source.name or "graph"
     graph.node.extend(source.node)
+    for node in graph.node:
+        node.name = node.name or next(iter(node.output), "")  # for messages
     graph.input.extend(source.input)
     graph.output.extend(source.output)
     graph.value_info.extend(source.value_info)
@@ -201,7 +213,19 @@ def without_weights(proto: onnx.ModelProto, surveyed: Survey) -> onnx.ModelProto
             tensor.Clear()
             tensor.name, tensor.data_type = name, data_type
             tensor.dims.append(0)
+    _set_apart(light)
     return light
+
+
+def _set_apart(light: onnx.ModelProto) -> None:
+    """Move what onnxruntime adds to the default domain to its own one, where the checker asks for no schema."""
+    version = max(entry.version for entry in light.opset_import if entry.domain in _DEFAULT_DOMAINS)
+    moved = False
+    for node in (*nodes_below(light.graph), *(node for each in light.functions for node in nodes_below(each))):
+        if is_contributed(node.domain, node.op_type, version):
+            node.domain, moved = MICROSOFT, True
+    if moved and all(entry.domain != MICROSOFT for entry in light.opset_import):
+        light.opset_import.add(domain=MICROSOFT, version=1)
 
 
 def _is_heavy(held: HeldTensor) -> bool:

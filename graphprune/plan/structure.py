@@ -2,7 +2,8 @@
 """The structure of a model: a digest of its graph without the weights, equal for all checkpoints of one network.
 
 A plan may be carried over to a model with the same structure, since every name, shape,
-operator and attribute that a plan depends on is in it.
+operator and attribute that a plan depends on is in it. How a file spells that out is not: the order of stored
+tensors, raw or typed storage of integers, names of open dimensions, documentation.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import hashlib
 from math import prod
 from typing import TYPE_CHECKING
 
-from onnx import AttributeProto, TensorProto
+from onnx import AttributeProto, TensorProto, numpy_helper
 
 from graphprune.errors import PlanError, quote
+from graphprune.model.survey import survey
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from collections.abc import Iterator
+
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
@@ -28,7 +32,7 @@ _LARGEST_SHAPE_CONSTANT = 4096  # elements; larger integer tensors are tables of
 
 
 def structure_digest(proto: ModelProto) -> str:
-    """Return the SHA-256 of everything in a model but its weights and its documentation.
+    """Return the SHA-256 of everything in a model but its weights and its documentation, those in bodies included.
 
     Small integer and boolean tensors are part of the structure: shapes, axes and indices are
     stored in them. Of all other tensors only names, types and shapes count.
@@ -38,13 +42,8 @@ def structure_digest(proto: ModelProto) -> str:
     digest = hashlib.sha256()
     for opset in sorted(proto.opset_import, key=lambda entry: entry.domain):
         digest.update(f"opset {opset.domain!r} {opset.version}\n".encode())
-    graph = proto.graph
-    for value in (*graph.input, *graph.output):
-        digest.update(value.name.encode() + b"\0" + value.type.SerializeToString(deterministic=True))
-    for tensor in graph.initializer:
-        digest.update(_tensor(tensor))
-    for node in graph.node:
-        digest.update(_node(node))
+    for line in _graph(proto.graph):
+        digest.update(line)
     for function in proto.functions:
         digest.update(f"function {function.domain!r} {function.name!r} {list(function.input)}\n".encode())
         for node in function.node:
@@ -52,12 +51,28 @@ def structure_digest(proto: ModelProto) -> str:
     return digest.hexdigest()
 
 
-def _tensor(tensor: TensorProto) -> bytes:
-    head = f"tensor {tensor.name!r} {tensor.data_type} {list(tensor.dims)}\n".encode()
-    if tensor.data_type not in _INTEGERS or prod(tensor.dims) > _LARGEST_SHAPE_CONSTANT:
+def _graph(graph: GraphProto) -> Iterator[bytes]:
+    """Yield a line for everything in a graph that counts."""
+    yield from (_value(value) for value in (*graph.input, *graph.output))
+    yield from (_tensor(tensor, tensor.name) for tensor in sorted(graph.initializer, key=lambda tensor: tensor.name))
+    yield from (_node(node) for node in graph.node)
+
+
+def _value(value: ValueInfoProto) -> bytes:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return f"value {value.name!r} {kind}\n".encode()
+    tensor = value.type.tensor_type
+    dims = [dim.dim_value if dim.HasField("dim_value") else "?" for dim in tensor.shape.dim]
+    return f"value {value.name!r} {tensor.elem_type} {dims if tensor.HasField('shape') else '?'}\n".encode()
+
+
+def _tensor(tensor: TensorProto, name: str) -> bytes:
+    head = f"tensor {name!r} {tensor.data_type} {list(tensor.dims)}\n".encode()
+    stored_here = tensor.data_location != TensorProto.EXTERNAL
+    if tensor.data_type not in _INTEGERS or prod(tensor.dims) > _LARGEST_SHAPE_CONSTANT or not stored_here:
         return head
-    data = tensor.raw_data or repr([*tensor.int64_data, *tensor.int32_data]).encode()
-    return head + data
+    return head + numpy_helper.to_array(tensor).tobytes()
 
 
 def _node(node: NodeProto) -> bytes:
@@ -66,9 +81,50 @@ def _node(node: NodeProto) -> bytes:
 
 
 def _attribute(attribute: AttributeProto) -> bytes:
+    head = f"attribute {attribute.name!r} ".encode()
     if attribute.type == AttributeProto.TENSOR:
-        return f"attribute {attribute.name!r} ".encode() + _tensor(attribute.t)
-    return attribute.SerializeToString(deterministic=True)
+        return head + _tensor(attribute.t, "")
+    if attribute.type == AttributeProto.GRAPH:
+        return head + b"".join(_graph(attribute.g)) + b"end\n"
+    if attribute.type == AttributeProto.SPARSE_TENSOR:
+        return head + f"sparse {list(attribute.sparse_tensor.dims)}\n".encode()
+    bare = AttributeProto()
+    bare.CopyFrom(attribute)
+    bare.ClearField("doc_string")
+    return bare.SerializeToString(deterministic=True)
+
+
+def _first_difference(plan: Plan, proto: ModelProto) -> str:
+    """Say what of that which a plan names is not there, or is otherwise, in a model."""
+    held = survey(proto)
+    operators = {name: node.op_type for node in held.nodes for name in (node.name, *node.output[:1]) if name}
+    for layer in plan.layers:
+        name = layer.node.partition("@")[0]  # a name that two bodies share has got a number
+        if name not in operators:
+            return f"there is no node {quote(name)}"
+        if operators[name] != layer.op:
+            return f"node {quote(name)} is {operators[name]}, not {layer.op}"
+    dims = {
+        tensor.name or ("" if holder is None else holder.output[0]): list(tensor.dims)
+        for tensor, holder in ((entry.tensor, entry.node) for entry in held.tensors)
+    }
+    for member in (member for group in plan.groups for member in group.members):
+        shape = dims.get(member.initializer)
+        if shape and member.removed and (member.axis >= len(shape) or max(member.removed) >= shape[member.axis]):
+            return f"weight {quote(member.initializer)} has shape {shape}, so axis {member.axis} is too short"
+    return _other_input(plan, proto) or "some attribute, shape or connection is otherwise"
+
+
+def _other_input(plan: Plan, proto: ModelProto) -> str:
+    """Say which input is missing or has another shape."""
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in proto.graph.input}
+    for name, shape in plan.model.inputs.items():
+        if name not in shapes:
+            return f"there is no input {quote(name)}"
+        own = shapes[name]
+        if len(own) != len(shape) or any(size > 0 and size != it for size, it in zip(own, shape, strict=True)):
+            return f"input {quote(name)} has shape {own}, not {list(shape)}"
+    return ""
 
 
 def check_model(plan: Plan, model: Model, *, rebind: bool) -> None:
@@ -78,7 +134,8 @@ def check_model(plan: Plan, model: Model, *, rebind: bool) -> None:
     name = quote(model.name)
     if plan.solver.options.get("structure") != structure_digest(model.proto):
         raise PlanError(
-            f"the plan was made for another model ({quote(plan.model.name)}), {name} has another structure",
+            f"the plan was made for another model ({quote(plan.model.name)}), {name} has another structure: "
+            f"{_first_difference(plan, model.proto)}",
             hint="make a new plan with `graphprune solve`",
         )
     if not rebind:

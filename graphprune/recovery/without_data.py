@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.data.feeding import whole_batches
+from graphprune.data.session import Session
 from graphprune.data.signature import input_specs
 from graphprune.data.statistics import mean_mismatch, remembered, sample_statistics
 from graphprune.data.synthesis.make_samples import SampleOptions, default_count, make_samples
-from graphprune.errors import DataError
+from graphprune.errors import DataError, UnsupportedModelError
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
 from graphprune.recovery.matched_statistics import MatchedNetwork, match_statistics, put_back, put_in
@@ -108,7 +109,7 @@ class Restorer:
         whole = self.analysis
         if self.matched is None:
             return whole
-        return Analysis(self.matched.model, whole.input_shapes, whole.attention, approximate=whole.approximate)
+        return whole.of(self.matched.model)
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -192,7 +193,8 @@ def automatic_restorer(
     """
     try:
         restorer = restorer_for(analysis, SampleOptions(seed=seed), bound, tell)
-    except DataError as error:
+        _try_out(analysis.model, restorer.made.source)
+    except (DataError, UnsupportedModelError) as error:
         return None, error.message
     if restorer.matched is not None:
         return restorer, "made samples, matched to the statistics that the file keeps of its training data"
@@ -217,6 +219,12 @@ def recover_matched(
     dressed = put_in(matched, pruned, analysis, plan)
     found = recover(analysis, plan, dressed, source, options, progress, teacher=matched.model)
     return replace(found, model=put_back(matched, found.model, analysis, plan) if found.improved else pruned)
+
+
+def _try_out(model: Model, source: Source) -> None:
+    """Run a whole network once, so that what cannot be run is known before anything depends on it."""
+    first = whole_batches(source, input_specs(model), 1)[0]
+    Session(model).run(dict(source.read(first).feeds))
 
 
 def match_if_foreign(model: Model, source: Source) -> tuple[MatchedNetwork | None, float | None]:

@@ -73,6 +73,7 @@ def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType
     head = [
         ("model", f"{text.name(analysis.model.name)} (sha256 {analysis.model.sha256[:12]}…)"),
         ("inputs", inputs or "none"),
+        *_assumption(analysis),
         ("cost", f"{flops}, {text.count(cost.params(sizes))} params, {text.file_size(cost.size(sizes))} of tensors"),
         ("reachable", f"{100 * _reachable(analysis):.3g} % of the FLOPs stay with one atom in every group"),
         (_CRITERION, f"reads {sources}" if sources else "has nothing to read"),
@@ -84,6 +85,15 @@ def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType
         parts.append(_frozen(analysis.frozen, cost.flops(sizes)))
     parts.append(grid(_ending(analysis)))
     return Stack(*parts)
+
+
+def _assumption(analysis: Analysis) -> list[tuple[str, str]]:
+    """Return a line about sizes that nobody gave."""
+    if not analysis.assumed:
+        return []
+    name = next(iter(analysis.assumed))
+    shape = "x".join(map(str, analysis.input_shapes[name]))
+    return [("sizes", f"open ones were chosen; costs are for them; others: --input-shape {text.name(name)}={shape}")]
 
 
 def _ending(analysis: Analysis) -> list[tuple[str, str]]:

@@ -223,13 +223,18 @@ def _lossless_notes(plan: Plan) -> list[str]:
 
 
 def uncounted_notes(analysis: Analysis) -> tuple[str, ...]:
-    """Say which layers no figure contains."""
-    names = analysis.uncounted
-    if not names:
+    """Say which nodes do work that no figure contains, and how much of the model they hold."""
+    nodes = analysis.uncounted
+    if not nodes:
         return ()
-    shown = ", ".join(text.name(name, 40) for name in names[:3]) + (", ..." if len(names) > 3 else "")
-    what = "layer is" if len(names) == 1 else "layers are"
-    return (f"{len(names)} {what} neither counted nor pruned, for want of shapes that are known beforehand: {shown}",)
+    named = [f"{text.name(item.op, 30)} {text.name(item.node, 40)}" for item in nodes[:3]]
+    shown = ", ".join(named) + (", ..." if len(nodes) > 3 else "")
+    weights, stored = sum(item.weights for item in nodes), analysis.cost.params(analysis.cost.sizes)
+    held = f"{text.count(weights)} weights" + (f" ({text.percent(weights, stored)} of all)" if stored else "")
+    count = _count(len(nodes), "node")
+    known = any(item.known for item in nodes)
+    why = "for which there is no formula" if known else "whose shapes are not known before the model runs"
+    return (f"not in the FLOPs, and not pruned: {count} with {held}, {why}: {shown}",)
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

@@ -72,14 +72,26 @@ def summary_tables(summary: PruningSummary) -> RenderableType:
     rows += [("latency", _latency(budget)) for budget in summary.plan.budgets if budget.metric == "latency"]
     if summary.plan.solver.certificate:
         rows.append(("certificate", certificate_line(summary.plan.solver.certificate)))
-    proven = summary.verification.status in ("verified", "identity")
-    rows.append(("verified" if proven else "not proven", check_line(summary.verification)))
+    rows.append((check_label(summary.verification), check_line(summary.verification)))
     rows += [(step.name, step_line(step)) for step in summary.plan.steps]
     if summary.timing:
         rows.append(("time", _timing(summary.timing)))
     rows += [(role, path) for role, path in summary.files.items() if path and role != "model"]
     rows += [("note", note) for note in summary.notes]
     return Stack(_layers(summary.plan.layers), grid(rows))
+
+
+def check_text(verification: Verification) -> str:
+    """Return what a verification has shown, and how far, as one line."""
+    if verification.status == "surgery":
+        head = "surgery verified; weights are not those of the original, so nothing is said of them"
+        return f"{head}; {check_line(verification)}"
+    return f"{check_label(verification)}  {check_line(verification)}"
+
+
+def check_label(verification: Verification) -> str:
+    """Return in two words at most what a verification has shown."""
+    return "verified" if verification.status in ("verified", "identity") else "not proven"
 
 
 def check_line(verification: Verification) -> str:

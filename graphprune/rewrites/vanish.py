@@ -18,7 +18,7 @@ import numpy as np
 
 from graphprune.array_types import Array, Mask
 from graphprune.labels.rules.elementwise import BROADCASTING, UNARY
-from graphprune.model.shapes import evaluate
+from graphprune.model.arithmetic import evaluate
 
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis

@@ -8,20 +8,24 @@ with the labels is edited.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Array, Ints, Mask
 from graphprune.labels.adapt import Counts, size_slots
+from graphprune.labels.vector import stay
+from graphprune.model.arithmetic import evaluate
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Node
-from graphprune.model.shapes import evaluate, shape_value
+from graphprune.model.shapes import shape_value
 
 if TYPE_CHECKING:
+    from graphprune.labels.space import Axes
     from graphprune.surgery.placement import Placement
     from graphprune.surgery.slices import Slices
 
@@ -42,8 +46,7 @@ class Resizing:
         self.placement = placement
         self._slices = slices
         self.dims = {
-            name: tuple(int(slices.counts(labels).sum()) for labels in axes)
-            for name, axes in analysis.scope.values.items()
+            name: tuple(slices.count(labels) for labels in axes) for name, axes in analysis.scope.values.items()
         }
         self.dims.update((name, demand.dims) for name, demand in placement.settled.items())
 
@@ -111,23 +114,31 @@ class Resizing:
                 pass  # not to be computed any more: whoever reads it has to be edited
         return shapes.dims[name]
 
+    def dims_of(self, name: str) -> tuple[int, ...] | None:
+        """Return the new shape of a value; None where it is not known, or not any more."""
+        shapes = self.analysis.shapes
+        if name in self.dims or name not in shapes.derived:
+            return self.dims.get(name, shapes.dims.get(name))
+        value = self.value(name)
+        return None if value is None else value.shape
+
     def kept(self, name: str) -> list[Counts]:
         """Return how often each slice of an activation, or of a constant, is there."""
         if name in self.placement.settled:
             return list(self.placement.settled[name].counts)
         axes = self.analysis.scope.values.get(name)
         if axes is None:
-            return [np.ones(size, dtype=np.bool_) for size in self.analysis.shapes.dims[name]]
+            return [np.broadcast_to(np.True_, (size,)) for size in self.analysis.shapes.dims[name]]
         return [self._slices.counts(labels) for labels in axes]
 
-    def orders(self, name: str) -> list[Ints]:
+    def orders(self, name: str) -> Sequence[Ints]:
         """Return where the slices of an activation, or of a constant, stood in the original."""
         if name in self.placement.settled:
             return list(self.placement.settled[name].orders)
         axes = self.analysis.scope.values.get(name)
         if axes is None:
-            return [np.arange(size) for size in self.analysis.shapes.dims[name]]
-        return [self._slices.order(labels) for labels in axes]
+            axes = tuple(stay(size) for size in self.analysis.shapes.dims[name])
+        return _Orders(self._slices, axes)
 
     def touches(self, node: Node) -> bool:
         """Whether any axis of an input or output of a node loses slices, or a size that it is given changes."""
@@ -162,6 +173,28 @@ class Resizing:
         return np.asarray(here != there)
 
 
+class _Orders(Sequence["Ints"]):
+    """Where the slices stood, per axis; written out for the axes that are asked for (an image may be wide)."""
+
+    def __init__(self, slices: Slices, axes: Axes) -> None:
+        self._slices = slices
+        self._axes = axes
+
+    def __len__(self) -> int:
+        return len(self._axes)
+
+    @overload
+    def __getitem__(self, at: int) -> Ints: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Ints]: ...
+
+    def __getitem__(self, at: int | slice) -> Ints | list[Ints]:
+        if isinstance(at, slice):
+            return [self._slices.order(labels) for labels in self._axes[at]]
+        return self._slices.order(self._axes[at])
+
+
 class PrunedNode:
     """One node of the pruned graph, as an adapter sees it (see `labels.adapt.Pruned`)."""
 
@@ -179,12 +212,12 @@ class PrunedNode:
         """How often each slice of an output is there."""
         return self._resizing.kept(self.node.outputs[slot])
 
-    def order(self, slot: int) -> list[Ints]:
+    def order(self, slot: int) -> Sequence[Ints]:
         """Where the slices of an input stood."""
         demand = self._resizing.placement.demand(self.node, slot)
         return list(demand.orders) if demand is not None else self._resizing.orders(self.node.inputs[slot])
 
-    def order_out(self, slot: int) -> list[Ints]:
+    def order_out(self, slot: int) -> Sequence[Ints]:
         """Where the slices of an output stood."""
         return self._resizing.orders(self.node.outputs[slot])
 

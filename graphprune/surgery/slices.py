@@ -128,6 +128,9 @@ class Slices(Protocol):
     def counts(self, labels: Labels) -> Counts:
         """Return how often each original slice of an axis is there, shape (len(labels),)."""
 
+    def count(self, labels: Labels) -> int:
+        """Return how many slices the new axis has."""
+
     def order(self, labels: Labels) -> Ints:
         """Return where each slice of the new axis stood in the original."""
 
@@ -170,6 +173,10 @@ class Kept:
     def counts(self, labels: Labels) -> Counts:
         """Return which slices of an axis stay."""
         return self.mask(labels)
+
+    def count(self, labels: Labels) -> int:
+        """Return how many slices of an axis stay."""
+        return self._grouping.count(labels, self._keep)
 
     def order(self, labels: Labels) -> Ints:
         """Return where the slices that stay stood."""

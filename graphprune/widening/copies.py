@@ -170,6 +170,10 @@ class Copies:
         """Return how often each original slice of an axis is there."""
         return self._axis(labels).counts
 
+    def count(self, labels: Labels) -> int:
+        """Return how many slices the new axis has."""
+        return len(self._axis(labels).order)
+
     def order(self, labels: Labels) -> Ints:
         """Return where each slice of the new axis stood in the original."""
         return self._axis(labels).order

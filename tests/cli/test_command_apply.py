@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def plan(quick: Command, model: Path) -> Path:
-    done = quick("solve", model, "--flops", "0.5", "-o", "solved.onnx", "--plan", "net.plan.json")
+    done = quick("solve", model, "--quick", "--flops", "0.5", "-o", "solved.onnx", "--plan", "net.plan.json")
     assert done.code == 0, done.err
     return model.with_name("net.plan.json")
 
@@ -135,7 +135,7 @@ def test_a_plan_of_a_model_with_other_inputs_is_said_to_be_one(quick: Command, m
 
 
 def test_a_file_of_another_plan_fails_verification(quick: Command, model: Path, plan: Path) -> None:
-    assert quick("solve", model, "--flops", "0.3", "-o", "third.onnx", "--plan", "third.json").code == 0
+    assert quick("solve", model, "--quick", "--flops", "0.3", "-o", "third.onnx", "--plan", "third.json").code == 0
     done = quick("verify", model, "third.onnx", plan)
     assert done.code == 101
     assert "differs from the masked original" in done.err
@@ -172,8 +172,8 @@ def test_a_model_that_cannot_be_written_leaves_plans_alone(
 
     before = plan.read_bytes()
     monkeypatch.setattr("graphprune.api.save", full)
-    assert quick("solve", model, "--flops", "0.3", "--plan", "new.json").code == 2
-    assert quick("solve", model, "--flops", "0.3", "--plan", plan, "--force").code == 2
+    assert quick("solve", model, "--quick", "--flops", "0.3", "--plan", "new.json").code == 2
+    assert quick("solve", model, "--quick", "--flops", "0.3", "--plan", plan, "--force").code == 2
     assert quick("apply", model, plan, "--plan", "updated.json").code == 2
     assert plan.read_bytes() == before
     assert sorted(path.name for path in plan.parent.iterdir()) == ["net.onnx", "net.plan.json", "solved.onnx"]

@@ -42,7 +42,7 @@ def test_a_model_as_json(quick: Command, model: Path) -> None:
 
 
 def test_a_plan(graphprune: Command, model: Path) -> None:
-    assert graphprune("solve", model, "--flops", "0.5").code == 0
+    assert graphprune("solve", model, "--quick", "--flops", "0.5").code == 0
     done = graphprune("inspect", "net.plan.json")
     assert done.code == 0, done.err
     for word in ("budget", "bisection", "bn-scale", "█", "g001"):

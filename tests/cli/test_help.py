@@ -24,7 +24,7 @@ TASKS = {
     "Look": ["inspect", "verify"],
     "Accuracy": ["eval", "recover"],
     "Train": ["train", "finetune"],
-    "Files": ["init", "export", "normalize", "widen"],
+    "Files": ["init", "export", "normalize", "synthesize", "widen"],
 }
 PANELS = {"Budget", "Widths", "Channels", "Model", "Samples", "Recovery", "Training", "Questions", "Output"}
 COMMANDS = [name for names in TASKS.values() for name in names]

@@ -82,6 +82,7 @@ def export(
     shapes = _shapes(input_shape)
 
     from graphprune import api
+    from graphprune.verification.check_runs import check_runs
 
     talk = printing.talk()
     with talk.stage("importing torch"):
@@ -96,6 +97,8 @@ def export(
     with talk.stage("exporting"):
         options = ExportOptions([dims for _, dims in shapes], names, exporter, opset, talk.note)
         model = export_module(module, options)
+    inputs = [value.name for value in model.proto.graph.input]
+    check_runs(model, shapes=dict(zip(inputs, options.shapes, strict=False)))
     api.save(model, output, force=force)
     graph = model.proto.graph
     facts = {

@@ -62,6 +62,7 @@ def finetune(
     check_checkpoint(checkpoint, resume=training.resume, force=output.force)
 
     from graphprune import api
+    from graphprune.verification.check_runs import check_runs
 
     talk = printing.talk()
     if note := missing_processes():
@@ -77,6 +78,7 @@ def finetune(
     if not result.main:
         return
     if result.improved:
+        check_runs(result.model, model)
         api.save(result.model, target, force=replacing)
     checkpoint.unlink(missing_ok=True)
     if not result.improved:

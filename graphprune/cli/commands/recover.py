@@ -54,6 +54,7 @@ def recover(
     """
     from graphprune import accuracy, api
     from graphprune.plan.file import read_plan
+    from graphprune.verification.check_runs import check_runs
 
     target = output.output or beside(pruned, ".recovered.onnx")
     inputs = (pruned, teacher, plan)
@@ -72,6 +73,7 @@ def recover(
         recovery = accuracy.recover(analysis, candidate, current, source, options, progress=progress)
     if recovery.improved and not output.dry_run:
         with talk.stage("writing"):
+            check_runs(recovery.model, candidate, current.model.inputs)
             api.save(recovery.model, target, force=output.force)
     _show(recovery, None if output.dry_run or not recovery.improved else target, as_json=printing.as_json)
     if not recovery.improved:

@@ -15,7 +15,7 @@ from graphprune.cli.options.output import Printing, PrunedOutput
 from graphprune.cli.options.recovery import Restoring
 from graphprune.cli.options.samples import CalibrationSamples
 from graphprune.cli.options.widths import MEASURING, SolvedWidths
-from graphprune.cli.recovery_steps import Material, RecoverySteps, find_material
+from graphprune.cli.recovery_steps import RecoveryMaterial, RecoverySteps, find_material
 from graphprune.cli.spread import spread
 
 if TYPE_CHECKING:
@@ -70,7 +70,11 @@ def solve(
         training_data = None if restoring.data is None else calibration.images.open_source(restoring.data, loaded, talk)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, analysed)
-    material = Material() if budgets.lossless else find_material(analysis, calibration, restoring, options.seed, talk)
+    material = (
+        RecoveryMaterial(calibration.open(loaded, talk))
+        if budgets.lossless
+        else find_material(analysis, calibration, restoring, options.seed, talk)
+    )
     if material.measures and widths.measurable:
         options = replace(options, solver=MEASURING)
     with talk.steps("solving") as progress:
@@ -88,7 +92,7 @@ def _solved(
     analysis: Analysis,
     requests: Sequence[BudgetRequest],
     options: SolveOptions,
-    material: Material,
+    material: RecoveryMaterial,
     progress: Callable[[str, int, int], None],
 ) -> tuple[Plan, bool]:
     """Return the plan, and whether all samples that were given were of use."""

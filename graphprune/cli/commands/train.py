@@ -149,10 +149,13 @@ class _Files:
     def save(self, result: Trained) -> tuple[dict[str, str], tuple[str, ...]]:
         """Write the trained model and what else the method makes; return the files and what to say of them."""
         from graphprune import api
+        from graphprune.verification.check_runs import check_runs
 
         files: dict[str, str] = {}
         notes: list[str] = []
         if not self.targets.dry:
+            for model in (result.model, *result.further.values()):
+                check_runs(model, result.analysis.model, result.plan.model.inputs)
             files["model"] = str(api.save(result.model, self.trained, force=self.targets.force))
             for word, model in result.further.items():
                 path = api.save(model, self.further(word), force=self.targets.force)
@@ -181,6 +184,7 @@ class _FinalFinetune:
         """Finetune the pruned model and write it if that helped; return what to say of it."""
         from graphprune import api
         from graphprune.training.finetune import finetune
+        from graphprune.verification.check_runs import check_runs
 
         if files.finetuned is None:
             return ""
@@ -189,6 +193,7 @@ class _FinalFinetune:
             tuned = finetune(pruned, self.samples, self.teacher, self.options, meter.listen)
         if not tuned.improved:
             return f"finetuning did not help: the held-out loss was {tuned.before.loss:.4g} and was never lower"
+        check_runs(tuned.model, pruned, result.plan.model.inputs)
         api.save(tuned.model, files.finetuned, force=files.targets.force)
         return f"finetuned to {quote(str(files.finetuned))}, held-out {_measures(tuned.before, tuned.after)}"
 

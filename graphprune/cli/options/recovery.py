@@ -56,6 +56,11 @@ class Restoring:
         """Whether nobody said how accuracy is brought back."""
         return self.recover == "auto" and not self.quick
 
+    @property
+    def makes_samples(self) -> bool:
+        """Whether samples are made where none are given."""
+        return self.automatic and self.data is None
+
     def wanted(self, *, samples: bool) -> bool:
         """Whether anything follows pruning, given whether there are samples to recover from."""
         return (samples and self.method is not None) or self.finetune

@@ -23,7 +23,7 @@ from graphprune.reproducible import one_blas_thread
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from graphprune.data.statistics import Norm, SampleStatistics
+    from graphprune.data.statistics import RememberedNorm, SampleStatistics
 
 __all__ = ["choose_samples"]
 
@@ -33,12 +33,12 @@ _MOST = 1 << 18
 
 
 @one_blas_thread()
-def choose_samples(norms: Sequence[Norm], found: Sequence[SampleStatistics], count: int) -> Ints:
+def choose_samples(norms: Sequence[RememberedNorm], found: Sequence[SampleStatistics], count: int) -> Ints:
     """Return which samples to keep, in the order in which they were picked.
 
     Parameters
     ----------
-    norms : sequence of Norm
+    norms : sequence of RememberedNorm
     found : sequence of SampleStatistics
         Of all samples, per normalisation.
     count : int
@@ -51,7 +51,7 @@ def choose_samples(norms: Sequence[Norm], found: Sequence[SampleStatistics], cou
     return _exchanged(products, _herded(products, count))
 
 
-def _differences(norms: Sequence[Norm], found: Sequence[SampleStatistics]) -> Floats:
+def _differences(norms: Sequence[RememberedNorm], found: Sequence[SampleStatistics]) -> Floats:
     """Return, per sample, how far each statistic is from what is remembered, every normalisation counting alike."""
     parts = []
     for norm, own in zip(norms, found, strict=True):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from graphprune.data.statistics import Norm
+    from graphprune.data.statistics import RememberedNorm
     from graphprune.model.graph import Graph
     from graphprune.model.load import Model
 
@@ -85,7 +85,7 @@ def fit_exposure(
     name: str,
     images: Inputs,
     place: Callable[[Inputs], Inputs],
-    norms: Sequence[Norm],
+    norms: Sequence[RememberedNorm],
     batch: int = 8,
 ) -> Exposure:
     """Return the exposure with which images give the statistics that the first normalisations remember.
@@ -102,7 +102,7 @@ def fit_exposure(
         With a mean of 0 and a deviation of 1.
     place : callable
         Gives images the layout and type of the input.
-    norms : sequence of Norm
+    norms : sequence of RememberedNorm
         Of the graph.
     batch : int
         Images that are run at once; the number of images is a multiple of it.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from graphprune.data.preprocessing import Layout
     from graphprune.data.signature import InputSpec
     from graphprune.data.source import Source
-    from graphprune.data.statistics import Norm
+    from graphprune.data.statistics import RememberedNorm
     from graphprune.model.load import Model
 
 __all__ = ["MadeSamples", "SampleOptions", "default_count", "make_samples", "read_request"]
@@ -179,7 +179,7 @@ def _watched(
 class _Maker:
     """Makes the values of each input."""
 
-    def __init__(self, model: Model, graph: Graph, norms: list[Norm], layout: Layout | None) -> None:
+    def __init__(self, model: Model, graph: Graph, norms: list[RememberedNorm], layout: Layout | None) -> None:
         self._model = model
         self._graph = graph
         self._norms = norms

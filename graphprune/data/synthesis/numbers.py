@@ -25,7 +25,7 @@ from graphprune.data.synthesis.exposure import affine_values
 
 if TYPE_CHECKING:
     from graphprune.data.signature import InputSpec
-    from graphprune.data.statistics import Norm
+    from graphprune.data.statistics import RememberedNorm
     from graphprune.model.graph import Graph, Node
     from graphprune.model.load import Model
 
@@ -39,7 +39,7 @@ _SPAN = 6.0
 """A range that a calibration found holds about so many deviations."""
 
 
-def number_maker(model: Model, graph: Graph, spec: InputSpec, norms: list[Norm]) -> tuple[Draw, str] | None:
+def number_maker(model: Model, graph: Graph, spec: InputSpec, norms: list[RememberedNorm]) -> tuple[Draw, str] | None:
     """Return what draws numbers of a shape for an input, and what it goes by; None where the file tells nothing.
 
     Parameters
@@ -47,7 +47,7 @@ def number_maker(model: Model, graph: Graph, spec: InputSpec, norms: list[Norm])
     model : Model
     graph : Graph
     spec : InputSpec
-    norms : list of Norm
+    norms : list of RememberedNorm
         Of the graph.
     """
     readers = _readers(graph, spec.name)

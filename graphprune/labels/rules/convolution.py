@@ -11,6 +11,10 @@ from graphprune.labels.registry import rule
 from graphprune.labels.space import Alternative, Axes, Role
 from graphprune.labels.vector import Labels, all_matched, stay
 
+WHOLE_GROUPS = "whole groups"
+EACH_GROUP = "a slice of each group"
+"""Names of the two ways in which a grouped convolution can shrink."""
+
 _NO_ROLE: list[Role] = [""] * 8
 
 
@@ -61,7 +65,7 @@ def conv_transpose(op: Operator) -> None:
         channels = w[1]
     else:
         op.contract(0, 1)
-        channels = op.space.fresh(groups * shape[1]) if x[1].live else stay(groups * shape[1])
+        channels = op.space.fresh(groups * shape[1])
         _grouped(op, groups, x[1], channels, w[1], rows=w[0])
     op.freeze(w[2:], "convolution kernel", "is a spatial axis of a kernel")
     op.freeze(x[2:], "transposed convolution", "is a spatial axis that the kernel spreads")
@@ -76,7 +80,8 @@ def _grouped(op: Operator, groups: int, x: Labels, y: Labels, inner: Labels, row
 
     *Whole groups*: every input and output of conv group g carries one label, and the weight axis
     inside a group (`inner`) stays. *A slice of each*: position i within a group is kept or removed
-    in all groups alike, so that they stay equally long.
+    in all groups alike, so that they stay equally long; inputs and outputs do so apart from each
+    other, hence the outputs can shrink where the inputs stay, and the other way round.
 
     Parameters
     ----------
@@ -89,20 +94,27 @@ def _grouped(op: Operator, groups: int, x: Labels, y: Labels, inner: Labels, row
     """
     if rows is not None:
         op.unite(x, rows)
-    if not x.live:
-        # All groups stay; saying so with label 0 keeps the explanation short.
-        op.freeze(y, "grouped convolution", "its input channels stay")
+    elif not x.live:
         op.freeze(inner, "grouped convolution", "its input channels stay")
-        return
-    group = op.space.fresh(groups)
-    whole = all_matched((x, Labels(group.base, len(x) // groups)), (y, Labels(group.base, len(y) // groups)))
-    alternatives = [Alternative("whole groups", *whole, inner.base)]
-    if len(x) > groups and len(y) > groups:
-        other = op.space.fresh((len(y) if rows is None else len(x)) // groups)
+    alternatives, group = [], op.space.fresh(groups) if x.live else stay(groups)
+    if x.live:
+        whole = all_matched((x, Labels(group.base, len(x) // groups)), (y, Labels(group.base, len(y) // groups)))
+        alternatives.append(Alternative(WHOLE_GROUPS, *whole, inner.base))
+    per_input, per_output = len(x) // groups, len(y) // groups
+    if per_output > 1 or (x.live and per_input > 1):
+        other = op.space.fresh(per_output if rows is None else per_input)
         first, second = (inner, other) if rows is None else (other, inner)
-        each = all_matched((x, Labels(first.base, 1, groups)), (y, Labels(second.base, 1, groups)))
-        alternatives.append(Alternative("a slice of each group", *each, group.base, sides=2))
+        each = all_matched((x, _repeated(first, groups)), (y, _repeated(second, groups)))
+        sides = 2 if x.live and per_input > 1 and per_output > 1 else 1
+        alternatives.append(Alternative(EACH_GROUP, *each, group.base, sides))
+    if not alternatives:
+        op.freeze(y, "grouped convolution", "its input channels stay")
     op.space.choose(op.node, alternatives)
+
+
+def _repeated(position: Labels, groups: int) -> Labels:
+    """Return the labels of positions within one group, group after group; a single position stays."""
+    return Labels(position.base, 1, groups) if len(position) > 1 else stay(groups)
 
 
 def window(op: Operator, labels: Labels, axis: int) -> Labels:

@@ -16,12 +16,16 @@ from graphprune.labels.vector import Labels, stay
 def batch_normalization(op: Operator) -> None:
     """y[:, c] depends on channel c of x and on element c of scale, bias, mean and variance.
 
-    In training mode the statistics are those of the batch, still one channel at a time.
+    In training mode the statistics are those of the batch, still one channel at a time: all other axes stay.
     """
     x = op.labels(0)
     if op.version < 9 and op.node.attribute("spatial", 1) == 0:
         op.barrier("BatchNormalization", "spatial=0 normalises every element on its own")
         return
+    if op.node.attribute("training_mode", 0):
+        rest = (x[0], *x[2:])
+        op.freeze(rest, "BatchNormalization", "statistics run over this axis in training mode")
+        x = (stay(len(x[0])), x[1], *(stay(len(vector)) for vector in x[2:]))
     for slot in range(1, 5):
         op.tie(slot, (x[1],), maskable=slot <= 2)
     op.set(0, x)
@@ -62,7 +66,7 @@ def adapt_group_normalization(op: Pruned) -> Edits:
     return Edits() if left == groups else Edits(attributes={"num_groups": left})
 
 
-@rule("LayerNormalization", "RMSNormalization")
+@rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 def layer_normalization(op: Operator) -> None:
     """Statistics run over all axes from `axis` on: those stay whole, or are renormalised."""
     x = op.labels(0)
@@ -75,7 +79,11 @@ def layer_normalization(op: Operator) -> None:
         op.set(0, x)
         return
     op.freeze(x[first:], op.node.op_type, "statistics run over this axis")
-    op.set(0, (*x[:first], *_whole(op, range(first, len(x)))))
+    y = (*x[:first], *_whole(op, range(first, len(x))))
+    for slot in range(1, len(op.node.inputs)):
+        if op.has(slot):  # a scale that the network computes is read element by element, too
+            op.tie(slot, tail(y, op.shape(slot)))
+    op.set(0, y)
     for slot in range(1, len(op.node.outputs)):
         if op.node.outputs[slot] in op.scope.shapes.dims:
             op.set(slot, (*x[:first], *(stay(size) for size in op.out_shape(slot)[first:])))

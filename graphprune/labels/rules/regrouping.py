@@ -20,7 +20,7 @@ def reshape(op: Operator) -> None:
     if prod(op.shape(0)) != prod(op.out_shape()):  # the file is at odds with itself; running it says so
         op.barrier("unknown shape", "has shapes with different numbers of elements at this node")
         return
-    op.set(0, regroup(op.space, op.node, op.labels(0), op.out_shape()))
+    op.set(0, regroup(op.space, op.node, op.moved(0), op.out_shape()))
 
 
 @rule("Transpose")
@@ -39,10 +39,16 @@ def squeeze(op: Operator) -> None:
 
 @rule("Expand")
 def expand(op: Operator) -> None:
-    """Axes of equal length pass; an axis that is spread from length 1 has nothing to remove."""
-    x, shape = op.labels(0), op.out_shape()
+    """Axes of equal length pass; copies of one slice can go one by one, unless their number depends on the inputs."""
+    x, shape = op.moved(0), op.out_shape()
     own = (*(stay(1) for _ in range(len(shape) - len(x))), *x)
-    op.set(0, (vector if len(vector) == size else stay(size) for vector, size in zip(own, shape, strict=True)))
+    spread = any(len(vector) != size for vector, size in zip(own, shape, strict=True))
+    varies = op.scope.varies(op.node.outputs[0]) if spread else ()
+    y = []
+    for axis, (vector, size) in enumerate(zip(own, shape, strict=True)):
+        fresh = len(vector) != size and not varies[axis]
+        y.append(op.space.fresh(size) if fresh else vector if len(vector) == size else stay(size))
+    op.set(0, y)
 
 
 @rule("Tile")
@@ -53,7 +59,7 @@ def tile(op: Operator) -> None:
         0,
         (
             Labels(vector.base, vector.repeat, vector.tile * (size // len(vector))) if vector.live else stay(size)
-            for vector, size in zip(op.labels(0), shape, strict=True)
+            for vector, size in zip(op.moved(0), shape, strict=True)
         ),
     )
 

@@ -15,7 +15,7 @@ def resize(op: Operator) -> None:
     shape = op.out_shape()
     crop = op.node.attribute("coordinate_transformation_mode") == "tf_crop_and_resize"
     y = []
-    for vector, size in zip(op.labels(0), shape, strict=True):
+    for vector, size in zip(op.moved(0), shape, strict=True):
         if len(vector) == size and not crop:
             y.append(vector)
         else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from graphprune.array_types import Mask
 from graphprune.labels.adapt import Edits, Pruned, adapter, follow, spell, whole
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
@@ -19,19 +20,31 @@ from graphprune.labels.vector import Labels, concatenate, stay
 @rule("Slice")
 def slice_(op: Operator) -> None:
     """Labels are cut like the tensor; a live axis is cut with step 1 only."""
-    x = list(op.labels(0))
+    x = list(op.moved(0))
     bounds = [op.ints(slot, name) for slot, name in ((1, "starts"), (2, "ends"), (3, "axes"), (4, "steps"))]
     starts, ends, axes, steps = bounds
     if starts is None or ends is None or (op.has(3) and axes is None) or (op.has(4) and steps is None):
         op.barrier("Slice", "its bounds are computed while the model runs")
         return
     axes = list(range(len(starts))) if axes is None else axes
-    for start, end, axis, step in zip(starts, ends, axes, steps or [1] * len(starts), strict=True):
-        if step != 1 and x[axis].live:
-            op.freeze(x[axis], "Slice", f"picks every {step}th slice of this axis")
+    # Where bounds follow the size of the inputs, other slices are cut off for another size.
+    moving = _changing(op, 1, len(starts)) | _changing(op, 2, len(starts))
+    for start, end, axis, step, moves in zip(
+        starts, ends, axes, steps or [1] * len(starts), moving.tolist(), strict=True
+    ):
+        if (step != 1 or moves) and x[axis].live:
+            why = "cuts this axis by the size of the inputs" if moves else f"picks every {step}th slice of this axis"
+            op.freeze(x[axis], "Slice", why)
             x[axis] = stay(len(x[axis]))
         x[axis] = x[axis].select(slice(start, None if step < 0 and end < -len(x[axis]) else end, step))
     op.set(0, x)
+
+
+def _changing(op: Operator, slot: int, count: int) -> Mask:
+    """Return which of `count` sizes that input `slot` gives depend on the size of the model's inputs."""
+    return (
+        np.broadcast_to(op.scope.changing(op.inputs[slot]), count) if op.has(slot) else np.zeros(count, dtype=np.bool_)
+    )
 
 
 @adapter("Slice", slots=(1, 2, 3, 4), attributes=("starts", "ends"))
@@ -94,7 +107,7 @@ def gather(op: Operator) -> None:
     roles: list[Role] = ["out"] * rank
     roles[axis] = ""
     data = op.operand(0, roles)
-    index = op.value(1)
+    index = None if op.scope.changing(op.inputs[1]).any() else op.value(1)
     picked: tuple[Labels, ...]
     if index is not None and index.ndim == 1:
         picked = (data[axis].select(np.asarray(index, dtype=np.int64)),)
@@ -138,11 +151,15 @@ def pad(op: Operator) -> None:
     if amounts is None:
         op.barrier("Pad", "its amounts are computed while the model runs")
         return
-    x = list(op.labels(0))
-    for axis, (front, back) in amounts.items():
+    x = list(op.moved(0))
+    moving: Mask = np.any(_changing(op, 1, 2 * len(amounts)).reshape(2, -1), axis=0)
+    for (axis, (front, back)), moves in zip(amounts.items(), moving.tolist(), strict=True):
         if not (front or back):
             continue
         if not x[axis].live:
+            x[axis] = stay(len(x[axis]) + front + back)
+        elif moves:
+            op.freeze(x[axis], "Pad", "is padded by an amount that depends on the size of the inputs")
             x[axis] = stay(len(x[axis]) + front + back)
         elif op.node.attribute("mode", "constant") != "constant":
             op.freeze(x[axis], "Pad", "is padded with its own slices")

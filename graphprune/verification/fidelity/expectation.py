@@ -48,7 +48,7 @@ class Expectation:
         """Return which slices of an axis stay (bool, shape (len(labels),))."""
         key = (id(labels.base), labels.repeat, labels.tile)
         if key not in self._masks:
-            self._masks[key] = self._stays[self.analysis.grouping.atom_of[labels.expand()]]
+            self._masks[key] = labels.spread(self._stays[self.analysis.grouping.atom_of[labels.base]])
         return self._masks[key]
 
     def activation(self, name: str) -> Masks | None:

@@ -6,14 +6,14 @@ from __future__ import annotations
 import numpy as np
 from tiny_models import model
 
-from graphprune.data.statistics import Norm, SampleStatistics, Statistics, mean_mismatch
+from graphprune.data.statistics import RememberedNorm, SampleStatistics, Statistics, mean_mismatch
 from graphprune.data.synthesis.choose import choose_samples
 from graphprune.model.graph import Graph
 
 
-def norm(mean: np.ndarray, variance: np.ndarray) -> Norm:
+def norm(mean: np.ndarray, variance: np.ndarray) -> RememberedNorm:
     graph = Graph(model("(float[n, 4] x) => (float[n, 4] y) { y = Relu (x) }"))
-    return Norm(graph.nodes[0], Statistics(mean, variance))
+    return RememberedNorm(graph.nodes[0], Statistics(mean, variance))
 
 
 def test_samples_of_the_right_kind_are_kept() -> None:

@@ -226,7 +226,7 @@ def test_a_state_that_grows_freezes_what_follows_from_it() -> None:
     analysis = analyze(model(text, weights, **THREE))
     assert "s" not in analysis.shapes.dims
     assert groups(analysis) == {"k": (6, frozenset({"up2.1 out", "down2.0 in"}))}
-    assert set(analysis.uncounted) == {"a", "d"}
+    assert {item.node for item in analysis.uncounted} == {"a", "d"}
     keep = halves(analysis)
     found = verify_pruned(analysis, analysis.model.replaced(prune(analysis, keep)), keep)
     assert found.status == "verified"
@@ -406,3 +406,26 @@ def test_a_scan_of_the_first_version_freezes() -> None:
 def _outputs(proto: ModelProto) -> dict[str, np.ndarray]:
     """Run a model on ones."""
     return run(proto, {"x": np.ones((2, 4), dtype=np.float32)})
+
+
+BRANCHES = """(float[2,4] x) => (float[2,4] y) {
+    total = ReduceSum <keepdims = 0> (x)
+    large = Less (total, limit)
+    first = MatMul (x, common)
+    m = If (large) <
+        then_branch = yes () => (float[n,k] a) { a1 = MatMul (first, one) a = Relu (a1) },
+        else_branch = no () => (float[n,k] b) { b1 = MatMul (first, other) b = Add (b1, shift) }
+    >
+    y = MatMul (m, down)
+}"""
+
+
+@pytest.mark.parametrize("limit", [-1e3, 1e3])
+def test_what_both_branches_make_keeps_the_same_channels_in_both(limit: float) -> None:
+    weights = {"common": (4, 6), "one": (6, 8), "other": (6, 8), "shift": (8,), "down": (8, 4)}
+    proto = model(BRANCHES, weights, limit=np.float32(limit))
+    assert set(groups(analyze(proto)).values()) == {
+        (8, frozenset({"one.1 out", "other.1 out", "shift.0 per_channel", "down.0 in"})),
+        (6, frozenset({"common.1 out", "one.0 in", "other.0 in"})),
+    }
+    assert check(proto).effect > 1e-3

@@ -9,6 +9,11 @@ from oracle_check import analyze, check
 from rule_cases import BOTH, Case, Stays, rule_tests
 from tiny_models import chain, model
 
+from graphprune import api
+from graphprune.analysis.analysis import Analysis
+from graphprune.choices import Grouped
+from graphprune.model.load import load
+
 GROUPED = """(float[2,3,6,6] x) => (float[] y) {
     h = Conv (x, first)
     m = Conv <group = 4> (h, middle, bias)
@@ -47,13 +52,61 @@ CASES = [
         {"h": (8, "first.0 out, middle.0 per_channel, bias.0 per_channel, last.1 in")},
     ),
     Case(
-        # A slice of each group frees 2 inputs and 3 outputs per group, whole groups only 4.
-        "whole-groups-are-more",
-        model(GROUPED, {"first": (8, 3, 1, 1), "middle": (12, 2, 3, 3), "bias": (12,), "last": (2, 12, 1, 1)}),
+        # What reads the outputs costs most, and whole groups leave 3 of them, a slice of each 4.
+        "whole-groups-reach-further",
+        model(GROUPED, {"first": (8, 3, 1, 1), "middle": (12, 2, 1, 1), "bias": (12,), "last": (20, 12, 1, 1)}),
         {"h": (4, "first.0 out, middle.0 out, bias.0 per_channel, last.1 in")},
     ),
     Case(
-        "a-slice-of-each-is-more",
+        # The inputs stay; what a group makes may go all the same, position by position.
+        "grouped-on-the-input",
+        model(
+            """(float[2,8,6,6] x) => (float[] y) {
+                h = Conv <group = 4> (x, first, bias)
+                y = Conv (h, last)
+            }""",
+            {"first": (12, 2, 1, 1), "bias": (12,), "last": (2, 12, 1, 1)},
+        ),
+        {"h": (3, "first.0 out, bias.0 per_channel, last.1 in")},
+    ),
+    Case(
+        "transposed-grouped-on-the-input",
+        model(
+            """(float[2,8,6,6] x) => (float[] y) {
+                h = ConvTranspose <group = 2> (x, first, bias)
+                y = Conv (h, last)
+            }""",
+            {"first": (8, 5, 2, 2), "bias": (10,), "last": (2, 10, 1, 1)},
+        ),
+        {"h": (5, "first.1 out, bias.0 per_channel, last.1 in")},
+    ),
+    Case(
+        # The input is also the graph's output: known only after the rule of the convolution has run.
+        "grouped-on-what-stays",
+        model(
+            """(float[2,3,6,6] x) => (float[] h, float[] y) {
+                h = Conv (x, first)
+                m = Conv <group = 4> (h, middle)
+                y = Conv (m, last)
+            }""",
+            {"first": (8, 3, 1, 1), "middle": (12, 2, 3, 3), "last": (2, 12, 1, 1)},
+        ),
+        {"m": (3, "middle.0 out, last.1 in")},
+    ),
+    Case(
+        "multiplier-on-what-stays",
+        model(
+            """(float[2,3,6,6] x) => (float[] h, float[] y) {
+                h = Conv (x, first)
+                m = Conv <group = 8> (h, middle)
+                y = Conv (m, last)
+            }""",
+            {"first": (8, 3, 1, 1), "middle": (24, 1, 3, 3), "last": (2, 24, 1, 1)},
+        ),
+        {"m": (3, "middle.0 per_channel, last.1 in")},
+    ),
+    Case(
+        "a-slice-of-each-reaches-further",
         model(GROUPED, {"first": (32, 3, 1, 1), "middle": (24, 8, 3, 3), "bias": (24,), "last": (2, 24, 1, 1)}),
         {"h": (8, "first.0 out, middle.1 in"), "m": (6, "middle.0 out, bias.0 per_channel, last.1 in")},
     ),
@@ -145,13 +198,13 @@ STAYS = [
         ("transposed convolution", "c"),
     ),
     Stays(
-        "grouped-on-the-input",
+        "grouped-on-the-input-one-output-each",
         model(
             """(float[2,8,6,6] x) => (float[] y) {
                 h = Conv <group = 4> (x, first)
                 y = Conv (h, last)
             }""",
-            {"first": (12, 2, 1, 1), "last": (2, 12, 1, 1)},
+            {"first": (4, 2, 1, 1), "last": (2, 4, 1, 1)},
         ),
         ("grouped convolution", "h"),
     ),
@@ -188,7 +241,7 @@ def test_all_opsets(opset: int) -> None:
 
 
 def test_positions_of_groups() -> None:
-    weights = {"first": (8, 3, 1, 1), "middle": (12, 2, 3, 3), "bias": (12,), "last": (2, 12, 1, 1)}
+    weights = {"first": (8, 3, 1, 1), "middle": (12, 2, 1, 1), "bias": (12,), "last": (20, 12, 1, 1)}
     (group,) = analyze(model(GROUPED, weights)).groups
     by_name = {member.initializer: member for member in group.members}
     assert by_name["first"].atoms.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -209,3 +262,22 @@ def test_depthwise_rows_are_per_channel_and_counted_once() -> None:
     layers = {layer.node: layer for layer in analysis.layers}
     assert layers["m"].flops(np.array([8])) == 2 * 2 * 8 * 9 * 16
     assert layers["m"].flops(np.array([3])) == 2 * 2 * 3 * 9 * 16
+
+
+WEIGHTS = {"first": (32, 3, 1, 1), "middle": (24, 8, 3, 3), "bias": (24,), "last": (2, 24, 1, 1)}
+
+
+@pytest.mark.parametrize(("grouped", "sizes"), [("auto", [8, 6]), ("slices", [8, 6]), ("groups", [4])])
+def test_what_goes_can_be_asked_for(grouped: Grouped, sizes: list[int]) -> None:
+    analysis = Analysis(load(model(GROUPED, WEIGHTS)), grouped=grouped)
+    assert analysis.grouping.sizes.tolist() == sizes
+    assert analysis.of(analysis.model).grouping.sizes.tolist() == sizes
+
+
+def test_a_plan_is_applied_as_it_was_decided() -> None:
+    loaded = load(model(GROUPED, WEIGHTS))
+    asked = api.AnalyzeOptions(grouped="groups")
+    plan = api.solve(api.analyze(loaded, asked), api.BudgetRequest("flops", 0.6), api.SolveOptions(round_to=1))
+    pruned = api.apply(loaded, plan)
+    assert next(a.i for a in pruned.proto.graph.node[1].attribute if a.name == "group") < 4
+    assert api.verify(loaded, pruned, plan).status == "verified"

@@ -46,7 +46,7 @@ CASES = [
 
 
 def _stays(
-    name: str, text: str, kind: str, weights: dict[str, tuple[int, ...]] | None = None, opset: int = 17
+    name: str, text: str, kind: str, weights: dict[str, tuple[int, ...]] | None = None, opset: int = 17, node: str = "m"
 ) -> Stays:
     """Freeze `h` while another layer stays free."""
     proto = model(
@@ -59,10 +59,22 @@ def _stays(
         {"first": (8, 3, 1, 1), "middle": (6, 8, 1, 1), "last": (2, 6, 1, 1), **(weights or {})},
         opset=opset,
     )
-    return Stays(name, proto, (kind, "m"), groups={"n": (6, "middle.0 out, last.1 in")})
+    return Stays(name, proto, (kind, node), groups={"n": (6, "middle.0 out, last.1 in")})
 
 
 STAYS = [
+    _stays(
+        "layer-with-a-computed-scale",
+        """pooled = GlobalAveragePool (h)
+            flat = Flatten (pooled)
+            gate = Sigmoid (flat)
+            row = ReduceMean <axes = [0], keepdims = 0> (gate)
+            turned = Transpose <perm = [0, 2, 3, 1]> (h)
+            normal = LayerNormalization (turned, row)
+            m = Transpose <perm = [0, 3, 1, 2]> (normal)""",
+        "LayerNormalization",
+        node="normal",
+    ),
     _stays("softmax", "m = Softmax <axis = 1> (h)", "Softmax"),
     _stays("softmax-negative-axis", "m = Softmax <axis = -3> (h)", "Softmax"),
     _stays("log-softmax", "m = LogSoftmax <axis = 1> (h)", "LogSoftmax"),

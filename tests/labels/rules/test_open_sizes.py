@@ -148,3 +148,68 @@ def test_what_no_list_of_integers_can_say_is_refused_before_where_exists() -> No
     analysis = analyze(model(text, weights, opset=8, **constants), x=(1, 3, 6, 4))
     with pytest.raises(UnsupportedModelError, match="both the input size and a pruned width"):
         prune(analysis, halves(analysis))
+
+
+STORED = {
+    "expanded like an activation": (
+        """(float[N,3,H,W] x) => (float[N,2,H,W] y) {
+            h = Conv (x, first) s = Shape (h) e = Expand (scale, s) m = Mul (h, e) y = Conv (m, last)
+        }""",
+        {"first": (8, 3, 1, 1), "scale": (1, 8, 1, 1), "last": (2, 8, 1, 1)},
+        ((2, 3, 4, 4), (3, 3, 6, 5)),
+    ),
+    "class token for every sample": (
+        """(float[N,T,3] x) => (float[N,u,2] y) {
+            h = MatMul (x, first) s = Shape (x) n = Gather (s, i0) to = Concat <axis = 0> (n, one, one)
+            e = Expand (token, to) m = Concat <axis = 1> (e, h) y = MatMul (m, last)
+        }""",
+        {"first": (3, 8), "token": (1, 1, 8), "last": (8, 2)},
+        ((2, 4, 3), (3, 6, 3)),
+    ),
+    "positions up to the length": (
+        """(float[N,T,3] x) => (float[N,T,2] y) {
+            h = MatMul (x, first) s = Shape (x) n = Gather (s, i1)
+            p = Slice (positions, zero, n, one) m = Add (h, p) y = MatMul (m, last)
+        }""",
+        {"first": (3, 8), "positions": (1, 16, 8), "last": (8, 2)},
+        ((2, 4, 3), (3, 6, 3)),
+    ),
+    "positions looked up by number": (
+        """(float[N,T,3] x) => (float[N,T,2] y) {
+            h = MatMul (x, first) s = Shape (x) n = Gather (s, t)
+            at = Range (start, n, step) p = Gather (table, at) m = Add (h, p) y = MatMul (m, last)
+        }""",
+        {"first": (3, 8), "table": (16, 8), "last": (8, 2)},
+        ((2, 4, 3), (3, 6, 3)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_stored_data_that_is_as_large_as_an_activation_keeps_its_channels(name: str) -> None:
+    text, weights, (size, other) = STORED[name]
+    scalars = {"t": np.int64(1), "start": np.int64(0), "step": np.int64(1)}
+    proto = model(text, weights, i0=[0], i1=[1], zero=[0], one=[1], **scalars)
+    assert _assert_right_for(proto, size, other) == [8]
+
+
+def test_query_heads_that_share_keys_and_values_go_one_by_one() -> None:
+    """The j-th query head of every key head goes: keys are given, as from a cache, and spread over the queries."""
+    text = """(float[N,T,3] x, float[N,2,S,6] k, float[N,2,S,6] v) => (float[N,T,y2] y) {
+        s = Shape (x) n = Gather (s, i0) t = Gather (s, i1) z = Shape (k) u = Gather (z, i2)
+        q0 = MatMul (x, wq) to = Concat <axis = 0> (n, t, eight, six) q1 = Reshape (q0, to)
+        q = Transpose <perm = [0, 2, 1, 3]> (q1)
+        wide = Concat <axis = 0> (n, two, four, u, six) flat = Concat <axis = 0> (n, eight, u, six)
+        k1 = Unsqueeze (k, i2) k2 = Expand (k1, wide) k3 = Reshape (k2, flat)
+        v1 = Unsqueeze (v, i2) v2 = Expand (v1, wide) v3 = Reshape (v2, flat)
+        k4 = Transpose <perm = [0, 1, 3, 2]> (k3)
+        a = MatMul (q, k4) p = Softmax <axis = 3> (a) o = MatMul (p, v3)
+        o1 = Transpose <perm = [0, 2, 1, 3]> (o) back = Concat <axis = 0> (n, t, full)
+        o2 = Reshape (o1, back) y = MatMul (o2, last)
+    }"""
+    indices: dict[str, list[int]] = {"i0": [0], "i1": [1], "i2": [2]}
+    weights = {"wq": (3, 48), "last": (48, 5)}
+    proto = model(text, weights, two=[2], four=[4], six=[6], eight=[8], full=[48], **indices)
+    outcome = check(proto)
+    assert outcome.analysis.grouping.sizes.tolist() == [4]
+    assert outcome.effect > 1e-3

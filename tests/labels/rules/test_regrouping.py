@@ -29,7 +29,16 @@ def _classifier(text: str, features: int, **constants: Any) -> ModelProto:
 
 HEAD = {"h": (8, "first.0 out, last.0 in")}
 
+ONE_CHANNEL = "o = Conv (x, one)\n e = Expand (o, to)\n m = Add (h, e)"
+
 CASES = [
+    # The copies of one channel have no weights of their own: they go with what they are added to.
+    Case("one-channel-is-spread", chain(ONE_CHANNEL, {"one": (1, 3, 1, 1)}, to=[2, 8, 6, 6]), {"h": (8, BOTH)}),
+    Case(
+        "stored-data-is-spread-to-the-size-of-an-activation",
+        chain("n = Shape (h)\n e = Expand (scale, n)\n m = Mul (h, e)", {"scale": (1, 8, 1, 1)}),
+        {"h": (8, f"{BOTH}, scale.1 per_channel")},
+    ),
     Case("flatten", _classifier("m = Flatten (h)", 48), HEAD),
     Case("flatten-by-reshape", _classifier("m = Reshape (h, to)", 48, to=[2, -1]), HEAD),
     Case("flatten-channels-last", _classifier("t = Transpose <perm = [0, 2, 3, 1]> (h)\n m = Flatten (t)", 48), HEAD),
@@ -75,9 +84,6 @@ CASES = [
 ]
 
 
-ONE_CHANNEL = "o = Conv (x, one)\n e = Expand (o, to)\n m = Add (h, e)"
-
-
 def _frozen(name: str, text: str, reason: tuple[str, str], **constants: Any) -> Stays:
     proto = model(
         f"""(float[2,3,6,6] x) => (float[a,b,c,d] y) {{
@@ -99,7 +105,6 @@ STAYS = [
         " e = DepthToSpace <blocksize = 2> (d)\n m = Transpose <perm = [0, 2, 1, 3]> (e)",
         ("SpaceToDepth", "d"),
     ),
-    Stays("one-channel-is-spread", chain(ONE_CHANNEL, {"one": (1, 3, 1, 1)}, to=[2, 8, 6, 6]), ("fixed axis", "m")),
     _frozen(
         "into-one-channel-of-many",
         "r = Reshape (h, to)\n s = Softmax <axis = 1> (r)\n m = Reshape (s, back)",

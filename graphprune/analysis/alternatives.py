@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Alternatives: how grouped convolutions shrink, by whole groups or by a slice of each, decided by how far that leads.
+
+Which of the two reaches further depends on everything that the channels pass: a channel shuffle between grouped
+convolutions allows one of them only. So both are tried on the whole network, and every part of it that is decided
+apart from the rest takes the one that leaves fewer FLOPs at the narrowest widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import networkx as nx
+import numpy as np
+
+from graphprune.analysis.groups import Grouping, form_groups
+from graphprune.labels.components import components
+from graphprune.labels.resolve import Attention, Resolution, resolve
+from graphprune.labels.rules.convolution import EACH_GROUP, WHOLE_GROUPS
+
+if TYPE_CHECKING:
+    from graphprune.array_types import Floats, Ints
+    from graphprune.choices import Grouped
+    from graphprune.labels.operator import Scope
+    from graphprune.labels.space import Axes, Choice, LabelSpace
+
+__all__ = ["decided", "resolve_grouped"]
+
+_NAMES = {"groups": WHOLE_GROUPS, "slices": EACH_GROUP}
+
+
+def resolve_grouped(
+    scope: Scope, attention: Attention = "heads", grouped: Grouped | Mapping[str, str] = "auto"
+) -> Resolution:
+    """Resolve the labels of a graph, and how its grouped convolutions shrink.
+
+    Parameters
+    ----------
+    scope : Scope
+        After the label pass.
+    attention : {"heads", "head-dim"}
+    grouped : {"auto", "groups", "slices"}
+        What goes from a grouped convolution where both can: whole groups, a slice of each group, or what reaches
+        further in its part of the network. Or by node what was decided before (`decided`).
+
+    Complexity: that of a resolution, five times where some grouped convolution has a choice.
+    """
+    space = scope.space
+    open_choices = [number for number, choice in enumerate(space.choices) if _is_grouped(choice)]
+    plain = resolve(space, attention)
+    if not open_choices:
+        return plain
+    if not isinstance(grouped, str):
+        return resolve(space, attention, _as_decided(space, open_choices, grouped))
+    if grouped != "auto":
+        return resolve(space, attention, dict.fromkeys(open_choices, _NAMES[grouped]))
+    tried = {name: resolve(space, attention, dict.fromkeys(open_choices, name)) for name in _NAMES.values()}
+    costs = {name: _narrowest(scope, resolution) for name, resolution in tried.items()}
+    part, of_layer = _parts(space, open_choices)
+    wanted: dict[int, str] = {}
+    for number in open_choices:
+        own = of_layer == part[number]
+        wanted[number] = min(costs, key=lambda name: float(costs[name][own].sum()))  # of equal ones whole groups
+    mixed = resolve(space, attention, wanted)
+    candidates = [plain, *tried.values(), mixed]
+    return min(candidates, key=lambda resolution: float(_narrowest(scope, resolution).sum()))
+
+
+def decided(resolution: Resolution) -> dict[str, str]:
+    """Return by node how each grouped convolution came out, where it had a choice."""
+    return {
+        choice.node.label: taken.name
+        for choice, taken in resolution.committed
+        if taken is not None and _is_grouped(choice)
+    }
+
+
+def _as_decided(space: LabelSpace, numbers: list[int], names: Mapping[str, str]) -> dict[int, str]:
+    labels = {number: space.choices[number].node.label for number in numbers}
+    return {number: names[label] for number, label in labels.items() if label in names}
+
+
+def _is_grouped(choice: Choice) -> bool:
+    return {WHOLE_GROUPS, EACH_GROUP} <= {alternative.name for alternative in choice.alternatives}
+
+
+def _narrowest(scope: Scope, resolution: Resolution) -> Floats:
+    """Return the FLOPs of every counted layer where each group keeps a single atom."""
+    grouping = form_groups(scope, resolution)
+    ones = np.ones_like(grouping.sizes)
+    return np.array(
+        [sum(_product(grouping, ones, *product) for product in cost.products) for cost in scope.space.costs]
+    )
+
+
+def _product(grouping: Grouping, widths: Ints, scale: int, axes: Axes) -> float:
+    """Return twice a number of multiply-adds at some widths."""
+    return 2.0 * scale * float(np.prod([grouping.length(axis).at(widths) for axis in axes]))
+
+
+def _parts(space: LabelSpace, numbers: list[int]) -> tuple[Mapping[int, int], Ints]:
+    """Return the part of the network of each of these choices, and that of every counted layer; -1 for none.
+
+    Choices that look at the same channels belong to one part.
+    """
+    empty = np.zeros(0, dtype=np.int64)
+    left = np.concatenate([empty, *(coupling[0] for coupling in space.couplings)])
+    right = np.concatenate([empty, *(coupling[1] for coupling in space.couplings)])
+    component = components(space.count, left, right)
+    touched = {
+        number: np.unique(component[np.concatenate([part for a in choice.alternatives for part in (a.left, a.right)])])
+        for number, choice in enumerate(space.choices)
+    }
+    graph: nx.Graph[tuple[str, int]] = nx.Graph()
+    for number, own in touched.items():
+        first = ("choice", number)
+        graph.add_node(first)
+        graph.add_edges_from((first, ("channels", channel)) for channel in own.tolist() if channel != component[0])
+    part_of = {node: at for at, nodes in enumerate(nx.connected_components(graph)) for node in nodes}
+    of_component = np.full(int(component.max()) + 1, -1, dtype=np.int64)
+    for (kind, number), at in part_of.items():
+        if kind == "channels":
+            of_component[number] = at
+    bases = [np.concatenate([cost.inner.base, cost.outer.base]) for cost in space.costs]
+    layers = [int(of_component[component[base]].max()) for base in bases]
+    return {number: part_of["choice", number] for number in numbers}, np.array(layers, dtype=np.int64)

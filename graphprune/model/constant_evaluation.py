@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation of constants in a child process: what this process does not compute, because nothing bounds the work.
+
+A position embedding that is resized, an einsum of two weights or the output of an operator of another domain is
+computed by onnxruntime, with its own kernels, under limits of processor time and memory.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import numpy as np
+from onnx import ModelProto, ValueInfoProto, numpy_helper
+
+from graphprune.array_types import Array
+from graphprune.model.graph import Graph, Node
+from graphprune.model.sandbox import RESULT, ChildError, limit_work, run_child
+
+__all__ = ["Outside"]
+
+_SECONDS: Final = 10.0
+_ALL_SECONDS: Final = 30.0
+_BYTES: Final = 1 << 30
+_MOST_OPERANDS: Final = 1 << 28
+"""Bytes that the operands of an expression may have; more would not fit into a message."""
+
+
+@dataclass
+class Outside:
+    """Computes constants in child processes, as long as their time together is below a limit.
+
+    Attributes
+    ----------
+    left : float
+        Seconds that are left.
+    """
+
+    left: float = _ALL_SECONDS
+
+    def compute(self, graph: Graph, nodes: Sequence[Node], operands: Mapping[str, Array], name: str) -> Array | None:
+        """Return the value `name` that `nodes` make of `operands`; None where that fails or exceeds a limit."""
+        if self.left <= 0 or sum(value.nbytes for value in operands.values()) > _MOST_OPERANDS:
+            return None
+        started = monotonic()
+        try:
+            with tempfile.TemporaryDirectory(prefix="graphprune-evaluate-") as folder:
+                place = Path(folder)
+                (place / "model.onnx").write_bytes(_expression(graph, nodes, operands, name).SerializeToString())
+                run_child("graphprune.model.constant_evaluation", place, min(_SECONDS, self.left))
+                return np.asarray(np.load(place / "value.npy", allow_pickle=False))
+        except (ChildError, OSError, ValueError, TypeError):
+            return None
+        finally:
+            self.left -= monotonic() - started
+
+
+def _expression(graph: Graph, nodes: Sequence[Node], operands: Mapping[str, Array], name: str) -> ModelProto:
+    """Return a model of these nodes alone."""
+    proto = ModelProto(ir_version=max(graph.proto.ir_version, _FREE_INITIALIZERS))
+    proto.opset_import.extend(graph.proto.opset_import)
+    proto.graph.name = "expression"
+    proto.graph.node.extend(node.proto for node in nodes)
+    proto.graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in operands.items())
+    proto.graph.output.append(ValueInfoProto(name=name))
+    return proto
+
+
+_FREE_INITIALIZERS: Final = 4  # the IR version since which an initializer need not be a graph input
+
+
+def main(folder: str) -> int:
+    """Compute the expression in the folder (in the child process)."""
+    limit_work(seconds=int(_SECONDS), most_bytes=_BYTES)
+    import onnxruntime as ort
+
+    place = Path(folder)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    session = ort.InferenceSession(str(place / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    (value,) = session.run(None, {})
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biufc" or value.nbytes > _MOST_OPERANDS:
+        return 1
+    np.save(place / "value.npy", value, allow_pickle=False)
+    (place / RESULT).write_text("{}", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

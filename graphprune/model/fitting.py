@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fitting: input sizes with which a model is consistent, and the shapes of all its values for them.
+
+Open dimensions have usual sizes, but a text recogniser wants a height of 48 and a voice detector 512 samples. The
+sizes of a ladder are tried, the cheapest way first: inference on the graph without weights, and where that cannot
+tell one run of the original. A model that is consistent with none, and does not run, is refused with the first
+objection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from graphprune.errors import GraphPruneError, InputError, ModelFileError, UsageError, quote
+from graphprune.model.bodies import Flat
+from graphprune.model.graph import Graph, subgraphs
+from graphprune.model.inputs import assumed, candidate_shapes, input_shapes
+from graphprune.model.lengths import fitting_values
+from graphprune.model.load import Model
+from graphprune.model.normalize import inline_functions
+from graphprune.model.observation import NoneRunsError, failure, observe, unknown_values
+from graphprune.model.operands import misfit
+from graphprune.model.sandbox import shortened
+from graphprune.model.shapes import Shapes, infer
+
+__all__ = ["Fit", "Fitting", "blaming"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Input shapes, which of the usual sizes they have, and the shapes of all values."""
+
+    step: int
+    inputs: dict[str, tuple[int, ...]]
+    shapes: Shapes
+
+
+class Fitting:
+    """Finds input shapes for one model.
+
+    Parameters
+    ----------
+    model : Model
+    flat : Flat
+        Its graph with bodies laid out.
+    graph : Graph
+        A view of that.
+    given : mapping of str to sequence of int
+        Shapes that were asked for.
+    """
+
+    def __init__(self, model: Model, flat: Flat, graph: Graph, given: Mapping[str, Sequence[int]]) -> None:
+        self._model = model
+        self._flat = flat
+        self._graph = graph
+        self._given = given
+        self._open = bool(assumed(graph, given))
+        self._has_bodies = any(True for node in model.proto.graph.node for _ in subgraphs(node))
+
+    def fit(self) -> Fit:
+        """Return the first input shapes with which the model is consistent.
+
+        Raises
+        ------
+        ModelFileError
+            If operands do not fit whatever the open sizes are.
+        UsageError
+            If the given shapes do not fit, or none of those that were tried.
+        """
+        refused: list[Fit] = []
+        consistent: list[Fit] = []
+        for step, inputs in candidate_shapes(self._graph, self._given):
+            shapes = infer(self._graph, self._model.tensors.array, inputs)
+            shapes.refusal = shapes.refusal or misfit(self._graph, shapes) or ""
+            fit = Fit(step, inputs, shapes)
+            if shapes.refusal:
+                refused.append(fit)
+                continue
+            if not consistent:
+                seen = self._seen([fit])
+                if seen is not None:
+                    return seen
+            consistent.append(fit)
+        if consistent:
+            return self._seen(consistent) or consistent[0]
+        return self._unless_it_runs(refused)
+
+    def other(self, step: int) -> Shapes | None:
+        """Return the shapes for a second size of every open dimension; None where none is open."""
+        inputs = input_shapes(self._graph, self._given, other=True, step=step)
+        if inputs == input_shapes(self._graph, self._given, step=step):
+            return None
+        shapes = infer(self._graph, self._model.tensors.array, inputs)
+        seen = self._seen([Fit(step, inputs, shapes)])
+        return shapes if seen is None else seen.shapes
+
+    def _seen(self, fits: list[Fit]) -> Fit | None:
+        """Return the first that inference, or a run, says is taken; None where every run fails."""
+        first = fits[0]
+        unknown = unknown_values(self._graph, first.shapes, self._flat.home)
+        if not unknown and not (self._open and self._has_bodies):
+            return first
+        try:
+            observed = self._observe(fits, unknown)
+        except NoneRunsError:
+            return None
+        return observed or first
+
+    def _observe(self, fits: list[Fit], names: list[str]) -> Fit | None:
+        runnable = self._model.replaced(self._flat.restore(self._flat.proto))
+        lengths = [fitting_values(self._graph, fit.shapes) for fit in fits]
+        observed = observe(runnable, self._graph, [fit.inputs for fit in fits], names, lengths)
+        if observed is None:
+            return None
+        fit = fits[observed.choice]
+        if not names:
+            return fit
+        known = Shapes(dims=dict(observed.dims), dtypes=dict(observed.dtypes))
+        return Fit(fit.step, fit.inputs, infer(self._graph, self._model.tensors.array, fit.inputs, known))
+
+    def _unless_it_runs(self, refused: list[Fit]) -> Fit:
+        """Let a run decide on a model that inference refuses; what runs is right."""
+        shapes = refused[0].shapes
+        try:
+            seen = self._observe(refused, unknown_values(self._graph, shapes, self._flat.home))
+        except NoneRunsError as error:
+            raise self._refusal(shapes, f"; onnxruntime: {shortened(str(error))}") from error
+        if seen is None:
+            raise self._refusal(shapes, "")
+        return seen
+
+    def _refusal(self, shapes: Shapes, said: str) -> InputError:
+        if self._open:
+            names = ", ".join(quote(name) for name in assumed(self._graph, self._given))
+            return UsageError(
+                f"the model takes none of the sizes that were tried for the open dimensions of {names}: "
+                f"{shapes.refusal}{said}",
+                hint=f"give the sizes that it is used with: --input-shape {next(iter(self._graph.inputs))}=1x3x48x320",
+            )
+        if self._given:
+            return UsageError(f"the model does not take the given input shapes: {shapes.refusal}{said}")
+        return ModelFileError(f"the model is not valid: {shapes.refusal}{said}", hint="export it again")
+
+
+@contextmanager
+def blaming(model: Model, given: Mapping[str, Sequence[int]]) -> Iterator[None]:
+    """Ask onnxruntime whose fault it is where the analysis of a model fails in an unforeseen way.
+
+    Raises
+    ------
+    ModelFileError
+        If the model does not run with the usual or given sizes; what runs, and still fails, is our fault.
+    """
+    try:
+        yield
+    except (GraphPruneError, MemoryError):
+        raise
+    except Exception as error:
+        graph = Graph(inline_functions(model.proto))
+        said = failure(model, graph, input_shapes(graph, given))
+        if said is None:
+            raise
+        raise ModelFileError(f"the model does not run: {said}", hint="export it again") from error
