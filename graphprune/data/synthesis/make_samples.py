@@ -154,11 +154,15 @@ def make_samples(
     if not norms or made == count:
         return MadeSamples(source, maker.kinds, maker.knowledge, made)
     found = sample_statistics(model, graph, norms, _watched(source, specs, made, progress))
-    picked = choose_samples(norms, found, count)
-    picked = picked[random.permutation(count)]  # what was picked first is most like the whole
-    before, after = (mean_mismatch(norms, [one.over(index) for one in found]) for index in (slice(None), picked))
+    first = np.arange(count)
+    picked = choose_samples(norms, found, count)[random.permutation(count)]  # those picked first are most like all
+    everything, drawn, after = (
+        mean_mismatch(norms, [one.over(index) for one in found]) for index in (slice(None), first, picked)
+    )
+    if not after < drawn:  # what it remembers is nothing that images come near to
+        picked, after = first, drawn
     chosen = {spec.name: _taken(arrays[spec.name], spec, picked) for spec in specs}
-    return MadeSamples(from_arrays(NAME, specs, chosen), maker.kinds, maker.knowledge, made, (before, after))
+    return MadeSamples(from_arrays(NAME, specs, chosen), maker.kinds, maker.knowledge, made, (everything, after))
 
 
 def _taken(array: Array, spec: InputSpec, index: Array) -> Array:
