@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from graphprune.array_types import Array
     from graphprune.data.preprocessing import ImageInput
     from graphprune.data.source import Batch, SampleReader, Source
-    from graphprune.data.statistics import Norm
+    from graphprune.data.statistics import RememberedNorm
     from graphprune.model.load import Model
 
 __all__ = ["CANDIDATES", "Normalisation", "described", "feeding", "image_input", "normalised"]
@@ -227,7 +227,7 @@ def _fed(batch: Batch, candidate: Normalisation, image: ImageInput) -> Array:
     return fed
 
 
-def _head(graph: Graph, norms: Sequence[Norm]) -> Graph:
+def _head(graph: Graph, norms: Sequence[RememberedNorm]) -> Graph:
     """Return the part of a graph that the inputs of some normalisations need, which is all that is run."""
     wanted, pending = set(), [norm.x for norm in norms]
     while pending:
