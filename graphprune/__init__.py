@@ -6,7 +6,7 @@
     import graphprune
 
     model = graphprune.load("model.onnx")
-    plan = graphprune.solve(model, graphprune.BudgetRequest("flops", 0.5))
+    plan = graphprune.solve(model, flops=0.5)
     pruned = graphprune.apply(model, plan)
     graphprune.verify(model, pruned, plan)
     graphprune.save(pruned, "model.pruned.onnx")

@@ -11,18 +11,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.api import analyze, analyze_for, apply, reconcile
 from graphprune.data.evaluation import evaluate as run_evaluation
+from graphprune.data.from_python import from_object
+from graphprune.data.normalisation import image_input, normalised
 from graphprune.data.open_source import open_source
 from graphprune.data.preprocessing import read_settings
 from graphprune.data.signature import input_specs
 from graphprune.data.synthesis.make_samples import make_samples, read_request
-from graphprune.errors import PlanError, UsageError, VerificationError, quote
+from graphprune.errors import PlanError, VerificationError, quote
 from graphprune.planning.make_plan import SolveOptions
 from graphprune.recovery.recover import recover as run_recovery
 from graphprune.recovery.recover_options import RecoverOptions
@@ -56,48 +60,97 @@ def open_data(text: str, model: Model, preprocessing: Preprocessing | None = Non
     model : Model
         What the samples are fed to.
     preprocessing : Preprocessing, optional
-        Of 8-bit images; by default what ``graphprune.toml`` beside the model says.
+        Of 8-bit images; by default what ``graphprune.toml`` beside the model says. How they are normalised is found
+        from what the file remembers where nothing says it (:mod:`graphprune.data.normalisation`); where another way
+        fits clearly better than what is said, a warning says so.
 
     Raises
     ------
     DataError, UsageError
-        If there is nothing to read, or it does not fit the model.
+        If there is nothing to read, it does not fit the model, or how images are normalised cannot be told.
     """
     preprocessing = preprocessing or read_settings(model.path)
     request = read_request(text)
     if request is not None:
         return make_samples(model, replace(request, layout=preprocessing.layout)).source
-    return open_source(text, input_specs(model), preprocessing)
+    return _checked(open_source(text, input_specs(model), preprocessing), model)
+
+
+def _checked(source: Source, model: Model) -> Source:
+    """Return a source with its images normalised; say in a warning what speaks against how they are."""
+    source = normalised(source, model)
+    image = image_input(source.reader)
+    if image is not None and image.preprocessing.doubt:
+        warnings.warn(image.preprocessing.doubt, stacklevel=3)
+    return source
 
 
 def samples(
-    model: Model, text: str = "synthetic", *, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] | None = None
+    model: Model,
+    given: object = "synthetic",
+    labels: object | None = None,
+    *,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    preprocessing: Preprocessing | None = None,
+    seed: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Source:
-    """Make samples for a model from what its file says, where nobody has any.
+    """Return samples for a model from whatever holds them; made from what its file says, where nobody has any.
 
-    Images have natural statistics and the exposure that the network remembers of its training data; where it remembers
-    statistics, those of many images are kept that together fit them.
+    Made images have natural statistics and the exposure that the network remembers of its training data; where it
+    remembers statistics, those of many images are kept that together fit them.
 
     Parameters
     ----------
     model : Model
-    text : str
-        ``synthetic``, or ``synthetic:N`` for a number of samples.
+    given : object
+        An array, for a model with one input; a dict of arrays by input name, perhaps with ``labels``; a ``DataLoader``
+        of torch or any other iterable of inputs, or of pairs of inputs and targets, all of which are kept in memory; a
+        path or text as for :func:`open_data`; or ``synthetic``, or ``synthetic:N`` for a number of samples.
+    labels : array, shape (n, ...), optional
+        Where the arrays come without.
+    mean, std : float or sequence of float, optional
+        Of 8-bit images, in units of full scale; found from the file where nobody says it.
+    preprocessing : Preprocessing, optional
+        All that is done to 8-bit images; by default what ``graphprune.toml`` beside the model says.
     seed : int
+        Of samples that are made.
     shapes : mapping of str to tuple of int, optional
-        Sizes of inputs whose dimensions are open.
+        Sizes of inputs whose dimensions are open, for samples that are made.
 
     Raises
     ------
     DataError
-        If the file does not tell what an input may be.
+        If there is nothing to read, it does not fit the model, or the file does not tell what an input may be.
     UsageError
-        If the text asks for something else.
+        If an argument has no meaning, or how images are normalised cannot be told.
+
+    Examples
+    --------
+    ::
+
+        graphprune.samples(model, images)                       # uint8, shape (n, height, width, channels)
+        graphprune.samples(model, {"ids": ids, "mask": mask})
+        graphprune.samples(model, torch.utils.data.DataLoader(dataset, batch_size=64))
+        graphprune.samples(model, "photos/", mean=0.5, std=0.5)
     """
-    request = read_request(text)
-    if request is None:
-        raise UsageError(f"samples cannot be made of {quote(text)}", hint="ask for synthetic or synthetic:N")
-    return make_samples(model, replace(request, seed=seed, shapes=shapes or {})).source
+    prepared = preprocessing or read_settings(model.path)
+    prepared = replace(prepared, mean=_values(mean, prepared.mean), std=_values(std, prepared.std))
+    if isinstance(given, str | Path):
+        request = read_request(str(given))
+        if request is None:
+            return open_data(str(given), model, prepared)
+        wanted = replace(request, seed=seed, shapes=shapes or {}, layout=prepared.layout)
+        return make_samples(model, wanted).source
+    return _checked(from_object(given, input_specs(model), labels, prepared), model)
+
+
+def _values(given: float | Sequence[float] | None, default: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """Return one value, or one per channel."""
+    if given is None:
+        return default
+    return tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),)
 
 
 def recover(

@@ -22,8 +22,8 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.errors import InternalError, UsageError, VerificationError, contained, quote
 from graphprune.model import write
 from graphprune.model.fitting import blaming
-from graphprune.model.load import Model, load
-from graphprune.plan.budget import BudgetRequest
+from graphprune.model.load import Model, check_loaded, load
+from graphprune.plan.budget import BudgetRequest, given_requests
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
 from graphprune.plan.structure import check_model
@@ -85,6 +85,7 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
         If operands do not fit together, or the analysis fails and the model does not run.
     """
     options = options or AnalyzeOptions()
+    check_loaded(model)
     with blaming(model, options.input_shapes):
         return Analysis(
             model, options.input_shapes, options.attention, approximate=options.approximate, grouped=options.grouped
@@ -101,6 +102,7 @@ def solve(
     data: Source | None = None,
     dense: Analysis | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    **limits: float | str,
 ) -> Plan:
     """Choose which channels to remove, so that the budget holds and nothing more fits into it.
 
@@ -111,6 +113,8 @@ def solve(
     budget : BudgetRequest or sequence of them
         What is limited, and to which share or amount: ``BudgetRequest("flops", 0.5)``,
         ``BudgetRequest("size", "5MB")``. Of several all hold. None for a lossless plan.
+    **limits : float or str
+        The same in short: ``solve(model, flops=0.5, size="5MB")``.
     options : SolveOptions, optional
         Solver, criterion, rounding and seed.
     data : Source, optional
@@ -135,7 +139,7 @@ def solve(
     UnsupportedModelError
         If a latency is limited and onnxruntime cannot run the model.
     """
-    requests = (budget,) if isinstance(budget, BudgetRequest) else tuple(budget)
+    requests = given_requests(budget, limits)
     analysis, options = _analysis(model), options or SolveOptions()
     if options.lossless:
         return lossless_plan(analysis, requests, options)
@@ -361,4 +365,5 @@ def _analysis(model: Model | Analysis, plan: Plan | None = None, *, rebind: bool
     """Return an analysis; one that is made for a plan counts costs for the input shapes of that plan."""
     if isinstance(model, Analysis):
         return model
+    check_loaded(model)
     return analyze_for(model, plan, rebind=rebind) if plan else analyze(model)

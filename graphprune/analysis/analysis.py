@@ -16,6 +16,7 @@ from graphprune.analysis.groups import Group, Grouping, describe, form_groups
 from graphprune.analysis.uncounted import Uncounted, find_uncounted
 from graphprune.array_types import Array
 from graphprune.choices import Grouped
+from graphprune.errors import quote
 from graphprune.labels.origins import Origins
 from graphprune.labels.propagate import propagate
 from graphprune.labels.resolve import Attention
@@ -32,6 +33,8 @@ from graphprune.model.outside import Outside
 from graphprune.model.scaling import real_values
 from graphprune.model.sequences import spell_out
 from graphprune.model.shapes import Shapes
+from graphprune.notebook import html_table
+from graphprune.report import text
 
 __all__ = ["Analysis", "Frozen", "Held", "Layer"]
 
@@ -136,6 +139,18 @@ class Analysis:
         self.groups: tuple[Group, ...] = describe(self.scope, self.grouping, accounts.shared)
         self.cost = accounts.model()
         self.layers = accounts.layers
+
+    def __repr__(self) -> str:
+        sizes = self.cost.sizes
+        groups = text.plural(len(self.groups), "coupled group")
+        cost = f"{text.count(self.cost.flops(sizes), 'FLOPs')}, {text.count(self.cost.params(sizes))} params"
+        return (
+            f"Analysis({quote(self.model.name)}: {groups}, {cost}, {100 * self.prunable:.1f} % of the FLOPs prunable)"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [(group.id, text.name(group.name), group.size, "yes" if group.exact else "no") for group in self.groups]
+        return html_table(repr(self), ("group", "made by", "width", "exact"), rows)
 
     def of(self, model: Model) -> Analysis:
         """Return another model analysed like this one, with the same answer wherever channels had a choice.

@@ -13,6 +13,7 @@ from graphprune.cli.commands.compare import compare
 from graphprune.cli.commands.evaluate import evaluate
 from graphprune.cli.commands.export import export
 from graphprune.cli.commands.finetune import finetune
+from graphprune.cli.commands.init import init
 from graphprune.cli.commands.inspect import inspect
 from graphprune.cli.commands.normalize import normalize
 from graphprune.cli.commands.recover import recover
@@ -39,7 +40,7 @@ _TASKS = {
     "Look": {"inspect": inspect, "verify": verify},
     "Accuracy": {"eval": evaluate, "recover": recover},
     "Train": {"train": train, "finetune": finetune},
-    "Files": {"export": export, "normalize": normalize, "synthesize": synthesize, "widen": widen},
+    "Files": {"init": init, "export": export, "normalize": normalize, "synthesize": synthesize, "widen": widen},
 }
 for task, commands in _TASKS.items():
     for name, command in commands.items():

@@ -35,6 +35,14 @@ class Talk:
         """Say something the user should know."""
         print(f"note: {text}", file=sys.stderr)
 
+    def say(self, label: str, text: str) -> None:
+        """Say a fact that belongs to every run."""
+        print(f"{label}  {text}", file=sys.stderr)
+
+    def warn(self, text: str) -> None:
+        """Say what is probably wrong."""
+        print(f"warning: {text}", file=sys.stderr)
+
     def detail(self, text: str) -> None:
         """Say something only with ``-v``."""
         if self._verbose:

@@ -68,7 +68,7 @@ def find_material(
 
     request = None if calibration.calib is None else read_request(calibration.calib)
     if request is None and (calibration.calib is not None or not wanted.makes_samples):
-        return RecoveryMaterial(calibration.open(analysis.model))
+        return RecoveryMaterial(calibration.open(analysis.model, talk))
     from graphprune.recovery.without_data import automatic_restorer, restorer_for
 
     with talk.steps("making samples") as progress:

@@ -57,7 +57,7 @@ class FolderReader:
         if len(sizes) > 1:
             raise DataError(
                 f"the images of {quote(str(self.files[0].parent))} have different sizes, and the model takes any",
-                hint="give the size that they are brought to: --size 224",
+                hint="give the size that they are brought to: --image-size 224",
             )
         labels = None if self.targets is None else self.targets[positions]
         return Batch({self.image.spec.name: self.image.fed(np.stack(images))}, labels)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
@@ -49,33 +49,48 @@ class Preprocessing:
 
     Parameters
     ----------
-    mean, std : tuple of float
-        Per channel, or one for all, in units of full scale (0 to 1).
+    mean, std : tuple of float, optional
+        Per channel, or one for all, in units of full scale (0 to 1). Where neither is given, what the network was
+        trained with is found from its file (:mod:`graphprune.data.normalisation`) when samples are opened; else the
+        other one is 0 or 1.
     size : tuple of int, optional
         Height and width; those of the model's input by default.
     layout : {"NCHW", "NHWC"}, optional
         Where the model has its channels; found from its input by default.
+    origin : str
+        How mean and deviation came about, once that is settled.
+    doubt : str
+        What speaks against them.
     """
 
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     size: tuple[int, int] | None = None
     layout: Layout | None = None
+    origin: str = field(default="", compare=False)
+    doubt: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        too_far = not all(math.isfinite(value) and abs(value) <= _FARTHEST for value in (*self.mean, *self.std))
-        if too_far or any(value < 1 / _FARTHEST for value in self.std):
+        mean, std = self.scale
+        too_far = not all(math.isfinite(value) and abs(value) <= _FARTHEST for value in (*mean, *std))
+        if too_far or any(value < 1 / _FARTHEST for value in std):
             raise UsageError(
-                f"mean {self.mean} and std {self.std} must be finite, and std positive",
+                f"mean {mean} and std {std} must be finite, and std positive",
                 hint=f"in units of full scale: std from {1 / _FARTHEST:g} to {_FARTHEST:g}",
             )
         if self.layout is not None and self.layout not in get_args(Layout):
             raise UsageError(f"the layout is {quote(self.layout)}, but must be NCHW or NHWC")
 
     @property
+    def scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation: 0 and 1 where they are open."""
+        return self.mean or (0.0,), self.std or (1.0,)
+
+    @property
     def normalises(self) -> bool:
         """Whether values become others than pixels divided by 255."""
-        return any(self.mean) or any(value != 1 for value in self.std)
+        mean, std = self.scale
+        return any(mean) or any(value != 1 for value in std)
 
     def for_input(self, spec: InputSpec) -> ImageInput:
         """Return what makes images into the values of one input.
@@ -96,7 +111,7 @@ class Preprocessing:
         channels = 3 if channels is None else channels
         if channels not in (1, 3):
             raise DataError(f"input {spec} has {channels} channels as {layout}; images have 1 or 3")
-        for values in (self.mean, self.std):
+        for values in self.scale:
             if len(values) not in (1, channels):
                 raise UsageError(f"{len(values)} values of mean or std are given for {channels} channels")
         height, width = declared
@@ -144,8 +159,8 @@ class ImageInput:
         """
         values: npt.NDArray[Any] = images
         if self.spec.dtype.kind == "f":
-            mean = np.asarray(self.preprocessing.mean, dtype=np.float32)
-            scale = np.float32(1) / np.asarray(self.preprocessing.std, dtype=np.float32)
+            mean, std = (np.asarray(each, dtype=np.float32) for each in self.preprocessing.scale)
+            scale = np.float32(1) / std
             values = (images.astype(np.float32) * np.float32(1 / 255) - mean) * scale
         values = values.astype(self.spec.dtype, copy=False)
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if self.layout == "NCHW" else values
@@ -240,8 +255,8 @@ def parse_numbers(text: str, option: str) -> tuple[float, ...]:
     return values
 
 
-def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
-    """Return the height and width of ``--size``, or whatever gives one: ``224`` or ``224x320``.
+def parse_size(text: str, option: str = "--image-size") -> tuple[int, int]:
+    """Return the height and width of ``--image-size``, or whatever gives one: ``224`` or ``224x320``.
 
     Raises
     ------

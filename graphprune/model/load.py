@@ -18,15 +18,17 @@ from typing import BinaryIO, Final, cast
 import onnx
 from google.protobuf.message import DecodeError
 
-from graphprune.errors import ModelFileError, UnsafeModelError, contained, quote
+from graphprune.errors import ModelFileError, UnsafeModelError, UsageError, contained, quote
 from graphprune.model.densify import densified
 from graphprune.model.external import reason
 from graphprune.model.sniff import TEXT_SUFFIXES, sniff
 from graphprune.model.survey import Survey, survey
 from graphprune.model.tensors import TensorStore, count_bytes
 from graphprune.model.validate import validate
+from graphprune.notebook import html_table
+from graphprune.report import text
 
-__all__ = ["Limits", "Model", "load"]
+__all__ = ["Limits", "Model", "check_loaded", "load"]
 
 # Files this small may declare anything up to here: eight zeros stored as one byte each are no attack.
 _ALWAYS_ALLOWED: Final = 1 << 26
@@ -87,7 +89,7 @@ class FileStamp:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A loaded model.
 
@@ -109,6 +111,24 @@ class Model:
     tensors: TensorStore
     name: str
     stamp: FileStamp | None = None
+
+    @property
+    def _facts(self) -> list[tuple[str, object]]:
+        graph = self.proto.graph
+        return [
+            ("nodes", len(graph.node)),
+            ("initializers", len(graph.initializer)),
+            ("inputs", ", ".join(text.name(value.name, 40) for value in graph.input)),
+            ("outputs", ", ".join(text.name(value.name, 40) for value in graph.output)),
+            ("file", "in memory" if self.path is None else str(self.path)),
+        ]
+
+    def __repr__(self) -> str:
+        where = "in memory" if self.path is None else quote(str(self.path))
+        return f"Model({quote(self.name)}, {text.plural(len(self.proto.graph.node), 'node')}, {where})"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Model {quote(self.name)}", (), self._facts)
 
     def replaced(self, proto: onnx.ModelProto) -> Model:
         """Return a model in memory with another protobuf, which may refer to the external data of this one."""
@@ -139,6 +159,18 @@ class Model:
         for location, file in files:
             total.update(location.encode() + b"\0" + file.digest("sha256"))
         return total.hexdigest()
+
+
+def check_loaded(model: object) -> None:
+    """Check that something is a model, and not the path of one.
+
+    Raises
+    ------
+    UsageError
+        If it is anything else.
+    """
+    if not isinstance(model, Model):
+        raise UsageError(f"a model cannot be {quote(model)}", hint="graphprune.load(path) reads one")
 
 
 @contained

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from graphprune.errors import UsageError, did_you_mean, quote
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from graphprune.plan.schema import Metric
 
-__all__ = ["BudgetRequest", "parse_amount", "parse_target", "requests"]
+__all__ = ["BudgetRequest", "given_requests", "parse_amount", "parse_target", "requests"]
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _AMOUNT = re.compile(r"(?P<number>\d+\.?\d*|\.\d+) ?(?P<unit>[A-Za-zµ]+)", re.ASCII)
@@ -135,6 +136,24 @@ def requests(targets: Mapping[Metric, str | None]) -> tuple[BudgetRequest, ...]:
         options = ", ".join(f"--{metric}" for metric in targets)
         raise UsageError("no budget is given", hint=f"say how much may stay with one of {options}, e.g. --flops 0.5")
     return budgets
+
+
+def given_requests(
+    budget: BudgetRequest | Sequence[BudgetRequest], limits: Mapping[str, float | str]
+) -> tuple[BudgetRequest, ...]:
+    """Return all budgets that Python gives, those of keywords (``flops=0.5``) last.
+
+    Raises
+    ------
+    UsageError
+        If something else is given, or there is no such cost.
+    """
+    given: object = (budget,) if isinstance(budget, BudgetRequest) else budget
+    if not isinstance(given, Sequence) or not all(isinstance(each, BudgetRequest) for each in given):
+        raise UsageError(
+            f"a budget cannot be {quote(budget)}", hint='give BudgetRequest("flops", 0.5), or in short flops=0.5'
+        )
+    return (*given, *(BudgetRequest(cast("Metric", metric), target) for metric, target in limits.items()))
 
 
 def _form(metric: str) -> str:

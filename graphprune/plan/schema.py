@@ -14,6 +14,10 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from graphprune.errors import UsageError, quote
+from graphprune.notebook import html_table
+from graphprune.report import text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -197,7 +201,7 @@ class Step:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A complete plan; `budget` is the leading one of its budgets, `further` are the others.
 
@@ -220,9 +224,57 @@ class Plan:
         return (self.budget, *self.further)
 
     @property
+    def widths(self) -> dict[str, int]:
+        """The width of every counted layer once it is pruned, by its node."""
+        return {layer.node: layer.pruned_width for layer in self.layers}
+
+    def to_pandas(self) -> Any:
+        """Return the layers as a ``pandas.DataFrame``: for each its width, FLOPs and parameters, before and after.
+
+        Raises
+        ------
+        UsageError
+            If pandas is not installed, which nothing else here needs.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                "pandas is not installed, but needed for a DataFrame", hint="pip install pandas"
+            ) from error
+        return pandas.DataFrame([vars(layer) for layer in self.layers])
+
+    def __repr__(self) -> str:
+        costs = ", ".join(_change(budget) for budget in self.budgets)
+        narrower = sum(len(group.kept) < group.size for group in self.groups)
+        return (
+            f"Plan({quote(self.model.name)}: {costs}; {narrower} of {text.plural(len(self.groups), 'group')} narrower)"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                text.name(layer.node),
+                layer.op,
+                layer.width,
+                layer.pruned_width,
+                text.percent(layer.flops_after, layer.flops_before),
+            )
+            for layer in self.layers
+        ]
+        return html_table(repr(self), ("layer", "op", "width", "pruned", "FLOPs left"), rows)
+
+    @property
     def is_identity(self) -> bool:
         """Whether nothing is removed."""
         return all(len(group.kept) == group.size for group in self.groups)
+
+
+def _change(budget: Budget) -> str:
+    """Return what becomes of a cost."""
+    write = text.duration if budget.metric == "latency" else text.count
+    share = text.percent(budget.after, budget.before)
+    return f"{budget.metric} {write(budget.before)} -> {write(budget.after)} ({share})"
 
 
 def digest(plan: Plan) -> str:

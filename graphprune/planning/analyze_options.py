@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
+from graphprune.checks import check_choice, check_fields
 from graphprune.choices import Attention, Grouped
 from graphprune.errors import PlanError, quote
 
@@ -38,6 +39,11 @@ class AnalyzeOptions:
     attention: Attention = "heads"
     approximate: bool = False
     grouped: Grouped | Mapping[str, str] = "auto"
+
+    def __post_init__(self) -> None:
+        check_fields(self, attention=Attention)
+        if not isinstance(self.grouped, Mapping):
+            check_choice("grouped", self.grouped, Grouped)
 
     @classmethod
     def of(cls, plan: Plan) -> AnalyzeOptions:

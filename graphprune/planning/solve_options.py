@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import get_args
 
-from graphprune.errors import UsageError, quote
+from graphprune.checks import check_fields
+from graphprune.errors import UsageError
 from graphprune.planning.adaptive_choice import Candidates
 from graphprune.planning.constraints.bounds import WidthRules
 from graphprune.planning.constraints.constraints import Constraints
@@ -75,15 +75,13 @@ class SolveOptions:
     adapt: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self, aggregate=Aggregate, inherit=Inherit)
         if self.min_keep < 1:
             raise UsageError(f"a group keeps at least one channel, min_keep is {self.min_keep}")
         if self.seed < 0:
             raise UsageError(f"the seed is {self.seed}, but must not be negative")
         if self.threads < 1:
             raise UsageError(f"a latency is measured with at least one thread, threads is {self.threads}")
-        if self.aggregate not in get_args(Aggregate):
-            known = ", ".join(name for name in get_args(Aggregate) if name)
-            raise UsageError(f"scores of members cannot be aggregated by {quote(self.aggregate)}: there are {known}")
         if self.allow_empty and (self.min_keep > 1 or self.constraints.max_prune < 1 or self.constraints.start):
             raise UsageError(
                 "groups cannot go as a whole where a least width, a largest share or a plan to start from is given"

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from graphprune.errors import UsageError, quote
+from graphprune.checks import check_fields
+from graphprune.errors import UsageError
+from graphprune.notebook import html_table
+from graphprune.report import text
 
 if TYPE_CHECKING:
     from graphprune.model.load import Model
@@ -52,8 +55,7 @@ class RecoverOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UsageError(f"there is no recovery method {quote(self.method)}", hint=f"methods: {', '.join(METHODS)}")
+        check_fields(self, method=Method)
         if not 0 < self.ridge <= 1:
             raise UsageError(f"the ridge is {self.ridge}, but must be in (0, 1]")
         if not 0 < self.held_out < 1:
@@ -62,7 +64,7 @@ class RecoverOptions:
             raise UsageError(f"{self.samples} samples are too few: some are held out")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recovery:
     """What came of it.
 
@@ -96,3 +98,19 @@ class Recovery:
     left: tuple[str, ...]
     misfit: tuple[float, float] | None = None
     agreement: tuple[float, float] | None = None
+
+    @property
+    def _facts(self) -> list[tuple[str, str]]:
+        change = f"{100 * self.before:.3g} % -> {100 * self.after:.3g} % of the variance of the outputs"
+        judged = f"{text.plural(self.held_out, 'sample')} held out of {self.samples + self.held_out}"
+        facts = [("error", f"{change}, on {judged}"), ("layers", str(len(self.nodes)))]
+        if self.agreement is not None:
+            facts.append(("agreement", f"{self.agreement[0]:.1%} -> {self.agreement[1]:.1%}"))
+        return facts
+
+    def __repr__(self) -> str:
+        head = self.method if self.improved else f"{self.method}, no gain"
+        return f"Recovery({head}: {'; '.join(f'{name} {value}' for name, value in self._facts)})"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Recovery by {self.method}{'' if self.improved else ': no gain'}", (), self._facts)

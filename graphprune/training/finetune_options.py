@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from graphprune.checks import check_fields
 from graphprune.choices import Device, Precision
 from graphprune.training.losses import Kind, LossFunction
 from graphprune.training.trainer import Optimisation
@@ -75,3 +76,6 @@ class FinetuneOptions:
     seed: int = 0
     regularize: str = ""
     strength: float | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, device=Device, precision=Precision)

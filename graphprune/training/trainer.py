@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphprune.checks import check_fields
 from graphprune.choices import Optimizer
 from graphprune.data.source import Source
 from graphprune.errors import InputError
@@ -50,6 +51,9 @@ class Optimisation:
     warmup: float = 0.05
     clip: float = 1.0
     ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, optimizer=Optimizer)
 
 
 @dataclass(frozen=True)

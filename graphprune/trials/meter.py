@@ -13,6 +13,7 @@ from graphprune.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
     from graphprune.data.evaluation import Evaluation
+    from graphprune.data.preprocessing import Preprocessing
     from graphprune.data.source import Source
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
@@ -37,12 +38,27 @@ class Measures:
         look that need some. Empty for none.
     limit : int, optional
         Use this many samples of `data`.
+    preprocessing : Preprocessing, optional
+        Of 8-bit images among them, as for :func:`graphprune.open_data`.
     """
 
     bench: bool = False
     data: str = ""
     calib: str = ""
     limit: int | None = None
+    preprocessing: Preprocessing | None = None
+
+    def record(self) -> dict[str, object]:
+        """Return what decides what is measured."""
+        given = self.preprocessing
+        prepared = None if given is None else [*given.scale, given.size, given.layout]
+        return {
+            "bench": self.bench,
+            "data": self.data,
+            "calib": self.calib,
+            "limit": self.limit,
+            "preprocessing": prepared,
+        }
 
 
 @dataclass(frozen=True)
@@ -101,12 +117,15 @@ class Meter:
 
     @cached_property
     def _data(self) -> Source:
-        return accuracy.open_data(self._measures.data, self._analysis.model).limited(self._measures.limit)
+        return self._open(self._measures.data).limited(self._measures.limit)
 
     @cached_property
     def calibration(self) -> Source | None:
         """Unlabelled samples; None where none are given."""
-        return accuracy.open_data(self._measures.calib, self._analysis.model) if self._measures.calib else None
+        return self._open(self._measures.calib) if self._measures.calib else None
+
+    def _open(self, text: str) -> Source:
+        return accuracy.open_data(text, self._analysis.model, self._measures.preprocessing)
 
     @cached_property
     def evidence(self) -> Evidence | None:

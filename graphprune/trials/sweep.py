@@ -89,7 +89,7 @@ class Sweep:
             "approximate": self.analysis.approximate,
             "constraints": options.constraints.record(),
             "settings": dict(sorted(options.settings.items())),
-            "measures": vars(self.contest.measures),
+            "measures": self.contest.measures.record(),
             **_plain(options),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()[:16]

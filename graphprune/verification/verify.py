@@ -22,6 +22,8 @@ from graphprune.errors import UnsupportedModelError, quote
 from graphprune.model.load import Model
 from graphprune.model.sandbox import ChildError, run_child
 from graphprune.model.widen_floats import NARROW
+from graphprune.notebook import html_table
+from graphprune.report import text
 from graphprune.surgery.slices import Kept, Slices
 from graphprune.verification.causes import blame
 from graphprune.verification.layout import Question, lay_out
@@ -43,7 +45,7 @@ EXACT = 1e-5
 """What is allowed between tensors that should be the same."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
     """The outcome of a comparison with the masked original.
 
@@ -85,6 +87,21 @@ class Verification:
     def ok(self) -> bool:
         """Whether nothing deviates."""
         return self.status != "failed"
+
+    @property
+    def _facts(self) -> list[tuple[str, str]]:
+        facts = [
+            ("compared", text.plural(self.compared, "tensor")),
+            ("largest deviation", f"{self.error:.1e} ({self.tolerance:.1e} allowed)"),
+            ("masking moves the outputs by", f"{100 * self.effect:.3g} %"),
+        ]
+        return facts + ([("note", self.note)] if self.note else [])
+
+    def __repr__(self) -> str:
+        return f"Verification({self.status}: {'; '.join(f'{name} {value}' for name, value in self._facts)})"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Verification: {self.status}", (), self._facts)
 
 
 def verify_pruned(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: float = 900.0) -> Verification:

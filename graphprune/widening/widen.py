@@ -17,6 +17,7 @@ import numpy as np
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Ints
+from graphprune.checks import check_fields
 from graphprune.errors import NothingToPruneError, UsageError, VerificationError
 from graphprune.surgery.marks import drop_marks
 from graphprune.surgery.prune import operate
@@ -58,6 +59,7 @@ class WidenOptions:
     verify: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 1.0 <= self.factor <= _LARGEST:
             raise UsageError(f"the factor must be between 1 and {_LARGEST:.0f}, not {self.factor}")
         if not (np.isfinite(self.noise) and self.noise >= 0):

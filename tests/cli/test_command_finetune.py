@@ -35,6 +35,8 @@ def data(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     path = tmp_path / "data.npz"
     np.savez(path, image=rng.integers(0, 256, (160, 12, 12, 3), np.uint8), labels=rng.integers(0, 5, 160))
+    # The statistics of these networks are random, and do not tell how pixels are to be normalised.
+    (tmp_path / "graphprune.toml").write_text("[data]\nmean = 0\nstd = 1\n")
     return path
 
 
@@ -113,7 +115,19 @@ def test_a_torchvision_dataset(
         labels = rng.integers(0, 5, count, np.uint8)
         (raw / f"{stem}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + shape + images.tobytes())
         (raw / f"{stem}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + count.to_bytes(4, "big") + labels.tobytes())
-    command = ("finetune", pruned, "--teacher", model, "--data", "torchvision:MNIST", "--size", "12", *SHORT, "--json")
+    command = (
+        "finetune",
+        pruned,
+        "--teacher",
+        model,
+        "--data",
+        "torchvision:MNIST",
+        "--image-size",
+        "12",
+        *("--mean", "0", "--std", "1"),
+        *SHORT,
+        "--json",
+    )
     done = quick(*command)
     assert done.code == 0, done.err
     found = json.loads(done.out)
@@ -155,7 +169,7 @@ def test_nothing_is_written_where_it_does_not_help(quick: Command, model: Path, 
         (("--data", "nowhere"), "does not exist"),
         (("--data", "plain.npz"), "no labels"),
         (("--data", "data.npz", "--layout", "x"), "--layout"),
-        (("--data", "data.npz", "--size", "x"), "--size"),
+        (("--data", "data.npz", "--image-size", "x"), "--image-size"),
         (("--data", "data.npz", "--mean", "1,2"), "--mean"),
         (("--data", "data.npz", "--augment", "nonsense"), "nonsense"),
         (("--data", "data.npz", "--output-loss", "kl"), "--output-loss"),

@@ -125,7 +125,7 @@ def test_what_does_not_fit(quick: Command, model: Path, other_weights: Path, dat
         (("eval", model, "--data", tmp_path / "none.npz"), "does not exist"),
         (("eval", model, "--data", data, "--mean", "x"), "--mean"),
         (("eval", model, "--data", data, "--std", "0.5"), "--std is for images of 8 bits"),
-        (("eval", model, "--data", data, "--size", "x"), "--size"),
+        (("eval", model, "--data", data, "--image-size", "x"), "--image-size"),
     ]
     for arguments, message in cases:
         done = quick(*arguments)

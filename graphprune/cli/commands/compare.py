@@ -41,8 +41,8 @@ def compare(
     from graphprune.trials.compare import Contest
     from graphprune.trials.compare import compare as run
 
-    contest = Contest(widths.solvers(), channels.criteria(), options, measuring.measures())
     talk, model = printing.talk(), reading.model
+    contest = Contest(widths.solvers(), channels.criteria(), options, measuring.measures(model, talk))
     with talk.stage("analysis"):
         analysis = api.analyze(api.load(model), analysed)
     with talk.stage("solving"):

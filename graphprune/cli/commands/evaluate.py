@@ -12,7 +12,7 @@ from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import ModelFile
 from graphprune.cli.options.output import Printing
-from graphprune.cli.options.samples import SizedSamples
+from graphprune.cli.options.samples import TrainingSamples
 from graphprune.cli.spread import spread
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ __all__ = ["evaluate"]
 def evaluate(
     model: ModelFile,
     *,
-    samples: SizedSamples,
+    samples: TrainingSamples,
     teacher: Annotated[
         Path | None,
         typer.Option(
@@ -51,7 +51,7 @@ def evaluate(
     with talk.stage("loading"):
         loaded = api.load(model)
         other = None if teacher is None else api.load(teacher)
-        source = samples.open(loaded)
+        source = samples.open(loaded, talk)
     with talk.progress("evaluating") as progress:
         evaluation = accuracy.evaluate(loaded, source, other, progress=progress)
     if printing.as_json:

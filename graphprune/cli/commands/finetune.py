@@ -13,7 +13,7 @@ from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import PrunedFile
 from graphprune.cli.options.output import Output, Printing
-from graphprune.cli.options.samples import SizedSamples
+from graphprune.cli.options.samples import TrainingSamples
 from graphprune.cli.options.training import FinetuneTraining
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import beside, check_target
@@ -44,7 +44,7 @@ def finetune(
             show_default=False,
         ),
     ] = None,
-    samples: SizedSamples,
+    samples: TrainingSamples,
     training: FinetuneTraining,
     output: Output,
     printing: Printing,
@@ -70,7 +70,7 @@ def finetune(
     with talk.stage("loading"):
         model = api.load(pruned)
         original = None if teacher is None else api.load(teacher)
-        source = samples.open(original or model)
+        source = samples.open(original or model, talk)
     with talk.stage("importing torch"):
         from graphprune.training.finetune import finetune as run
     with ProgressLine() as meter:

@@ -65,7 +65,7 @@ def recover(
     stored = read_plan(plan)
     with talk.stage("loading"):
         original, candidate = api.load(teacher), api.load(pruned)
-        source = calibration.open(original)
+        source = calibration.open(original, talk)
     with talk.stage("analysis"):
         analysis = api.analyze_for(original, stored, rebind=rebind)
         current = api.reconcile(analysis, stored, rebind=rebind).plan

@@ -67,11 +67,11 @@ def solve(
     talk = printing.talk()
     with talk.stage("loading"):
         loaded = api.load(reading.model)
-        training_data = None if restoring.data is None else calibration.images.open_source(restoring.data, loaded)
+        training_data = None if restoring.data is None else calibration.images.open_source(restoring.data, loaded, talk)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, analysed)
     material = (
-        RecoveryMaterial(calibration.open(loaded))
+        RecoveryMaterial(calibration.open(loaded, talk))
         if budgets.lossless
         else find_material(analysis, calibration, restoring, options.seed, talk)
     )

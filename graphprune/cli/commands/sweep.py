@@ -92,9 +92,9 @@ def sweep(
     from graphprune.trials.sweep import DEFAULT, Sweep
     from graphprune.trials.sweep import sweep as run
 
-    contest = Contest(widths.solvers(), channels.criteria(), options, measuring.measures())
-    what = Sweep(*(limited or DEFAULT), contest, reading.options(), output.jobs)
     talk = printing.talk()
+    contest = Contest(widths.solvers(), channels.criteria(), options, measuring.measures(model, talk))
+    what = Sweep(*(limited or DEFAULT), contest, reading.options(), output.jobs)
 
     def told(trial: Trial) -> None:
         talk.detail(f"{trial.budget}, {trial.solver}, {trial.criterion}: {trial.note or f'{trial.seconds:.2f} s'}")

@@ -71,7 +71,7 @@ def train(
     with talk.stage("loading"):
         loaded = api.load(reading.model)
         original = None if training.teacher is None else api.load(training.teacher)
-        source = samples.open(loaded)
+        source = samples.open(loaded, talk)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, reading.options())
     with talk.stage("importing torch"):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -12,6 +13,10 @@ from graphprune.choices import Layout
 from graphprune.errors import UsageError, quote
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from graphprune.cli.console import Talk
+    from graphprune.data.preprocessing import Preprocessing
     from graphprune.data.source import Source
     from graphprune.model.load import Model
     from graphprune.trials.meter import Measures
@@ -21,7 +26,6 @@ __all__ = [
     "ImageOptions",
     "MeasuringSamples",
     "RecoverySamples",
-    "SizedSamples",
     "TrainingSamples",
 ]
 
@@ -58,16 +62,14 @@ class ImageOptions:
         ),
     ] = None
 
-    def open_source(self, text: str, model: Model) -> Source:
-        """Open what ``--data`` or ``--calib`` names; options win over ``graphprune.toml`` beside the model.
+    def preprocessing(self, model: Model) -> Preprocessing:
+        """Return how images are prepared; options win over ``graphprune.toml`` beside the model.
 
         Raises
         ------
-        DataError, UsageError
-            If an option has no meaning, or the data does not fit the model.
+        UsageError
+            If an option has no meaning.
         """
-        from graphprune import accuracy
-        from graphprune.data.arrays import ArrayReader
         from graphprune.data.preprocessing import parse_numbers, parse_size, read_settings
 
         settings = read_settings(model.path)
@@ -79,23 +81,43 @@ class ImageOptions:
             settings = replace(settings, size=parse_size(self.image_size))
         if self.layout is not None:
             settings = replace(settings, layout=self.layout)
-        source = accuracy.open_data(text, model, settings)
-        for option, value in (("--mean", self.mean), ("--std", self.std), ("--size", self.image_size)):
+        return settings
+
+    def open_source(self, text: str, model: Model, talk: Talk, limit: int | None = None) -> Source:
+        """Open what ``--data`` or ``--calib`` names, and say how it is fed.
+
+        Raises
+        ------
+        DataError, UsageError
+            If an option has no meaning, or the data does not fit the model.
+        """
+        source = self.opened(text, model, talk, self.preprocessing(model), limit)
+        self._check_used(text, source)
+        return source
+
+    @staticmethod
+    def opened(text: str, model: Model, talk: Talk, settings: Preprocessing, limit: int | None = None) -> Source:
+        """Open samples, and say how they are fed."""
+        from graphprune import accuracy
+        from graphprune.data.normalisation import feeding
+
+        with warnings.catch_warnings(record=True) as doubts:
+            warnings.simplefilter("always")
+            source = accuracy.open_data(text, model, settings).limited(limit)
+        for doubt in doubts:
+            talk.warn(str(doubt.message))
+        talk.say("samples", feeding(source))
+        return source
+
+    def _check_used(self, text: str, source: Source) -> None:
+        from graphprune.data.arrays import ArrayReader
+
+        for option, value in (("--mean", self.mean), ("--std", self.std), ("--image-size", self.image_size)):
             if value is not None and isinstance(source.reader, ArrayReader) and not source.reader.images:
                 raise UsageError(
                     f"{option} is for images of 8 bits; {quote(text)} holds none, and its arrays are fed as they are",
                     hint="leave it out, or store images as uint8 of shape (samples, height, width, channels)",
                 )
-        return source
-
-
-@dataclass(frozen=True, kw_only=True)
-class SizedImageOptions(ImageOptions):
-    """The same in commands without a budget, in which ``--size`` can mean the size of images, too."""
-
-    image_size: Annotated[
-        str | None, typer.Option("--size", "--image-size", metavar="HxW", help=_SIZE_HELP, show_default=False)
-    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +132,9 @@ class CalibrationSamples:
     ] = None
     images: ImageOptions
 
-    def open(self, model: Model) -> Source | None:
+    def open(self, model: Model, talk: Talk) -> Source | None:
         """Open the samples, if some are given."""
-        return None if self.calib is None else self.images.open_source(self.calib, model)
+        return None if self.calib is None else self.images.open_source(self.calib, model, talk)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +145,11 @@ class RecoverySamples:
 
     calib: Annotated[str, typer.Option(metavar="SOURCE", help=f"Samples, labels are not needed: {_SOURCES}.")]
     samples: Annotated[int, typer.Option(metavar="N", min=2, help="The most samples used.")] = 1024
-    images: SizedImageOptions
+    images: ImageOptions
 
-    def open(self, model: Model) -> Source:
+    def open(self, model: Model, talk: Talk) -> Source:
         """Open the samples."""
-        return self.images.open_source(self.calib, model)
+        return self.images.open_source(self.calib, model, talk)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,16 +165,9 @@ class TrainingSamples:
     limit: _Limit = None
     images: ImageOptions
 
-    def open(self, model: Model) -> Source:
+    def open(self, model: Model, talk: Talk) -> Source:
         """Open the samples."""
-        return self.images.open_source(self.data, model).limited(self.limit)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SizedSamples(TrainingSamples):
-    """The same in commands without a budget."""
-
-    images: SizedImageOptions
+        return self.images.open_source(self.data, model, talk, self.limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,9 +192,28 @@ class MeasuringSamples:
     bench: Annotated[
         bool, typer.Option("--bench", help="Measure the latency of each result.", rich_help_panel="Output")
     ] = False
+    images: ImageOptions
 
-    def measures(self) -> Measures:
-        """Return the same for the Python API."""
+    def measures(self, path: Path, talk: Talk) -> Measures:
+        """Return the same for the Python API; images of both sources are normalised as is found for the first.
+
+        Raises
+        ------
+        DataError, UsageError
+            If samples cannot be read, or do not fit the model.
+        """
         from graphprune.trials.meter import Measures
 
-        return Measures(self.bench, self.data or "", self.calib or "", self.limit)
+        named = [(text, limit) for text, limit in ((self.data, self.limit), (self.calib, None)) if text]
+        if not named:
+            return Measures(self.bench)
+
+        from graphprune import api
+        from graphprune.data.normalisation import image_input
+
+        model = api.load(path)
+        settings = self.images.preprocessing(model)
+        for text, limit in named:
+            image = image_input(self.images.opened(text, model, talk, settings, limit).reader)
+            settings = settings if image is None else image.preprocessing
+        return Measures(self.bench, self.data or "", self.calib or "", self.limit, settings)
