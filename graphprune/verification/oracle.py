@@ -18,6 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
+from graphprune.labels.adapt import whole
 from graphprune.labels.space import Contraction, Renormalisation
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import DOMAIN, flatten, owner_name
@@ -291,7 +292,7 @@ def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[
     """
     touched: set[int] = set()
     for name, axes in analysis.scope.values.items():
-        if name in analysis.flat.home and not all(mask(labels).all() for labels in axes):
+        if name in analysis.flat.home and not all(whole(mask(labels)) for labels in axes):
             touched.add(analysis.flat.home[name])
     certain = {
         owner_name(loop.exit.outputs)
