@@ -9,11 +9,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from graphprune.data.user_code import FAILURES, imported, reason
 from graphprune.errors import InputError, UsageError, quote
+from graphprune.extras import require
+
+require("train", "exporting from torch")
+import torch  # noqa: E402 - where it is missing, the line above says what to install
+from torch import nn  # noqa: E402
 
 __all__ = ["load_weights", "make_module"]
 

@@ -18,13 +18,16 @@ from typing import Any, get_args
 
 import numpy as np
 import onnx
-import torch
-from torch import Tensor, nn
 
 from graphprune.choices import Exporter
 from graphprune.data.user_code import FAILURES, reason
 from graphprune.errors import UnsupportedModelError, UsageError, VerificationError, quote
+from graphprune.extras import require
 from graphprune.model.load import Model, load
+
+require("train", "exporting from torch")
+import torch  # noqa: E402 - where it is missing, the line above says what to install
+from torch import Tensor, nn  # noqa: E402
 
 __all__ = ["ExportOptions", "Exporter", "export_module"]
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from graphprune.checkout import find_neighbours
 
 if TYPE_CHECKING:
-    from graphprune.accuracy import evaluate, open_data, recover, train
+    from graphprune.accuracy import evaluate, open_data, recover, samples, train
     from graphprune.analysis.analysis import Analysis
     from graphprune.analysis.explain import Explanation, explain
     from graphprune.analysis.network import group_graph
@@ -91,6 +91,7 @@ __all__ = [
     "read_plan",
     "reconcile",
     "recover",
+    "samples",
     "save",
     "save_drawing",
     "solve",
@@ -131,6 +132,7 @@ _HOMES = {
     "open_data": "graphprune.accuracy",
     "read_plan": "graphprune.plan.file",
     "recover": "graphprune.accuracy",
+    "samples": "graphprune.accuracy",
     "save_drawing": "graphprune.report.picture",
     "sweep": "graphprune.trials.sweep",
     "train": "graphprune.accuracy",

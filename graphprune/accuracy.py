@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The public functions that need data: open_data, evaluate, recover, train.
+"""The public functions that need data: open_data, samples, evaluate, recover, train.
 
 ::
 
@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphprune.analysis.analysis import Analysis
@@ -20,14 +21,15 @@ from graphprune.data.evaluation import evaluate as run_evaluation
 from graphprune.data.open_source import open_source
 from graphprune.data.preprocessing import read_settings
 from graphprune.data.signature import input_specs
-from graphprune.errors import PlanError, VerificationError, quote
+from graphprune.data.synthesis.make_samples import make_samples, read_request
+from graphprune.errors import PlanError, UsageError, VerificationError, quote
 from graphprune.planning.make_plan import SolveOptions
 from graphprune.recovery.recover import recover as run_recovery
 from graphprune.recovery.recover_options import RecoverOptions
 from graphprune.verification.fidelity.check_weights import check_only_weights_differ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from graphprune.api import Reconciled
     from graphprune.data.evaluation import Evaluation
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from graphprune.training.pruning.method import Method
     from graphprune.training.pruning.train import Trained, TrainOptions
 
-__all__ = ["evaluate", "open_data", "recover", "train"]
+__all__ = ["evaluate", "open_data", "recover", "samples", "train"]
 
 
 def open_data(text: str, model: Model, preprocessing: Preprocessing | None = None) -> Source:
@@ -50,7 +52,7 @@ def open_data(text: str, model: Model, preprocessing: Preprocessing | None = Non
     ----------
     text : str
         A folder of images, an .npz or .npy file, ``package.module:function`` or ``torchvision:NAME``;
-        see :mod:`graphprune.data.open_source`.
+        see :mod:`graphprune.data.open_source`. Or ``synthetic`` for what :func:`samples` makes.
     model : Model
         What the samples are fed to.
     preprocessing : Preprocessing, optional
@@ -61,7 +63,41 @@ def open_data(text: str, model: Model, preprocessing: Preprocessing | None = Non
     DataError, UsageError
         If there is nothing to read, or it does not fit the model.
     """
-    return open_source(text, input_specs(model), preprocessing or read_settings(model.path))
+    preprocessing = preprocessing or read_settings(model.path)
+    request = read_request(text)
+    if request is not None:
+        return make_samples(model, replace(request, layout=preprocessing.layout)).source
+    return open_source(text, input_specs(model), preprocessing)
+
+
+def samples(
+    model: Model, text: str = "synthetic", *, seed: int = 0, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Source:
+    """Make samples for a model from what its file says, where nobody has any.
+
+    Images have natural statistics and the exposure that the network remembers of its training data; where it remembers
+    statistics, those of many images are kept that together fit them.
+
+    Parameters
+    ----------
+    model : Model
+    text : str
+        ``synthetic``, or ``synthetic:N`` for a number of samples.
+    seed : int
+    shapes : mapping of str to tuple of int, optional
+        Sizes of inputs whose dimensions are open.
+
+    Raises
+    ------
+    DataError
+        If the file does not tell what an input may be.
+    UsageError
+        If the text asks for something else.
+    """
+    request = read_request(text)
+    if request is None:
+        raise UsageError(f"samples cannot be made of {quote(text)}", hint="ask for synthetic or synthetic:N")
+    return make_samples(model, replace(request, seed=seed, shapes=shapes or {})).source
 
 
 def recover(

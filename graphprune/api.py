@@ -15,28 +15,28 @@ Wherever a model is taken, its analysis does as well, and is then not made again
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from graphprune.analysis.analysis import Analysis
-from graphprune.errors import InternalError, PlanError, UsageError, VerificationError, contained, quote
-from graphprune.labels.resolve import Attention
+from graphprune.errors import InternalError, UsageError, VerificationError, contained, quote
 from graphprune.model import write
-from graphprune.model.atomic import check_target, output_errors
 from graphprune.model.fitting import blaming
 from graphprune.model.load import Model, load
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
 from graphprune.plan.structure import check_model
+from graphprune.planning.analyze_options import AnalyzeOptions
 from graphprune.planning.lossless import lossless_plan
 from graphprune.planning.make_plan import SolveOptions, make_plan
 from graphprune.planning.reconcile import Reconciled
 from graphprune.planning.reconcile import reconcile as _reconcile
 from graphprune.surgery.folding import fold
-from graphprune.surgery.marks import VERIFIED, marks, put_marks, weights_changed
+from graphprune.surgery.marks import VERIFIED, drop_marks, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
+from graphprune.verification.causes import blames_the_file
+from graphprune.verification.check_marks import check_marks
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
 from graphprune.verification.fidelity.check_reweighed import check_reweighted
 from graphprune.verification.fidelity.check_shortened import check_shortened
@@ -72,41 +72,6 @@ __all__ = [
 _NOT_OF_PLAN = "the file is not what the plan makes of the original; `graphprune apply` makes it anew"
 
 
-@dataclass(frozen=True)
-class AnalyzeOptions:
-    """How a model is analysed.
-
-    Parameters
-    ----------
-    input_shapes : mapping of str to tuple of int
-        Shapes for which costs are counted, of inputs with dynamic dimensions.
-    attention : {"heads", "head-dim"}
-        What goes from an attention layer: whole heads, or the same part of every head.
-    approximate : bool
-        Let channels pass through normalisations over the channel axis (embedding widths of
-        transformers). Such groups are not exact: their statistics run over what is kept.
-    """
-
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    attention: Attention = "heads"
-    approximate: bool = False
-
-    @classmethod
-    def of(cls, plan: Plan) -> AnalyzeOptions:
-        """Return the options with which a plan was made.
-
-        Raises
-        ------
-        PlanError
-            If the plan records an unknown way to prune attention.
-        """
-        recorded = plan.solver.options
-        attention = recorded.get("attention", "heads")
-        if attention not in get_args(Attention):
-            raise PlanError(f"the plan prunes attention by {quote(attention)}, which is not known")
-        return cls(plan.model.inputs, attention, recorded.get("approximate") is True)
-
-
 @contained
 def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     """Find the coupled channel groups of a model, their cost, and what is frozen and why.
@@ -122,16 +87,20 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     """
     options = options or AnalyzeOptions()
     with blaming(model, options.input_shapes):
-        return Analysis(model, options.input_shapes, options.attention, approximate=options.approximate)
+        return Analysis(
+            model, options.input_shapes, options.attention, approximate=options.approximate, grouped=options.grouped
+        )
 
 
 @contained
+@blames_the_file
 def solve(
     model: Model | Analysis,
     budget: BudgetRequest | Sequence[BudgetRequest] = (),
     options: SolveOptions | None = None,
     *,
     data: Source | None = None,
+    dense: Analysis | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Plan:
     """Choose which channels to remove, so that the budget holds and nothing more fits into it.
@@ -147,6 +116,9 @@ def solve(
         Solver, criterion, rounding and seed.
     data : Source, optional
         Samples, from :func:`graphprune.open_data`, for criteria and solvers that look at some.
+    dense : Analysis, optional
+        Of the network that the samples are fed to, by default the model itself: one of the same structure whose
+        statistics suit them (:mod:`graphprune.recovery.without_data`).
     progress : callable, optional
         Called with what is being done with samples, how much of it is done, and how much there is to do.
 
@@ -174,7 +146,7 @@ def solve(
     if data is not None:
         from graphprune.evidence.sample_evidence import SampleEvidence  # with onnxruntime, too
 
-        evidence = SampleEvidence(analysis, data, options.seed, progress)
+        evidence = SampleEvidence(dense or analysis, data, options.seed, progress)
     if any(request.metric == "latency" for request in requests):
         from graphprune.planning.tuning import make_measured_plan  # with onnxruntime, which nothing else here needs
 
@@ -217,6 +189,7 @@ def _reconciled(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: boo
 
 
 @contained
+@blames_the_file
 def apply(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: bool = False) -> Model:
     """Remove what a plan removes.
 
@@ -252,6 +225,7 @@ def apply(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: bool = Fa
     check_reweighted(analysis, reference.reweighted, plan)
     check_shortened(reference, plan)
     proto = prune(reference.start, keep_mask(analysis, plan))
+    drop_marks(proto)  # of an original that was itself pruned: they are about the weights of then
     put_marks(proto, marks(analysis, plan))
     check_fidelity(reference.start, proto, plan)
     pruned = analysis.model.replaced(proto)
@@ -310,14 +284,14 @@ def verify(
         If the model has operators that onnxruntime does not know, return the status "unverified"
         instead of raising.
 
-    A file that says that its weights were changed after pruning (recovered, finetuned) cannot equal the masked
-    original. For it, the surgery is done and verified anew, and the file must equal the result in all but weights.
+    A file that says that its weights were changed after pruning cannot equal the masked original. For it, the surgery
+    is done and verified anew, and the file must equal the result in all but weights.
 
     Returns
     -------
     Verification
-        Its status is "verified"; "vacuous" where masking moves the outputs so little that agreement
-        proves nothing; "identity" where the plan removes nothing; or "unverified".
+        Its status is "verified"; "vacuous" where masking moves the outputs too little for a proof; "surgery" where
+        weights were changed afterwards; "identity" where the plan removes nothing; or "unverified".
 
     Raises
     ------
@@ -330,7 +304,7 @@ def verify(
     plan, reference = reconciled.plan, reconciled.reference
     analysis = reference.original
     changed = weights_changed(pruned.proto)
-    if changed and pruned.path is not None:
+    if changed and pruned is not analysis.model:
         made = apply(analysis, reconciled)
         verification = judged(reference.reweighted, made, plan, original=analysis, unverified=unverified)
         return verify_relearned(verification, made, pruned, changed)
@@ -340,6 +314,7 @@ def verify(
             check_reweighted(analysis, reference.reweighted, plan)
             check_shortened(reference, plan)
             check_fidelity(reference.start, pruned, plan)
+            check_marks(marks(analysis, plan), pruned.proto)
         except VerificationError as error:
             raise VerificationError(error.message, hint=_NOT_OF_PLAN) from error
     return verification
@@ -352,7 +327,7 @@ def mark_verified(pruned: Model, verification: Verification) -> None:
         put_marks(pruned.proto, {VERIFIED: "true" if status == "verified" else f"no ({status})"})
 
 
-def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
+def save(model: Model, path: str | Path, *, force: bool = False, beside: Mapping[Path, bytes] | None = None) -> Path:
     """Write a model, atomically; one that was not changed since it was loaded is copied byte by byte.
 
     Parameters
@@ -363,20 +338,15 @@ def save(model: Model, path: str | Path, *, force: bool = False) -> Path:
         Where to.
     force : bool
         Replace an existing file.
+    beside : mapping of Path to bytes, optional
+        Files that belong to it: all are complete on the disk before the first of them gets its name.
 
     Raises
     ------
     OutputError
-        If the path is the input, exists and ``force`` is false, or cannot be written.
+        If a path is the input, exists and ``force`` is false, or cannot be written.
     """
-    path = Path(path)
-    moved = model.tensors.files and path.resolve().parent != (model.path or path).resolve().parent
-    if model.path is None or moved:
-        return write.save(model, path, force=force)
-    with output_errors(path):
-        check_target(path, force=force, inputs=[model.path])
-    write.write_bytes_atomically(model.path.read_bytes(), path, force=force)
-    return path
+    return write.copy_or_save(model, path, force=force, beside=beside)
 
 
 def analyze_for(model: Model, plan: Plan, *, rebind: bool = False) -> Analysis:

@@ -15,10 +15,12 @@ __all__ = [
     "Attention",
     "Device",
     "Exporter",
+    "Grouped",
     "Inherit",
     "Layout",
     "Optimizer",
     "Precision",
+    "Recover",
     "Regularization",
 ]
 
@@ -37,6 +39,9 @@ Device = Literal["auto", "cpu"]
 Exporter = Literal["auto", "torchscript", "dynamo"]
 """Which exporter of torch is used."""
 
+Grouped = Literal["auto", "groups", "slices"]
+"""What goes from a grouped convolution: whole groups, a slice of each group, or what reaches further."""
+
 Inherit = Literal["keep", "merge"]
 """What becomes of the weights that read a removed channel."""
 
@@ -48,6 +53,9 @@ Optimizer = Literal["sgd", "adamw"]
 
 Precision = Literal["no", "fp16", "bf16"]
 """In which precision activations are computed while training."""
+
+Recover = Literal["auto", "none", "least-squares", "bn", "bias"]
+"""How accuracy is brought back without training."""
 
 Regularization = Literal["bn-l1", "group-norm", "growing"]
 """What draws channels towards zero while training."""

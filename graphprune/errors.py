@@ -26,7 +26,8 @@ a model are untrusted text: put them into messages with :func:`quote`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -48,6 +49,7 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "contained",
+    "did_you_mean",
     "quote",
 ]
 
@@ -75,6 +77,31 @@ def quote(name: object) -> str:
     return f"{text[:_HEAD]}...{text[len(text) - (_LONGEST_NAME - _HEAD - 3) :]}"
 
 
+def did_you_mean(name: object, known: Iterable[str], *, shown: Callable[[str], str] = str) -> str | None:
+    """Return the hint that names what is most like a name that is not known; None where nothing is like it.
+
+    Parameters
+    ----------
+    name : object
+        What was given.
+    known : iterable of str
+    shown : callable, optional
+        How a name is written in the hint.
+
+    Examples
+    --------
+    >>> did_you_mean("parms", ("flops", "params"))
+    'did you mean params?'
+    """
+    by_key = {_key(each): each for each in known}
+    near = difflib.get_close_matches(_key(str(name)), by_key, n=1, cutoff=0.5)
+    return f"did you mean {shown(by_key[near[0]])}?" if near else None
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
 class GraphPruneError(Exception):
     """Base of all errors raised by graphprune.
 
@@ -92,6 +119,9 @@ class GraphPruneError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
 
 
 class RequestError(GraphPruneError):

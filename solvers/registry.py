@@ -8,14 +8,13 @@ has itself comes first, and is found without looking at them.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
 import re
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from graphprune.errors import InternalError, UsageError, quote
+from graphprune.errors import InternalError, UsageError, did_you_mean, quote
 from graphprune.solvers.plugins import Fault, Plugins
 
 if TYPE_CHECKING:
@@ -100,10 +99,9 @@ class Registry(Generic[Method]):
             return self._methods[name]
         if self._plugins and (offered := self._plugins.load(name)) is not None:
             return self._methods.setdefault(name, cast(Method, offered))
-        near = difflib.get_close_matches(name.lower().replace("_", "-"), self.names(), n=1, cutoff=0.5)
         raise UsageError(
             f"unknown {self._kind} {quote(name)}: there are {', '.join(self.names())}",
-            hint=f"did you mean {near[0]}?" if near else None,
+            hint=did_you_mean(name, self.names()),
         )
 
     def _discover(self) -> None:

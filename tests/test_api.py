@@ -102,6 +102,16 @@ def test_nothing_more_fits_into_the_budget(
             assert plan.budget.after + cost.change(widths, index, wider[0]) > plan.budget.limit
 
 
+def test_a_reconciled_plan_is_carried_out_as_the_plan_is_and_only_on_its_own_model(model: Model) -> None:
+    plan = graphprune.solve(model, BudgetRequest("flops", 0.5))
+    reconciled = graphprune.reconcile(model, plan)
+    pruned = graphprune.apply(model, reconciled)
+    assert pruned.proto == graphprune.apply(model, plan).proto
+    assert graphprune.verify(reconciled.reference.original, pruned, reconciled).status == "verified"
+    with pytest.raises(UsageError, match="the plan was reconciled with"):
+        graphprune.apply(graphprune.analyze(model), reconciled)
+
+
 def test_a_narrow_group_stays_whole_under_min_keep(model: Model) -> None:
     plan = graphprune.solve(model, BudgetRequest("flops", 0.85), SolveOptions(min_keep=30))
     widths = {group.size: len(group.kept) for group in plan.groups}
@@ -152,6 +162,13 @@ def test_a_plan_of_another_model_is_refused(model: Model) -> None:
 def test_a_share_outside_its_range_is_refused(share: Any) -> None:
     with pytest.raises(UsageError, match="the budget for flops"):
         BudgetRequest("flops", share)
+
+
+@pytest.mark.parametrize(("metric", "meant"), [("parms", "params"), ("FLOPS", "flops"), ("latencey", "latency")])
+def test_an_unknown_metric_is_refused_with_the_one_that_is_meant(metric: Any, meant: str) -> None:
+    with pytest.raises(UsageError, match="no cost is called") as caught:
+        BudgetRequest(metric, 0.5)
+    assert str(caught.value).endswith(f"hint: did you mean {meant}?")
 
 
 @given(st.integers(0, 10**15), st.integers(1, 100))

@@ -26,7 +26,7 @@ TOP_LEVEL_HOMES = {
     "torchvision": TORCH_HOMES,
     "accelerate": TORCH_HOMES,
     "onnx2fx": ("graphprune.training",),
-    "onnxruntime": ("graphprune.data", "graphprune.verification.comparison"),
+    "onnxruntime": ("graphprune.data", "graphprune.verification.passage"),
     "sklearn": (),
     "joblib": (),
     "matplotlib": (),

@@ -15,7 +15,7 @@ import graphprune
 from graphprune import Analysis, BudgetRequest, Model
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
-from graphprune.verification.comparison import few, stepped, tolerance
+from graphprune.verification.deviation import few, stepped, tolerance
 from graphprune.verification.verify import verify_pruned
 
 FORMS: dict[str, Any] = {

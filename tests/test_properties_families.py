@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -26,6 +26,7 @@ from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 from graphprune.verification import verify
 from graphprune.verification.comparison import Comparison
+from graphprune.verification.spec import Spec
 
 FAMILIES = st.one_of(transformers(), recurrent(), quantised())
 
@@ -69,10 +70,11 @@ def test_pruned_quantised_networks_equal_the_masked_ones(case: Case, choice: Cho
     _costs(analysis, keep, pruned)
 
 
-def _here(module: str, place: Path, timeout: float) -> dict[str, object]:
+def _here(module: str, place: Path, timeout: float, prepare: Callable[[], object]) -> dict[str, object]:
     """Do what the child process of the verification does."""
     del module, timeout
-    return Comparison(place, json.loads((place / "spec.json").read_text("utf-8"))).run()
+    prepare()
+    return Comparison(place, Spec.read(place)).run()
 
 
 @examples(40)

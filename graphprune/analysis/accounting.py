@@ -23,22 +23,13 @@ from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
 from graphprune.model.tensors import count_bits
 
-__all__ = ["COUNTED", "Accounts", "Layer"]
+__all__ = ["Accounts", "Layer"]
 
 _FLOATS = frozenset(
     value
     for name, value in TensorProto.DataType.items()
     if name in ("FLOAT", "DOUBLE", "BFLOAT16") or name.startswith(("FLOAT16", "FLOAT8", "FLOAT4", "FLOAT6"))
 )
-
-
-COUNTED = frozenset(
-    {
-        *("Attention", "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gemm", "LSTM", "MatMul"),
-        *("MatMulInteger", "QLinearConv", "QLinearMatMul", "RNN"),
-    }
-)
-"""Operators whose multiply-adds are counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +139,8 @@ class Accounts:
         for name, tensor in self._stored():
             is_number = tensor.data_type in _FLOATS and len(tensor.dims) > 0 and not self._holds_integers(name)
             counted = is_number or name in scope.quantised
-            tensors[name] = _Stored(prod(tensor.dims), count_bits(tensor), counted)
+            packed = scope.quantised[name].bits if name in scope.quantised else 0
+            tensors[name] = _Stored(prod(tensor.dims) * (8 // packed if packed else 1), count_bits(tensor), counted)
         roots = {use.tensor: scope.constants.trace(use.tensor) for use in scope.space.uses}
         folded = [name for name in dict.fromkeys(root.tensor for root in roots.values()) if name not in tensors]
         self._absorbed = frozenset(scope.constants.absorbed(folded)) & tensors.keys()

@@ -9,7 +9,7 @@ apart from the rest takes the one that leaves fewer FLOPs at the narrowest width
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import networkx as nx
 import numpy as np
@@ -21,17 +21,18 @@ from graphprune.labels.rules.convolution import EACH_GROUP, WHOLE_GROUPS
 
 if TYPE_CHECKING:
     from graphprune.array_types import Floats, Ints
+    from graphprune.choices import Grouped
     from graphprune.labels.operator import Scope
     from graphprune.labels.space import Axes, Choice, LabelSpace
 
-__all__ = ["Grouped", "resolve_grouped"]
-
-Grouped = Literal["auto", "groups", "slices"]
+__all__ = ["decided", "resolve_grouped"]
 
 _NAMES = {"groups": WHOLE_GROUPS, "slices": EACH_GROUP}
 
 
-def resolve_grouped(scope: Scope, attention: Attention = "heads", grouped: Grouped = "auto") -> Resolution:
+def resolve_grouped(
+    scope: Scope, attention: Attention = "heads", grouped: Grouped | Mapping[str, str] = "auto"
+) -> Resolution:
     """Resolve the labels of a graph, and how its grouped convolutions shrink.
 
     Parameters
@@ -41,7 +42,7 @@ def resolve_grouped(scope: Scope, attention: Attention = "heads", grouped: Group
     attention : {"heads", "head-dim"}
     grouped : {"auto", "groups", "slices"}
         What goes from a grouped convolution where both can: whole groups, a slice of each group, or what reaches
-        further in its part of the network.
+        further in its part of the network. Or by node what was decided before (`decided`).
 
     Complexity: that of a resolution, five times where some grouped convolution has a choice.
     """
@@ -50,6 +51,8 @@ def resolve_grouped(scope: Scope, attention: Attention = "heads", grouped: Group
     plain = resolve(space, attention)
     if not open_choices:
         return plain
+    if not isinstance(grouped, str):
+        return resolve(space, attention, _as_decided(space, open_choices, grouped))
     if grouped != "auto":
         return resolve(space, attention, dict.fromkeys(open_choices, _NAMES[grouped]))
     tried = {name: resolve(space, attention, dict.fromkeys(open_choices, name)) for name in _NAMES.values()}
@@ -62,6 +65,20 @@ def resolve_grouped(scope: Scope, attention: Attention = "heads", grouped: Group
     mixed = resolve(space, attention, wanted)
     candidates = [plain, *tried.values(), mixed]
     return min(candidates, key=lambda resolution: float(_narrowest(scope, resolution).sum()))
+
+
+def decided(resolution: Resolution) -> dict[str, str]:
+    """Return by node how each grouped convolution came out, where it had a choice."""
+    return {
+        choice.node.label: taken.name
+        for choice, taken in resolution.committed
+        if taken is not None and _is_grouped(choice)
+    }
+
+
+def _as_decided(space: LabelSpace, numbers: list[int], names: Mapping[str, str]) -> dict[int, str]:
+    labels = {number: space.choices[number].node.label for number in numbers}
+    return {number: names[label] for number, label in labels.items() if label in names}
 
 
 def _is_grouped(choice: Choice) -> bool:

@@ -10,23 +10,25 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.analysis.accounting import COUNTED, Accounts, Layer
-from graphprune.analysis.alternatives import Grouped, resolve_grouped
+from graphprune.analysis.accounting import Accounts, Layer
+from graphprune.analysis.alternatives import decided, resolve_grouped
 from graphprune.analysis.groups import Group, Grouping, describe, form_groups
+from graphprune.analysis.uncounted import Uncounted, find_uncounted
 from graphprune.array_types import Array
+from graphprune.choices import Grouped
 from graphprune.labels.origins import Origins
 from graphprune.labels.propagate import propagate
 from graphprune.labels.resolve import Attention
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import flatten
+from graphprune.model.constant_evaluation import Outside
 from graphprune.model.constants import Constants
 from graphprune.model.fitting import fit_inputs
 from graphprune.model.graph import Graph, Node
 from graphprune.model.inputs import assumed
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
-from graphprune.model.outside import Outside
 from graphprune.model.scaling import real_values
 from graphprune.model.sequences import spell_out
 from graphprune.model.shapes import Shapes
@@ -87,7 +89,8 @@ class Analysis:
     approximate : bool
         Let channels pass through normalisations over the channel axis; such groups are not exact.
     grouped : {"auto", "groups", "slices"}
-        What goes from grouped convolutions where there is a choice (:mod:`graphprune.analysis.alternatives`).
+        What goes from grouped convolutions where there is a choice, for all of them or by node
+        (:mod:`graphprune.analysis.alternatives`).
 
     Attributes
     ----------
@@ -111,12 +114,11 @@ class Analysis:
         attention: Attention = "heads",
         *,
         approximate: bool = False,
-        grouped: Grouped = "auto",
+        grouped: Grouped | Mapping[str, str] = "auto",
     ) -> None:
         self.model = model
         self.attention = attention
         self.approximate = approximate
-        self.grouped = grouped
         self.flat = flatten(spell_out(inline_functions(model.proto)))
         self.graph = Graph(self.flat.proto)
         self._given = dict(given_shapes or {})
@@ -133,6 +135,17 @@ class Analysis:
         self.groups: tuple[Group, ...] = describe(self.scope, self.grouping, accounts.shared)
         self.cost = accounts.model()
         self.layers = accounts.layers
+
+    def of(self, model: Model) -> Analysis:
+        """Return another model analysed like this one, with the same answer wherever channels had a choice.
+
+        Parameters
+        ----------
+        model : Model
+            With the same inputs: this one with other weights, or a part of it.
+        """
+        grouped = decided(self.resolution)
+        return Analysis(model, self.input_shapes, self.attention, approximate=self.approximate, grouped=grouped)
 
     def read(self, name: str) -> Array:
         """Return a tensor that a member names: stored in the file, or computed from constants.
@@ -204,6 +217,9 @@ class Analysis:
         stays = self.grouping.atom_of[axis.base] < 0
         if len(axis) == 1 or not stays.any():
             return None
+        barrier = self.scope.space.barriers.get(node.index)
+        if barrier is not None:
+            return barrier
         label = int(axis.base[int(np.argmax(stays))])
         if label == 0:
             origin = self.origins.of_node(node, len(axis))
@@ -214,14 +230,9 @@ class Analysis:
         return self.origins.behind(self.resolution.freezes[number][1], len(axis)).reason
 
     @cached_property
-    def uncounted(self) -> tuple[str, ...]:
-        """Names of layers that cannot be counted, since their shapes are not known before the model runs."""
-        counted = {cost.node.index for cost in self.scope.space.costs}
-        return tuple(
-            node.label
-            for node in self.graph.nodes
-            if node.op_type in COUNTED and node.index not in counted and node.outputs[0] not in self.shapes.constant
-        )
+    def uncounted(self) -> tuple[Uncounted, ...]:
+        """Nodes whose work is in no figure, those with most weights first."""
+        return find_uncounted(self.scope)
 
     @property
     def prunable(self) -> float:

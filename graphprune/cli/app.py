@@ -18,6 +18,7 @@ from graphprune.cli.commands.normalize import normalize
 from graphprune.cli.commands.recover import recover
 from graphprune.cli.commands.solve import solve
 from graphprune.cli.commands.sweep import sweep
+from graphprune.cli.commands.synthesize import synthesize
 from graphprune.cli.commands.train import train
 from graphprune.cli.commands.verify import verify
 from graphprune.cli.commands.widen import widen
@@ -38,7 +39,7 @@ _TASKS = {
     "Look": {"inspect": inspect, "verify": verify},
     "Accuracy": {"eval": evaluate, "recover": recover},
     "Train": {"train": train, "finetune": finetune},
-    "Files": {"export": export, "normalize": normalize, "widen": widen},
+    "Files": {"export": export, "normalize": normalize, "synthesize": synthesize, "widen": widen},
 }
 for task, commands in _TASKS.items():
     for name, command in commands.items():

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import signal
 import sys
 import threading
 import traceback
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import typer
@@ -26,6 +28,7 @@ _INTERNAL = 101
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 _TERMINATED = 143
+_JSON = "--json"
 _COMPLETION = "_GRAPHPRUNE_COMPLETE"
 """Set while a shell asks for completions, which end in ``sys.exit(0)`` themselves."""
 
@@ -52,12 +55,19 @@ def run(argv: Sequence[str] | None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     _prepare_streams()
+    printed = (
+        io.StringIO() if _JSON in arguments else None
+    )  # held back, so that an error can be told in the same object
     try:
-        with _sigterm_raises():
+        with _sigterm_raises(), redirect_stdout(printed) if printed is not None else nullcontext():
             code = _invoke(arguments)
+        if printed is not None:
+            sys.stdout.write(printed.getvalue())
         sys.stdout.flush()
     except BaseException as error:
-        code = _report(error, debug=debug)
+        code, told = _report(error, debug=debug)
+        if printed is not None and told:
+            code = _print_object(printed.getvalue(), told, code)
     return code
 
 
@@ -81,37 +91,58 @@ def _invoke(arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _report(error: BaseException, *, debug: bool) -> int:
-    """Write what went wrong to stderr; return the exit code."""
+def _report(error: BaseException, *, debug: bool) -> tuple[int, dict[str, str | None]]:
+    """Write what went wrong to stderr; return the exit code, and the same for machines: empty if nobody listens."""
     if isinstance(error, BrokenPipeError):
         _discard_stdout()
-        return _PIPE_CLOSED
+        return _PIPE_CLOSED, {}
     if debug and not isinstance(error, SystemExit):
         traceback.print_exception(error)
+    code, message, hint = _ending(error)
+    if message:
+        _say(message, hint)
+    return code, {"type": _public_type(error), "message": message, "hint": hint}
+
+
+def _ending(error: BaseException) -> tuple[int, str, str | None]:
+    """Return exit code, message and hint for whatever ended a command."""
     if isinstance(error, GraphPruneError):
-        _say(error.message, error.hint)
-        return error.exit_code
+        return error.exit_code, error.message, error.hint
     if isinstance(error, _CommandLineError):
-        message = getattr(error, "format_message", error.__str__)()
-        _say(message, _help_hint(error))
-        return _USAGE
+        return _USAGE, getattr(error, "format_message", error.__str__)(), _help_hint(error)
     if isinstance(error, SystemExit):
-        if not error.code and _COMPLETION not in os.environ:
-            _say("code that was called ended the program (sys.exit); the command is not done", None)
-        return error.code if isinstance(error.code, int) and (error.code or _COMPLETION in os.environ) else _USAGE
+        if error.code or _COMPLETION in os.environ:
+            return error.code if isinstance(error.code, int) else _USAGE, "", None
+        return _USAGE, "code that was called ended the program (sys.exit); the command is not done", None
     for kind, message, code in _ENDINGS:
         if isinstance(error, kind):
-            _say(message, None)
-            return code
+            return code, message, None
     if isinstance(error, OSError):
         where = f"{quote(str(error.filename))}: " if error.filename else ""
-        _say(f"{where}{error.strerror or error}", None)
-        return _USAGE
-    _say(
+        return _USAGE, f"{where}{error.strerror or error}", None
+    return (
+        _INTERNAL,
         f"internal error: {type(error).__name__}: {quote(str(error))[1:-1]}",
         "this is a fault of graphprune; run again with --debug and report what it prints",
     )
-    return _INTERNAL
+
+
+def _public_type(error: BaseException) -> str:
+    """Return the class of an error as Python has it; those of the command line's own library are wrong usage."""
+    return "UsageError" if isinstance(error, _CommandLineError) else type(error).__name__
+
+
+def _print_object(printed: str, told: dict[str, str | None], code: int) -> int:
+    """Print one JSON object with the error in it, beside what the command had to say; return the exit code."""
+    try:
+        known = json.loads(printed) if printed.strip() else {}
+        told_with_code = {**told, "exit_code": code}
+        sys.stdout.write(json.dumps({**known, "error": told_with_code}, indent=2) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+        return _PIPE_CLOSED
+    return code
 
 
 def _say(message: str, hint: str | None) -> None:

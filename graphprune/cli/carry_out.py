@@ -63,8 +63,9 @@ class Job:
 def carry_out(job: Job, talk: Talk) -> PruningSummary:
     """Prune, verify, write; return what there is to report."""
     from graphprune import api
-    from graphprune.plan.file import write_plan
+    from graphprune.plan.file import plan_bytes
     from graphprune.report.summary import PruningSummary, count_totals
+    from graphprune.verification.check_runs import check_runs
 
     with talk.stage("surgery"):
         reconciled = job.reconciled or api.reconcile(job.analysis, job.plan)
@@ -74,13 +75,15 @@ def carry_out(job: Job, talk: Talk) -> PruningSummary:
         api.mark_verified(pruned, verification)
     plan = job.plan
     if job.afterwards is not None:
+        proven = pruned
         pruned, steps = job.afterwards(job.analysis, plan, pruned, talk)
         plan = replace(plan, steps=steps)
+        if pruned is not proven:
+            check_runs(pruned, job.analysis.model, plan.model.inputs)
     if not job.targets.dry:
         with talk.stage("writing"):
-            api.save(pruned, job.targets.output, force=job.targets.force)
-            if job.targets.plan is not None:  # last: a plan without its model would block the next run
-                write_plan(plan, job.targets.plan, force=job.targets.force)
+            beside = {job.targets.plan: plan_bytes(plan)} if job.targets.plan is not None else {}
+            api.save(pruned, job.targets.output, force=job.targets.force, beside=beside)
     timing = _timing(job, pruned, talk) if job.bench else None
     return PruningSummary(
         command=job.command,

@@ -1,23 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `solve` does after pruning: recover without training, then finetune."""
+"""What `solve` does after pruning: recover without training, then finetune; and what it does that from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from graphprune.analysis.analysis import Analysis
     from graphprune.cli.console import Talk
     from graphprune.cli.options.recovery import Restoring
+    from graphprune.cli.options.samples import CalibrationSamples
     from graphprune.data.source import Source
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan, Step
-    from graphprune.recovery.recover_options import Recovery
+    from graphprune.recovery.recover_options import Method, Recovery
+    from graphprune.recovery.without_data import Restorer
 
-__all__ = ["RecoverySteps"]
+__all__ = ["RecoveryMaterial", "RecoverySteps", "find_material"]
 
+_MADE = "difference on made samples (no accuracy)"
 _BEYOND = 1e299  # stands for infinity and for what is no number
+
+
+@dataclass(frozen=True)
+class RecoveryMaterial:
+    """What channels and widths are chosen by, and accuracy is brought back from.
+
+    Parameters
+    ----------
+    samples : Source, optional
+        Those of ``--calib``; or those that were made.
+    restorer : Restorer, optional
+        What knows how samples were made, and which network they suit.
+    note : str
+        Why there is nothing, where there could be something.
+    """
+
+    samples: Source | None = None
+    restorer: Restorer | None = None
+    note: str = ""
+
+    @property
+    def dense(self) -> Analysis | None:
+        """The network that the samples suit, where that is not the original."""
+        return None if self.restorer is None else self.restorer.dense
+
+    @property
+    def measures(self) -> bool:
+        """Whether widths are measured where nobody says how they are chosen."""
+        return self.restorer is not None and self.restorer.measures
+
+
+def find_material(
+    analysis: Analysis, calibration: CalibrationSamples, wanted: Restoring, seed: int, talk: Talk
+) -> RecoveryMaterial:
+    """Open samples, or make some where nobody gives any and accuracy shall come back.
+
+    Raises
+    ------
+    DataError, UsageError
+        If samples were asked for that cannot be opened or made.
+    """
+    from graphprune.data.synthesis.make_samples import read_request
+
+    request = None if calibration.calib is None else read_request(calibration.calib)
+    if request is None and (calibration.calib is not None or not wanted.makes_samples):
+        return RecoveryMaterial(calibration.open(analysis.model))
+    from graphprune.recovery.without_data import automatic_restorer, restorer_for
+
+    with talk.steps("making samples") as progress:
+        if request is not None:
+            restorer = restorer_for(analysis, replace(request, seed=seed), tell=progress)
+            return RecoveryMaterial(restorer.made.source, restorer)
+        found, why = automatic_restorer(analysis, seed, tell=progress)
+    if found is None:
+        return RecoveryMaterial(note=f"accuracy is not brought back: {why}; --calib SOURCE gives samples")
+    return RecoveryMaterial(found.made.source, found)
 
 
 @dataclass(frozen=True)
@@ -28,37 +89,49 @@ class RecoverySteps:
     ----------
     wanted : Restoring
     seed : int
-    samples : Source, optional
-        Of ``--calib``.
+    material : RecoveryMaterial
     training_data : Source, optional
-        Of ``--data``; by default those of ``--calib``.
+        Of ``--data``; by default the samples of the material.
     """
 
     wanted: Restoring
     seed: int
-    samples: Source | None
+    material: RecoveryMaterial
     training_data: Source | None
 
     def __call__(self, analysis: Analysis, plan: Plan, pruned: Model, talk: Talk) -> tuple[Model, tuple[Step, ...]]:
         """Return the model after all steps, and what each of them brought."""
-        from graphprune import accuracy
-        from graphprune.recovery.recover_options import RecoverOptions
-
         steps: list[Step] = []
         if plan.is_identity:
             talk.note("nothing is removed, so there is nothing to bring back")
             return pruned, ()
-        if self.wanted.recover is not None and self.samples is not None:
-            options = RecoverOptions(method=self.wanted.recover, seed=self.seed)
-            with talk.progress("recovering") as progress:
-                recovery = accuracy.recover(analysis, pruned, plan, self.samples, options, progress=progress)
-            pruned = recovery.model
-            steps.append(_recovered(recovery, self.samples, self.seed))
-        training_data = self.training_data or self.samples
+        method, samples = self.wanted.method, self.material.samples
+        if method is not None and samples is not None:
+            pruned, step = self._recover(analysis, plan, pruned, samples, method, talk)
+            steps.append(step)
+        training_data = self.training_data or samples
         if self.wanted.finetune and training_data is not None:
             pruned, step = self._finetune(analysis, pruned, training_data, talk)
             steps.append(step)
         return pruned, tuple(steps)
+
+    def _recover(
+        self, analysis: Analysis, plan: Plan, pruned: Model, samples: Source, method: Method, talk: Talk
+    ) -> tuple[Model, Step]:
+        from graphprune import accuracy
+        from graphprune.recovery.recover_options import RecoverOptions
+
+        restorer = self.material.restorer
+        with talk.progress("recovering") as progress:
+            if restorer is not None:
+                recovery = restorer.recover(plan, pruned, method, progress)
+                return recovery.model, _recovered(recovery, restorer.facts, _MADE)
+            options = RecoverOptions(method=method, seed=self.seed)
+            recovery = accuracy.recover(analysis, pruned, plan, samples, options, progress=progress)
+        facts = {"data": samples.name, "samples": recovery.samples, "seed": self.seed}
+        if recovery.misfit is not None and recovery.agreement is not None:
+            facts |= {"misfit": list(recovery.misfit), "agreement": list(recovery.agreement)}
+        return recovery.model, _recovered(recovery, facts, "output error")
 
     def _finetune(self, analysis: Analysis, pruned: Model, data: Source, talk: Talk) -> tuple[Model, Step]:
         from graphprune.cli.training_run import ProgressLine
@@ -78,15 +151,13 @@ class RecoverySteps:
         return tuned.model, Step("finetune", how, "held-out loss", before, after, tuned.improved, facts)
 
 
-def _recovered(recovery: Recovery, samples: Source, seed: int) -> Step:
+def _recovered(recovery: Recovery, facts: Mapping[str, Any], measure: str) -> Step:
     """Return the record of a recovery."""
     from graphprune.plan.schema import Step
 
-    facts = {"data": samples.name, "samples": recovery.samples, "held_out": recovery.held_out, "seed": seed}
-    if recovery.misfit is not None and recovery.agreement is not None:
-        facts |= {"misfit": list(recovery.misfit), "agreement": list(recovery.agreement)}
+    facts = {**facts, "samples": recovery.samples, "held_out": recovery.held_out}
     before, after = _finite(recovery.before), _finite(recovery.after)
-    return Step("recover", recovery.method, "output error", before, after, recovery.improved, facts)
+    return Step("recover", recovery.method, measure, before, after, recovery.improved, facts)
 
 
 def _finite(value: float) -> float:

@@ -15,6 +15,7 @@ from graphprune.data.arrays import from_arrays
 from graphprune.data.source import Batch, Source
 from graphprune.data.user_code import FAILURES, imported, reason
 from graphprune.errors import DataError, UsageError, quote
+from graphprune.extras import require
 
 if TYPE_CHECKING:
     from graphprune.data.preprocessing import ImageInput, Preprocessing
@@ -135,6 +136,7 @@ def open_torchvision(text: str, image: ImageInput) -> Source:
     """
     _, name, *rest = text.split(":")
     split = rest[0] if rest else "train"
+    require("train", quote(text))
     from torchvision import datasets
 
     kind = getattr(datasets, name, None)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.choices import Layout
-from graphprune.data.file_reading import read_small, reading
+from graphprune.data.read_errors import read_small, reading
 from graphprune.errors import DataError, UsageError, quote
 
 if TYPE_CHECKING:
@@ -180,8 +180,9 @@ def read_settings(model: Path | None) -> Preprocessing:
     try:
         return _from_content(content)
     except (UsageError, TypeError, ValueError, OverflowError) as error:
+        what = error.message if isinstance(error, UsageError) else error
         raise UsageError(
-            f"{quote(str(path))}: {error}", hint="it has mean, std, size and layout under [data]"
+            f"{quote(str(path))}: {what}", hint="it has mean, std, size and layout under [data]"
         ) from error
 
 

@@ -189,7 +189,7 @@ class MeasuredOutcomes:
 
     def _analysed(self, model: Model) -> Analysis:
         whole = self.analysis
-        return Analysis(model, whole.input_shapes, whole.attention, approximate=whole.approximate)
+        return whole.of(model)
 
     def _made(self, kept: Kept, method: str) -> Model:
         """Return the pruned network, recovered; the last few that least squares gave are remembered."""

@@ -94,11 +94,11 @@ class _Entry:
 _WHERE = 9
 """The operator-set version since which `Where` can splice sizes."""
 
-_ADAPTERS: dict[str, _Entry] = {}
+_ADAPTERS: dict[tuple[str, str], _Entry] = {}
 
 
 def adapter(
-    *operators: str, slots: tuple[int, ...] = (), attributes: tuple[str, ...] = ()
+    *operators: str, slots: tuple[int, ...] = (), attributes: tuple[str, ...] = (), domain: str = ""
 ) -> Callable[[Adapter], Adapter]:
     """Register the adapter of one or more operators.
 
@@ -112,9 +112,9 @@ def adapter(
 
     def register(function: Adapter) -> Adapter:
         for name in operators:
-            if name in _ADAPTERS:
+            if (domain, name) in _ADAPTERS:
                 raise InternalError(f"two adapters for {name}")
-            _ADAPTERS[name] = _Entry(function, slots, frozenset(attributes))
+            _ADAPTERS[domain, name] = _Entry(function, slots, frozenset(attributes))
         return function
 
     return register
@@ -139,7 +139,7 @@ def size_attributes(node: Node) -> frozenset[str]:
 
 
 def _entry(node: Node) -> _Entry | None:
-    return None if node.domain else _ADAPTERS.get(node.op_type)
+    return _ADAPTERS.get((node.domain, node.op_type))
 
 
 def whole(counts: Counts) -> bool:

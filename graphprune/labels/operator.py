@@ -44,12 +44,12 @@ class Operator:
         self.version = scope.graph.opsets.get(node.domain, 1)
         self.outputs: dict[int, Axes] = {}
 
-    def seen_as(self, operands: Sequence[Operand]) -> Operator:
+    def seen_as(self, operands: Sequence[Operand], *, channels_last: bool = False) -> Operator:
         """Return a view in which input n is the n-th of `operands`: the rule of a float operator fits its integer form.
 
-        Both give labels to the same outputs.
+        Both give labels to the same outputs. Where channels come last, the view shows them behind the batch.
         """
-        view = Operator(self.scope, self.node)
+        view = (_ChannelsLast if channels_last else Operator)(self.scope, self.node)
         given = [item for item in operands if item.slot < len(self.node.inputs)]
         view.inputs = tuple(self.node.inputs[item.slot] for item in given)
         view._operands, view.outputs = tuple(given), self.outputs
@@ -58,6 +58,11 @@ class Operator:
     def real_slot(self, slot: int) -> int:
         """Input of the node that the rule sees as input `slot`."""
         return self._operands[slot].slot if self._operands else slot
+
+    def place(self, slot: int, axis: int) -> int:
+        """Axis of an input of the node that the rule sees as axis `axis` of input `slot`."""
+        del slot
+        return axis
 
     # reading ----------------------------------------------------------------------------------
 
@@ -164,7 +169,8 @@ class Operator:
         if labels.live and not self.is_constant(slot):
             zero_point = self._operands[slot].zero_point if self._operands else None
             zero = "" if zero_point is None else next(iter(self.node.inputs[zero_point : zero_point + 1]), "")
-            self.space.contractions.append(Contraction(self.node, self.real_slot(slot), axis, labels, mean, zero))
+            place = self.place(slot, axis)
+            self.space.contractions.append(Contraction(self.node, self.real_slot(slot), place, labels, mean, zero))
 
     def renormalise(self, first: int) -> None:
         """State that input 0 is normalised over all axes from `first` on, by statistics over the kept slices."""
@@ -206,6 +212,11 @@ class Operator:
             products, inner, outer = (*first.products, *products), first.inner, first.outer
         costs.append(MultiplyAdds(self.node, products, inner, outer))
 
+    def cost_whole(self, amount: int, outer: Labels) -> None:
+        """Count multiply-adds of a node that stays as it is; `outer` is the axis that shows its width."""
+        scale = amount * int(self.scope.turns[self.node.index])
+        self.space.costs.append(MultiplyAdds(self.node, ((scale, ()),), stay(1), outer))
+
     def set(self, slot: int, axes: Iterable[Labels]) -> None:
         """Give labels to output `slot`; a slice that is alone on its axis stays."""
         result = []
@@ -219,9 +230,43 @@ class Operator:
 
     def barrier(self, kind: str, text: str) -> None:
         """Freeze every label of every input and let all outputs stay whole."""
+        self.space.barriers.setdefault(self.node.index, Reason(kind, self.node, text))
         for slot in range(len(self.inputs)):
             if self.has(slot) and self.inputs[slot] in self.scope.values:
                 self.freeze(self.labels(slot), kind, text)
         for slot, name in enumerate(self.node.outputs):
             if name in self.scope.shapes.dims:
                 self.set(slot, (stay(size) for size in self.out_shape(slot)))
+
+
+class _ChannelsLast(Operator):
+    """A node whose first input and output are (batch, space, channels), seen as (batch, channels, space)."""
+
+    def place(self, slot: int, axis: int) -> int:
+        """Channels stand behind space."""
+        rank = len(super().shape(slot))
+        return axis if slot or axis == 0 else rank - 1 if axis == 1 else axis - 1
+
+    def shape(self, slot: int) -> tuple[int, ...]:
+        """Shape of input `slot`, channels first."""
+        dims = super().shape(slot)
+        return dims if slot else (dims[0], dims[-1], *dims[1:-1])
+
+    def out_shape(self, slot: int = 0) -> tuple[int, ...]:
+        """Shape of output `slot`, channels first."""
+        dims = super().out_shape(slot)
+        return (dims[0], dims[-1], *dims[1:-1])
+
+    def labels(self, slot: int) -> Axes:
+        """Labels of an activation, channels first."""
+        axes = super().labels(slot)
+        return axes if slot or self.inputs[slot] not in self.scope.values else (axes[0], axes[-1], *axes[1:-1])
+
+    def set(self, slot: int, axes: Iterable[Labels]) -> None:
+        """Give labels to output `slot`, channels first."""
+        first, channels, *space = axes
+        super().set(slot, (first, *space, channels))
+
+    def barrier(self, kind: str, text: str) -> None:
+        """Freeze what a plain view freezes."""
+        Operator(self.scope, self.node).barrier(kind, text)

@@ -100,8 +100,9 @@ class Origins:
         if node.domain == DOMAIN and node.op_type in ENTRIES:
             return Origin(Reason("control flow", node, "is handed on from turn to turn"), (node,))
         freezes = self._freezes.get(node.index, ())
+        barrier = self._scope.space.barriers.get(node.index)
         if not freezes:
-            return None
+            return None if barrier is None else Origin(barrier, (node,))
         axes = [axis for name in node.inputs for axis in self._scope.values.get(name, ()) if len(axis) == size]
         bases = {int((axis.base != 0).sum()) for axis in axes if axis.live}
         return next((Origin(reason, (node,)) for length, reason in freezes if length in bases), None)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from graphprune.errors import quote
 from graphprune.labels import rules  # noqa: F401 - importing the package registers the rules
+from graphprune.labels.multiply_adds import count_whole
 from graphprune.labels.operator import Operator, Scope, UnknownShapeError
 from graphprune.labels.registry import is_blind, lookup
 from graphprune.labels.space import Reason
@@ -78,6 +79,7 @@ def _run(scope: Scope, node: Node) -> None:
             function(op)
         except UnknownShapeError:
             _stop(op)
+    count_whole(op)
     for slot, axes in op.outputs.items():
         if node.outputs[slot]:
             scope.values[node.outputs[slot]] = axes

@@ -149,6 +149,8 @@ class LabelSpace:
     couplings : list of (left, right, node)
         Label vectors of equal length, united elementwise, with the node that demands it.
     freezes : list of (labels, reason)
+    barriers : dict of int to Reason
+        By node index, why a node passes no channels on, whether it read any or not.
     approximate : list of label vectors
         Labels that pass through a renormalised operator: removing them is not exact.
     batch, contracted : list of label vectors
@@ -158,6 +160,7 @@ class LabelSpace:
     count: int = 1
     couplings: list[tuple[Ints, Ints, Node]] = field(default_factory=list)
     freezes: list[tuple[Ints, Reason]] = field(default_factory=list)
+    barriers: dict[int, Reason] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
     renormalised: list[Renormalisation] = field(default_factory=list)

@@ -109,9 +109,23 @@ class PendingFile:
         except FileNotFoundError:
             return None
 
-    def commit(self) -> None:
-        """Give the file its final name, replacing what has that name."""
-        os.replace(self.path, self.target)  # noqa: PTH105 (Path.replace hides which call tests make fail)
+    def commit(self, *, replace: bool = True) -> None:
+        """Give the file its final name.
+
+        Parameters
+        ----------
+        replace : bool
+            Replace what has that name; otherwise it must not exist, and of two writers only one gets it.
+
+        Raises
+        ------
+        FileExistsError
+            If it exists and must not.
+        """
+        if replace:
+            os.replace(self.path, self.target)  # noqa: PTH105 (Path.replace hides which call tests make fail)
+        else:
+            _rename_to_new(self.path, self.target)
         self._ours = False
         try:
             sync_folder(self.target.parent)
@@ -120,6 +134,22 @@ class PendingFile:
                 f"{quote(str(self.target))} is written, but may not survive a power loss: {reason(error)}",
                 hint="check the disk, then run the command again with --force",
             ) from error
+
+
+def _rename_to_new(path: Path, target: Path) -> None:
+    """Rename a file to a name that nothing has, in one step; somebody else may have taken it since it was looked at."""
+    if os.name == "nt":
+        path.rename(target)  # does not replace there
+        return
+    try:
+        os.link(path, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: claim the name, then replace what is one's own
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _O_SAFE, 0o600))
+        os.replace(path, target)  # noqa: PTH105
+    else:
+        path.unlink()
 
 
 def write_all(descriptor: int, piece: bytes | memoryview) -> int:

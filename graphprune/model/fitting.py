@@ -19,6 +19,7 @@ from graphprune.errors import GraphPruneError, InputError, ModelFileError, Unsaf
 from graphprune.model.bodies import Flat
 from graphprune.model.graph import Graph, subgraphs
 from graphprune.model.inputs import assumed, candidate_shapes, input_shapes
+from graphprune.model.lengths import fitting_values
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.model.observation import NoneRunsError, failure, observe, unknown_values
@@ -115,7 +116,8 @@ class Fitting:
 
     def _observe(self, fits: list[Fit], names: list[str]) -> Fit | None:
         runnable = self._model.replaced(self._flat.restore(self._flat.proto))
-        observed = observe(runnable, self._graph, [fit.inputs for fit in fits], names)
+        lengths = [fitting_values(self._graph, fit.shapes) for fit in fits]
+        observed = observe(runnable, self._graph, [fit.inputs for fit in fits], names, lengths)
         if observed is None:
             return None
         fit = fits[observed.choice]

@@ -12,6 +12,7 @@ from graphprune.errors import UsageError, quote
 from graphprune.model.batch_axes import Declared, is_name, sample_axes
 from graphprune.model.demands import demanded_sizes
 from graphprune.model.graph import Graph
+from graphprune.model.lengths import caches
 
 __all__ = ["assumed", "candidate_shapes", "input_shapes"]
 
@@ -22,11 +23,6 @@ _LADDERS = {4: _IMAGES, 5: _VOLUMES}
 """Sizes for an open dimension other than the first, by rank (`_LINES` for others); the usual one comes first."""
 
 Kind = Literal["samples", "free", "fixed"]
-
-
-def _free(rank: int, step: int) -> int:
-    ladder = _LADDERS.get(rank, _LINES)
-    return ladder[min(step, len(ladder) - 1)]
 
 
 def candidate_shapes(
@@ -79,7 +75,7 @@ def input_shapes(
         )
     tensors = {name: kind for name, kind in graph.inputs.items() if kind.WhichOneof("value") == "tensor_type"}
     axes = dict(zip(tensors, sample_axes([Declared.of(kind) for kind in tensors.values()]), strict=True))
-    choice = _Choice(given, axes, _demanded(graph, axes), step)
+    choice = _Choice(given, axes, _demanded(graph, axes), step, caches(graph))
     choice.settle_names(tensors)
     return {name: choice.shape(name, kind, other=other) for name, kind in tensors.items()}
 
@@ -114,6 +110,10 @@ class _Choice:
         By input, the axis that counts samples.
     demanded : mapping of str to mapping of int to int
         By input and axis, the size that weights demand.
+    step : int
+        Which of the usual sizes is taken.
+    cached : frozenset of str
+        Inputs that hold keys and values of earlier steps: their axes are no image's.
     """
 
     def __init__(
@@ -122,11 +122,13 @@ class _Choice:
         samples: Mapping[str, int | None],
         demanded: Mapping[str, Mapping[int, int]],
         step: int,
+        cached: frozenset[str] = frozenset(),
     ) -> None:
         self._given = given
         self._samples = samples
         self._demanded = demanded
         self._step = step
+        self._cached = cached
         self._names: dict[str, tuple[int, Kind]] = {}
 
     def settle_names(self, tensors: Mapping[str, TypeProto]) -> None:
@@ -148,9 +150,13 @@ class _Choice:
         for name, axis, param, _ in places:
             if axis in self._demanded[name]:
                 self._names.setdefault(param, (self._demanded[name][axis], "fixed"))
-        for _, _, param, rank in places:
-            usual: tuple[int, Kind] = (1, "samples") if param in counting else (_free(rank, self._step), "free")
+        for name, _, param, rank in places:
+            usual: tuple[int, Kind] = (1, "samples") if param in counting else (self._free(name, rank), "free")
             self._names.setdefault(param, usual)
+
+    def _free(self, name: str, rank: int) -> int:
+        ladder = _LINES if name in self._cached else _LADDERS.get(rank, _LINES)
+        return ladder[min(self._step, len(ladder) - 1)]
 
     def shape(self, name: str, kind: TypeProto, *, other: bool) -> tuple[int, ...]:
         """Fill the open dimensions of one input."""
@@ -182,7 +188,7 @@ class _Choice:
             return self._names[param]
         if axis in self._demanded[name]:
             return self._demanded[name][axis], "fixed"
-        return (1, "samples") if axis in (0, self._samples[name]) else (_free(rank, self._step), "free")
+        return (1, "samples") if axis in (0, self._samples[name]) else (self._free(name, rank), "free")
 
 
 def _check_given(name: str, declared: Sequence[int | None], given: Sequence[int]) -> None:

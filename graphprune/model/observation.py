@@ -25,7 +25,7 @@ from graphprune.model.sandbox import RESULT, ChildError, limit_memory, run_child
 from graphprune.model.shapes import Shapes
 from graphprune.model.write import save
 
-__all__ = ["NoneRunsError", "ObservedShapes", "failure", "observe", "unknown_values"]
+__all__ = ["NoneRunsError", "RunShapes", "failure", "observe", "unknown_values"]
 
 DATA_DEPENDENT = frozenset({"Compress", "NonMaxSuppression", "NonZero", "StringSplit", "Unique"})
 
@@ -57,7 +57,7 @@ def _hides(node: Node) -> bool:
 
 
 @dataclass(frozen=True)
-class ObservedShapes:
+class RunShapes:
     """What a run shows.
 
     Attributes
@@ -78,8 +78,12 @@ class NoneRunsError(Exception):
 
 
 def observe(
-    model: Model, graph: Graph, choices: Sequence[Mapping[str, tuple[int, ...]]], names: Sequence[str]
-) -> ObservedShapes | None:
+    model: Model,
+    graph: Graph,
+    choices: Sequence[Mapping[str, tuple[int, ...]]],
+    names: Sequence[str],
+    lengths: Sequence[Mapping[str, int]] = (),
+) -> RunShapes | None:
     """Run the model with the first of several input shapes that it takes, and look at the shapes of values.
 
     Parameters
@@ -90,10 +94,12 @@ def observe(
         Shapes by input.
     names : sequence of str
         The values looked at.
+    lengths : sequence of mappings, optional
+        For each of the shapes, what integers have to be by input (:mod:`graphprune.model.lengths`).
 
     Returns
     -------
-    ObservedShapes or None
+    RunShapes or None
         None where onnxruntime does not open the model or does not finish, which tells nothing.
 
     Raises
@@ -102,7 +108,7 @@ def observe(
         If every run failed; its text says how the first did.
     """
     try:
-        return _observe(model, graph, choices, names)
+        return _observe(model, graph, choices, names, lengths)
     except ChildError:
         return None
 
@@ -121,8 +127,12 @@ def failure(model: Model, graph: Graph, inputs: Mapping[str, tuple[int, ...]]) -
 
 
 def _observe(
-    model: Model, graph: Graph, choices: Sequence[Mapping[str, tuple[int, ...]]], names: Sequence[str]
-) -> ObservedShapes:
+    model: Model,
+    graph: Graph,
+    choices: Sequence[Mapping[str, tuple[int, ...]]],
+    names: Sequence[str],
+    lengths: Sequence[Mapping[str, int]] = (),
+) -> RunShapes:
     if any(kind.WhichOneof("value") != "tensor_type" for kind in graph.inputs.values()):
         raise ChildError("only tensors are made up as inputs")
     exposed = ModelProto()
@@ -132,13 +142,16 @@ def _observe(
     with tempfile.TemporaryDirectory(prefix="graphprune-observe-") as folder:
         place = Path(folder)
         save(model.replaced(exposed), place / "model.onnx")
-        inputs = [{name: _input(graph, choice.get(name, ()), name) for name in graph.inputs} for choice in choices]
+        inputs = [
+            {name: {**_input(graph, choice.get(name, ()), name), "value": told.get(name, 0)} for name in graph.inputs}
+            for choice, told in zip(choices, lengths or [{}] * len(choices), strict=True)
+        ]
         (place / "spec.json").write_text(json.dumps({"names": list(names), "inputs": inputs}), "utf-8")
         observed = run_child("graphprune.model.observation", place, _TIMEOUT)
     if observed["choice"] is None:
         raise NoneRunsError(observed["said"])
     shown: dict[str, tuple[list[int], str]] = observed["values"]
-    return ObservedShapes(
+    return RunShapes(
         observed["choice"],
         {name: tuple(dims) for name, (dims, _) in shown.items()},
         {name: helper.np_dtype_to_tensor_dtype(_dtype(dtype)) for name, (_, dtype) in shown.items()},
@@ -170,7 +183,10 @@ def main(folder: str) -> int:
     session = ort.InferenceSession(str(place / "model.onnx"), options, providers=["CPUExecutionProvider"])
     first = ""
     for choice, inputs in enumerate(spec["inputs"]):
-        feeds = {name: np.zeros(info["shape"], dtype=np.dtype(info["dtype"])) for name, info in inputs.items()}
+        feeds = {
+            name: np.full(info["shape"], info.get("value", 0), dtype=np.dtype(info["dtype"]))
+            for name, info in inputs.items()
+        }
         try:
             values = session.run(spec["names"], feeds)
         except Exception as error:  # whatever onnxruntime raises: this shape is not taken

@@ -14,20 +14,34 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphprune.errors import GraphPruneError
 
-__all__ = ["RESULT", "ChildError", "limit_memory", "limit_work", "run_child", "shortened"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "OUT_OF_TIME",
+    "RESULT",
+    "ChildError",
+    "limit_memory",
+    "limit_work",
+    "run_child",
+    "shortened",
+    "wait_for_parent",
+]
 
 RESULT = "result.json"
+OUT_OF_TIME = "did not finish within"
+_GO = "go\n"
 
 
 class ChildError(GraphPruneError):
     """The child process did not finish: `message` says how it ended."""
 
 
-def run_child(module: str, folder: Path, timeout: float) -> dict[str, Any]:
+def run_child(module: str, folder: Path, timeout: float, prepare: Callable[[], object] | None = None) -> dict[str, Any]:
     """Run ``python -m module folder`` and return what it wrote to ``result.json``.
 
     Parameters
@@ -38,6 +52,8 @@ def run_child(module: str, folder: Path, timeout: float) -> dict[str, Any]:
         A private folder with its input.
     timeout : float
         Seconds after which it is ended.
+    prepare : callable, optional
+        Puts the input there while the child starts; the module calls :func:`wait_for_parent`. It is not timed.
 
     Raises
     ------
@@ -46,17 +62,34 @@ def run_child(module: str, folder: Path, timeout: float) -> dict[str, Any]:
     """
     command = [sys.executable, "-P", "-m", module, str(folder)]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    try:
-        done = subprocess.run(  # noqa: S603 - a fixed command, no shell
-            command, capture_output=True, text=True, errors="replace", timeout=timeout, env=environment, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ChildError(f"onnxruntime did not finish within {timeout:.0f} s") from error
-    if done.returncode or not (folder / RESULT).exists():
-        said = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
-        raise ChildError(f"onnxruntime failed: {shortened(said)}")
+    with subprocess.Popen(  # noqa: S603 - a fixed command, no shell
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=environment,
+    ) as child:
+        try:
+            if prepare is not None:
+                prepare()
+            _, said = child.communicate(_GO, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise ChildError(f"onnxruntime {OUT_OF_TIME} {timeout:.0f} s") from error
+        finally:
+            child.kill()  # nothing where it has ended
+    if child.returncode or not (folder / RESULT).exists():
+        last = (said.strip().splitlines() or [f"the process ended with status {child.returncode}"])[-1]
+        raise ChildError(f"onnxruntime failed: {shortened(last)}")
     result: dict[str, Any] = json.loads((folder / RESULT).read_text("utf-8"))
     return result
+
+
+def wait_for_parent() -> None:
+    """Wait until the input is there (in the child); end if the parent has ended."""
+    if sys.stdin.readline() != _GO:
+        sys.exit(1)
 
 
 def shortened(said: str) -> str:

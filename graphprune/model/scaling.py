@@ -73,22 +73,50 @@ class Quantised:
         Names of constants; empty where there is none.
     scale_spans, zero_spans : tuple of (int, int)
         How they lie over the tensor (see `spans`).
+    bits : int
+        Where several values share a byte: bits of each. Scales and zero points, packed alike, are then those of
+        blocks along the last axis, and without a zero point the middle of the range stands for zero.
     """
 
     scale: str
     zero_point: str
     scale_spans: tuple[Span, ...]
     zero_spans: tuple[Span, ...]
+    bits: int = 0
 
 
 def real_values(stored: Array, scale: Array | None, zero_point: Array | None, quantised: Quantised) -> Array:
     """Return ``(stored - zero_point) * scale`` as float32."""
+    if quantised.bits:
+        return _real_blocks(stored, scale, zero_point, quantised.bits)
     real = stored.astype(np.float32)
     if zero_point is not None:
         real -= _laid_over(zero_point, quantised.zero_spans, stored.shape)
     if scale is not None:
         real *= _laid_over(scale, quantised.scale_spans, stored.shape)
     return real
+
+
+def _real_blocks(stored: Array, scale: Array | None, zero_point: Array | None, bits: int) -> npt.NDArray[np.float32]:
+    """Return the values of blocks of packed integers, shape (rows, blocks, values of a block)."""
+    rows, blocks, _ = stored.shape
+    real = _unpacked(stored, bits).astype(np.float32)
+    if zero_point is None:
+        real -= np.float32(1 << (bits - 1))
+    else:
+        packed = zero_point.dtype == np.uint8 and zero_point.size != rows * blocks
+        zeros = _unpacked(zero_point.reshape(rows, -1), bits)[:, :blocks] if packed else zero_point
+        real -= zeros.reshape(rows, blocks, 1).astype(np.float32)
+    if scale is not None:
+        real *= scale.reshape(rows, blocks, 1).astype(np.float32)
+    return real
+
+
+def _unpacked(stored: Array, bits: int) -> Array:
+    """Spread packed integers along the last axis, the lowest bits of a byte first."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    spread = (stored[..., None] >> shifts) & np.uint8((1 << bits) - 1)
+    return spread.reshape(*stored.shape[:-1], -1)
 
 
 def _laid_over(parameter: Array, blocks: tuple[Span, ...], shape: Sequence[int]) -> npt.NDArray[np.float32]:

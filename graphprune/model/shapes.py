@@ -20,9 +20,11 @@ from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, num
 from graphprune.array_types import Array
 from graphprune.model.arithmetic import evaluate, work
 from graphprune.model.bodies import DOMAIN, ENTRIES
+from graphprune.model.contributed import infer_contributed
 from graphprune.model.graph import Graph, Node, subgraphs
 from graphprune.model.iterations import LoopNode, loops, unsettled
 from graphprune.model.known import Shapes
+from graphprune.model.layers import is_layer
 from graphprune.model.tensors import FLOATS
 
 __all__ = ["LARGEST_VALUE", "Shapes", "fixed_sizes", "infer", "shape_value"]
@@ -232,14 +234,16 @@ class _Forward:
     def _mark(self, node: Node) -> None:
         """Decide whether the outputs depend on initializers and shapes only."""
         result = self.result
+        names = [name for name in node.inputs if name]
         if (
             node.captured
             or node.domain == DOMAIN
             or node.op_type in _RANDOM
             or any(True for _ in subgraphs(node.proto))
+            # A layer over a map that is made from sizes runs for every sample, and has channels like any other.
+            or (is_layer(node) and any(name in result.open for name in names))
         ):
             return
-        names = [name for name in node.inputs if name]
         if node.op_type in ("Shape", "Size") and not node.domain:
             if names and names[0] in result.dims:
                 result.constant.update(node.outputs)
@@ -350,6 +354,7 @@ class _Forward:
 
     def _infer_alone(self, node: Node) -> None:
         result = self.result
+        infer_contributed(node, result, self.graph.opset)
         try:
             schema = onnx.defs.get_schema(node.op_type, self.graph.opsets.get(node.domain, 1), node.domain)
             types = {

@@ -16,6 +16,7 @@ import onnx
 from onnx import checker, defs, shape_inference
 
 from graphprune.errors import ModelFileError, UnsupportedModelError, quote
+from graphprune.model.contributed import MICROSOFT, is_contributed
 from graphprune.model.functions import check_functions
 from graphprune.model.names import check_names
 from graphprune.model.survey import HeldTensor, Survey, label, nodes_below, survey
@@ -226,7 +227,19 @@ def without_weights(proto: onnx.ModelProto, surveyed: Survey) -> onnx.ModelProto
             tensor.Clear()
             tensor.name, tensor.data_type = name, data_type
             tensor.dims.append(0)
+    _set_apart(light)
     return light
+
+
+def _set_apart(light: onnx.ModelProto) -> None:
+    """Move what onnxruntime adds to the default domain to its own one, where the checker asks for no schema."""
+    version = max(entry.version for entry in light.opset_import if entry.domain in _DEFAULT_DOMAINS)
+    moved = False
+    for node in (*nodes_below(light.graph), *(node for each in light.functions for node in nodes_below(each))):
+        if is_contributed(node.domain, node.op_type, version):
+            node.domain, moved = MICROSOFT, True
+    if moved and all(entry.domain != MICROSOFT for entry in light.opset_import):
+        light.opset_import.add(domain=MICROSOFT, version=1)
 
 
 def _is_heavy(held: HeldTensor) -> bool:

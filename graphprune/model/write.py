@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,21 @@ from typing import Final
 import onnx
 from google.protobuf.message import EncodeError
 
-from graphprune.errors import OutputError
+from graphprune.errors import OutputError, quote
 from graphprune.model.atomic import PendingFile, check_target, holds, output_errors, terminate_by_exception
 from graphprune.model.load import Model
 from graphprune.model.survey import survey
 from graphprune.model.tensors import TensorStore, count_bytes, is_external
 
-__all__ = ["ALIGNMENT", "INLINE_LIMIT", "KEPT_OUTSIDE", "file_bytes", "save", "write_bytes_atomically"]
+__all__ = [
+    "ALIGNMENT",
+    "INLINE_LIMIT",
+    "KEPT_OUTSIDE",
+    "copy_or_save",
+    "file_bytes",
+    "save",
+    "write_bytes_atomically",
+]
 
 INLINE_LIMIT: Final = 1_900_000_000
 """Bytes of weights up to which a model is written as one file; protobuf ends at 2 GiB."""
@@ -46,14 +54,18 @@ def write_bytes_atomically(data: bytes, path: Path, *, force: bool) -> None:
     OutputError
         If the file exists and `force` is not given, or if writing fails. What was there before is unchanged.
     """
-    with output_errors(path), terminate_by_exception():
-        target = check_target(path, force=force)
-        with PendingFile(target) as pending:
-            pending.fill([data])
-            pending.commit()
+    with output_errors(path), terminate_by_exception(), ExitStack() as stack:
+        _commit([_pending(stack, path, data, force=force)], force=force)
 
 
-def save(model: Model, path: str | Path, *, force: bool = False, inline_limit: int | None = None) -> Path:
+def save(
+    model: Model,
+    path: str | Path,
+    *,
+    force: bool = False,
+    inline_limit: int | None = None,
+    beside: Mapping[Path, bytes] | None = None,
+) -> Path:
     """Write a model to a file, atomically.
 
     Parameters
@@ -67,6 +79,9 @@ def save(model: Model, path: str | Path, *, force: bool = False, inline_limit: i
     inline_limit : int, optional
         Bytes of weights above which they go to a data file beside the output. By default `INLINE_LIMIT`, and
         `KEPT_OUTSIDE` for a model that has a data file already.
+    beside : mapping of Path to bytes, optional
+        Files that belong to it, as its plan does. All are complete on the disk before the first gets its name, and
+        the model gets its own first.
 
     Returns
     -------
@@ -76,24 +91,68 @@ def save(model: Model, path: str | Path, *, force: bool = False, inline_limit: i
     Raises
     ------
     OutputError
-        If the output exists and `force` is not given, is an input, or cannot be written.
+        If an output exists and `force` is not given, is an input, or cannot be written.
     ModelFileError, UnsafeModelError
         If external data of the model cannot be read.
     """
     path = Path(path)
-    held = [entry.tensor for entry in survey(model.proto).tensors]
-    with output_errors(path), terminate_by_exception():
+    with output_errors(path), terminate_by_exception(), ExitStack() as stack:
         target = check_target(path, force=force, inputs=_inputs(model))
+        held = [entry.tensor for entry in survey(model.proto).tensors]
         if inline_limit is None:
             inline_limit = KEPT_OUTSIDE if any(map(is_external, held)) else INLINE_LIMIT
         if sum(count_bytes(tensor) for tensor in held) > inline_limit:
-            _write_pair(model, target, force=force)
+            files = _fill_pair(stack, model, target, force=force)
         else:
             data = _serialise(_inlined(model) if any(map(is_external, held)) else model.proto)
-            with PendingFile(target) as pending:
-                pending.fill([data])
-                pending.commit()
+            files = [_filled(stack, target, data)]
+        files += [_pending(stack, other, data, force=force) for other, data in (beside or {}).items()]
+        _commit(files, force=force)
     return path
+
+
+def copy_or_save(
+    model: Model, path: str | Path, *, force: bool = False, beside: Mapping[Path, bytes] | None = None
+) -> Path:
+    """Write a model like :func:`save`, but copy byte by byte what was not changed since it was loaded."""
+    path = Path(path)
+    moved = model.tensors.files and path.resolve().parent != (model.path or path).resolve().parent
+    if model.path is None or moved:
+        return save(model, path, force=force, beside=beside)
+    with output_errors(path), terminate_by_exception(), ExitStack() as stack:
+        target = check_target(path, force=force, inputs=[model.path])
+        files = [_filled(stack, target, model.path.read_bytes())]
+        files += [_pending(stack, other, data, force=force) for other, data in (beside or {}).items()]
+        _commit(files, force=force)
+    return path
+
+
+def _pending(stack: ExitStack, path: Path, data: bytes, *, force: bool) -> PendingFile:
+    """Return a complete file for an output that is checked."""
+    with output_errors(path):
+        return _filled(stack, check_target(path, force=force), data)
+
+
+def _filled(stack: ExitStack, target: Path, data: bytes) -> PendingFile:
+    pending = stack.enter_context(PendingFile(target))
+    pending.fill([data])
+    return pending
+
+
+def _commit(files: Sequence[PendingFile], *, force: bool) -> None:
+    """Give files that are complete their names; where one is taken in the meantime, none of the new ones stays."""
+    done: list[PendingFile] = []
+    for pending in files:
+        with output_errors(pending.target):
+            try:
+                pending.commit(replace=force)
+            except FileExistsError as error:
+                for earlier in done:
+                    earlier.target.unlink(missing_ok=True)
+                shown = quote(str(pending.target))
+                hint = "give --force (force=True) to replace it"
+                raise OutputError(f"{shown} has been written by somebody else in the meantime", hint=hint) from error
+        done.append(pending)
 
 
 def file_bytes(model: Model) -> int:
@@ -151,8 +210,8 @@ class _DataFile:
                 yield piece
 
 
-def _write_pair(model: Model, target: Path, *, force: bool) -> None:
-    """Write a data file and the model that refers to it; the model is renamed last."""
+def _fill_pair(stack: ExitStack, model: Model, target: Path, *, force: bool) -> list[PendingFile]:
+    """Fill a data file and the model that refers to it, which is to be renamed last; an equal data file is used."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     outside, content = _lay_out(model, proto)
@@ -163,16 +222,12 @@ def _write_pair(model: Model, target: Path, *, force: bool) -> None:
     data_target = target.with_name(f"{stem}-{digest.hexdigest()[:8]}.data")
     for tensor, offset in zip(outside, content.offsets, strict=True):
         _put_outside(tensor, data_target.name, offset)
-    with ExitStack() as stack:
-        data_file = None if _is_there(data_target, content) else stack.enter_context(PendingFile(data_target))
-        if data_file is not None:
-            check_target(data_target, force=force, inputs=_inputs(model))
-            data_file.fill(content)
-        model_file = stack.enter_context(PendingFile(target))
-        model_file.fill([_serialise(proto)])
-        if data_file is not None:
-            data_file.commit()
-        model_file.commit()
+    files = []
+    if not _is_there(data_target, content):
+        files.append(stack.enter_context(PendingFile(data_target)))
+        check_target(data_target, force=force, inputs=_inputs(model))
+        files[0].fill(content)
+    return [*files, _filled(stack, target, _serialise(proto))]
 
 
 def _lay_out(model: Model, proto: onnx.ModelProto) -> tuple[list[onnx.TensorProto], _DataFile]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from graphprune.errors import UsageError, quote
+from graphprune.errors import UsageError, did_you_mean, quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,13 +55,18 @@ class BudgetRequest:
     Raises
     ------
     UsageError
-        If ``target`` is neither.
+        If there is no such metric, or ``target`` is neither.
     """
 
     metric: Metric
     target: float | str
 
     def __post_init__(self) -> None:
+        if self.metric not in _UNITS:
+            raise UsageError(
+                f"no cost is called {quote(self.metric)}: there are {', '.join(_UNITS)}",
+                hint=did_you_mean(self.metric, _UNITS),
+            )
         target: object = self.target  # callers of the Python API may pass anything
         if isinstance(target, str):
             parse_amount(self.metric, target)

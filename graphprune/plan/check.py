@@ -147,7 +147,8 @@ def settle(plan: Plan, derived: Derived, costs: Costs) -> Settled:
         return Settled(plan, _over_budget(plan))
     right = _not_measured(right)
     shown = ", ".join(edited[:5]) + (", ..." if len(edited) > 5 else "")
-    note = f"kept was edited in {len(edited)} group(s) ({shown}); the figures that follow from it are computed anew"
+    where = f"{len(edited)} {'group' if len(edited) == 1 else 'groups'} ({shown})"
+    note = f"kept was edited in {where}; the figures that follow from it are computed anew"
     stale = "the latency is that of the plan before it was edited; `graphprune solve` or --bench measure again"
     measured = any(budget.metric == "latency" for budget in plan.budgets)
     return Settled(right, (note, *((stale,) if measured else ()), *_over_budget(right)))

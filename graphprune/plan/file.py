@@ -31,7 +31,7 @@ from graphprune.plan.schema import (
 if TYPE_CHECKING:
     from graphprune.plan.strict_json import Value
 
-__all__ = ["dumps", "loads", "read_plan", "write_plan"]
+__all__ = ["dumps", "loads", "plan_bytes", "read_plan", "write_plan"]
 
 _MOST_BYTES = 256 * 2**20
 _LONGEST_AXIS = 2**31 - 1
@@ -130,8 +130,13 @@ def write_plan(plan: Plan, path: str | Path, *, force: bool = False) -> Path:
     """
     from graphprune.model.write import write_bytes_atomically
 
-    write_bytes_atomically(dumps(plan).encode("ascii"), Path(path), force=force)
+    write_bytes_atomically(plan_bytes(plan), Path(path), force=force)
     return Path(path)
+
+
+def plan_bytes(plan: Plan) -> bytes:
+    """Return what a plan file holds."""
+    return dumps(plan).encode("ascii")
 
 
 def _model(value: Value) -> PlanModel:

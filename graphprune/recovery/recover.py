@@ -47,6 +47,7 @@ def recover(
     source: Source,
     options: RecoverOptions,
     progress: Progress | None = None,
+    teacher: Model | None = None,
 ) -> Recovery:
     """Change the weights of a pruned model so that its outputs come back to those of the original.
 
@@ -63,6 +64,8 @@ def recover(
     options : RecoverOptions
     progress : callable, optional
         Told how many sites are done.
+    teacher : Model, optional
+        The dense network that gives the targets, of the same structure; by default the original itself.
 
     Returns
     -------
@@ -81,14 +84,15 @@ def recover(
     used = source.limited(options.samples)
     fitted, held = used.split(max(1, round(options.held_out * len(used))))
     editable = EditableModel(pruned)
+    dense = teacher or analysis.model
     method = BY_NAME[options.method]
     stops = method.stops(editable, find_sites(editable, analysis, plan, residual=method.residual))
-    walks = _Walks(analysis.model, editable, fitted)
+    walks = _Walks(dense, editable, fitted)
     changed, left = walks.run(method, stops, options, progress)
     recovered = editable.finished()
     check_recovered(pruned, recovered, editable)
     put_marks(recovered.proto, {RECOVERED: options.method, VERIFIED: f"no (weights recovered by {options.method})"})
-    before, after = (compare(analysis.model, model, held) for model in (pruned, recovered))
+    before, after = (compare(dense, model, held) for model in (pruned, recovered))
     misfit, agreement = (_both(before, after, name) for name in ("misfit", "agreement"))
     errors = settled(before.relative_error), settled(after.relative_error)
     one, two = errors

@@ -83,7 +83,7 @@ def _safe(name: str, width: int = 46) -> str:
 def _head(drawing: Drawing) -> Iterator[str]:
     groups = sum(box.kind == "group" for box in drawing.boxes)
     summary = (
-        f"{groups} coupled groups, {text.count(drawing.flops, 'FLOPs')}, "
+        f"{text.plural(groups, 'coupled group')}, {text.count(drawing.flops, 'FLOPs')}, "
         f"{100 * drawing.prunable:.1f} % of them in layers that can lose channels"
     )
     yield '<rect width="100%" height="100%" fill="#fff"/>'

@@ -69,7 +69,7 @@ def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType
     cost, sizes = analysis.cost, analysis.cost.sizes
     inputs = ", ".join(f"{text.name(name)} {'x'.join(map(str, dims))}" for name, dims in analysis.input_shapes.items())
     flops = text.count(cost.flops(sizes), "FLOPs")
-    sources = ", ".join(f"{source} ({count} groups)" for source, count in _sources(analysis).items())
+    sources = ", ".join(f"{source} ({text.plural(count, 'group')})" for source, count in _sources(analysis).items())
     head = [
         ("model", f"{text.name(analysis.model.name)} (sha256 {analysis.model.sha256[:12]}…)"),
         ("inputs", inputs or "none"),
@@ -107,7 +107,9 @@ def _ending(analysis: Analysis) -> list[tuple[str, str]]:
         rows.append(("the rest" if index == 0 else "", what))
     if len(analysis.rest) > len(largest):
         flops = sum(held.flops for held in analysis.rest[_LARGEST:])
-        rows.append(("", f"{text.percent(flops, total)}  {len(analysis.rest) - len(largest)} more layers"))
+        rows.append(
+            ("", f"{text.percent(flops, total)}  {text.plural(len(analysis.rest) - len(largest), 'more layer')}")
+        )
     if analysis.rest:
         rows.append(("", "`graphprune inspect MODEL --why NAME` says why a layer stays"))
     return rows

@@ -74,7 +74,7 @@ def _axis(axis: AxisExplanation, groups: Sequence[GroupExplanation], *, everythi
     label = f"{text.name(axis.tensor, _NAME)} axis {axis.axis}"
     sizes = {group.id: group.size for group in groups}
     for id_, slices in axis.groups.items():
-        atoms = f" in {_plural(sizes[id_], 'atom')}" if sizes[id_] != slices else ""
+        atoms = f" in {text.plural(sizes[id_], 'atom')}" if sizes[id_] != slices else ""
         yield label, f"prunable: group {id_} ({_slices(slices, axis)}{atoms})"
         label = ""
     for cause in axis.causes:
@@ -83,11 +83,7 @@ def _axis(axis: AxisExplanation, groups: Sequence[GroupExplanation], *, everythi
 
 
 def _slices(slices: int, axis: AxisExplanation) -> str:
-    return _plural(slices, "slice") if slices == axis.size else f"{slices} of {axis.size} slices"
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+    return text.plural(slices, "slice") if slices == axis.size else f"{slices} of {axis.size} slices"
 
 
 def _cause(cause: Cause, axis: AxisExplanation, *, everything: bool) -> Iterator[str]:
@@ -126,7 +122,12 @@ def _group(group: GroupExplanation, *, everything: bool) -> Iterator[RenderableT
     channels = f" of {group.channels} channels" if group.channels > 1 else ""
     exact = "" if group.exact else ", not exact"
     yield grid(
-        [(group.id, f"{text.name(group.name)}: {_plural(group.size, 'atom')}{channels}{exact}; what goes together:")]
+        [
+            (
+                group.id,
+                f"{text.name(group.name)}: {text.plural(group.size, 'atom')}{channels}{exact}; what goes together:",
+            )
+        ]
     )
     names = ("member", "hangs on", "through")
     result = table("member", "axis", "role", "hangs on", "through", right=("axis",), names=names)
@@ -144,4 +145,4 @@ def _group(group: GroupExplanation, *, everything: bool) -> Iterator[RenderableT
         last = row.through[-1] if row.through else None
     yield result
     if len(group.companions) > len(rows):
-        yield Text(f"and {len(group.companions) - len(rows)} more members (-v shows all)\n")
+        yield Text(f"and {text.plural(len(group.companions) - len(rows), 'more member')} (-v shows all)\n")

@@ -129,7 +129,7 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
         )
     sources = {str(source): groups for source, groups in dict(options.get("scores_from", {})).items()}
     if len(sources) > 1 or (plan.solver.criterion == _BN_SCALE and sources.keys() != {_SCALES}):
-        shown = ", ".join(f"{source} ({groups} groups)" for source, groups in sources.items())
+        shown = ", ".join(f"{source} ({text.plural(groups, 'group')})" for source, groups in sources.items())
         notes.append(f"{plan.solver.criterion} reads {shown}")
     notes += _contest_notes(plan) + _merge_notes(plan) + _lossless_notes(plan) + _empty_notes(plan) + gated_notes(plan)
     notes += [_missed(plan, budget) for budget in plan.budgets if _is_missed(budget)]
@@ -211,23 +211,30 @@ def _lossless_notes(plan: Plan) -> list[str]:
     merged = sum(len(group.merged) for group in plan.groups)
     folded = sum(len(group.folded) for group in plan.groups)
     parts = (
-        f"{removed - merged - folded} are zero or never read",
+        f"{removed - merged - folded} zero or never read",
         f"{folded} constant (now in biases)",
         f"{merged} equal to another one",
     )
-    notes = [f"{removed} channels change nothing: {', '.join(parts)}"]
+    what = "channel changes" if removed == 1 else "channels change"
+    notes = [f"{removed} {what} nothing: {', '.join(parts)}"]
     if any(layer.pruned_width % 4 for layer in plan.layers if layer.pruned_width != layer.width):
         notes.append("some widths are no multiple of 4 now, which runtimes may execute more slowly (try --bench)")
     return notes
 
 
 def uncounted_notes(analysis: Analysis) -> tuple[str, ...]:
-    """Say which layers no figure contains."""
-    names = analysis.uncounted
-    if not names:
+    """Say which nodes do work that no figure contains, and how much of the model they hold."""
+    nodes = analysis.uncounted
+    if not nodes:
         return ()
-    shown = ", ".join(text.name(name, 40) for name in names[:3]) + (", ..." if len(names) > 3 else "")
-    return (f"{len(names)} layers are neither counted nor pruned, as their shapes are not known beforehand: {shown}",)
+    named = [f"{text.name(item.op, 30)} {text.name(item.node, 40)}" for item in nodes[:3]]
+    shown = ", ".join(named) + (", ..." if len(nodes) > 3 else "")
+    weights, stored = sum(item.weights for item in nodes), analysis.cost.params(analysis.cost.sizes)
+    held = f"{text.count(weights)} weights" + (f" ({text.percent(weights, stored)} of all)" if stored else "")
+    count = _count(len(nodes), "node")
+    known = any(item.known for item in nodes)
+    why = "for which there is no formula" if known else "whose shapes are not known before the model runs"
+    return (f"not in the FLOPs, and not pruned: {count} with {held}, {why}: {shown}",)
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

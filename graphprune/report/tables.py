@@ -72,14 +72,26 @@ def summary_tables(summary: PruningSummary) -> RenderableType:
     rows += [("latency", _latency(budget)) for budget in summary.plan.budgets if budget.metric == "latency"]
     if summary.plan.solver.certificate:
         rows.append(("certificate", certificate_line(summary.plan.solver.certificate)))
-    proven = summary.verification.status in ("verified", "identity")
-    rows.append(("verified" if proven else "not proven", check_line(summary.verification)))
+    rows.append((check_label(summary.verification), check_line(summary.verification)))
     rows += [(step.name, step_line(step)) for step in summary.plan.steps]
     if summary.timing:
         rows.append(("time", _timing(summary.timing)))
     rows += [(role, path) for role, path in summary.files.items() if path and role != "model"]
     rows += [("note", note) for note in summary.notes]
     return Stack(_layers(summary.plan.layers), grid(rows))
+
+
+def check_text(verification: Verification) -> str:
+    """Return what a verification has shown, and how far, as one line."""
+    if verification.status == "surgery":
+        head = "surgery verified; weights are not those of the original, so nothing is said of them"
+        return f"{head}; {check_line(verification)}"
+    return f"{check_label(verification)}  {check_line(verification)}"
+
+
+def check_label(verification: Verification) -> str:
+    """Return in two words at most what a verification has shown."""
+    return "verified" if verification.status in ("verified", "identity") else "not proven"
 
 
 def check_line(verification: Verification) -> str:
@@ -90,13 +102,18 @@ def check_line(verification: Verification) -> str:
         return "NO: onnxruntime does not know operators of this model, so nothing was compared"
     error, allowed = f"{verification.error:.1e}", f"({verification.tolerance:.1e} allowed)"
     if verification.lossless:
-        equal = f"{verification.compared} comparisons of outputs: equal to the original's to {error} {allowed}"
+        compared = text.plural(verification.compared, "comparison")
+        equal = f"{compared} of outputs: equal to the original's to {error} {allowed}"
         return "; ".join(part for part in (equal, verification.note) if part)
     effect = f"masking moves the outputs by {100 * verification.effect:.3g} %"
     if verification.status == "vacuous":
         effect += ", so little that this proves nothing"
-    equal = f"{verification.compared} tensors equal the masked original to {error} {allowed}"
+    equal = f"{_tensors(verification.compared)} the masked original to {error} {allowed}"
     return "; ".join(part for part in (equal, effect, verification.note) if part)
+
+
+def _tensors(count: int) -> str:
+    return f"{text.plural(count, 'tensor')} {'equals' if count == 1 else 'equal'}"
 
 
 def step_line(step: Step) -> str:
@@ -183,7 +200,7 @@ def _total(name: str, total: Total) -> tuple[str, str]:
 def _timing(timing: Timing) -> str:
     return (
         f"{text.duration(timing.before * 1e9)} -> {text.duration(timing.after * 1e9)} ({100 * timing.ratio:.1f} %) "
-        f"in onnxruntime on one thread, median of {timing.pairs} pairs"
+        f"in onnxruntime on one thread, median of {text.plural(timing.pairs, 'pair')}"
     )
 
 

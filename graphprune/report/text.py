@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["bar", "count", "duration", "file_size", "name", "percent"]
+__all__ = ["bar", "count", "duration", "file_size", "name", "percent", "plural"]
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 _THOUSAND = 1000
@@ -79,6 +79,17 @@ def name(text: str, width: int = 56) -> str:
         return safe
     head = (width - 1) // 2
     return f"{safe[:head]}…{safe[len(safe) - (width - 1 - head) :]}"
+
+
+def plural(number: int, what: str) -> str:
+    """Return a number of things.
+
+    Examples
+    --------
+    >>> plural(1, "group"), plural(1200, "layer")
+    ('1 group', '1,200 layers')
+    """
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def bar(share: float, width: int = 20) -> str:

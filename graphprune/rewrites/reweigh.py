@@ -90,7 +90,7 @@ def reweigh(analysis: Analysis, edits: WeightEdits) -> Reweighted:
     }
     proto = _write(analysis, edits, names)
     model = replace(analysis.model.replaced(analysis.flat.restore(proto)), name=analysis.model.name)
-    edited = Analysis(model, analysis.input_shapes, analysis.attention, approximate=analysis.approximate)
+    edited = analysis.of(model)
     same = np.array_equal(edited.grouping.atom_of, analysis.grouping.atom_of)
     if not same or not np.array_equal(edited.grouping.group_of, analysis.grouping.group_of):
         raise InternalError("other weights changed which channels are coupled")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FINETUNED",
     "KEPT",
+    "MARKS",
     "PLAN",
     "RECOVERED",
     "VERIFIED",
@@ -42,6 +43,7 @@ KEPT = "graphprune.kept"
 VERIFIED = "graphprune.verified"
 RECOVERED = "graphprune.recovered"
 FINETUNED = "graphprune.finetuned"
+MARKS = frozenset((PLAN, KEPT, VERIFIED, RECOVERED, FINETUNED))
 
 
 def marks(analysis: Analysis, plan: Plan) -> dict[str, str]:
@@ -81,7 +83,7 @@ def weights_changed(proto: ModelProto) -> str:
 def drop_marks(proto: ModelProto) -> None:
     """Take all marks out of a model that no plan describes any more; other metadata stays as it is."""
     for at in range(len(proto.metadata_props) - 1, -1, -1):
-        if proto.metadata_props[at].key in (PLAN, KEPT, VERIFIED, RECOVERED, FINETUNED):
+        if proto.metadata_props[at].key in MARKS:
             del proto.metadata_props[at]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from functools import cached_property
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Array, Mask
@@ -24,6 +24,7 @@ from graphprune.model.graph import Node
 from graphprune.model.inline_tensors import FREE_INITIALIZERS, as_nodes
 from graphprune.model.messages import copy_but
 from graphprune.model.unread import remove_unread
+from graphprune.surgery.declared_shapes import follow_sizes
 from graphprune.surgery.placement import Placement
 from graphprune.surgery.resizing import PrunedNode, Resizing
 from graphprune.surgery.slices import Changes, Kept, Slices
@@ -174,8 +175,7 @@ class _Writer:
         graph.value_info.extend(self.source.graph.value_info)
         remove_unread(result, self.source)
         for value in (*graph.input, *graph.value_info):
-            before = self.analysis.shapes.dims.get(value.name)
-            _resize_info(value, before, self.resizing.dims.get(value.name))
+            follow_sizes(value, self.analysis.shapes.dims.get(value.name), self.resizing.dims_of(value.name))
         return result
 
     def _nodes(self) -> list[NodeProto]:
@@ -234,14 +234,3 @@ def _set_attribute(proto: NodeProto, name: str, value: int | float | list[int] |
         proto.attribute[at].i = value
     elif value is not None:
         proto.attribute.append(helper.make_attribute(name, value))
-
-
-def _resize_info(value: ValueInfoProto, before: tuple[int, ...] | None, dims: tuple[int, ...] | None) -> None:
-    """Bring a declared shape into line where an axis shrinks and its size is named; dynamic dimensions stay dynamic."""
-    if before is None or dims is None or value.type.WhichOneof("value") != "tensor_type":
-        return
-    shape = value.type.tensor_type.shape
-    if len(shape.dim) == len(dims) == len(before):
-        for dim, size, full in zip(shape.dim, dims, before, strict=True):
-            if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 and size != full:
-                dim.dim_value = size

@@ -114,6 +114,14 @@ class Resizing:
                 pass  # not to be computed any more: whoever reads it has to be edited
         return shapes.dims[name]
 
+    def dims_of(self, name: str) -> tuple[int, ...] | None:
+        """Return the new shape of a value; None where it is not known, or not any more."""
+        shapes = self.analysis.shapes
+        if name in self.dims or name not in shapes.derived:
+            return self.dims.get(name, shapes.dims.get(name))
+        value = self.value(name)
+        return None if value is None else value.shape
+
     def kept(self, name: str) -> list[Counts]:
         """Return how often each slice of an activation, or of a constant, is there."""
         if name in self.placement.settled:

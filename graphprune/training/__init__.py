@@ -3,3 +3,7 @@
 
 torch is imported here and nowhere else in the library but in `graphprune.export` and in solvers that train.
 """
+
+from graphprune.extras import require
+
+require("train", "training and for gradients")

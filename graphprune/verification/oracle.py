@@ -8,7 +8,7 @@ through a graph library would lose values that must be compared (8-bit floats, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,21 +18,22 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
-from graphprune.labels.adapt import whole
 from graphprune.labels.space import Contraction, Renormalisation
 from graphprune.labels.vector import Labels
-from graphprune.model.bodies import DOMAIN, flatten, owner_name
-from graphprune.model.iterations import loops
+from graphprune.model.messages import copy_but
 
-__all__ = ["DISCRETE", "Oracle", "build_oracle", "discrete_names", "force_branches", "force_inputs", "pruned_branches"]
+__all__ = ["Oracle", "bare_oracle", "build_oracle", "without_weights"]
 
-_ONE = "graphprune.one"
+_ZERO = "graphprune.zero"
 
-BranchPath = dict[str, bool]
+_NORMALISED: dict[str, tuple[tuple[int, ...], int, int | None]] = {
+    "SkipLayerNormalization": ((1, 4), 2, 3),
+    "SkipSimplifiedLayerNormalization": ((1, 3), 2, None),
+}
+"""Normalisations that add something first: inputs that are added (their sum is output 3), scale and shift."""
 
-DISCRETE = frozenset({"ArgMax", "ArgMin", "Compress", "NonMaxSuppression", "NonZero", "TopK", "Unique"})
-"""Operators whose result jumps when rounding reorders near-ties; nothing behind them is compared."""
-
+_SELECTS = 9
+"""First operator set with `Where`."""
 
 _QUANTISED = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16})
 """Integers that stand for real numbers: their zero is the zero point, and float32 holds them exactly."""
@@ -44,13 +45,51 @@ class Oracle:
 
     Attributes
     ----------
-    model : ModelProto
+    light : ModelProto
+        Without the weights of the original, which are large.
+    weights : sequence of TensorProto
+        These: stored tensors of the main graph, as they are.
     masks : dict of str to ndarray
-        Value of each mask input, in the type of what it multiplies.
+        Value of each mask input: booleans, or floats that multiply what stands for integers.
+    types : dict of str to int
+        Element type of each value that is masked.
     """
 
-    model: ModelProto
+    light: ModelProto
+    weights: Sequence[TensorProto]
     masks: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+    types: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def model(self) -> ModelProto:
+        """The model with its weights: a copy, for whoever runs it in this process."""
+        model = ModelProto()
+        model.CopyFrom(self.light)
+        own = list(model.graph.initializer)
+        del model.graph.initializer[:]
+        model.graph.initializer.extend((*self.weights, *own))
+        return model
+
+
+def bare_oracle(analysis: Analysis) -> Oracle:
+    """Return the original without any mask."""
+    light, weights = without_weights(analysis.graph.proto, inside=analysis.flat.home)
+    return Oracle(analysis.flat.restore(light), weights)
+
+
+def without_weights(model: ModelProto, inside: Collection[str] = ()) -> tuple[ModelProto, list[TensorProto]]:
+    """Return a copy of a model without the stored tensors of its main graph, and these as they are.
+
+    Parameters
+    ----------
+    inside : collection of str
+        Tensors that stay: they belong to bodies of the graph.
+    """
+    light = ModelProto()
+    copy_but(model, light, "graph")
+    copy_but(model.graph, light.graph, "initializer")
+    light.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in inside)
+    return light, [tensor for tensor in model.graph.initializer if tensor.name not in inside]
 
 
 def build_oracle(analysis: Analysis, mask: Callable[[Labels], Mask]) -> Oracle:
@@ -78,16 +117,17 @@ class _Builder:
     def __init__(self, analysis: Analysis, mask: Callable[[Labels], Mask]) -> None:
         self.analysis = analysis
         self.mask = mask
-        self.oracle = Oracle(ModelProto())
-        self.oracle.model.CopyFrom(analysis.graph.proto)
-        self.nodes = list(self.oracle.model.graph.node)
+        self.oracle = Oracle(*without_weights(analysis.graph.proto, inside=analysis.flat.home))
+        self.nodes = list(self.oracle.light.graph.node)
         self.before: dict[int, list[NodeProto]] = {}
         self.instead: dict[int, list[NodeProto]] = {}
         self.scaled: dict[int, float] = {}
         self.made: dict[tuple[str, int, bytes, str], str] = {}
+        # A product would make what is no number of masked infinities; older operator sets have nothing else.
+        self.selects = analysis.graph.opset >= _SELECTS
 
     def mask_contraction(self, contraction: Contraction) -> None:
-        """Multiply what a node sums over by the mask of its axis."""
+        """Set removed slices of what a node sums over to zero."""
         kept = self.mask(contraction.labels)
         if kept.all():
             return
@@ -106,39 +146,50 @@ class _Builder:
             self.made[key] = self._add_mask(value, axis, kept)
             product = f"{self.made[key]}.product"
             elem_type = self.analysis.shapes.dtypes.get(value, TensorProto.FLOAT)
+            self.oracle.types[product] = elem_type
             if elem_type in _QUANTISED:
                 nodes = _mask_integers(source, self.made[key], contraction.zero_point, product, elem_type)
+            elif self.selects:
+                nodes = [helper.make_node("Where", [self.made[key], source, self._zero(elem_type)], [product])]
             else:
                 nodes = [helper.make_node("Mul", [source, self.made[key]], [product])]
             self.before.setdefault(index, []).extend(nodes)
         return f"{self.made[key]}.product"
 
-    def spell_out(self, found: Renormalisation) -> None:
+    def spell_out(self, norm: Renormalisation) -> None:
         """Replace a normalisation by one whose statistics run over the kept slices."""
-        kept = {axis: self.mask(found.labels[axis]) for axis in range(found.first, len(found.labels))}
+        kept = {axis: self.mask(norm.labels[axis]) for axis in range(norm.first, len(norm.labels))}
         if all(mask.all() for mask in kept.values()):
             return
-        node, index = self.nodes[found.node.index], found.node.index
-        value = found.node.inputs[0]
+        node, index = self.nodes[norm.node.index], norm.node.index
+        value = norm.node.inputs[0]
         count = float(np.prod([mask.sum() for mask in kept.values()]))
-        parts = _Parts(f"graphprune.norm.{index}", self.analysis.shapes.dtypes.get(value, TensorProto.FLOAT))
+        elem_type = self.analysis.shapes.dtypes.get(value, TensorProto.FLOAT)
+        parts = _Parts(f"graphprune.norm.{index}", elem_type, self._zero(elem_type) if self.selects else "")
         axes = parts.constant("axes", np.asarray(list(kept), dtype=np.int64))
         masks = [self._add_mask(value, axis, mask) for axis, mask in kept.items() if not mask.all()]
         centred = node.input[0]
-        if node.op_type == "LayerNormalization":
-            total = parts.add("ReduceSum", parts.product(centred, masks), axes)
+        addends, scale, shift = _NORMALISED.get(node.op_type, ((), 1, 2))
+        for slot in addends:
+            if slot < len(node.input) and node.input[slot]:
+                centred = parts.add("Add", centred, node.input[slot])
+        ends = {3: centred} if addends else {}
+        if node.op_type in ("LayerNormalization", "SkipLayerNormalization"):
+            total = parts.add("ReduceSum", parts.masked(centred, masks), axes)
             mean = parts.add("Div", total, parts.number("count", count))
             centred = parts.add("Sub", centred, mean)
         square = parts.add("Mul", centred, centred)
-        power = parts.add("ReduceSum", parts.product(square, masks), axes)
+        power = parts.add("ReduceSum", parts.masked(square, masks), axes)
         variance = parts.add("Div", power, parts.number("total", count))
-        epsilon = parts.number("epsilon", found.node.attribute("epsilon", 1e-5))
+        epsilon = parts.number("epsilon", norm.node.attribute("epsilon", 1e-12 if addends else 1e-5))
         result = parts.add("Div", centred, parts.add("Sqrt", parts.add("Add", variance, epsilon)))
-        for slot, op_type in ((1, "Mul"), (2, "Add")):
-            if slot < len(node.input) and node.input[slot]:
-                result = parts.add(op_type, result, node.input[slot])
-        self.instead[index] = [*parts.nodes, helper.make_node("Identity", [result], [node.output[0]])]
-        self.oracle.model.graph.initializer.extend(parts.constants)
+        for factor, op_type in ((scale, "Mul"), (shift, "Add")):
+            if factor is not None and factor < len(node.input) and node.input[factor]:
+                result = parts.add(op_type, result, node.input[factor])
+        ends[0] = result
+        made = [(end, node.output[at]) for at, end in ends.items() if at < len(node.output) and node.output[at]]
+        self.instead[index] = [*parts.nodes, *(helper.make_node("Identity", [end], [name]) for end, name in made)]
+        self.oracle.light.graph.initializer.extend(parts.constants)
 
     def finish(self) -> Oracle:
         """Put the nodes in order."""
@@ -150,9 +201,9 @@ class _Builder:
             for item in (*self.before.get(index, ()), *self.instead.get(index, (node,)))
         ]
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del self.oracle.model.graph.node[:]
-        self.oracle.model.graph.node.extend(copies)
-        self.oracle.model = self.analysis.flat.restore(self.oracle.model)
+        del self.oracle.light.graph.node[:]
+        self.oracle.light.graph.node.extend(copies)
+        self.oracle.light = self.analysis.flat.restore(self.oracle.light)
         return self.oracle
 
     def _scale(self, index: int, factor: float) -> None:
@@ -162,18 +213,29 @@ class _Builder:
         product = helper.make_node("Mul", [f"{name}.masked", parts.number("factor", factor)], [name])
         self.nodes[index].output[0] = f"{name}.masked"
         self.instead[index] = [self.nodes[index], product]
-        self.oracle.model.graph.initializer.extend(parts.constants)
+        self.oracle.light.graph.initializer.extend(parts.constants)
+
+    def _zero(self, elem_type: int) -> str:
+        """Return the name of a zero of some type."""
+        name = f"{_ZERO}.{elem_type}"
+        if all(tensor.name != name for tensor in self.oracle.light.graph.initializer):
+            dtype = helper.tensor_dtype_to_np_dtype(elem_type)
+            self.oracle.light.graph.initializer.append(numpy_helper.from_array(np.zeros((), dtype), name))
+        return name
 
     def _add_mask(self, value: str, axis: int, kept: Mask) -> str:
         """Add a mask input for one axis of a value and return its name."""
         elem_type = self.analysis.shapes.dtypes.get(value, TensorProto.FLOAT)
-        elem_type = TensorProto.FLOAT if elem_type in _QUANTISED else elem_type
+        if elem_type in _QUANTISED:
+            elem_type = TensorProto.FLOAT
+        elif self.selects:
+            elem_type = TensorProto.BOOL
         shape = [1] * len(self.analysis.shapes.dims[value])
         shape[axis] = len(kept)
         name = f"graphprune.mask.{len(self.oracle.masks)}"
         dtype = helper.tensor_dtype_to_np_dtype(elem_type)
         self.oracle.masks[name] = kept.astype(np.float32).reshape(shape).astype(dtype)
-        self.oracle.model.graph.input.append(helper.make_tensor_value_info(name, elem_type, shape))
+        self.oracle.light.graph.input.append(helper.make_tensor_value_info(name, elem_type, shape))
         return name
 
 
@@ -196,8 +258,9 @@ def _mask_integers(source: str, mask: str, zero_point: str, product: str, elem_t
 class _Parts:
     """Nodes and constants of a small expression, with names under one prefix."""
 
-    def __init__(self, prefix: str, elem_type: int) -> None:
+    def __init__(self, prefix: str, elem_type: int, zero: str = "") -> None:
         self.prefix = prefix
+        self.zero = zero
         self.dtype = helper.tensor_dtype_to_np_dtype(elem_type)
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
@@ -208,10 +271,10 @@ class _Parts:
         self.nodes.append(helper.make_node(op_type, list(inputs), [name]))
         return name
 
-    def product(self, value: str, factors: list[str]) -> str:
-        """Multiply a value by several others."""
-        for factor in factors:
-            value = self.add("Mul", value, factor)
+    def masked(self, value: str, masks: list[str]) -> str:
+        """Set what any of several masks leaves out to zero."""
+        for mask in masks:
+            value = self.add("Where", mask, value, self.zero) if self.zero else self.add("Mul", value, mask)
         return value
 
     def number(self, name: str, value: float) -> str:
@@ -222,103 +285,3 @@ class _Parts:
         """Add a constant."""
         self.constants.append(numpy_helper.from_array(value, f"{self.prefix}.{name}"))
         return f"{self.prefix}.{name}"
-
-
-def force_branches(model: ModelProto, paths: list[BranchPath]) -> ModelProto:
-    """Let extra boolean inputs (`force_inputs`) decide which branch of some `If`s runs, so that each can be compared.
-
-    The first of the two inputs of a `Loop` makes it take at least one iteration. Without them the conditions of the
-    model decide, as before.
-    """
-    owners = {owner for path in paths for owner in path}
-    if not owners:
-        return model
-    flat = flatten(model)
-    nodes: list[NodeProto] = []
-    for node in flat.proto.graph.node:
-        owner = owner_name(node.output) if node.domain == DOMAIN else ""
-        if owner in owners:
-            nodes.extend(_steer_loop(node, owner) if node.op_type == "Loop" else _steer_if(node, owner))
-        nodes.append(NodeProto.FromString(node.SerializeToString()))
-    flat.proto.graph.ClearField("node")
-    flat.proto.graph.node.extend(nodes)
-    flat.proto.graph.initializer.append(numpy_helper.from_array(np.asarray(1, dtype=np.int64), _ONE))
-    result = flat.restore(flat.proto)
-    for name in sorted(name for owner in owners for name in force_inputs(owner)):
-        result.graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, []))
-    return result
-
-
-def _steer_if(node: NodeProto, owner: str) -> list[NodeProto]:
-    """Let the forcing inputs decide for one branch; returns the nodes that are needed in front."""
-    to_then, to_else = force_inputs(owner)
-    free, steered = f"{to_then}.free", f"{to_then}.steered"
-    condition, node.input[0] = node.input[0], steered
-    return [
-        helper.make_node("Not", [to_else], [f"{to_else}.not"]),
-        helper.make_node("And", [condition, f"{to_else}.not"], [free]),
-        helper.make_node("Or", [free, to_then], [steered]),
-    ]
-
-
-def _steer_loop(node: NodeProto, owner: str) -> list[NodeProto]:
-    """Let the first forcing input make a loop run once; returns the nodes that are needed in front."""
-    forced, _ = force_inputs(owner)
-    given = next(attribute.i for attribute in node.attribute if attribute.name == "given")
-    nodes: list[NodeProto] = []
-    if given > 0 and node.input[0]:
-        nodes.append(helper.make_node("Less", [node.input[0], _ONE], [f"{forced}.none"]))
-        nodes.append(helper.make_node("And", [f"{forced}.none", forced], [f"{forced}.one"]))
-        nodes.append(helper.make_node("Where", [f"{forced}.one", _ONE, node.input[0]], [f"{forced}.limit"]))
-        node.input[0] = f"{forced}.limit"
-    if given > 1 and node.input[1]:
-        nodes.append(helper.make_node("Or", [node.input[1], forced], [f"{forced}.begins"]))
-        node.input[1] = f"{forced}.begins"
-    return nodes
-
-
-def force_inputs(owner: str) -> tuple[str, str]:
-    """Return the names of the inputs that force the `If` with this first output to its then or else branch.
-
-    The first one forces a `Loop` into its first iteration.
-    """
-    return f"graphprune.then.{owner}", f"graphprune.else.{owner}"
-
-
-def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[BranchPath]:
-    """Return the ways into all bodies in which something is removed.
-
-    A way says which branch to take at each `If`, and that a `Loop` runs where that is not certain.
-    """
-    touched: set[int] = set()
-    for name, axes in analysis.scope.values.items():
-        if name in analysis.flat.home and not all(whole(mask(labels)) for labels in axes):
-            touched.add(analysis.flat.home[name])
-    certain = {
-        owner_name(loop.exit.outputs)
-        for loop in loops(analysis.graph)
-        if loop.exit.op_type == "Scan" or loop.iterations(analysis.graph, analysis.shapes)
-    }
-    paths: list[BranchPath] = []
-    for number in sorted(touched):
-        path: BranchPath = {}
-        place = number
-        while place:
-            body = analysis.flat.bodies[place - 1]
-            if body.owner not in certain:
-                path[body.owner] = body.attribute.name in ("then_branch", "body")
-            place = analysis.flat.around(place)
-        if path not in paths:
-            paths.append(path)
-    return [path for path in paths if not any(path.items() < other.items() for other in paths)]
-
-
-def discrete_names(analysis: Analysis) -> set[str]:
-    """Return all values that depend on the result of a discrete operator."""
-    found: set[str] = set()
-    for node in analysis.graph.nodes:
-        if node.outputs and node.outputs[0] in analysis.shapes.constant:
-            continue
-        if node.op_type in DISCRETE or any(name in found for name in (*node.inputs, *node.captured)):
-            found.update(name for name in node.outputs if name)
-    return found

@@ -21,12 +21,12 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.model.graph import Node
 from graphprune.model.tensors import FLOATS
 
-__all__ = ["OWN", "behind", "cut_kind", "cut_roundings", "roundings"]
+__all__ = ["OWN", "ROUNDING", "behind", "cut_kind", "cut_roundings", "roundings"]
 
 OWN = ".graphprune.own"
 """Suffix of what the pruned model itself computes where it is cut."""
 
-_ROUNDING = frozenset({"Ceil", "DynamicQuantizeLinear", "Floor", "QGemm", "QuantizeLinear", "Round"})
+ROUNDING = frozenset({"Ceil", "DynamicQuantizeLinear", "Floor", "QGemm", "QuantizeLinear", "Round"})
 _INTEGERS = frozenset(
     value for name, value in TensorProto.DataType.items() if name in ("INT8", "UINT8", "INT16", "UINT16", "INT32")
 )
@@ -39,18 +39,18 @@ def roundings(analysis: Analysis, shared: Iterable[str]) -> list[str]:
 
     A type that cannot be fed (8-bit floats, 4-bit integers) is cut where it has been turned into floats again.
     """
-    there, found = set(shared), []
+    there, results = set(shared), []
     for node in analysis.graph.nodes:
         if not _rounds(analysis, node):
             continue
         for name in node.outputs:
             if analysis.shapes.dtypes.get(name) in _FED:
-                found.append(name)
+                results.append(name)
             else:
                 readers = [reader for reader, slot in analysis.graph.consumers.get(name, ()) if slot == 0]
-                found.extend(reader.outputs[0] for reader in readers if reader.op_type == "DequantizeLinear")
+                results.extend(reader.outputs[0] for reader in readers if reader.op_type == "DequantizeLinear")
     known = analysis.shapes.dims
-    return [name for name in dict.fromkeys(found) if name in there and name in known and 0 not in known[name]]
+    return [name for name in dict.fromkeys(results) if name in there and name in known and 0 not in known[name]]
 
 
 def _rounds(analysis: Analysis, node: Node) -> bool:
@@ -60,7 +60,7 @@ def _rounds(analysis: Analysis, node: Node) -> bool:
     if node.op_type == "Cast" and not node.domain:
         source = analysis.shapes.dtypes.get(node.inputs[0])
         return source in FLOATS and analysis.shapes.dtypes.get(node.outputs[0]) in _INTEGERS
-    return node.op_type in _ROUNDING or node.op_type.startswith("QLinear")
+    return node.op_type in ROUNDING or node.op_type.startswith("QLinear")
 
 
 def cut_kind(analysis: Analysis, name: str) -> str:
@@ -76,11 +76,11 @@ def cut_kind(analysis: Analysis, name: str) -> str:
 
 def behind(analysis: Analysis, cuts: Iterable[str]) -> set[str]:
     """Return the cut values, and all values that depend on them."""
-    found = set(cuts)
+    later = set(cuts)
     for node in analysis.graph.nodes:
-        if any(name in found for name in (*node.inputs, *node.captured)):
-            found.update(name for name in node.outputs if name)
-    return found
+        if any(name in later for name in (*node.inputs, *node.captured)):
+            later.update(name for name in node.outputs if name)
+    return later
 
 
 def cut_roundings(model: ModelProto, types: dict[str, int]) -> None:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphprune.errors import VerificationError, quote
-from graphprune.model.bodies import DOMAIN
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import digest
 from graphprune.surgery.marks import PLAN
+from graphprune.verification.causes import strange_domains
 from graphprune.verification.verify import Verification, verify_equal, verify_pruned
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["judged"]
 
-_KNOWN_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"))
 _BEYOND = 1e299  # stands for infinity in a verification
 
 
@@ -47,32 +46,34 @@ def judged(
     ------
     VerificationError
         If the models differ, or could not be run.
+    UnsupportedModelError
+        If the original does not run.
     """
     if plan.is_identity and pruned is analysis.model:
         return Verification("identity", error=0.0, tolerance=0.0, tensor="", effect=0.0, compared=0)
     try:
         keep = keep_mask(analysis, plan)
-        found = verify_pruned(analysis, pruned, keep)
-        if plan.lossless and found.ok:
-            found = verify_equal(original or analysis, pruned, keep)
+        verdict = verify_pruned(analysis, pruned, keep)
+        if plan.lossless and verdict.ok:
+            verdict = verify_equal(original or analysis, pruned, keep)
     except VerificationError as error:
-        strange = _strange_domains(analysis)
+        strange = strange_domains(analysis)
         if not strange:
             raise
         if unverified:
             return Verification("unverified", error=0.0, tolerance=0.0, tensor="", effect=0.0, compared=0)
         hint = f"it has operators of {', '.join(strange)}; --unverified (unverified=True) goes on without a proof"
         raise VerificationError(error.message, hint=hint) from error
-    if not found.ok:
-        raise _difference(found, pruned, plan)
-    return found
+    if not verdict.ok:
+        raise _difference(verdict, pruned, plan)
+    return verdict
 
 
-def _difference(found: Verification, pruned: Model, plan: Plan) -> VerificationError:
+def _difference(verdict: Verification, pruned: Model, plan: Plan) -> VerificationError:
     """Return the error that says where two models differ, and why that may be."""
     much = (
-        f"by {found.error:.1e} ({found.tolerance:.1e} is allowed)"
-        if found.error < _BEYOND
+        f"by {verdict.error:.1e} ({verdict.tolerance:.1e} is allowed)"
+        if verdict.error < _BEYOND
         else "in shape or infinities"
     )
     marked = next((entry.value for entry in pruned.proto.metadata_props if entry.key == PLAN), None)
@@ -80,10 +81,5 @@ def _difference(found: Verification, pruned: Model, plan: Plan) -> VerificationE
         hint = f"the file was made from another plan, with the digest {quote(marked)}"
     else:
         hint = "if graphprune made this file from this plan, please report it; nothing was written"
-    other = "original" if found.lossless else "masked original"
-    return VerificationError(f"the pruned model differs from the {other} {much} at {quote(found.tensor)}", hint=hint)
-
-
-def _strange_domains(analysis: Analysis) -> list[str]:
-    """Return the domains of operators that onnxruntime does not bring along."""
-    return sorted({quote(node.domain) for node in analysis.graph.nodes if node.domain not in {*_KNOWN_DOMAINS, DOMAIN}})
+    other = "original" if verdict.lossless else "masked original"
+    return VerificationError(f"the pruned model differs from the {other} {much} at {quote(verdict.tensor)}", hint=hint)

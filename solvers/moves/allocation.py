@@ -28,7 +28,7 @@ def allocate(problem: Problem, errors: Sequence[npt.NDArray[np.float64]]) -> npt
     """Choose one level per group so that all limits hold and the sum of errors is small: a multiple-choice knapsack.
 
     A Lagrangian dual over a tree decomposition of the groups (:mod:`graphprune.solvers.bounds`) gives the best widths,
-    or good ones that HiGHS improves; where the groups hang together too closely for that, steps are exchanged.
+    or good ones that HiGHS improves; where the groups are coupled too closely for that, steps are exchanged.
 
     Parameters
     ----------

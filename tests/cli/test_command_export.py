@@ -56,7 +56,7 @@ def test_a_module_of_the_users_own(graphprune: Command, quick: Command, module: 
     assert {"0.weight", "1.running_var", "7.bias"} <= {tensor.name for tensor in model.graph.initializer}
     assert model.graph.input[0].name == "image"
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    assert quick("solve", "small.onnx", "--flops", "0.5", "--round-to", "1").code == 0
+    assert quick("solve", "small.onnx", "--quick", "--flops", "0.5", "--round-to", "1").code == 0
 
 
 def test_a_torchvision_network(quick: Command, tmp_path: Path) -> None:

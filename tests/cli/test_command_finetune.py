@@ -47,7 +47,7 @@ def unlabelled(tmp_path: Path, data: Path) -> Path:
 
 @pytest.fixture
 def pruned(quick: Command, model: Path) -> Path:
-    assert quick("solve", model, "--flops", "0.5", "--round-to", "1").code == 0
+    assert quick("solve", model, "--quick", "--flops", "0.5", "--round-to", "1").code == 0
     return model.with_name("net.pruned.onnx")
 
 

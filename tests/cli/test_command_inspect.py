@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
+import tiny_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +42,7 @@ def test_a_model_as_json(quick: Command, model: Path) -> None:
 
 
 def test_a_plan(graphprune: Command, model: Path) -> None:
-    assert graphprune("solve", model, "--flops", "0.5").code == 0
+    assert graphprune("solve", model, "--quick", "--flops", "0.5").code == 0
     done = graphprune("inspect", "net.plan.json")
     assert done.code == 0, done.err
     for word in ("budget", "bisection", "bn-scale", "█", "g001"):
@@ -87,3 +89,13 @@ def test_normalize_folds_what_is_computed(quick: Command, model: Path) -> None:
     assert quick("normalize", model).code == 2
     report = json.loads(quick("normalize", model, "--json", "--dry-run").out)
     assert report["nodes"] == {"before": 14, "after": 13}
+
+
+def test_one_is_not_many(quick: Command, tmp_path: Path) -> None:
+    text = "(float[n,3,6,6] x) => (float[n,2,6,6] y) { h = Conv(x, first) m = Relu(h) y = Conv(m, last) }"
+    onnx.save(tiny_models.model(text, {"first": (8, 3, 1, 1), "last": (2, 8, 1, 1)}), tmp_path / "one.onnx")
+    for command in (("inspect",), ("solve", "--flops", "0.5", "--dry-run"), ("inspect", "--why", "first")):
+        done = quick(command[0], "one.onnx", *command[1:])
+        assert done.code == 0, done.err
+        assert "(1 group)" in done.out or command[-1] == "first"
+        assert not re.search(r"\b1 (groups|layers|tensors|members|slices)\b", done.out)

@@ -31,7 +31,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def prune(quick: Command, model: Path) -> tuple[Path, Path]:
-    assert quick("solve", model, "--flops", "0.5", "--round-to", "1").code == 0
+    assert quick("solve", model, "--quick", "--flops", "0.5", "--round-to", "1").code == 0
     return model.with_name("net.pruned.onnx"), model.with_name("net.plan.json")
 
 

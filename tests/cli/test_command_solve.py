@@ -34,7 +34,7 @@ def run_model(path: Path, batch: int = 2) -> Any:
 
 def test_half_the_flops(graphprune: Command, model: Path) -> None:
     before = model.read_bytes()
-    done = graphprune("solve", model, "--flops", "0.5", "-v")
+    done = graphprune("solve", model, "--quick", "--flops", "0.5", "-v")
     assert done.code == 0, done.err
     output, plan_file = model.with_name("net.pruned.onnx"), model.with_name("net.plan.json")
     assert model.read_bytes() == before
@@ -54,7 +54,7 @@ def test_half_the_flops(graphprune: Command, model: Path) -> None:
 
 
 def test_the_result_can_be_traced_to_the_original(quick: Command, model: Path) -> None:
-    assert quick("solve", model, "--flops", "0.4", "--round-to", "1").code == 0
+    assert quick("solve", model, "--quick", "--flops", "0.4", "--round-to", "1").code == 0
     original, pruned = onnx.load(model), onnx.load(model.with_name("net.pruned.onnx"))
     marks = {entry.key: entry.value for entry in pruned.metadata_props}
     assert marks["graphprune.plan"] == digest(read_plan(model.with_name("net.plan.json")))
@@ -74,7 +74,7 @@ def test_the_result_can_be_traced_to_the_original(quick: Command, model: Path) -
 
 
 def test_one_keeps_every_byte(quick: Command, model: Path) -> None:
-    done = quick("solve", model, "--flops", "1")
+    done = quick("solve", model, "--quick", "--flops", "1")
     assert done.code == 0, done.err
     assert model.with_name("net.pruned.onnx").read_bytes() == model.read_bytes()
     assert read_plan(model.with_name("net.plan.json")).is_identity
@@ -92,7 +92,7 @@ def test_other_methods(quick: Command, model: Path, extra: list[str]) -> None:
 
 
 def test_json_is_one_object_and_nothing_else(graphprune: Command, model: Path) -> None:
-    done = graphprune("solve", model, "--flops", "0.5", "--json", "--bench")
+    done = graphprune("solve", model, "--quick", "--flops", "0.5", "--json", "--bench")
     assert done.code == 0, done.err
     assert done.err == ""
     report = json.loads(done.out)
@@ -106,7 +106,7 @@ def test_json_is_one_object_and_nothing_else(graphprune: Command, model: Path) -
 
 
 def test_a_dry_run_writes_nothing(quick: Command, model: Path) -> None:
-    done = quick("solve", model, "--flops", "0.5", "--dry-run", "--bench")
+    done = quick("solve", model, "--quick", "--flops", "0.5", "--dry-run", "--bench")
     assert done.code == 0, done.err
     assert [path.name for path in model.parent.iterdir()] == ["net.onnx"]
     assert "verified" in done.out
@@ -138,8 +138,8 @@ def test_constraints_on_single_groups(quick: Command, model: Path, tmp_path: Pat
 
 
 def test_a_plan_to_start_from(quick: Command, model: Path, tmp_path: Path) -> None:
-    assert quick("solve", model, "--flops", "0.5", "--criterion", "random", "--seed", "3").code == 0
-    done = quick("solve", model, "--flops", "0.3", "--from", "net.plan.json", "-o", "narrow.onnx", "--force")
+    assert quick("solve", model, "--quick", "--flops", "0.5", "--criterion", "random", "--seed", "3").code == 0
+    done = quick("solve", model, "--quick", "--flops", "0.3", "--from", "net.plan.json", "-o", "narrow.onnx", "--force")
     assert done.code == 2 and "is the input" in done.err  # the default place of the plan
     done = quick(
         *("solve", model, "--flops", "0.3", "--from", "net.plan.json", "-o", "narrow.onnx", "--plan", "narrow.json")
@@ -154,7 +154,17 @@ def test_a_plan_to_start_from(quick: Command, model: Path, tmp_path: Path) -> No
 def test_input_shapes_are_what_costs_are_counted_for(quick: Command, model: Path) -> None:
     flops = {}
     for batch in (1, 3):
-        done = quick("solve", model, "--flops", "0.5", "--dry-run", "--json", "--input-shape", f"image={batch}x3x12x12")
+        done = quick(
+            "solve",
+            model,
+            "--quick",
+            "--flops",
+            "0.5",
+            "--dry-run",
+            "--json",
+            "--input-shape",
+            f"image={batch}x3x12x12",
+        )
         flops[batch] = json.loads(done.out)["flops"]["before"]
     assert flops[3] == 3 * flops[1]
 
@@ -207,7 +217,7 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_written(
 @pytest.mark.parametrize("content", [b"", b"\x08\x07", b"not a model", b'{"json": 1}'])
 def test_what_is_no_model_is_refused(quick: Command, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "odd.onnx").write_bytes(content)
-    done = quick("solve", "odd.onnx", "--flops", "0.5")
+    done = quick("solve", "odd.onnx", "--quick", "--flops", "0.5")
     assert done.code == 2
     assert done.err.startswith("error: ")
     assert len(done.err.splitlines()) <= 2
@@ -224,7 +234,7 @@ def test_a_model_of_custom_operators_needs_a_word(quick: Command, model: Path) -
     assert "'example.custom'" in done.err
     assert "--unverified" in done.err
     assert not model.with_name("net.pruned.onnx").exists()
-    done = quick("solve", model, "--flops", "0.5", "--unverified")
+    done = quick("solve", model, "--quick", "--flops", "0.5", "--unverified")
     assert done.code == 0, done.err
     assert "NO: onnxruntime" in done.out and "not proven" in done.out
     marks = {entry.key: entry.value for entry in onnx.load(model.with_name("net.pruned.onnx")).metadata_props}
@@ -236,7 +246,7 @@ def test_a_model_of_custom_operators_needs_a_word(quick: Command, model: Path) -
     [("params", "9k", 9_000), ("size", "30kB", 30_000), ("memory", "0.6", None), ("memory", "25kB", 25_000)],
 )
 def test_other_budgets_hold(quick: Command, model: Path, metric: str, target: str, limit: int | None) -> None:
-    done = quick("solve", model, f"--{metric}", target, "--json")
+    done = quick("solve", model, "--quick", f"--{metric}", target, "--json")
     assert done.code == 0, done.err
     budget = read_plan(model.with_name("net.plan.json")).budget
     assert budget.metric == metric
@@ -247,7 +257,7 @@ def test_other_budgets_hold(quick: Command, model: Path, metric: str, target: st
 
 
 def test_several_budgets_hold_at_once(quick: Command, model: Path) -> None:
-    assert quick("solve", model, "--flops", "0.6", "--params", "0.4", "--size", "0.9").code == 0
+    assert quick("solve", model, "--quick", "--flops", "0.6", "--params", "0.4", "--size", "0.9").code == 0
     budgets = read_plan(model.with_name("net.plan.json")).budgets
     assert [budget.metric for budget in budgets] == ["flops", "params", "size"]
     assert all(budget.after <= budget.limit for budget in budgets)
@@ -257,7 +267,7 @@ def test_a_latency_budget_is_measured(
     quick: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRAPHPRUNE_CACHE", str(tmp_path / "cache"))
-    done = quick("solve", model, "--latency", "0.95", "--round-to", "4")
+    done = quick("solve", model, "--quick", "--latency", "0.95", "--round-to", "4")
     if done.code == 1:  # a network this small may not become faster at all
         assert "latency" in done.err
         return

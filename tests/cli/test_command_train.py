@@ -106,7 +106,9 @@ def test_votes_that_are_not_there(quick: Callable[..., Outcome], model: Path, da
     assert quick("train", model, "--data", data, *QUICK, "--method", "white-box").code == 0
     plan = model.with_name("net.plan.json")
     other = model.with_name("other.json")
-    assert quick("solve", model, "--flops", 0.5, "--plan", other, "-o", model.with_name("other.onnx")).code == 0
+    assert (
+        quick("solve", model, "--quick", "--flops", 0.5, "--plan", other, "-o", model.with_name("other.onnx")).code == 0
+    )
     broken = json.loads(plan.read_text())
     next(entry for entry in broken["solver"]["trace"] if entry.get("stage") == "votes")["sum"] = [1.0]
     wrong = model.with_name("wrong.plan.json")
@@ -148,4 +150,4 @@ def test_finetuning_under_a_regulariser(quick: Callable[..., Outcome], model: Pa
     how = ("--epochs", 1, "--batch", 32, "--augment", "none", "--regularize", "group-norm", "--device", "cpu")
     done = quick("finetune", model, "--data", data, *how, "-o", model.with_name("sparse.onnx"))
     assert done.code == 0, done.err
-    assert quick("solve", model.with_name("sparse.onnx"), "--flops", 0.5).code == 0
+    assert quick("solve", model.with_name("sparse.onnx", "--quick"), "--flops", 0.5).code == 0

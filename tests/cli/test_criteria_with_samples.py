@@ -52,7 +52,7 @@ def test_a_model_is_pruned_by_what_samples_say(
 
 def test_without_samples_it_says_how_to_give_some(quick: Command, model: Path) -> None:
     for arguments in (("--criterion", "fisher"), ("--criterion", "domino-o", "--set", "base=fisher")):
-        done = quick("solve", model, "--flops", "0.5", *arguments)
+        done = quick("solve", model, "--flops", "0.5", "--quick", *arguments)
         assert done.code == 2
         assert "looks at samples, and none are given" in done.err and "--calib SOURCE" in done.err
     assert [path.name for path in model.parent.iterdir()] == ["net.onnx"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from graphprune import cli
 from graphprune.cli import boundary
-from graphprune.errors import BudgetUnreachableError, GraphPruneError, VerificationError
+from graphprune.errors import BudgetUnreachableError, GraphPruneError, NotImprovedError, VerificationError
 
 COMMANDS = ["solve", "inspect", "apply", "verify", "normalize"]
 
@@ -203,3 +204,56 @@ def test_help_needs_no_terminal_and_no_locale(locale: str) -> None:
     assert "--flops" in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "kind", "said"),
+    [
+        (["solve", "missing.onnx", "--flops", "0.5"], 2, "ModelFileError", "missing.onnx"),
+        (["solve", "missing.onnx"], 2, "UsageError", "no budget is given"),
+        (["solve", "missing.onnx", "--surprise"], 2, "UsageError", "--surprise"),
+        (["sovle"], 2, "UsageError", "sovle"),
+        (["inspect", "none.plan.json"], 2, "PlanError", "none.plan.json"),
+    ],
+)
+def test_for_machines_an_error_is_one_json_object(
+    arguments: list[str],
+    code: int,
+    kind: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*arguments, "--json"]) == code
+    captured = capsys.readouterr()
+    error = json.loads(captured.out)["error"]
+    assert (error["type"], error["exit_code"]) == (kind, code)
+    assert said in error["message"]
+    assert captured.err.startswith(f"error: {error['message']}")
+
+
+def test_an_error_joins_what_a_command_has_printed_already(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def half(_arguments: list[str]) -> int:
+        print('{"command": "recover", "improved": false}')
+        raise NotImprovedError("no gain", hint="try more")
+
+    monkeypatch.setattr(boundary, "_invoke", half)
+    assert cli.main(["recover", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {
+        "command": "recover",
+        "improved": False,
+        "error": {"type": "NotImprovedError", "message": "no gain", "hint": "try more", "exit_code": 1},
+    }
+
+
+def test_a_closed_pipe_is_quiet_for_machines_too() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run("inspect", "missing.onnx", "--json", stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr

@@ -31,7 +31,19 @@ def edit(plan: Path, change: Callable[[dict[str, Any]], object]) -> Path:
 
 @pytest.fixture
 def merged(quick: Command, model: Path) -> Path:
-    done = quick("solve", model, "--flops", "0.5", "--inherit", "merge", "-o", "solved.onnx", "--plan", "net.plan.json")
+    done = quick(
+        "solve",
+        model,
+        "--quick",
+        "--flops",
+        "0.5",
+        "--inherit",
+        "merge",
+        "-o",
+        "solved.onnx",
+        "--plan",
+        "net.plan.json",
+    )
     assert done.code == 0, done.err
     assert "removed channels are merged into kept ones" in done.out
     return model.with_name("net.plan.json")
@@ -146,12 +158,12 @@ def test_lossless_takes_no_budget(quick: Command, model: Path) -> None:
     done = quick("solve", model, "--lossless", "--flops", "0.5")
     assert done.code == 2
     assert "a lossless plan has no budget" in done.err
-    assert quick("solve", model).code == 2
+    assert quick("solve", model, "--quick").code == 2
 
 
 def test_a_branch_may_go_as_a_whole(quick: Command, model: Path) -> None:
     budget = ("--flops", "0.004", "--round-to", "1", "--json")
-    done = quick("solve", model, *budget, "--allow-empty")
+    done = quick("solve", model, *budget, "--allow-empty", "--quick")
     assert done.code == 0, done.err
     report = json.loads(done.out)
     assert "1 group and 2 layers with FLOPs are gone as a whole: d" in report["notes"]
@@ -169,7 +181,7 @@ def test_a_branch_may_go_as_a_whole(quick: Command, model: Path) -> None:
 
 
 def test_a_group_that_cannot_be_emptied_is_refused(quick: Command, model: Path) -> None:
-    assert quick("solve", model, "--flops", "0.5").code == 0
+    assert quick("solve", model, "--quick", "--flops", "0.5").code == 0
     plan = model.with_name("net.plan.json")
     done = quick("apply", model, edit(plan, lambda content: content["groups"][0].update(kept=[])), "-o", "x.onnx")
     assert done.code == 2

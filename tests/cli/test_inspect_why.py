@@ -70,7 +70,7 @@ def test_large_groups_and_long_chains_are_cut_unless_all_is_asked_for(quick: Com
 
 
 def test_plans_have_no_why(quick: Command, model: Path) -> None:
-    assert quick("solve", model, "--flops", "0.5").code == 0
+    assert quick("solve", model, "--quick", "--flops", "0.5").code == 0
     for option in (("--why", "stem"), ("--graph", "x.svg")):
         done = quick("inspect", "net.plan.json", *option)
         assert done.code == 2

@@ -38,7 +38,7 @@ def output_error(quick: Command, model: Path, teacher: Path, data: Path) -> floa
 @pytest.mark.parametrize("method", ["least-squares", "bn", "bias"])
 def test_recovery_is_part_of_the_plan(quick: Command, model: Path, data: Path, method: str) -> None:
     output, plan_file = model.with_name("net.pruned.onnx"), model.with_name("net.plan.json")
-    assert quick("solve", model, "--flops", "0.5").code == 0
+    assert quick("solve", model, "--quick", "--flops", "0.5").code == 0
     alone = output_error(quick, output, model, data)
     done = quick("solve", model, "--flops", "0.5", "--calib", data, "--recover", method, "--force")
     assert done.code == 0, done.err

@@ -85,7 +85,7 @@ def test_settings_and_a_contest(graphprune: Command, model: Path, data: Path) ->
 
 def test_what_is_missing_or_means_nothing(quick: Command, model: Path, data: Path) -> None:
     for solver in SOLVERS:
-        done = quick("solve", model, "--flops", "0.5", "--solver", solver)
+        done = quick("solve", model, "--quick", "--flops", "0.5", "--solver", solver)
         assert done.code == 2 and "--calib" in done.err
     cases = [
         (("--solver", "sensitivity", "--set", "streams=maybe"), "'streams' cannot be 'maybe'"),
@@ -115,9 +115,9 @@ def test_compare_gives_samples_to_those_who_look_at_some(quick: Command, model: 
 @pytest.mark.parametrize(
     ("more", "unread"),
     [
-        (("--flops", "0.5"), "neither bisection nor bn-scale looks"),
-        (("--flops", "0.5", "--criterion", "domino-o"), "neither bisection nor domino-o looks"),
-        (("--lossless",), "--lossless does not look"),
+        (("--flops", "0.5", "--quick"), "neither bisection nor bn-scale looks"),
+        (("--flops", "0.5", "--criterion", "domino-o", "--quick"), "neither bisection nor domino-o looks"),
+        (("--lossless", "--quick"), "--lossless does not look"),
         (("--flops", "0.5", "--recover", "bias"), ""),
         (("--flops", "0.5", "--criterion", "domino-o", "--set", "base=taylor"), ""),
         (("--flops", "0.5", "--adapt", "l1,l2"), ""),

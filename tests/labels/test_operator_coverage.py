@@ -13,7 +13,8 @@ from tiny_models import chain, model
 
 from graphprune.labels import rules
 from graphprune.labels.registry import lookup, registered
-from graphprune.labels.rules.frozen import FROZEN, FROZEN_CONTRIB, IRRELEVANT, MICROSOFT
+from graphprune.labels.rules.frozen import FROZEN, FROZEN_BLOCKED, FROZEN_CONTRIB, IRRELEVANT, MICROSOFT
+from graphprune.model.contributed import BLOCKED
 
 OPERATORS = sorted({schema.name for schema in defs.get_all_schemas_with_history() if schema.domain == ""})
 LISTED = frozenset(FROZEN) | IRRELEVANT
@@ -65,3 +66,4 @@ def test_an_operator_that_nobody_knows_freezes() -> None:
 def test_contributed_operators_are_frozen_or_ruled() -> None:
     known = {name for domain, name in registered() if domain == MICROSOFT}
     assert set(FROZEN_CONTRIB) < known
+    assert {name for domain, name in registered() if domain == BLOCKED} == set(FROZEN_BLOCKED)

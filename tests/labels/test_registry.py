@@ -39,6 +39,7 @@ def test_a_rule_belongs_to_its_domain() -> None:
 
 def test_operators_with_a_rule_exist() -> None:
     names = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
+    names.add("SimplifiedLayerNormalization")  # of onnxruntime, in the default domain all the same
     assert {name for domain, name in registered() if not domain} <= names
 
 
@@ -47,7 +48,7 @@ def test_only_one_adapter_per_operator() -> None:
         adapter("Reshape")(lambda op: NotImplemented)
 
 
-def test_adapters_are_of_the_default_domain() -> None:
+def test_adapters_are_of_one_domain() -> None:
     assert adapter_for(_node("Reshape")) is not None
     assert adapter_for(_node("Reshape", "com.example")) is None
     assert size_slots(_node("Reshape")) == (1,)

@@ -16,7 +16,7 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
 from graphprune.surgery.prune import prune
 from graphprune.surgery.slices import Kept
-from graphprune.verification.comparison import FLOOR_FACTOR, WIDEST, deviation, tolerance
+from graphprune.verification.deviation import FLOOR_FACTOR, WIDEST, deviation, tolerance
 from graphprune.verification.oracle import build_oracle
 
 __all__ = ["Arrays", "compare", "counted_flops", "feeds", "run", "worst"]

@@ -13,7 +13,7 @@ from oracle_check import analyze, check
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.analysis.groups import Group
-from graphprune.verification.oracle import DISCRETE
+from graphprune.verification.jumps import DISCRETE
 
 __all__ = ["BOTH", "Case", "Stays", "assert_groups", "groups", "members", "reasons", "rule_tests"]
 

@@ -62,6 +62,7 @@ def chain(
     after: int | None = None,
     spatial: Sequence[int] = (6, 6),
     opset: int = 17,
+    domains: str = "",
     **constants: Any,
 ) -> ModelProto:
     """Put nodes that make `m` of `h` between two 1x1 convolutions, so that the channels of `h` are free.
@@ -83,4 +84,4 @@ def chain(
         {middle}
         y = Conv (m, last)
     }}"""
-    return model(text, shapes, opset=opset, **constants)
+    return model(text, shapes, opset=opset, domains=domains, **constants)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from graphprune.verification.comparison import Comparison, make_inputs
+from graphprune.verification.comparison import Comparison
+from graphprune.verification.plain_run import make_inputs
+from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, FedInput, Spec, TensorSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,18 +27,21 @@ net (float[4, 8] x) => (float[4, 8] y)
     y = Add (wave, shift)
 }}
 """
-SPEC = {
-    "inputs": {"x": {"shape": [4, 8], "dtype": "float32"}},
-    "tensors": [{"name": "y", "elements": 32, "compare": True, "end": True}],
-}
+SPEC = Spec(
+    inputs={"x": FedInput([4, 8], "float32")},
+    tensors=[TensorSpec("y", end=True)],
+    outputs=["y"],
+)
 ROUNDING = 1 + float(np.finfo(np.float32).eps)
 
 
 def compared(folder: Path, scale: float = 1.0, shift: float = 0.0) -> dict[str, Any]:
     """Compare the network with one that scales and shifts a little differently."""
-    for name, values in (("masked", (1.0, 0.0)), ("pruned", (scale, shift))):
-        text = CHAOTIC.format(scale=f"{values[0]:.9f}", shift=f"{values[1]:.9f}")
-        onnx.save(onnx.parser.parse_model(text), folder / f"{name}.onnx")
+    files = [(1.0, 0.0, ("masked.onnx", REFERENCE, SOURCE)), (scale, shift, ("pruned.onnx", WRITTEN))]
+    for factor, offset, names in files:
+        text = CHAOTIC.format(scale=f"{factor:.9f}", shift=f"{offset:.9f}")
+        for name in names:
+            onnx.save(onnx.parser.parse_model(text), folder / name)
     np.savez(folder / "keep.npz")
     np.savez(folder / "masks.npz")
     return Comparison(folder, SPEC).run()
@@ -45,7 +50,7 @@ def compared(folder: Path, scale: float = 1.0, shift: float = 0.0) -> dict[str, 
 def test_rounding_passes_even_if_extreme_inputs_amplify_it(tmp_path: Path) -> None:
     result = compared(tmp_path, scale=ROUNDING)
     assert not result["failed"]
-    assert result["compared"] == 2  # normal and zeros; the large input is chaotic
+    assert result["compared"] == 3  # normal, also plainly, and zeros; the large input is chaotic
 
 
 def test_a_difference_fails(tmp_path: Path) -> None:
@@ -56,9 +61,9 @@ def test_a_scaled_input_fails(tmp_path: Path) -> None:
     assert compared(tmp_path, scale=1.01)["failed"]
 
 
-def test_equal_models_are_compared_where_rounding_can_be_told_from_difference(tmp_path: Path) -> None:
+def test_equal_models_agree_on_every_kind_of_input(tmp_path: Path) -> None:
     result = compared(tmp_path)
-    assert (result["failed"], result["error"], result["compared"]) == (False, 0.0, 2)
+    assert (result["failed"], result["error"], result["compared"], result["sizes"]) == (False, 0.0, 4, 1)
 
 
 def test_moved_inputs_differ_by_rounding_only() -> None:

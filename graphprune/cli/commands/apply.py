@@ -56,7 +56,10 @@ def apply(
     job = Job(
         "apply", analysis, pruned_only.plan, targets, output.unverified, output.bench, notes, reconciled=pruned_only
     )
-    show(carry_out(job, talk), as_json=printing.as_json)
+    summary = carry_out(job, talk)
+    if not printing.as_json:  # who reads the table has read these above it
+        summary = replace(summary, notes=tuple(note for note in summary.notes if note not in notes))
+    show(summary, as_json=printing.as_json)
 
 
 def _not_repeated(plan: Plan) -> tuple[str, ...]:

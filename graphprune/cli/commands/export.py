@@ -16,6 +16,7 @@ from graphprune.cli.options.output import Printing
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import check_target
 from graphprune.errors import UsageError, quote
+from graphprune.extras import require
 
 __all__ = ["export"]
 
@@ -76,10 +77,12 @@ def export(
 
     The batch size stays open. The file is run in onnxruntime and compared with the module before it is written.
     """
+    require("train", "`graphprune export`")
     check_target(output, [weights] if weights is not None else [], force=force)
     shapes = _shapes(input_shape)
 
     from graphprune import api
+    from graphprune.verification.check_runs import check_runs
 
     talk = printing.talk()
     with talk.stage("importing torch"):
@@ -94,6 +97,8 @@ def export(
     with talk.stage("exporting"):
         options = ExportOptions([dims for _, dims in shapes], names, exporter, opset, talk.note)
         model = export_module(module, options)
+    inputs = [value.name for value in model.proto.graph.input]
+    check_runs(model, shapes=dict(zip(inputs, options.shapes, strict=False)))
     api.save(model, output, force=force)
     graph = model.proto.graph
     facts = {

@@ -19,6 +19,7 @@ from graphprune.cli.spread import spread
 from graphprune.cli.targets import beside, check_target
 from graphprune.cli.training_run import ProgressLine, check_checkpoint, missing_processes
 from graphprune.errors import NotImprovedError
+from graphprune.extras import require
 
 if TYPE_CHECKING:
     from graphprune.training.finetune import Finetuned
@@ -53,6 +54,7 @@ def finetune(
     Writes PRUNED.finetuned.onnx, in which nothing but weights differs. Samples that are held out judge;
     if their loss does not fall, nothing is written. A run that was ended is taken up with --resume.
     """
+    require("train", "`graphprune finetune`")
     target = output.output or beside(pruned, ".finetuned.onnx")
     replacing = output.force or training.resume
     check_target(target, [path for path in (pruned, teacher) if path is not None], force=replacing)
@@ -60,6 +62,7 @@ def finetune(
     check_checkpoint(checkpoint, resume=training.resume, force=output.force)
 
     from graphprune import api
+    from graphprune.verification.check_runs import check_runs
 
     talk = printing.talk()
     if note := missing_processes():
@@ -75,6 +78,7 @@ def finetune(
     if not result.main:
         return
     if result.improved:
+        check_runs(result.model, model)
         api.save(result.model, target, force=replacing)
     checkpoint.unlink(missing_ok=True)
     if not result.improved:

@@ -35,6 +35,7 @@ def normalize(model: ModelFile, output: DryOutput, printing: Printing) -> None:
     check_target(target, [model], force=output.force or output.dry_run)
 
     from graphprune import api
+    from graphprune.verification.check_runs import check_runs
 
     talk = printing.talk()
     with talk.stage("loading"):
@@ -42,6 +43,7 @@ def normalize(model: ModelFile, output: DryOutput, printing: Printing) -> None:
     with talk.stage("normalizing"):
         normalized = api.normalize(loaded)
     if not output.dry_run:
+        check_runs(normalized, loaded, equal=True)
         api.save(normalized, target, force=output.force)
     counts = {
         what: {"before": before, "after": after}

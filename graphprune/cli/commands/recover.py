@@ -54,6 +54,7 @@ def recover(
     """
     from graphprune import accuracy, api
     from graphprune.plan.file import read_plan
+    from graphprune.verification.check_runs import check_runs
 
     target = output.output or beside(pruned, ".recovered.onnx")
     inputs = (pruned, teacher, plan)
@@ -72,6 +73,7 @@ def recover(
         recovery = accuracy.recover(analysis, candidate, current, source, options, progress=progress)
     if recovery.improved and not output.dry_run:
         with talk.stage("writing"):
+            check_runs(recovery.model, candidate, current.model.inputs)
             api.save(recovery.model, target, force=output.force)
     _show(recovery, None if output.dry_run or not recovery.improved else target, as_json=printing.as_json)
     if not recovery.improved:
@@ -100,10 +102,19 @@ def _show(recovery: Recovery, target: Path | None, *, as_json: bool) -> None:
             }
         )
         return
+
+    from graphprune.report.text import plural
+
     outcome = f"{100 * recovery.before:.3g} % -> {100 * recovery.after:.3g} % of the variance of the outputs"
     lines = [
-        ("recovered" if recovery.improved else "unchanged", f"{len(recovery.nodes)} layers by {recovery.method}"),
-        ("error", f"{outcome}, on {recovery.held_out} samples held out of {recovery.samples + recovery.held_out}"),
+        (
+            "recovered" if recovery.improved else "unchanged",
+            f"{plural(len(recovery.nodes), 'layer')} by {recovery.method}",
+        ),
+        (
+            "error",
+            f"{outcome}, on {plural(recovery.held_out, 'sample')} held out of {recovery.samples + recovery.held_out}",
+        ),
     ]
     if recovery.agreement is not None:
         lines.append(
@@ -113,7 +124,7 @@ def _show(recovery: Recovery, target: Path | None, *, as_json: bool) -> None:
             )
         )
     if recovery.left:
-        lines.append(("bias only", f"{len(recovery.left)} layers have too many inputs to be refitted"))
+        lines.append(("bias only", f"{plural(len(recovery.left), 'layer')} with too many inputs to be refitted"))
     if target is not None:
         lines.append(("output", str(target)))
     typer.echo("\n".join(f"{name:<10} {value}" for name, value in lines))

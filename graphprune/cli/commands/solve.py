@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphprune.cli.carry_out import Job, carry_out, show
@@ -13,15 +14,14 @@ from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Printing, PrunedOutput
 from graphprune.cli.options.recovery import Restoring
 from graphprune.cli.options.samples import CalibrationSamples
-from graphprune.cli.options.widths import SolvedWidths
-from graphprune.cli.recovery_steps import RecoverySteps
+from graphprune.cli.options.widths import MEASURING, SolvedWidths
+from graphprune.cli.recovery_steps import RecoveryMaterial, RecoverySteps, find_material
 from graphprune.cli.spread import spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from graphprune.analysis.analysis import Analysis
-    from graphprune.data.source import Source
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Plan
     from graphprune.planning.make_plan import SolveOptions
@@ -31,6 +31,7 @@ __all__ = ["solve"]
 
 @examples(
     "graphprune solve model.onnx --flops 0.5",
+    "graphprune solve model.onnx --flops 0.5 --quick",
     "graphprune solve model.onnx --flops 0.5 --solver sensitivity --calib photos/ --recover least-squares",
     'graphprune solve model.onnx --latency 8ms --skip "head*" --dry-run',
 )
@@ -50,7 +51,8 @@ def solve(
     Writes MODEL.pruned.onnx and MODEL.plan.json. Finds the coupled channels, chooses
     which to remove so that the cost stays within the budget, removes them, and proves in
     onnxruntime that the result equals the original with the removed channels masked out.
-    --recover and --finetune then bring accuracy back; the plan says what each of them brought.
+    Then it brings accuracy back: from the samples of --calib, or else from what the file
+    remembers of its training data. --quick leaves that out. The plan says what was done.
     """
     requests = budgets.requests()
     options = channels.solve_options(widths, lossless=budgets.lossless)
@@ -65,16 +67,23 @@ def solve(
     talk = printing.talk()
     with talk.stage("loading"):
         loaded = api.load(reading.model)
-        samples = calibration.open(loaded)
         training_data = None if restoring.data is None else calibration.images.open_source(restoring.data, loaded)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, analysed)
+    material = (
+        RecoveryMaterial(calibration.open(loaded))
+        if budgets.lossless
+        else find_material(analysis, calibration, restoring, options.seed, talk)
+    )
+    if material.measures and widths.measurable:
+        options = replace(options, solver=MEASURING)
     with talk.steps("solving") as progress:
-        plan, used = _solved(analysis, requests, options, samples, progress)
-    notes = (*plan_notes(plan), *uncounted_notes(analysis))
+        plan, used = _solved(analysis, requests, options, material, progress)
+    notes = (*plan_notes(plan), *uncounted_notes(analysis), *filter(None, [material.note]))
     if not used and not restoring.reads_calib:
         notes = (*notes, _unread(options))
-    afterwards = RecoverySteps(restoring, options.seed, samples, training_data) if restoring.wanted else None
+    follows = restoring.wanted(samples=material.samples is not None)
+    afterwards = RecoverySteps(restoring, options.seed, material, training_data) if follows else None
     job = Job("solve", analysis, plan, targets, output.unverified, output.bench, notes, afterwards)
     show(carry_out(job, talk), as_json=printing.as_json)
 
@@ -83,17 +92,18 @@ def _solved(
     analysis: Analysis,
     requests: Sequence[BudgetRequest],
     options: SolveOptions,
-    samples: Source | None,
+    material: RecoveryMaterial,
     progress: Callable[[str, int, int], None],
 ) -> tuple[Plan, bool]:
     """Return the plan, and whether all samples that were given were of use."""
     from graphprune import api
     from graphprune.data.source import Watched
 
-    if samples is None:
+    if material.samples is None:
         return api.solve(analysis, requests, options, progress=progress), True
-    source, watched = Watched.over(samples)
-    return api.solve(analysis, requests, options, data=source, progress=progress), watched.used
+    source, watched = Watched.over(material.samples)
+    plan = api.solve(analysis, requests, options, data=source, dense=material.dense, progress=progress)
+    return plan, watched.used
 
 
 def _unread(options: SolveOptions) -> str:

@@ -20,6 +20,7 @@ from graphprune.cli.spread import spread
 from graphprune.cli.targets import Targets, beside, check_target
 from graphprune.cli.training_run import ProgressLine, check_checkpoint, missing_processes
 from graphprune.errors import quote
+from graphprune.extras import require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,7 @@ def train(
     remove from it, and what is left. That is verified as by `solve`. Samples need labels, or the outputs
     of the model as it was are learned. A run that was ended is taken up with --resume.
     """
+    require("train", "`graphprune train`")
     requests = budgets.requests()
     files = _Files.of(reading.model, output, training)
     files.check([path for path in (reading.model, training.teacher, *widths.limits.inputs) if path is not None])
@@ -147,10 +149,13 @@ class _Files:
     def save(self, result: Trained) -> tuple[dict[str, str], tuple[str, ...]]:
         """Write the trained model and what else the method makes; return the files and what to say of them."""
         from graphprune import api
+        from graphprune.verification.check_runs import check_runs
 
         files: dict[str, str] = {}
         notes: list[str] = []
         if not self.targets.dry:
+            for model in (result.model, *result.further.values()):
+                check_runs(model, result.analysis.model, result.plan.model.inputs)
             files["model"] = str(api.save(result.model, self.trained, force=self.targets.force))
             for word, model in result.further.items():
                 path = api.save(model, self.further(word), force=self.targets.force)
@@ -179,6 +184,7 @@ class _FinalFinetune:
         """Finetune the pruned model and write it if that helped; return what to say of it."""
         from graphprune import api
         from graphprune.training.finetune import finetune
+        from graphprune.verification.check_runs import check_runs
 
         if files.finetuned is None:
             return ""
@@ -187,6 +193,7 @@ class _FinalFinetune:
             tuned = finetune(pruned, self.samples, self.teacher, self.options, meter.listen)
         if not tuned.improved:
             return f"finetuning did not help: the held-out loss was {tuned.before.loss:.4g} and was never lower"
+        check_runs(tuned.model, pruned, result.plan.model.inputs)
         api.save(tuned.model, files.finetuned, force=files.targets.force)
         return f"finetuned to {quote(str(files.finetuned))}, held-out {_measures(tuned.before, tuned.after)}"
 

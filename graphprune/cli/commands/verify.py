@@ -41,7 +41,7 @@ def verify(
 
     from graphprune import api
     from graphprune.plan.file import read_plan
-    from graphprune.report.tables import check_line
+    from graphprune.report.tables import check_text
 
     talk = printing.talk()
     stored = read_plan(plan)
@@ -58,4 +58,4 @@ def verify(
         files = {"model": str(model), "pruned": str(pruned), "plan": str(plan)}
         print_json({"command": "verify", **files, **asdict(verification)})
     else:
-        typer.echo(f"verified  {check_line(verification)}")
+        typer.echo(check_text(verification))

@@ -100,7 +100,7 @@ def _tables(facts: dict[str, Any], written: str | None) -> RenderableType:
     from rich.console import Group as Stack
 
     from graphprune.report.tables import cell, grid, table
-    from graphprune.report.text import count, name
+    from graphprune.report.text import count, name, plural
 
     groups = table("group", "made by", "width", "note", right=["width"], names=["made by", "note"])
     for group in facts["groups"]:
@@ -109,12 +109,12 @@ def _tables(facts: dict[str, Any], written: str | None) -> RenderableType:
     flops, check = facts["flops"], facts["verification"]
     rows = [("flops", f"{count(flops['before'], 'FLOPs')} -> {count(flops['after'], 'FLOPs')}")]
     for each in facts["fixed"]:
-        layers = f"{each['layers']} layer{'' if each['layers'] == 1 else 's'}"
+        layers = plural(each["layers"], "layer")
         rows.append(("fixed", f"channels of {layers}: {name(each['node'])} {each['why']}".replace(":  ", ": ")))
     if check is None:
         rows.append(("not proven", "the models were not run"))
     else:
-        text = f"{check['compared']} tensors are those of the original, with copies, to {check['error']:.1e}"
-        rows += [("verified", text), *([("note", check["note"])] if check["note"] else [])]
+        equal = f"{plural(check['compared'], 'tensor')} as in the original, with copies, to {check['error']:.1e}"
+        rows += [("verified", equal), *([("note", check["note"])] if check["note"] else [])]
     rows.append(("output", written or "not written (--dry-run)"))
     return Stack(groups, grid(rows))

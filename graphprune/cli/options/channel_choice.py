@@ -92,7 +92,7 @@ class SolvedChannels:
         from graphprune import api
 
         return api.SolveOptions(
-            solver=widths.solver,
+            solver=widths.chosen_solver(),
             criterion=self.criterion,
             round_to=widths.limits.rounding(),
             min_keep=widths.limits.min_keep,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from graphprune.choices import Attention
+from graphprune.choices import Attention, Grouped
 from graphprune.errors import UsageError, quote
 
 if TYPE_CHECKING:
@@ -78,9 +78,16 @@ class GraphReading(ExactReading):
         ),
     ] = False
 
+    grouped: Annotated[
+        Grouped,
+        typer.Option(
+            help="What goes from a grouped convolution: whole groups, a slice of each group, or what reaches further."
+        ),
+    ] = "auto"
+
     def options(self) -> AnalyzeOptions:
         """Return the same for the Python API."""
-        return replace(super().options(), approximate=self.allow_approximate)
+        return replace(super().options(), approximate=self.allow_approximate, grouped=self.grouped)
 
 
 @dataclass(frozen=True, kw_only=True)

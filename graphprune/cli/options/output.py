@@ -11,6 +11,7 @@ import typer
 
 from graphprune.cli.console import Talk
 from graphprune.cli.targets import Targets, beside
+from graphprune.extras import runtime_conflict
 
 __all__ = ["AppliedOutput", "DryOutput", "Output", "Printing", "PrunedOutput", "TrainedOutput", "UnverifiedOutput"]
 
@@ -26,7 +27,10 @@ class Printing:
 
     def talk(self) -> Talk:
         """Return what a command says while it works."""
-        return Talk(verbose=self.verbose)
+        talk = Talk(verbose=self.verbose)
+        if conflict := runtime_conflict():
+            talk.note(conflict)
+        return talk
 
 
 @dataclass(frozen=True)

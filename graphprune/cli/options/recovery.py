@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from graphprune.choices import Recover
 from graphprune.errors import UsageError
+from graphprune.extras import require
 from graphprune.recovery.recover_options import Method
 
 if TYPE_CHECKING:
@@ -24,9 +26,13 @@ class Restoring:
     panel: ClassVar[str] = "Recovery"
 
     recover: Annotated[
-        Method | None,
-        typer.Option(help="Bring accuracy back without training, from the samples of --calib.", show_default=False),
-    ] = None
+        Recover,
+        typer.Option(
+            help="Bring accuracy back without training. auto: by least squares, from the samples of --calib, or from "
+            "samples that are made by what the file remembers."
+        ),
+    ] = "auto"
+    quick: Annotated[bool, typer.Option("--quick", help="Only prune, in seconds: the same as --recover none.")] = False
     finetune: Annotated[
         bool, typer.Option("--finetune", help="Then let it learn from the original (see `graphprune finetune`).")
     ] = False
@@ -39,14 +45,30 @@ class Restoring:
     ] = None
 
     @property
-    def wanted(self) -> bool:
-        """Whether anything follows pruning."""
-        return self.recover is not None or self.finetune
+    def method(self) -> Method | None:
+        """How a network is recovered; None if it is not."""
+        if self.quick or self.recover == "none":
+            return None
+        return "least-squares" if self.recover == "auto" else self.recover
+
+    @property
+    def automatic(self) -> bool:
+        """Whether nobody said how accuracy is brought back."""
+        return self.recover == "auto" and not self.quick
+
+    @property
+    def makes_samples(self) -> bool:
+        """Whether samples are made where none are given."""
+        return self.automatic and self.data is None
+
+    def wanted(self, *, samples: bool) -> bool:
+        """Whether anything follows pruning, given whether there are samples to recover from."""
+        return (samples and self.method is not None) or self.finetune
 
     @property
     def reads_calib(self) -> bool:
         """Whether the samples of ``--calib`` are read after pruning."""
-        return self.recover is not None or (self.finetune and self.data is None)
+        return self.method is not None or (self.finetune and self.data is None)
 
     def check(self, calib: str | None) -> None:
         """Refuse what cannot be done, before anything is.
@@ -54,16 +76,23 @@ class Restoring:
         Raises
         ------
         UsageError
-            If there is nothing to recover or to learn from, or data that nobody reads.
+            If there is nothing to recover or to learn from, data that nobody reads, or no torch to learn with.
         """
-        if self.recover is not None and calib is None:
-            raise UsageError("--recover needs samples", hint="give some with --calib SOURCE; labels are not needed")
+        if self.quick and self.recover not in ("auto", "none"):
+            raise UsageError(f"--quick recovers nothing, so it does not go with --recover {self.recover}")
+        if self.method is not None and not self.automatic and calib is None:
+            raise UsageError(
+                "--recover needs samples",
+                hint="give some with --calib SOURCE; labels are not needed, and --calib synthetic makes some",
+            )
         if self.finetune and self.data is None and calib is None:
             raise UsageError("--finetune needs samples", hint="give some with --data SOURCE or --calib SOURCE")
         if self.epochs is not None and not self.finetune:
             raise UsageError("--epochs is how long --finetune learns", hint="add --finetune, or leave it out")
         if self.data is not None and not self.finetune:
             raise UsageError("--data is what --finetune learns from", hint="add --finetune, or give --calib SOURCE")
+        if self.finetune:
+            require("train", "--finetune")
 
 
 @dataclass(frozen=True)

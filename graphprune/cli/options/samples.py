@@ -25,7 +25,7 @@ __all__ = [
     "TrainingSamples",
 ]
 
-_SOURCES = "a folder of images, .npz, .npy, package.module:function, or torchvision:NAME"
+_SOURCES = "a folder of images, .npz, .npy, package.module:function, torchvision:NAME, or synthetic[:N]"
 _SIZE_HELP = "Size to which image files are brought."
 
 _Limit = Annotated[

@@ -17,7 +17,21 @@ if TYPE_CHECKING:
 
     from graphprune.solvers.registry import Setting
 
-__all__ = ["ComparedWidths", "SolvedWidths", "TrainedWidths", "WidthLimits", "parse_settings", "split_names"]
+__all__ = [
+    "AUTOMATIC",
+    "MEASURING",
+    "ComparedWidths",
+    "SolvedWidths",
+    "TrainedWidths",
+    "WidthLimits",
+    "parse_settings",
+    "split_names",
+]
+
+
+AUTOMATIC = "auto"
+MEASURING = "stage-wise"
+"""The solver that measures widths where nobody names one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +98,14 @@ class SolvedWidths:
 
     panel: ClassVar[str] = "Widths"
 
-    solver: Annotated[str, typer.Option(metavar="NAME", help="How widths are chosen. An unknown name lists all.")] = (
-        "bisection"
-    )
+    solver: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How widths are chosen. auto: by measuring (stage-wise) where samples are made for it and the work is "
+            "bounded, else by bisection. An unknown name lists all.",
+        ),
+    ] = AUTOMATIC
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -103,6 +122,15 @@ class SolvedWidths:
         bool, typer.Option("--allow-empty", help="Let residual branches go as a whole, with all their layers.")
     ] = False
     limits: WidthLimits
+
+    @property
+    def measurable(self) -> bool:
+        """Whether widths may be measured where there are samples: nobody says how they are chosen, or has settings."""
+        return self.solver == AUTOMATIC and not (self.settings or self.allow_empty or self.certify)
+
+    def chosen_solver(self) -> str:
+        """Return the solver, or what stands for it where widths are not measured."""
+        return "bisection" if self.solver == AUTOMATIC else self.solver
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,44 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Attention` and `RotaryEmbedding`: heads, or the same part of every head.
 
-Where heads stand side by side on one axis, what is kept of it is a choice, as for a `Reshape`:
-whole heads, or the same positions of each. Several query heads may share one key-value head;
-they live and die together.
+Where heads stand side by side on one axis, what is kept of it is a choice (`heads.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
-
-import numpy as np
 
 from graphprune.labels.adapt import Edits, Pruned, adapter, whole
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.rules.elementwise import tail
+from graphprune.labels.rules.heads import Heads, choose_heads, each_label, heads_left, part_of_head
+from graphprune.labels.scales import Operand
 from graphprune.labels.space import Alternative
 from graphprune.labels.vector import Labels, all_matched, stay
+from graphprune.model.contributed import MICROSOFT
 
 _MASK, _PAST_KEY, _PAST_VALUE, _LENGTHS = 3, 4, 5, 6
 _PACKED = 3
-
-
-@dataclass(frozen=True)
-class _Heads:
-    """Labels of the parts of an attention layer: heads of keys and values, positions within a key and a value."""
-
-    batch: Labels
-    heads: Labels
-    key: Labels
-    value: Labels
-    shared: int
-    """Number of query heads for each head of keys and values."""
-
-    @property
-    def queries(self) -> Labels:
-        """Labels of the query heads; those that share a key stand side by side."""
-        return Labels(self.heads.base, self.heads.repeat * self.shared, self.heads.tile)
 
 
 @rule("Attention", since=23)
@@ -53,8 +34,6 @@ def attention(op: Operator) -> None:
     parts, y = _packed(op) if packed else _unpacked(op)
     op.contract(0, len(q) - 1)
     op.contract(1, len(k) - 1)
-    op.space.batch.append(parts.heads.base)
-    op.space.contracted.append(parts.key.base)
     _state(op, parts)
     steps, seen = len(q[-2]), _seen(op)
     sequence = (parts.batch, *([] if packed else [parts.queries]), stay(steps), stay(seen))
@@ -63,53 +42,23 @@ def attention(op: Operator) -> None:
     op.set(0, (parts.batch, stay(steps), y) if packed else (parts.batch, parts.queries, stay(steps), y))
 
 
-def _unpacked(op: Operator) -> tuple[_Heads, Labels]:
+def _unpacked(op: Operator) -> tuple[Heads, Labels]:
     """Inputs (batch, heads, sequence, size): every part has an axis of its own."""
     q, k, v = (op.labels(slot) for slot in range(3))
-    parts = _Heads(q[0], k[1], k[3], v[3], len(q[1]) // len(k[1]))
+    parts = Heads(q[0], k[1], each_label(k[1], len(q[1]) // len(k[1])), k[3], v[3])
     op.unite(k[1], v[1])
     op.unite(q[1], parts.queries)
     op.unite(q[3], k[3])
+    op.space.batch.append(k[1].base)
+    op.space.contracted.append(k[3].base)
     return parts, v[3]
 
 
-def _packed(op: Operator) -> tuple[_Heads, Labels]:
+def _packed(op: Operator) -> tuple[Heads, Labels]:
     """Inputs (batch, sequence, heads * size): whole heads, or the same positions of each."""
     q, k, v = (op.labels(slot)[2] for slot in range(3))
-    many, few = op.node.attribute("q_num_heads"), op.node.attribute("kv_num_heads")
-    sizes = (few, len(k) // few, len(v) // few)
-    live = any(vector.live for vector in (q, k, v))
-    heads, key, value = (op.space.fresh(size) if live else stay(size) for size in sizes)
-    parts = _Heads(op.labels(0)[0], heads, key, value, many // few)
-    if not live:
-        return parts, stay(many * sizes[2])
-    y = op.space.fresh(many * sizes[2])
-    whole = all_matched(
-        (q, _each(parts.queries, sizes[1])),
-        (k, _each(heads, sizes[1])),
-        (v, _each(heads, sizes[2])),
-        (y, _each(parts.queries, sizes[2])),
-    )
-    slices = all_matched((q, _all(key, many)), (k, _all(key, few)), (v, _all(value, few)), (y, _all(value, many)))
-    inside = np.concatenate([key.base, value.base])
-    op.space.choose(
-        op.node,
-        [
-            Alternative("whole heads", *whole, inside),
-            Alternative("a part of each head", *slices, heads.base, sides=2),
-        ],
-    )
-    return parts, y
-
-
-def _each(labels: Labels, times: int) -> Labels:
-    """Every label, so many times."""
-    return Labels(labels.base, labels.repeat * times, labels.tile)
-
-
-def _all(labels: Labels, times: int) -> Labels:
-    """All labels, again and again."""
-    return Labels(labels.base, labels.repeat, labels.tile * times)
+    counts = op.node.attribute("q_num_heads"), op.node.attribute("kv_num_heads")
+    return choose_heads(op, (q, k, v), counts, batch=op.labels(0)[0])
 
 
 def _seen(op: Operator) -> int:
@@ -118,7 +67,7 @@ def _seen(op: Operator) -> int:
     return past + op.shape(1)[-2]
 
 
-def _state(op: Operator, parts: _Heads) -> None:
+def _state(op: Operator, parts: Heads) -> None:
     """The mask, the cached keys and values, and the other outputs follow."""
     seen, steps = _seen(op), op.shape(0)[-2]
     scores = (parts.batch, parts.queries, stay(steps), stay(seen))
@@ -145,15 +94,10 @@ def adapt_attention(op: Pruned) -> Edits:
     packed = len(q) == _PACKED
     for slot, name in ((0, "q_num_heads"), (1, "kv_num_heads")):
         heads = op.node.attribute(name)
-        if heads is not None and packed:
-            left = int(op.kept(slot)[2].reshape(heads, -1).max(axis=1).sum())
-        else:
-            left = int(op.kept(slot)[1].sum())
+        left = heads_left(op.kept(slot)[2], heads) if packed and heads is not None else int(op.kept(slot)[1].sum())
         if heads is not None and left != heads:
             edits.attributes[name] = left
-    inside = np.atleast_1d(
-        q[2].astype(np.bool_).reshape(op.node.attribute("q_num_heads"), -1).any(axis=0) if packed else q[3]
-    )
+    inside = part_of_head(q[2], op.node.attribute("q_num_heads")) if packed else q[3]
     if not whole(inside) and op.node.attribute("scale") is None:
         edits.attributes["scale"] = 1.0 / sqrt(len(inside))
     return edits
@@ -162,9 +106,23 @@ def adapt_attention(op: Pruned) -> Edits:
 @rule("RotaryEmbedding", since=23)
 def rotary_embedding(op: Operator) -> None:
     """Positions of a head are turned in pairs, which live and die together; heads pass."""
+    rotate(op, op.node.attribute("num_heads", 0) if len(op.shape(0)) == _PACKED else 1)
+
+
+@rule("RotaryEmbedding", domain=MICROSOFT)
+def own_rotary_embedding(op: Operator) -> None:
+    """As that of ONNX, with its inputs in another order; without a number of heads the tables say how long one is."""
+    packed = len(op.shape(0)) == _PACKED
+    heads = op.node.attribute("num_heads", 0) or len(op.labels(0)[-1]) // (2 * op.shape(2)[-1])
+    if op.has(1):
+        op.tie(1, tuple(stay(size) for size in op.shape(1)), maskable=False)
+    rotate(op.seen_as((Operand(0), Operand(2), Operand(3))), heads if packed else 1)
+
+
+def rotate(op: Operator, heads: int) -> None:
+    """State what holds for a turned input 0 with `heads` on its last axis and tables of cosines and sines behind it."""
     x, interleaved = op.labels(0), op.node.attribute("interleaved", 0)
     packed = len(x) == _PACKED
-    heads = op.node.attribute("num_heads", 0) if packed else 1
     size = len(x[-1]) // heads
     turned = op.node.attribute("rotary_embedding_dim", 0) or size
     op.freeze(x[-2], "RotaryEmbedding", "is a sequence")
@@ -173,9 +131,9 @@ def rotary_embedding(op: Operator) -> None:
     inside = inside if pairs.live else stay(len(x[-1]))
     if packed and x[-1].live:
         group = op.space.fresh(heads)
-        whole = Alternative("whole heads", *all_matched((x[2], _each(group, size))), pairs.base)
+        groups = Alternative("whole heads", *all_matched((x[2], each_label(group, size))), pairs.base)
         each = Alternative("a part of each head", *all_matched((x[2], inside)), group.base)
-        op.space.choose(op.node, [whole, each] if pairs.live else [whole])
+        op.space.choose(op.node, [groups, each] if pairs.live else [groups])
     else:
         op.unite(x[-1], inside)
     table = pairs if turned == size else stay(turned // 2)
@@ -185,10 +143,11 @@ def rotary_embedding(op: Operator) -> None:
 
 
 @adapter("RotaryEmbedding", attributes=("num_heads",))
+@adapter("RotaryEmbedding", attributes=("num_heads",), domain=MICROSOFT)
 def adapt_rotary(op: Pruned) -> Edits:
     """Fewer heads."""
     heads, x = op.node.attribute("num_heads", 0), op.kept(0)
     if not heads or len(x) != _PACKED:
         return Edits()
-    left = int(x[2].reshape(heads, -1).max(axis=1).sum())
+    left = heads_left(x[2], heads)
     return Edits() if left == heads else Edits(attributes={"num_heads": left})

@@ -11,11 +11,9 @@ from collections.abc import Iterable, Mapping
 
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import Rule, rule
+from graphprune.model.contributed import BLOCKED, MICROSOFT
 
-__all__ = ["FROZEN", "FROZEN_CONTRIB", "IRRELEVANT", "MICROSOFT"]
-
-MICROSOFT = "com.microsoft"
-"""Domain of the operators that onnxruntime adds."""
+__all__ = ["FROZEN", "FROZEN_BLOCKED", "FROZEN_CONTRIB", "IRRELEVANT", "MICROSOFT"]
 
 _DRAWS = "draws one random number per element, so other elements would get other numbers"
 _SEQUENCE = "keeps tensors in a sequence"
@@ -54,28 +52,34 @@ IRRELEVANT = frozenset(
 )
 """Operators of the default domain that read sizes, strings or nothing: no channel reaches them."""
 
+_FUSED = "is made by onnxruntime's optimiser: prune the model before optimising it"
+_STATISTICS = "takes statistics over the channels"
+_PACKED_BITS = "packs several weights into a byte: prune the model before quantising it"
+
 FROZEN_CONTRIB: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("Attention", "GroupQueryAttention", "MultiHeadAttention", "QAttention", "PackedAttention"),
-        "packs heads in its own way; the Attention operator of ONNX is followed",
-    ),
+    **dict.fromkeys(("PackedAttention", "PackedMultiHeadAttention", "QAttention"), _FUSED),
     **dict.fromkeys(
         ("DecoderMaskedMultiHeadAttention", "DecoderMaskedSelfAttention"), "reads a cache of keys and values"
     ),
-    **dict.fromkeys(
-        ("EmbedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"),
-        "takes statistics over the channels",
-    ),
-    **dict.fromkeys(("FusedConv", "NhwcFusedConv", "NhwcConv", "NhwcMaxPool"), "is made by onnxruntime's optimiser"),
-    **dict.fromkeys(("FusedGemm", "FusedMatMul", "TransposeMatMul"), "is made by onnxruntime's optimiser"),
+    **dict.fromkeys(("EmbedLayerNormalization", "QEmbedLayerNormalization"), _STATISTICS),
+    **dict.fromkeys(("NhwcConv", "NhwcFusedConv"), _FUSED),
+    **dict.fromkeys(("FusedMatMulActivation", "GemmFastGelu", "GemmFloat8"), _FUSED),
     **dict.fromkeys(("GroupNorm", "SkipGroupNorm"), "takes statistics over groups of channels, which come last"),
-    **dict.fromkeys(("MatMulNBits", "MatMulBnb4", "MatMulFpQ4"), "packs several elements of its weights into a byte"),
-    **dict.fromkeys(("MoE", "QMoE"), "chooses experts while the model runs"),
+    **dict.fromkeys(("GatherBlockQuantized", "MatMulBnb4", "MatMulFpQ4", "QMoE"), _PACKED_BITS),
     "DynamicQuantizeLSTM": "quantises its weights by row",
-    "DynamicQuantizeMatMul": "quantises its input over all channels",
-    "RotaryEmbedding": "packs heads in its own way; the RotaryEmbedding operator of ONNX is followed",
+    "GemmaRotaryEmbedding": _FUSED,
 }
 """Operators of onnxruntime's own domain, and why their inputs stay; onnxruntime's optimiser makes most of them."""
+
+
+FROZEN_BLOCKED: Mapping[str, str] = dict.fromkeys(
+    (
+        *("AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReorderInput", "ReorderOutput"),
+        "Upsample",
+    ),
+    "is laid out by onnxruntime for one kind of processor: prune the model before optimising it",
+)
+"""Operators on blocks of channels, and why their inputs stay."""
 
 
 def _barrier(name: str, reason: str) -> Rule:
@@ -93,3 +97,4 @@ def _register(table: Iterable[tuple[str, str]], domain: str = "") -> None:
 _register(FROZEN.items())
 _register((name, "reads the size of something whose size is not known") for name in sorted(IRRELEVANT))
 _register(FROZEN_CONTRIB.items(), MICROSOFT)
+_register(FROZEN_BLOCKED.items(), BLOCKED)

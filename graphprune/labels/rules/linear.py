@@ -31,9 +31,18 @@ def gemm(op: Operator) -> None:
 @rule("MatMul")
 def matmul(op: Operator) -> None:
     """As numpy's matmul: the last axis of A is contracted with the last but one of B, leading axes broadcast."""
+    multiply(op, transposed=(False, False))
+
+
+def multiply(op: Operator, *, transposed: tuple[bool, bool]) -> None:
+    """State what holds for a `MatMul` of which an operand may be transposed in its last two axes."""
     rank_a, rank_b = len(op.shape(0)), len(op.shape(1))
-    a, b = op.operand(0, _roles(rank_a, "out", "in")), op.operand(1, _roles(rank_b, "in", "out"))
-    _contract(op, a, b, rank_a - 1, max(rank_b - 2, 0))
+    turn_a, turn_b = transposed[0] and rank_a > 1, transposed[1] and rank_b > 1
+    a = op.operand(0, _roles(rank_a, "in", "out") if turn_a else _roles(rank_a, "out", "in"))
+    b = op.operand(1, _roles(rank_b, "out", "in") if turn_b else _roles(rank_b, "in", "out"))
+    _contract(op, a, b, rank_a - 2 if turn_a else rank_a - 1, rank_b - 1 if turn_b else max(rank_b - 2, 0))
+    a = (*a[:-2], a[-1], a[-2]) if turn_a else a
+    b = (*b[:-2], b[-1], b[-2]) if turn_b else b
     size = len(op.out_shape()) - (rank_a > 1) - (rank_b > 1)
     batch = broadcast(op, [a[:-2] if rank_a > 1 else (), b[:-2] if rank_b > 1 else ()], op.out_shape()[:size])
     if not (op.is_constant(0) or op.is_constant(1)):

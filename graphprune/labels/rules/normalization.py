@@ -66,7 +66,7 @@ def adapt_group_normalization(op: Pruned) -> Edits:
     return Edits() if left == groups else Edits(attributes={"num_groups": left})
 
 
-@rule("LayerNormalization", "RMSNormalization")
+@rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 def layer_normalization(op: Operator) -> None:
     """Statistics run over all axes from `axis` on: those stay whole, or are renormalised."""
     x = op.labels(0)

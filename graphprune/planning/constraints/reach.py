@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.errors import BudgetUnreachableError
+from graphprune.errors import BudgetUnreachableError, quote
 from graphprune.planning.constraints.bounds import Bounds, WidthRules
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = ["held_by", "unreachable"]
 
 _REASONS = 3
 _WORTH_NAMING = 0.005  # share of the FLOPs
+_ADVICE = ": prune the model before"
 
 
 def unreachable(
@@ -76,4 +77,7 @@ def held_by(analysis: Analysis, rules: Sequence[str] = ()) -> str:
         if entry.flops >= total * _WORTH_NAMING
     ]
     shown = f"held by {', '.join(held)}; " if held else ""
+    # What an optimiser or a quantiser made is better pruned before.
+    advised = [entry for entry in analysis.frozen[:_REASONS] if _ADVICE in entry.text]
+    shown += "".join(f"node {quote(entry.node)} {entry.text}; " for entry in advised[:1])
     return f"{shown}`graphprune inspect` shows what is frozen and why"

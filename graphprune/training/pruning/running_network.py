@@ -106,7 +106,7 @@ def renewed(analysis: Analysis, model: Model) -> Analysis:
     """Return the analysis of a model with other weights, made in the same way."""
     if model is analysis.model:
         return analysis
-    return Analysis(model, analysis.input_shapes, analysis.attention, approximate=analysis.approximate)
+    return analysis.of(model)
 
 
 def shrunk(running: RunningNetwork, plan: Plan, model: Model | None = None) -> RunningNetwork:

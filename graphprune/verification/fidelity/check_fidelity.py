@@ -9,7 +9,7 @@ included, must be equal bit for bit.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn
 
@@ -34,7 +34,7 @@ from graphprune.model.load import Model
 from graphprune.model.messages import differing
 from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Plan, digest
-from graphprune.surgery.marks import KEPT, PLAN, VERIFIED
+from graphprune.surgery.marks import MARKS, PLAN
 from graphprune.verification.fidelity.check_tensors import TensorCheck
 from graphprune.verification.fidelity.expectation import Demands, Expectation, Masks, find_demands
 
@@ -94,9 +94,8 @@ def _fail(text: str) -> NoReturn:
 
 def _check_model(source: ModelProto, pruned: ModelProto, plan_digest: str) -> None:
     """Compare everything but nodes, tensors and values."""
-    marks = {PLAN, KEPT, VERIFIED}
-    before = [entry for entry in source.metadata_props if entry.key not in marks]
-    after = [entry for entry in pruned.metadata_props if entry.key not in marks]
+    before = [entry for entry in source.metadata_props if entry.key not in MARKS]
+    after = [entry for entry in pruned.metadata_props if entry.key not in MARKS]
     fields = differing(source, pruned, "graph", "metadata_props")
     fields += ["metadata_props"] * (before != after)
     fields += differing(source.graph, pruned.graph, "node", "initializer", "input", "value_info")
@@ -172,11 +171,11 @@ class _Nodes:
         """Take the new constants that stand in front where initializers are not free; return how many nodes that is."""
         count = 0
         while self._proto.ir_version < FREE_INITIALIZERS:
-            found = from_nodes(nodes[count : count + 2])
-            if found is None or found[0].name in self._names:
+            constant = from_nodes(nodes[count : count + 2])
+            if constant is None or constant[0].name in self._names:
                 break
-            self._add(found[0])
-            count += found[1]
+            self._add(constant[0])
+            count += constant[1]
         return count
 
     def _add(self, tensor: TensorProto) -> None:
@@ -319,8 +318,10 @@ def _check_values(source: GraphProto, pruned: GraphProto, expectation: Expectati
     expected = [old for old in source.value_info if old.name in made]
     if [value.name for value in expected] != [value.name for value in pruned.value_info]:
         _fail("names or order of the declared values")
+    derived = expectation.analysis.shapes.derived
     for old, new in zip(expected, pruned.value_info, strict=True):
-        if new != _declared(old, expectation.activation(old.name) or demands.shapes.get(old.name)):
+        masks = expectation.activation(old.name) or demands.shapes.get(old.name)
+        if new != _declared(old, masks) and not (masks is None and old.name in derived and _is_weaker(old, new)):
             _fail(f"the declared type of {quote(old.name)}")
 
 
@@ -330,11 +331,32 @@ def _declared(value: ValueInfoProto, masks: Masks | None) -> ValueInfoProto:
         return value
     result = ValueInfoProto()
     result.CopyFrom(value)
-    for dim, mask in zip(_dims(result.type), masks, strict=False):
-        if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 and not whole(mask):
+    dims = _dims(result.type)
+    if len(dims) != len(masks):
+        result.type.tensor_type.ClearField("shape")
+        return result
+    for dim, mask in zip(dims, masks, strict=True):
+        if whole(mask):
+            continue
+        if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0:
             dim.dim_value = int(mask.sum())
+        else:
+            dim.ClearField("value")  # a symbol would say of two axes that they are equal, which is over
     return result
 
 
-def _dims(kind: TypeProto) -> Iterable[TensorShapeProto.Dimension]:
+def _is_weaker(old: ValueInfoProto, new: ValueInfoProto) -> bool:
+    """Whether what is declared of a constant computed from shapes differs in its shape: one size fewer, or none."""
+    before, after = ValueInfoProto(), ValueInfoProto()
+    before.CopyFrom(old)
+    after.CopyFrom(new)
+    fewer = all(
+        dim.dim_value <= full.dim_value for full, dim in zip(_dims(old.type), _dims(new.type), strict=False)
+    ) and len(_dims(new.type)) in (0, len(_dims(old.type)))
+    for value in (before, after):
+        value.type.tensor_type.ClearField("shape")
+    return fewer and before == after
+
+
+def _dims(kind: TypeProto) -> Sequence[TensorShapeProto.Dimension]:
     return kind.tensor_type.shape.dim if kind.WhichOneof("value") == "tensor_type" else ()

@@ -72,15 +72,15 @@ def _merge_matrices(
 
     The matrix has the shape (positions, positions): new slice k is the sum over j of matrix[k, j] times slice j.
     """
-    found: dict[tuple[str, int], list[tuple[npt.NDArray[np.int64], Floats]]] = {}
+    mixings: dict[tuple[str, int], list[tuple[npt.NDArray[np.int64], Floats]]] = {}
     for stored, group in zip(plan.groups, analysis.groups, strict=True):
         for member in group.members if stored.merged else ():
             if member.role == "in":
                 order = np.lexsort((member.positions, member.atoms))
                 times = len(order) // group.size
                 mixing: Floats = np.kron(_mixing(stored), np.eye(times)).astype(np.float64)
-                found.setdefault((member.initializer, member.axis), []).append((member.positions[order], mixing))
-    return found
+                mixings.setdefault((member.initializer, member.axis), []).append((member.positions[order], mixing))
+    return mixings
 
 
 def _mixing(group: GroupPlan) -> Floats:
@@ -109,11 +109,11 @@ def _check_nodes(analysis: Analysis, after: ModelProto, readers: set[int]) -> se
     nodes = list(after.graph.node)
     new: set[str] = set()
     while len(nodes) > len(analysis.graph.nodes):
-        found = from_nodes(nodes[:2])
-        if found is None:
+        constant = from_nodes(nodes[:2])
+        if constant is None:
             _fail("a node is new")
-        new.add(found[0].name)
-        nodes = nodes[found[1] :]
+        new.add(constant[0].name)
+        nodes = nodes[constant[1] :]
     if len(nodes) != len(analysis.graph.nodes):
         _fail("the number of nodes")
     for node, proto in zip(analysis.graph.nodes, nodes, strict=True):
@@ -148,14 +148,14 @@ def _check_tensor(
     if not axes or list(before.dims) != list(after.dims) or before.data_type != after.data_type:
         _fail(f"the tensor {quote(name)}")
     original = analysis.model.tensors.array(before)
-    found = reweighted.model.tensors.array(after)
+    merged = reweighted.model.tensors.array(after)
     (axis,) = axes
     expected = np.moveaxis(original.astype(np.float64), axis, 0)
     size = np.abs(expected)
     for positions, mixing in merges[name, axis]:
         expected[positions] = np.tensordot(mixing, expected[positions], 1)
         size[positions] = np.tensordot(np.abs(mixing), size[positions], 1)
-    actual = np.moveaxis(found.astype(np.float64), axis, 0)
+    actual = np.moveaxis(merged.astype(np.float64), axis, 0)
     allowed = _ROUNDING * float(np.finfo(original.dtype).eps) * size
     if not bool((np.abs(actual - expected) <= allowed).all()):
         _fail(f"the tensor {quote(name)} is not what the merges make of it")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["check_shortened"]
 
 
-def check_shortened(found: Reference, plan: Plan) -> None:
+def check_shortened(reference: Reference, plan: Plan) -> None:
     """Compare the graph without emptied groups with the reweighted original, and the shortened graph with that.
 
     Raises
@@ -40,9 +40,9 @@ def check_shortened(found: Reference, plan: Plan) -> None:
     VerificationError
         If anything differs but what emptied groups explain.
     """
-    if found.shortened is None:
+    if reference.shortened is None:
         return
-    whole, cut = found.reweighted, found.shortened.cut
+    whole, cut = reference.reweighted, reference.shortened.cut
     emptied = replace(plan, groups=tuple(_whole_or_empty(group) for group in plan.groups))
     marked = ModelProto()
     marked.CopyFrom(cut)
@@ -50,7 +50,7 @@ def check_shortened(found: Reference, plan: Plan) -> None:
     check_fidelity(whole, marked, emptied)
     if not whole.flat.is_flat:
         cut = flatten(cut, like=whole.flat).proto
-    _check_against(whole, cut, found.shortened.analysis.graph.proto, plan)
+    _check_against(whole, cut, reference.shortened.analysis.graph.proto, plan)
 
 
 def _whole_or_empty(group: GroupPlan) -> GroupPlan:
@@ -70,9 +70,9 @@ def _check_against(whole: Analysis, before: ModelProto, after: ModelProto, plan:
     given = {tensor.name: tensor for tensor in before.graph.initializer}
     made = {name for node in before.graph.node for name in node.output}
     new = {tensor.name for tensor in after.graph.initializer} - set(given)
-    while (found := from_nodes(nodes[:2])) is not None and found[0].name not in made:
-        new.add(found[0].name)
-        nodes = nodes[found[1] :]
+    while (constant := from_nodes(nodes[:2])) is not None and constant[0].name not in made:
+        new.add(constant[0].name)
+        nodes = nodes[constant[1] :]
     if any(EMPTIED not in name for name in new):
         _fail(f"the tensor {quote(min(new))}")
     for tensor in after.graph.initializer:
@@ -87,14 +87,14 @@ def _partners(whole: Analysis, plan: Plan) -> set[str]:
     for start, group in zip(whole.grouping.starts, plan.groups, strict=False):
         if not group.kept:
             atoms[int(start) : int(start) + group.size] = True
-    found: set[str] = set()
+    reached: set[str] = set()
     for name, axes in whole.scope.values.items():
         if any(atoms[whole.grouping.atom_of[labels.base]].any() for labels in axes if labels.live):
-            found.add(name)
+            reached.add(name)
     for node in whole.graph.nodes:
-        if found.intersection(node.inputs):
-            found.update(node.outputs)
-    return found
+        if reached.intersection(node.inputs):
+            reached.update(node.outputs)
+    return reached
 
 
 def _check_nodes(

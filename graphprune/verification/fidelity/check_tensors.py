@@ -132,8 +132,8 @@ class TensorCheck:
             if not same or helper.tensor_dtype_to_np_dtype(tensor.data_type) != original.dtype:
                 _fail(tensor.name, "has other values than the slices that the plan leaves")
             return
-        found = self._read(tensor)
-        if found.dtype != original.dtype or not np.array_equal(_bits(found), _cut(_bits(original), masks)):
+        stored = self._read(tensor)
+        if stored.dtype != original.dtype or not np.array_equal(_bits(stored), _cut(_bits(original), masks)):
             _fail(tensor.name, "has other values than the slices that the plan leaves")
 
     def _read(self, tensor: TensorProto) -> Array:

@@ -9,6 +9,11 @@ from oracle_check import analyze, check
 from rule_cases import BOTH, Case, Stays, rule_tests
 from tiny_models import chain, model
 
+from graphprune import api
+from graphprune.analysis.analysis import Analysis
+from graphprune.choices import Grouped
+from graphprune.model.load import load
+
 GROUPED = """(float[2,3,6,6] x) => (float[] y) {
     h = Conv (x, first)
     m = Conv <group = 4> (h, middle, bias)
@@ -257,3 +262,22 @@ def test_depthwise_rows_are_per_channel_and_counted_once() -> None:
     layers = {layer.node: layer for layer in analysis.layers}
     assert layers["m"].flops(np.array([8])) == 2 * 2 * 8 * 9 * 16
     assert layers["m"].flops(np.array([3])) == 2 * 2 * 3 * 9 * 16
+
+
+WEIGHTS = {"first": (32, 3, 1, 1), "middle": (24, 8, 3, 3), "bias": (24,), "last": (2, 24, 1, 1)}
+
+
+@pytest.mark.parametrize(("grouped", "sizes"), [("auto", [8, 6]), ("slices", [8, 6]), ("groups", [4])])
+def test_what_goes_can_be_asked_for(grouped: Grouped, sizes: list[int]) -> None:
+    analysis = Analysis(load(model(GROUPED, WEIGHTS)), grouped=grouped)
+    assert analysis.grouping.sizes.tolist() == sizes
+    assert analysis.of(analysis.model).grouping.sizes.tolist() == sizes
+
+
+def test_a_plan_is_applied_as_it_was_decided() -> None:
+    loaded = load(model(GROUPED, WEIGHTS))
+    asked = api.AnalyzeOptions(grouped="groups")
+    plan = api.solve(api.analyze(loaded, asked), api.BudgetRequest("flops", 0.6), api.SolveOptions(round_to=1))
+    pruned = api.apply(loaded, plan)
+    assert next(a.i for a in pruned.proto.graph.node[1].attribute if a.name == "group") < 4
+    assert api.verify(loaded, pruned, plan).status == "verified"

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synthesis: samples that are made from what a model file alone says, where nobody has any."""

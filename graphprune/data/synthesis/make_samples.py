@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples made from a model file alone.
+
+Images get natural statistics and the exposure that the network remembers (:mod:`.exposure`); other inputs get what the
+file tells of them (:mod:`.numbers`). Where normalisations remember the training data, several times as many samples are
+made as are wanted, and those are kept that together are most like it (:mod:`.choose`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphprune.array_types import Array
+from graphprune.data.arrays import from_arrays
+from graphprune.data.signature import batch_size, input_specs
+from graphprune.data.statistics import mean_mismatch, remembered, sample_statistics
+from graphprune.data.synthesis.choose import choose_samples
+from graphprune.data.synthesis.exposure import Exposure, fit_exposure
+from graphprune.data.synthesis.images import Canvas, ImageMaker, canvas_of
+from graphprune.data.synthesis.numbers import number_maker, quantised_range
+from graphprune.errors import DataError, UsageError, quote
+from graphprune.model.graph import Graph
+from graphprune.model.inputs import input_shapes
+from graphprune.model.normalize import inline_functions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from graphprune.data.preprocessing import Layout
+    from graphprune.data.signature import InputSpec
+    from graphprune.data.source import Source
+    from graphprune.data.statistics import RememberedNorm
+    from graphprune.model.load import Model
+
+__all__ = ["MadeSamples", "SampleOptions", "default_count", "make_samples", "read_request"]
+
+NAME = "synthetic"
+"""What the user writes for samples that are made."""
+
+_REQUEST = re.compile(rf"{NAME}(?::(\d{{1,6}}))?")
+_PIXELS = 128 * 224 * 224
+_FEWEST, _MOST = 32, 1024
+_BATCH = 64
+_FITTED_PIXELS = 300_000
+"""Pixels of the images to which an exposure is fitted."""
+_FITTED_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What is made.
+
+    Parameters
+    ----------
+    count : int, optional
+        Samples; as many as :func:`default_count` says by default.
+    candidates : int
+        Samples made for each one that is kept, where the network remembers what they should be like.
+    seed : int
+    shapes : mapping of str to tuple of int
+        Sizes of inputs whose dimensions are open.
+    layout : {"NCHW", "NHWC"}, optional
+        Where images have their channels, if the input does not tell.
+    """
+
+    count: int | None = None
+    candidates: int = 4
+    seed: int = 0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    layout: Layout | None = None
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise UsageError(f"{self.count} samples cannot be made: at least one")
+        if self.candidates < 1:
+            raise UsageError(f"at least one sample is made for each that is kept, candidates is {self.candidates}")
+
+
+@dataclass(frozen=True, eq=False)
+class MadeSamples:
+    """Samples that were made.
+
+    Attributes
+    ----------
+    source : Source
+    kinds : mapping of str to str
+        Of what kind the values of each input are.
+    knowledge : str
+        What of the file they go by.
+    made : int
+        How many were made, of which those of the source were chosen.
+    mismatch : tuple of two float, optional
+        How far the samples are from what the normalisations of the network remember: all that were made, and those
+        that were chosen. None where the network remembers nothing.
+    """
+
+    source: Source
+    kinds: Mapping[str, str]
+    knowledge: str
+    made: int
+    mismatch: tuple[float, float] | None = None
+
+
+def read_request(text: str) -> SampleOptions | None:
+    """Return what ``synthetic`` or ``synthetic:N`` asks for; None for any other text."""
+    match = _REQUEST.fullmatch(text)
+    if match is None:
+        return None
+    return SampleOptions(count=int(match[1]) if match[1] else None)
+
+
+def default_count(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return how many samples are made where nobody says it: fewer of large ones, which show more positions each."""
+    pixels = max((int(np.prod(shape[2:])) for shape in shapes.values() if len(shape) > 3), default=1)
+    return int(np.clip(_PIXELS // max(1, pixels), _FEWEST, _MOST))
+
+
+def make_samples(
+    model: Model, options: SampleOptions | None = None, progress: Callable[[int, int], None] | None = None
+) -> MadeSamples:
+    """Make samples for a model from what its file says, deterministically.
+
+    Parameters
+    ----------
+    model : Model
+    options : SampleOptions, optional
+    progress : callable, optional
+        Told how many batches of samples were looked at.
+
+    Raises
+    ------
+    DataError
+        If the file does not tell what an input may be.
+
+    Complexity: one pass of the network over all samples that are made, where it remembers statistics.
+    """
+    options = options or SampleOptions()
+    specs, graph = input_specs(model), Graph(inline_functions(model.proto))
+    shapes = input_shapes(graph, {name: size for name, size in options.shapes.items() if name in graph.inputs})
+    norms = remembered(model, graph)
+    count = options.count or default_count(shapes)
+    fixed = batch_size(specs) or 1
+    count = -(-count // fixed) * fixed
+    made = count * (options.candidates if norms else 1)
+    maker = _Maker(model, graph, norms, options.layout)
+    random = np.random.default_rng(options.seed)
+    arrays = {spec.name: maker.values(random, spec, shapes[spec.name], made) for spec in specs}
+    source = from_arrays(NAME, specs, arrays)
+    if not norms or made == count:
+        return MadeSamples(source, maker.kinds, maker.knowledge, made)
+    found = sample_statistics(model, graph, norms, _watched(source, specs, made, progress))
+    picked = choose_samples(norms, found, count)
+    picked = picked[random.permutation(count)]  # what was picked first is most like the whole
+    before, after = (mean_mismatch(norms, [one.over(index) for one in found]) for index in (slice(None), picked))
+    chosen = {spec.name: _taken(arrays[spec.name], spec, picked) for spec in specs}
+    return MadeSamples(from_arrays(NAME, specs, chosen), maker.kinds, maker.knowledge, made, (before, after))
+
+
+def _taken(array: Array, spec: InputSpec, index: Array) -> Array:
+    return array if spec.samples is None else np.take(array, index, axis=spec.samples)
+
+
+def _watched(
+    source: Source, specs: Sequence[InputSpec], made: int, progress: Callable[[int, int], None] | None
+) -> Iterator[dict[str, Array]]:
+    """Yield the feeds of all samples, in batches that the model takes."""
+    size = batch_size(specs) or _BATCH
+    for start in range(0, made, size):
+        if progress is not None:
+            progress(start // size, -(-made // size))
+        yield dict(source.read(np.arange(start, min(start + size, made), dtype=np.int64)).feeds)
+
+
+class _Maker:
+    """Makes the values of each input."""
+
+    def __init__(self, model: Model, graph: Graph, norms: list[RememberedNorm], layout: Layout | None) -> None:
+        self._model = model
+        self._graph = graph
+        self._norms = norms
+        self._layout = layout
+        self.kinds: dict[str, str] = {}
+        self._knowledge: dict[str, None] = {"statistics of BatchNormalization": None} if norms else {}
+
+    @property
+    def knowledge(self) -> str:
+        """What the samples go by."""
+        return ", ".join(self._knowledge) or "natural images"
+
+    def values(self, random: np.random.Generator, spec: InputSpec, shape: tuple[int, ...], count: int) -> Array:
+        """Return the values of one input for so many samples.
+
+        Raises
+        ------
+        DataError
+            If the file does not tell what they may be.
+        """
+        canvas = canvas_of(spec, shape, self._layout)
+        if canvas is not None:
+            self.kinds[spec.name] = "images"
+            return ImageMaker(canvas, lambda images: self._exposure(canvas, images)).make(random, count)
+        found = number_maker(self._model, self._graph, spec, self._norms)
+        if found is None:
+            raise DataError(
+                f"no samples can be made for input {spec}: it takes no images, and the file does not tell what else",
+                hint="give real ones, labels are not needed: an .npz file with an array for each input",
+            )
+        draw, why = found
+        self.kinds[spec.name] = "numbers"
+        self._knowledge[f"{quote(spec.name)} from {why}"] = None
+        size = list(shape)
+        if spec.samples is not None and spec.samples >= 0:
+            size[spec.samples] = count
+        return draw(random, tuple(size))
+
+    def _exposure(self, canvas: Canvas, images: Array) -> Exposure:
+        """Return how bright images are and how much contrast they have."""
+        span = quantised_range(self._model, self._graph, canvas.spec.name)
+        if canvas.spec.dtype.kind in "ui":
+            limits = np.iinfo(np.uint8)
+            span = float(limits.min), float(limits.max)
+        if span is not None:
+            middle, spread = (span[0] + span[1]) / 2, (span[1] - span[0]) / 4
+            full = np.ones(canvas.channels, dtype=np.float32)
+            return Exposure(full * np.float32(middle), full * np.float32(spread))
+        batch = batch_size((canvas.spec,)) or _FITTED_AT_ONCE
+        few = max(1, _FITTED_PIXELS // (canvas.height * canvas.width * batch)) * batch
+        some = images[: min(few, len(images) // batch * batch)]
+        if not len(some):  # fewer than are run at once
+            some = np.resize(images, (batch, *images.shape[1:]))
+        return fit_exposure(self._model, self._graph, canvas.spec.name, some, canvas.place, self._norms, batch)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packages that only some commands need: what to say where they are not installed.
+
+Pruning and recovery work without torch, which is most of an installation that has it. What needs it stands in
+``graphprune.training`` and ``graphprune.export``; both ask here first, so that whoever gets there without it is told
+what to install, however they came.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Literal
+
+from graphprune.errors import UsageError
+
+__all__ = ["EXTRAS", "require", "runtime_conflict"]
+
+Extra = Literal["train"]
+
+EXTRAS: dict[Extra, tuple[str, ...]] = {
+    "train": ("torch", "torchvision", "accelerate", "onnx2fx", "onnxscript", "safetensors"),
+}
+"""The packages of each extra, as they are imported."""
+
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+
+
+def require(extra: Extra, what: str) -> None:
+    """Refuse what cannot work without the packages of an extra; none of them is imported.
+
+    Parameters
+    ----------
+    extra : str
+    what : str
+        What needs them, for the message: "`graphprune train`".
+
+    Raises
+    ------
+    UsageError
+        If one is missing, naming it and the command that installs it.
+    """
+    missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        raise UsageError(
+            f"{', '.join(missing)} {are} not installed, but needed for {what}",
+            hint=f"pip install 'graphprune[{extra}]'",
+        )
+
+
+def runtime_conflict() -> str:
+    """Return what to say where two packages of onnxruntime are installed over one another; nothing elsewhere.
+
+    Both own the folder ``onnxruntime``: whichever came last replaced a part of the other's files.
+    """
+    if not all(_installed(name) for name in _RUNTIMES):
+        return ""
+    both = " and ".join(_RUNTIMES)
+    return (
+        f"{both} are both installed and overwrite each other's files, so the GPU may not be found or nothing may run; "
+        f"keep one: pip uninstall -y {' '.join(_RUNTIMES)} && pip install {_RUNTIMES[1]}"
+    )
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recovery without data: what a pruned network lost comes back from what its file remembers.
+
+Samples are made (:mod:`graphprune.data.synthesis`), the dense network is matched to them
+(:mod:`graphprune.recovery.matched_statistics`), and pruning is recovered by least squares towards the matched network,
+from which the samples' statistics are taken out again. Widths can be measured on the same samples.
+
+Work is bounded by a count of multiply-adds, not by a clock: the same file gives the same result on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from graphprune.analysis.analysis import Analysis
+from graphprune.data.feeding import whole_batches
+from graphprune.data.session import Session
+from graphprune.data.signature import input_specs
+from graphprune.data.statistics import mean_mismatch, remembered, sample_statistics
+from graphprune.data.synthesis.make_samples import SampleOptions, default_count, make_samples
+from graphprune.errors import DataError, UnsupportedModelError
+from graphprune.model.graph import Graph
+from graphprune.model.normalize import inline_functions
+from graphprune.recovery.matched_statistics import MatchedNetwork, match_statistics, put_back, put_in
+from graphprune.recovery.recover import recover
+from graphprune.recovery.recover_options import RecoverOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from graphprune.data.source import Source
+    from graphprune.data.synthesis.make_samples import MadeSamples
+    from graphprune.model.load import Model
+    from graphprune.plan.schema import Plan
+    from graphprune.recovery.recover_options import Method, Recovery
+
+    Tell = Callable[[str, int, int], None]
+
+__all__ = ["Restorer", "WorkBound", "automatic_restorer", "match_if_foreign", "recover_matched", "restorer_for"]
+
+_FOREIGN = 0.05
+"""Samples whose statistics are nearer than this to what a network remembers are not matched.
+
+Its own training images come to about 0.005, photographs of other things to 0.015 and 0.03, and neither gains by it;
+made images that were not chosen to fit come to 0.08 and more, pixels on a wrong scale to 0.4."""
+_MOST_WORK = 8_000_000_000_000
+_PASSES = 3
+"""Of the network over the samples: one that matches and two that recover."""
+_MEASURING = 5
+"""More of them where widths are measured: stages are run for some candidates on a part of the samples."""
+_FEWEST = 32
+
+
+@dataclass(frozen=True)
+class WorkBound:
+    """How much is done at most.
+
+    Parameters
+    ----------
+    multiply_adds : int
+    """
+
+    multiply_adds: int = _MOST_WORK
+
+    def samples(self, macs: int, wanted: int, candidates: int) -> tuple[int, int, bool]:
+        """Return how many samples to use, how many to make for each, and whether widths can be measured on them.
+
+        Fewer candidates come before fewer samples, and widths that are not measured come last.
+
+        Parameters
+        ----------
+        macs : int
+            Multiply-adds of the network for one sample.
+        """
+        for measuring in (_MEASURING, 0):
+            for count in (wanted, max(_FEWEST, wanted // 2), _FEWEST):
+                for made in (candidates, 2, 1):
+                    if made <= candidates and count * macs * (made + _PASSES + measuring) <= self.multiply_adds:
+                        return count, made, measuring > 0
+        return 0, 0, False
+
+
+@dataclass(frozen=True, eq=False)
+class Restorer:
+    """What brings the accuracy of a pruned network back from its original's file alone.
+
+    Attributes
+    ----------
+    analysis : Analysis
+        Of the original.
+    made : MadeSamples
+    matched : MatchedNetwork or None
+        None where the original remembers no statistics: its samples are used as they are.
+    measures : bool
+        Whether there is work left to choose widths by measuring.
+    """
+
+    analysis: Analysis
+    made: MadeSamples
+    matched: MatchedNetwork | None
+    measures: bool
+    seed: int = 0
+
+    @property
+    def dense(self) -> Analysis:
+        """The analysis of the network that the samples suit: of the same groups, atoms and names as the original."""
+        whole = self.analysis
+        if self.matched is None:
+            return whole
+        return whole.of(self.matched.model)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """How it was done, for the record. None of it is an accuracy."""
+        made = self.made
+        facts: dict[str, Any] = {
+            "data": made.source.name,
+            "knowledge": made.knowledge,
+            "samples": len(made.source),
+            "made": made.made,
+            "matched": self.matched is not None,
+            "seed": self.seed,
+        }
+        if made.mismatch is not None:
+            facts["mismatch"] = list(made.mismatch)
+        return facts
+
+    def recover(
+        self,
+        plan: Plan,
+        pruned: Model,
+        method: Method = "least-squares",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Recovery:
+        """Recover a pruned network from the made samples.
+
+        Errors are those on made samples, between the two networks as matched to them: no measure of accuracy, and an
+        agreement on them none either, so there is none.
+        """
+        options = RecoverOptions(method, samples=len(self.made.source), seed=self.seed)
+        if self.matched is None:
+            found = recover(self.analysis, plan, pruned, self.made.source, options, progress)
+        else:
+            found = recover_matched(self.analysis, plan, pruned, self.made.source, options, self.matched, progress)
+        return replace(found, misfit=None, agreement=None)
+
+
+def restorer_for(
+    analysis: Analysis, options: SampleOptions | None = None, bound: WorkBound | None = None, tell: Tell | None = None
+) -> Restorer:
+    """Make samples for a network, and match it to them.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of the original.
+    options : SampleOptions, optional
+        Sizes that are open are those of the analysis by default.
+    bound : WorkBound, optional
+    tell : callable, optional
+        Called with what is being done, how much of it is done, and how much there is to do.
+
+    Raises
+    ------
+    DataError
+        If the file does not tell what an input may be, or the network is too large for the bound.
+    """
+    options = options or SampleOptions()
+    options = replace(options, shapes=options.shapes or analysis.input_shapes)
+    macs = analysis.cost.flops(analysis.cost.sizes) // 2
+    wanted = options.count or default_count(_shapes(analysis))
+    count, candidates, measures = (bound or WorkBound()).samples(macs, wanted, options.candidates)
+    if not count:
+        raise DataError(
+            f"{_FEWEST} made samples of {macs} multiply-adds each are more work than the bound allows",
+            hint="give samples of your own with --calib, or ask for made ones with --calib synthetic:N",
+        )
+    options = replace(options, count=count, candidates=candidates)
+    made = make_samples(analysis.model, options, _told(tell, "making samples"))
+    matched = match_statistics(analysis.model, made.source, _told(tell, "matching statistics"))
+    return Restorer(analysis, made, matched, measures, options.seed)
+
+
+def automatic_restorer(
+    analysis: Analysis, seed: int = 0, bound: WorkBound | None = None, tell: Tell | None = None
+) -> tuple[Restorer | None, str]:
+    """Return what is done for a network where nobody asks for anything, and why it is that.
+
+    With statistics of its training data in the file, samples are made and matched; without them, images of natural
+    statistics are used as they are, if images are all that it takes; else nothing is done.
+    """
+    try:
+        restorer = restorer_for(analysis, SampleOptions(seed=seed), bound, tell)
+        _try_out(analysis.model, restorer.made.source)
+    except (DataError, UnsupportedModelError) as error:
+        return None, error.message
+    if restorer.matched is not None:
+        return restorer, "made samples, matched to the statistics that the file keeps of its training data"
+    if all(kind == "images" for kind in restorer.made.kinds.values()):
+        return restorer, "made images; the file keeps no statistics of its training data"
+    return None, "the file keeps no statistics of its training data, and not all of its inputs are images"
+
+
+def recover_matched(
+    analysis: Analysis,
+    plan: Plan,
+    pruned: Model,
+    source: Source,
+    options: RecoverOptions,
+    matched: MatchedNetwork,
+    progress: Callable[[int, int], None] | None = None,
+) -> Recovery:
+    """Recover a pruned network against a matched dense one, and give it back its own statistics.
+
+    Where the error on held-out samples does not fall, the pruned network is returned as it was.
+    """
+    dressed = put_in(matched, pruned, analysis, plan)
+    found = recover(analysis, plan, dressed, source, options, progress, teacher=matched.model)
+    return replace(found, model=put_back(matched, found.model, analysis, plan) if found.improved else pruned)
+
+
+def _try_out(model: Model, source: Source) -> None:
+    """Run a whole network once, so that what cannot be run is known before anything depends on it."""
+    first = whole_batches(source, input_specs(model), 1)[0]
+    Session(model).run(dict(source.read(first).feeds))
+
+
+def match_if_foreign(model: Model, source: Source) -> tuple[MatchedNetwork | None, float | None]:
+    """Match a network to real samples, unless they are of the kind that it was trained on.
+
+    Returns
+    -------
+    MatchedNetwork or None
+        None where matching would gain nothing.
+    float or None
+        How far the samples are from what the network remembers; None where it remembers nothing.
+    """
+    graph = Graph(inline_functions(model.proto))
+    norms = remembered(model, graph)
+    if not norms:
+        return None, None
+    batches = whole_batches(source, input_specs(model))
+    met = sample_statistics(model, graph, norms, (dict(source.read(index).feeds) for index in batches))
+    mismatch = mean_mismatch(norms, [one.over(slice(None)) for one in met])
+    return (match_statistics(model, source) if mismatch > _FOREIGN else None), mismatch
+
+
+def _shapes(analysis: Analysis) -> dict[str, tuple[int, ...]]:
+    """Return the concrete shapes of the inputs."""
+    return {name: tuple(analysis.shapes.dims[name]) for name in analysis.graph.inputs if name in analysis.shapes.dims}
+
+
+def _told(tell: Tell | None, what: str) -> Callable[[int, int], None] | None:
+    return None if tell is None else lambda done, total: tell(what, done, total)

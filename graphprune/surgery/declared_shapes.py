@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Declared shapes: what a file says of the sizes of its values stays true when slices go, or is taken back.
+
+Runtimes plan memory by declared shapes, and take two dimensions of one name for equal. So a size that is named follows
+the labels; a symbol (``8*N``) on an axis that loses slices is false from then on, and nobody can say which is
+true: the dimension stays open. A shape of another rank than the value has goes altogether.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import ValueInfoProto
+
+__all__ = ["follow_sizes"]
+
+
+def follow_sizes(value: ValueInfoProto, before: tuple[int, ...] | None, now: tuple[int, ...] | None) -> None:
+    """Bring the declared shape of one value into line with its sizes, in place.
+
+    Parameters
+    ----------
+    value : ValueInfoProto
+    before, now : tuple of int, or None
+        Sizes of the value in the original and in the result; None where they are not known: `before` for a value that
+        no label reaches, `now` for a constant that cannot be computed any more.
+    """
+    kind = value.type.tensor_type
+    if before is None or before == now or value.type.WhichOneof("value") != "tensor_type" or not kind.HasField("shape"):
+        return
+    if now is None or not len(kind.shape.dim) == len(before) == len(now):
+        kind.ClearField("shape")
+        return
+    for dim, full, size in zip(kind.shape.dim, before, now, strict=True):
+        if size == full:
+            continue
+        if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0:
+            dim.dim_value = size
+        else:
+            dim.ClearField("value")

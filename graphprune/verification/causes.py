@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Causes: why a comparison did not come to its end.
+
+The original is run first; if it does not run, that is the answer.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from graphprune.analysis.analysis import Analysis
+from graphprune.errors import GraphPruneError, UnsupportedModelError, VerificationError, quote
+from graphprune.model.bodies import DOMAIN
+from graphprune.model.graph import Graph
+from graphprune.model.inputs import input_shapes
+from graphprune.model.load import Model
+from graphprune.model.sandbox import OUT_OF_TIME, ChildError, run_child
+from graphprune.verification.sizes import input_specs
+from graphprune.verification.spec import SOURCE, Spec
+from graphprune.verification.staging import stage_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["blame", "blames_the_file", "strange_domains"]
+
+Function = TypeVar("Function", bound="Callable[..., Any]")
+
+_PLAIN = "PlainError: "
+_KNOWN_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"))
+_PATIENCE = 60.0
+_FASTER = "check that both models run in onnxruntime; --input-shape NAME=1x3x64x64 makes it faster"
+
+
+def blame(analysis: Analysis, error: ChildError, timeout: float) -> GraphPruneError:
+    """Say why there is no comparison.
+
+    Returns
+    -------
+    UnsupportedModelError
+        Where the original itself does not run: the file is at fault, or the sizes that were assumed for it.
+    VerificationError
+        Otherwise, and where it has operators that onnxruntime does not bring along.
+    """
+    if OUT_OF_TIME in error.message:
+        return VerificationError(f"the pruned model could not be verified: {error.message}", hint=_FASTER)
+    trouble = _trouble(analysis.model, analysis.graph, analysis.input_shapes, timeout)
+    if trouble and strange_domains(analysis):  # other runtimes may know them
+        return VerificationError(
+            f"the pruned model could not be verified, since the original does not run: {trouble}", hint=_FASTER
+        )
+    if trouble:
+        return _of_the_file(analysis, trouble)
+    before, plain, what = error.message.partition(_PLAIN)
+    if plain:
+        return VerificationError(
+            f"the pruned file does not do what its users expect of it: {before}{what}",
+            hint="this is a fault of graphprune, please report it; nothing was written",
+        )
+    return VerificationError(f"the pruned model could not be verified: {error.message}", hint=_FASTER)
+
+
+def blames_the_file(function: Function) -> Function:
+    """Let a function of a model raise `UnsupportedModelError` where it stumbles over one that does not run at all.
+
+    Rules trust what ONNX demands of a file. Where one breaks it, they raise whatever they like, and onnxruntime says
+    better what is wrong.
+    """
+
+    @functools.wraps(function)
+    def guarded(model: Model | Analysis, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(model, *args, **kwargs)
+        except (GraphPruneError, MemoryError):
+            raise
+        except Exception as error:
+            loaded = model if isinstance(model, Model) else model.model
+            graph = Graph(loaded.proto)
+            trouble = _trouble(loaded, graph, input_shapes(graph), _PATIENCE)
+            if not trouble:
+                raise
+            text = f"the model itself does not run in onnxruntime: {trouble}"
+            raise UnsupportedModelError(text, hint="check that onnxruntime opens and runs it") from error
+
+    return cast(Function, guarded)
+
+
+def _trouble(model: Model, graph: Graph, shapes: Mapping[str, tuple[int, ...]], timeout: float) -> str:
+    """Run a model as its users do, and return what onnxruntime says of it; empty if it runs or cannot be fed."""
+    inputs = input_specs(graph, shapes)
+    if any(info.dtype == "bfloat16" for info in inputs.values()):
+        return ""
+    with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
+        place = Path(folder)
+
+        def lay_out() -> None:
+            stage_file(model, place / SOURCE)
+            Spec(inputs=inputs, tensors=[], outputs=list(graph.outputs)).write(place)
+
+        try:
+            return str(run_child("graphprune.verification.plain_run", place, timeout, lay_out)["trouble"])
+        except ChildError as error:
+            return error.message
+
+
+def _of_the_file(analysis: Analysis, trouble: str) -> UnsupportedModelError:
+    shapes = {name: "x".join(map(str, shape)) for name, shape in analysis.input_shapes.items()}
+    if analysis.assumed:
+        told = ", ".join(f"{quote(name)} {shapes[name]}" for name in analysis.assumed)
+        return UnsupportedModelError(
+            f"the model itself does not run with the sizes that were assumed for its open dimensions ({told}): "
+            f"{trouble}",
+            hint=f"give sizes with which it runs, e.g. --input-shape {_example(analysis)}",
+        )
+    return UnsupportedModelError(
+        f"the model itself does not run in onnxruntime: {trouble}",
+        hint="check that it runs there with inputs "
+        + ", ".join(f"{quote(name)} {shape}" for name, shape in shapes.items()),
+    )
+
+
+def _example(analysis: Analysis) -> str:
+    """Return a larger shape of an input, as it would be given."""
+    name, axes = next(iter(analysis.assumed.items()))
+    sizes = [max(size * 2, 512) if axis in axes else size for axis, size in enumerate(analysis.input_shapes[name])]
+    return f"{name}={'x'.join(map(str, sizes))}"
+
+
+def strange_domains(analysis: Analysis) -> list[str]:
+    """Return the domains of operators that onnxruntime does not bring along."""
+    return sorted({quote(node.domain) for node in analysis.graph.nodes if node.domain not in {*_KNOWN_DOMAINS, DOMAIN}})

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layout of a comparison: the models, what is compared and with which inputs, in the folder of a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto, TypeProto
+
+from graphprune.analysis.analysis import Analysis
+from graphprune.labels.adapt import whole
+from graphprune.model.lengths import fitting_values
+from graphprune.model.load import Model
+from graphprune.model.tensors import FLOATS
+from graphprune.model.widen_floats import NARROW, widened
+from graphprune.surgery.slices import Slices
+from graphprune.verification.branches import force_branches, pruned_branches, switches
+from graphprune.verification.integers import with_unsigned_weights
+from graphprune.verification.jumps import discrete_names, random_names, stand_still
+from graphprune.verification.limits import RELATIVE
+from graphprune.verification.oracle import Oracle, bare_oracle, without_weights
+from graphprune.verification.pieces import cut_in_step, stops_of
+from graphprune.verification.rounding import OWN, behind, cut_kind, cut_roundings, roundings
+from graphprune.verification.sizes import dtype_name, second_sizes
+from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, FedInput, PieceSpec, Spec, TensorSpec
+from graphprune.verification.staging import StagedWeights, stage_file
+from graphprune.verification.taming import tame, wild_values
+
+__all__ = ["Question", "lay_out"]
+
+_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_MOST_ELEMENTS = 1 << 27
+"""Elements of tensors that one piece of a model gives: more would have to be in memory at once."""
+_CARRIED = FLOATS - {TensorProto.BFLOAT16} | {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8}
+_ENDS = "pruned.whole.onnx"
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What a model is compared with, and how.
+
+    Attributes
+    ----------
+    analysis : Analysis
+        Of the original.
+    pruned : Model
+        The other model.
+    slices : Slices
+        Which slices of the original's tensors it has.
+    oracle : Oracle
+        What it is to equal.
+    relative : float
+        What counts as rounding.
+    lossless : bool
+        Whether only outputs are compared.
+    removed : bool
+        Whether it is masks that tell both apart, which then have to move the outputs.
+    grain : float
+        How far, relatively, an input is moved at least to see what rounding does; what that moves by more than a
+        tenth of the widest tolerance is not judged.
+    widened : bool
+        Whether float32 copies are compared.
+    tamed : bool
+        Whether values that are not finite become zero where they arise, in both models.
+    """
+
+    analysis: Analysis
+    pruned: Model
+    slices: Slices
+    oracle: Oracle
+    relative: float = RELATIVE
+    lossless: bool = False
+    removed: bool = False
+    grain: float = 0.0
+    widened: bool = False
+    tamed: bool = False
+
+
+def lay_out(question: Question, place: Path) -> None:
+    """Write both models, the masks and what is to be compared into the child's folder."""
+    _Layout(question, place).write()
+
+
+class _Layout:
+    """Collects what is compared, and writes it."""
+
+    def __init__(self, question: Question, place: Path) -> None:
+        self.question = question
+        self.analysis = question.analysis
+        self.place = place
+        made = {name for node in question.pruned.proto.graph.node for name in node.output if name}
+        self.cuts = roundings(self.analysis, made)
+        self.discrete = discrete_names(self.analysis)
+        self.random = random_names(self.analysis)
+        self.ends = _ends(self.analysis, self.discrete)
+        wanted = {*_comparable(self.analysis, made), *self.cuts}
+        if question.lossless:
+            wanted &= {*self.ends, *self.cuts}
+        # In the order in which they are made: pieces follow each other.
+        self.names = [name for node in self.analysis.graph.nodes for name in node.outputs if name in wanted]
+        self.wild = wild_values(self.analysis, made) if question.tamed else []
+        self.outputs = list(self.analysis.graph.outputs)
+        self.branches = pruned_branches(self.analysis, lambda labels: question.slices.counts(labels) == 1)
+
+    @cached_property
+    def serves(self) -> bool:
+        """Whether the file itself gives all that extreme inputs are compared at."""
+        ends = {name for name in self.names if name in self.ends}
+        plain = ends <= set(self.outputs) and not self.random
+        return plain and not (self.cuts or self.branches or self.wild or self.question.widened)
+
+    def write(self) -> None:
+        """Write everything."""
+        question, place = self.question, self.place
+        self._write_orders()
+        masks: dict[str, Any] = {
+            name: value if value.dtype == np.bool_ or not question.widened else value.astype(np.float32)
+            for name, value in question.oracle.masks.items()
+        }
+        np.savez(place / "masks.npz", **masks)
+        stage_file(question.pruned, place / WRITTEN)
+        masked, masked_weights = self._copy(
+            question.oracle.light, question.oracle.weights, self.analysis.model, "masked"
+        )
+        pruned, pruned_weights = self._copy(*without_weights(question.pruned.proto), question.pruned, "pruned")
+        self._write_source(masked_weights)
+        masked_weights.write(self._exposed(masked, self._whole_names), REFERENCE)
+        if not self.serves:
+            pruned_weights.write(self._cut(self._exposed(pruned, self._whole_names)), _ENDS)
+        masked, pruned = (self._exposed(model, self.names) for model in (masked, pruned))
+        pruned = self._cut(pruned)
+        stops, pieces = self._pieces(masked, masked_weights, pruned, pruned_weights)
+        self._spec(stops, pieces).write(place)
+
+    @property
+    def _whole_names(self) -> list[str]:
+        """Tensors that the models give in one piece, besides their outputs."""
+        return [name for name in self.names if name in self.ends or name in self.cuts]
+
+    def _copy(
+        self, light: ModelProto, weights: list[TensorProto] | Any, model: Model, name: str
+    ) -> tuple[ModelProto, StagedWeights]:
+        """Return a copy that may be edited, and write its weights."""
+        store = model.tensors
+        light = force_branches(light, self.branches) if self.branches else light
+        copy = ModelProto()
+        copy.CopyFrom(light)
+        stand_still(copy)
+        tame(copy, self.wild, self.analysis.shapes.dtypes)
+        if self.question.widened:
+            whole_copy = ModelProto()
+            whole_copy.CopyFrom(copy)
+            whole_copy.graph.initializer.extend(weights)
+            copy, weights = without_weights(widened(model.replaced(whole_copy)).proto)
+        else:
+            types = {**self.analysis.shapes.dtypes, **self.question.oracle.types}
+            weights = with_unsigned_weights(copy, weights, types, store)
+        return copy, StagedWeights(self.place / f"{name}.data", weights, store)
+
+    def _write_source(self, masked_weights: StagedWeights) -> None:
+        """Write the original as it is, to see whether it runs."""
+        bare = bare_oracle(self.analysis)
+        fits = not self.question.widened and [tensor.name for tensor in bare.weights]
+        names = [tensor.name for tensor in masked_weights.references]
+        weights = (
+            masked_weights
+            if fits == names
+            else StagedWeights(self.place / "source.data", bare.weights, self.analysis.model.tensors)
+        )
+        weights.write(bare.light, SOURCE)
+
+    def _exposed(self, model: ModelProto, names: list[str]) -> ModelProto:
+        """Return a copy with intermediate tensors as outputs."""
+        copy = ModelProto()
+        copy.CopyFrom(model)
+        present = {value.name for value in copy.graph.output}
+        for name in names:
+            if name not in present:
+                elem_type = self.analysis.shapes.dtypes[name]
+                elem_type = TensorProto.FLOAT if self.question.widened and elem_type in NARROW else elem_type
+                kind = TypeProto()
+                kind.tensor_type.elem_type = elem_type
+                copy.graph.output.add(name=name).type.CopyFrom(kind)
+        return copy
+
+    def _cut(self, model: ModelProto) -> ModelProto:
+        """Cut the pruned model where values are rounded."""
+        cut_roundings(model, {name: self.analysis.shapes.dtypes[name] for name in self.cuts})
+        return model
+
+    def _pieces(
+        self, masked: ModelProto, masked_weights: StagedWeights, pruned: ModelProto, pruned_weights: StagedWeights
+    ) -> tuple[dict[str, int], list[list[PieceSpec]]]:
+        """Write both models with all tensors as outputs, cut into pieces if these are many."""
+        dims = self.analysis.shapes.dims
+        elements = {name: int(np.prod(dims.get(name, ()))) for name in self.names}
+        nodes = ([name for name in node.outputs if name in elements] for node in self.analysis.graph.nodes)
+        stops = stops_of(({name: elements[name] for name in made} for made in nodes), _MOST_ELEMENTS)
+        if len(set(stops.values())) <= 1 or self.question.widened:
+            masked_weights.write(masked, "masked.onnx")
+            pruned_weights.write(pruned, "pruned.onnx")
+            return dict.fromkeys(self.names, 0), [[PieceSpec("masked.onnx")], [PieceSpec("pruned.onnx")]]
+        own = {name: name + OWN for name in self.cuts}
+        types = {name: kind for name, kind in self.analysis.shapes.dtypes.items() if kind in _CARRIED}
+        models: list[tuple[ModelProto, dict[str, str]]] = [
+            (masked_weights.attach(masked), {}),
+            (pruned_weights.attach(pruned), own),
+        ]
+        stops, pieces = cut_in_step(models, stops, types)
+        specs = []
+        for name, parts in zip(("masked", "pruned"), pieces, strict=True):
+            specs.append([PieceSpec(f"{name}.{at}.onnx", part.needs, part.gives) for at, part in enumerate(parts)])
+            for spec, part in zip(specs[-1], parts, strict=True):
+                (self.place / spec.file).write_bytes(part.model.SerializeToString())
+        return stops, specs
+
+    def _write_orders(self) -> None:
+        """Write where the slices that the pruned model has stand in the original."""
+        orders: dict[str, Any] = {}
+        for number, name in enumerate(self.names):
+            for axis, labels in enumerate(self.analysis.scope.values.get(name, ())):
+                if not whole(self.question.slices.counts(labels)):
+                    orders[f"{number}.{axis}"] = self.question.slices.order(labels)
+        np.savez(self.place / "keep.npz", **orders)
+
+    def _spec(self, stops: dict[str, int], pieces: list[list[PieceSpec]]) -> Spec:
+        """Return what the child has to know."""
+        question, grains = self.question, Grains(self.analysis, widened=self.question.widened)
+        lengths = fitting_values(self.analysis.graph, self.analysis.shapes)
+        inputs = {
+            name: FedInput(
+                list(shape),
+                self._dtype(name, widened=question.widened),
+                self._dtype(name, widened=False),
+                lengths.get(name),
+            )
+            for name, shape in self.analysis.input_shapes.items()
+        }
+        fed = (self.analysis.graph.inputs[name].tensor_type.elem_type for name in inputs)
+        return Spec(
+            inputs=inputs,
+            tensors=self._tensors(stops, grains),
+            outputs=self.outputs,
+            jumping=[name for name in self.outputs if name in self.discrete],
+            masked=pieces[0],
+            pruned=pieces[1],
+            ends="" if self.serves else _ENDS,
+            optimised=not self.cuts,
+            plain=TensorProto.BFLOAT16 not in fed,
+            plain_values=not (self.cuts or self.wild or question.widened or self.random),
+            widened=question.widened,
+            grain=max(grains.coarsest, question.grain),
+            relative=question.relative,
+            chaotic=question.grain > 0,
+            branches=[switches(path, self.branches) for path in self.branches],
+            sizes=second_sizes(self.analysis.graph, self.analysis.input_shapes),
+        )
+
+    def _tensors(self, stops: dict[str, int], grains: Grains) -> list[TensorSpec]:
+        """Say how each tensor is compared."""
+        later, cut = behind(self.analysis, self.cuts), set(self.cuts)
+        return [
+            TensorSpec(
+                name,
+                own=name + OWN if name in cut else "",
+                piece=stops[name],
+                compare=name not in self.discrete,
+                end=name in self.ends,
+                behind=name in later,
+                cut=cut_kind(self.analysis, name) if name in cut else "",
+                grain=grains.of(name),
+            )
+            for name in self.names
+        ]
+
+    def _dtype(self, name: str, *, widened: bool) -> str:
+        elem_type = self.analysis.graph.inputs[name].tensor_type.elem_type
+        return "float32" if widened and elem_type in NARROW else dtype_name(self.analysis.graph, name)
+
+
+class Grains:
+    """The coarsest float type on the way to each value, as its relative precision: a cast does not make it finer."""
+
+    def __init__(self, analysis: Analysis, *, widened: bool) -> None:
+        self._widened = widened
+        self._dtypes = analysis.shapes.dtypes
+        self._coarsest: dict[str, float] = {}
+        for node in analysis.graph.nodes:
+            if not all(name in analysis.shapes.constant for name in node.outputs):
+                before = max((self.of(name) for name in (*node.inputs, *node.captured)), default=0.0)
+                self._coarsest.update((name, max(before, self._own(name))) for name in node.outputs)
+        self.coarsest = max((self.of(name) for name in (*analysis.graph.inputs, *self._coarsest)), default=0.0)
+
+    def of(self, name: str) -> float:
+        """Return the precision of a value, 0 where it is no float."""
+        return self._coarsest.get(name, self._own(name))
+
+    def _own(self, name: str) -> float:
+        elem_type = self._dtypes.get(name, TensorProto.UNDEFINED)
+        return float(np.finfo(np.float32 if self._widened else np.float16).eps) if elem_type in _HALVES else 0.0
+
+
+def _comparable(analysis: Analysis, shared: Collection[str]) -> list[str]:
+    """Floating-point values that both models have; graph outputs also where their shape is not known."""
+    outputs = {value.name: value.type.tensor_type.elem_type for value in analysis.graph.proto.graph.output}
+    dims, dtypes = analysis.shapes.dims, {**outputs, **analysis.shapes.dtypes}
+    return [
+        name
+        for node in analysis.graph.nodes
+        for name in node.outputs
+        if name in shared
+        and name not in analysis.shapes.constant
+        and dtypes.get(name) in FLOATS
+        and (all(size > 0 for size in dims[name]) if name in dims else name in outputs)
+    ]
+
+
+def _ends(analysis: Analysis, discrete: set[str]) -> set[str]:
+    """Tensors at which the effect of masking is measured: outputs, and what enters a discrete operator."""
+    ends = {name for name in analysis.graph.outputs if name not in discrete}
+    for node in analysis.graph.nodes:
+        if any(name in discrete for name in node.outputs):
+            ends.update(name for name in node.inputs if name and name not in discrete)
+    return ends

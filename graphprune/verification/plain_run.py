@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plain run: the file that is written is opened as its users open it (in the child process).
+
+Default session options, no added outputs, no changed graph: a comparison that rewrites a graph to look inside says
+nothing of what a runtime makes of the file itself. It has to run wherever the original does, at a second size of
+every open dimension too, and to give what the reference gives: in a verification, the masked original.
+
+Run as ``python -m graphprune.verification.plain_run FOLDER``, it checks a file without a comparison; without a file,
+it says whether the original runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphprune.array_types import Array
+from graphprune.model.sandbox import RESULT, limit_memory, shortened, wait_for_parent
+from graphprune.verification.deviation import deviation
+from graphprune.verification.ledger import Ledger
+from graphprune.verification.passage import Feeds, Passage, RunError
+from graphprune.verification.spec import WRITTEN, PieceSpec, Shapes, Spec
+
+__all__ = ["OriginalError", "PlainError", "PlainRun", "make_inputs"]
+
+
+def main(folder: str) -> int:
+    """Check the file and write the result."""
+    limit_memory()
+    wait_for_parent()
+    place = Path(folder)
+    spec = Spec.read(place)
+    if (place / WRITTEN).exists():
+        ledger = Ledger(spec)
+        reference = Passage(place, [PieceSpec(spec.reference)], OriginalError)
+        facts = PlainRun(place, spec, reference, {}).check_all(ledger)
+        report = {**ledger.report(), **facts}
+    else:
+        report = {"trouble": _trouble(place, spec)}
+    (place / RESULT).write_text(json.dumps(report), "utf-8")
+    return 0
+
+
+def _trouble(place: Path, spec: Spec) -> str:
+    """Return why the original does not run; empty if it does."""
+    source = Passage(place, [PieceSpec(spec.source)], OriginalError, plain=True)
+    try:
+        source.run(spec.outputs, make_inputs(spec, "normal"))
+    except OriginalError as error:
+        return shortened(str(error))
+    return ""
+
+
+class OriginalError(RunError):
+    """The original, or its masked form, does not run, which says nothing of the other model."""
+
+
+class PlainError(RunError):
+    """The file that is to be written cannot be used as the original can."""
+
+
+def make_inputs(
+    spec: Spec, kind: str, shapes: Shapes | None = None, *, moved: bool = False, own: bool = False, seed: int = 0
+) -> Feeds:
+    """Draw inputs.
+
+    Parameters
+    ----------
+    kind : str
+        "normal", "zeros" or "large".
+    shapes : dict of str to list of int, optional
+        Other sizes than those of the comparison.
+    moved : bool
+        Move values by as much as rounding moves them.
+    own : bool
+        In the types of the file, where copies in another type are compared.
+    """
+    feeds: Feeds = {}
+    for name, info in spec.inputs.items():
+        random = np.random.default_rng([seed, *name.encode()])
+        dtype, shape = np.dtype(info.dtype), (shapes or {}).get(name, info.shape)
+        if dtype.kind == "f":
+            value = random.standard_normal(shape) * {"zeros": 0.0, "large": 10.0}.get(kind, 1.0)
+            if moved:
+                step = max(np.finfo(dtype).eps, spec.grain) * np.where(value == 0.0, 1.0, value)
+                value = value + step * random.choice([-1.0, 1.0], shape)
+        elif info.value is not None:
+            value = np.full(shape, float(info.value))
+        else:
+            value = random.integers(0, 2, shape).astype(np.float64)
+        if dtype.kind == "O":
+            feeds[name] = value.astype(np.str_).astype(object)
+            continue
+        feeds[name] = np.asarray(value).astype(np.dtype(info.own or info.dtype) if own else dtype)
+    return feeds
+
+
+class PlainRun:
+    """The file that will be written, against a reference.
+
+    Parameters
+    ----------
+    place : Path
+        The folder with all files.
+    spec : Spec
+    reference : Passage
+        Gives the outputs that are expected.
+    masks : dict of str to ndarray
+        Further inputs of the reference.
+
+    Attributes
+    ----------
+    passage : Passage
+        The file.
+    """
+
+    def __init__(self, place: Path, spec: Spec, reference: Passage, masks: Feeds) -> None:
+        self._spec = spec
+        self._reference = reference
+        self._masks = masks
+        self.passage = Passage(place, [PieceSpec(WRITTEN)], PlainError, plain=True)
+        self._source = Passage(place, [PieceSpec(spec.source)], OriginalError, plain=True)
+
+    def check_all(self, ledger: Ledger, expected: Feeds | None = None) -> dict[str, Any]:
+        """Check the file with the inputs of the comparison, and with a second size of every open dimension.
+
+        Parameters
+        ----------
+        ledger : Ledger
+            Where deviations are recorded.
+        expected : dict of str to ndarray, optional
+            Outputs of the reference for the inputs of the comparison, where they are known already.
+
+        Returns
+        -------
+        dict
+            ``sizes``, with how many different sizes of inputs it ran, 0 where the original cannot be run here.
+
+        Raises
+        ------
+        PlainError
+            If it does not run where the original does, or gives outputs of other types or shapes.
+        """
+        if not self._spec.plain or not self._check(ledger, None, expected):
+            return {"sizes": 0}
+        if not self._spec.sizes:
+            return {"sizes": 1}
+        together, *single = self._spec.sizes
+        if self._check(ledger, together):
+            return {"sizes": 2}
+        return {"sizes": 1 + sum(self._check(ledger, shapes) for shapes in single)}
+
+    def _check(self, ledger: Ledger, shapes: Shapes | None, expected: Feeds | None = None) -> bool:
+        """Check the file with inputs of one size; returns False where the original does not run with them."""
+        feeds, names = make_inputs(self._spec, "normal", shapes, own=True), self._spec.outputs
+        told = self._expected(shapes, feeds) if expected is None else expected
+        if told is None:
+            return False
+        try:
+            actual = self.passage.run(names, feeds)
+        except PlainError as error:
+            if not self._original_runs(feeds):
+                return False
+            raise PlainError(f"with {_shown(feeds)}: {error}") from error
+        for name in names:
+            if name in told and name not in self._spec.jumping and not self._alike(told[name], actual[name]):
+                text = f"output {name!r} is {_kind(actual[name])}, where the original gives {_kind(told[name])}"
+                raise PlainError(f"with {_shown(feeds)}: {text}")
+        if self._spec.plain_values:
+            self._compare(ledger, shapes, told, actual)
+        return True
+
+    def _expected(self, shapes: Shapes | None, feeds: Feeds) -> Feeds | None:
+        """Return the outputs of the reference; None where the original does not run."""
+        try:
+            inputs = make_inputs(self._spec, "normal", shapes)
+            return self._reference.run(self._spec.outputs, {**inputs, **self._masks})
+        except OriginalError:
+            return {} if self._original_runs(feeds) else None
+
+    def _original_runs(self, feeds: Feeds) -> bool:
+        try:
+            self._source.run(self._spec.outputs, feeds)
+        except OriginalError:
+            return False
+        return True
+
+    def _alike(self, expected: Array, actual: Array) -> bool:
+        """Whether an output is of the right type and shape; types that are no arrays are not looked into."""
+        return _kind(expected) == _kind(actual) if not self._spec.widened else np.shape(expected) == np.shape(actual)
+
+    def _compare(self, ledger: Ledger, shapes: Shapes | None, expected: Feeds, actual: Feeds) -> None:
+        """Compare the values of outputs; rounding is measured where it matters."""
+        moved: Feeds = {}
+        for tensor in self._spec.tensors:
+            name = tensor.name
+            if not tensor.end or name not in expected or name not in actual:
+                continue
+            error = ledger.judge(tensor, expected[name], actual[name])
+            if error is not None:
+                if not moved:
+                    inputs = make_inputs(self._spec, "normal", shapes, moved=True)
+                    moved = self._reference.run(self._spec.outputs, {**inputs, **self._masks})
+                ledger.settle(tensor, "normal", error, deviation(expected[name], moved[name]), expected[name].dtype)
+
+
+def _kind(value: object) -> str:
+    """Return what an output is, for messages."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of {'x'.join(map(str, value.shape)) or 'no dimensions'}"
+    return type(value).__name__
+
+
+def _shown(feeds: Feeds) -> str:
+    """Return the sizes of inputs for a message."""
+    return "inputs " + ", ".join(f"{name!r} {'x'.join(map(str, value.shape))}" for name, value in feeds.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

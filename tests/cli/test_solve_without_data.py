@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`graphprune solve` where nobody gives any data: accuracy comes back from the file, and what was done is said."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from source_tree import ROOT
+from tiny_models import model as tiny
+
+from graphprune.plan.file import read_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Outcome
+
+    Command = Callable[..., Outcome]
+
+
+def accuracy(quick: Command, model: Path) -> float:
+    shown = quick("eval", model, "--data", ROOT / "examples" / "digits_test.npz", "--json")
+    assert shown.code == 0, shown.err
+    return float(json.loads(shown.out)["top1"])
+
+
+def test_the_first_command_of_the_readme_keeps_what_the_network_knows(quick: Command, tmp_path: Path) -> None:
+    arguments = ("solve", ROOT / "examples" / "digits.onnx", "--flops", "0.5", "-o", "made.onnx", "--plan", "made.json")
+    done = quick(*arguments)
+    assert done.code == 0, done.err
+    assert accuracy(quick, tmp_path / "made.onnx") > 0.97
+    plan = read_plan(tmp_path / "made.json")
+    assert plan.solver.name == "stage-wise"
+    (step,) = plan.steps
+    assert (step.name, step.method, step.applied) == ("recover", "least-squares", True)
+    assert "no accuracy" in step.measure
+    assert "agreement" not in step.facts
+    assert step.facts["data"] == "synthetic"
+    assert step.facts["knowledge"] == "statistics of BatchNormalization"
+    before, after = step.facts["mismatch"]
+    assert after < before
+    shown = quick("verify", ROOT / "examples" / "digits.onnx", tmp_path / "made.onnx", tmp_path / "made.json")
+    assert shown.code == 0, shown.err
+
+
+def test_quick_only_prunes(quick: Command, model: Path) -> None:
+    done = quick("solve", model, "--flops", "0.5", "--quick")
+    assert done.code == 0, done.err
+    plan = read_plan(model.with_name("net.plan.json"))
+    assert (plan.solver.name, plan.steps) == ("bisection", ())
+
+
+def test_the_same_file_gives_the_same_result(quick: Command, model: Path) -> None:
+    for name in ("one", "two"):
+        done = quick("solve", model, "--flops", "0.5", "-o", f"{name}.onnx", "--plan", f"{name}.json")
+        assert done.code == 0, done.err
+    assert model.with_name("one.onnx").read_bytes() == model.with_name("two.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("extra", [(), ("--recover", "bn"), ("--solver", "sensitivity")])
+def test_made_samples_can_be_asked_for(quick: Command, model: Path, extra: tuple[str, ...]) -> None:
+    done = quick("solve", model, "--flops", "0.5", "--calib", "synthetic:64", *extra, "--json")
+    assert done.code == 0, done.err
+    (step,) = json.loads(done.out)["steps"]
+    assert step["facts"]["samples"] + step["facts"]["held_out"] == 64
+    assert step["facts"]["made"] == 256
+
+
+def test_where_the_file_tells_nothing_it_says_so(quick: Command, tmp_path: Path) -> None:
+    proto = tiny(
+        "(float[n, 6] state) => (float[n, 3] y) { a = MatMul (state, w) b = Relu (a) y = MatMul (b, v) }",
+        {"w": (6, 16), "v": (16, 3)},
+    )
+    onnx.save(proto, tmp_path / "net.onnx")
+    done = quick("solve", tmp_path / "net.onnx", "--flops", "0.5", "--json")
+    assert done.code == 0, done.err
+    shown = json.loads(done.out)
+    assert shown["steps"] == []
+    assert "accuracy is not brought back: no samples can be made for input 'state'" in "".join(shown["notes"])
+    asked = quick("solve", tmp_path / "net.onnx", "--flops", "0.5", "--calib", "synthetic", "--force")
+    assert asked.code == 2
+    assert "give real ones" in asked.err
+
+
+def test_quick_does_not_go_with_a_method(quick: Command, model: Path) -> None:
+    done = quick("solve", model, "--flops", "0.5", "--quick", "--recover", "bn", "--calib", "synthetic")
+    assert done.code == 2
+    assert "--quick recovers nothing" in done.err
+
+
+def test_made_samples_can_be_kept(quick: Command, model: Path) -> None:
+    done = quick("synthesize", model, "-o", "made.npz", "--count", "20", "--preview", "grid.png")
+    assert done.code == 0, done.err
+    with np.load(model.with_name("made.npz")) as arrays:
+        assert arrays["image"].shape == (20, 3, 12, 12)
+    assert model.with_name("grid.png").read_bytes().startswith(b"\x89PNG")
+    done = quick("solve", model, "--flops", "0.5", "--calib", "made.npz")
+    assert done.code == 0, done.err

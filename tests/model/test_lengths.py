@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A decoder with a cache runs with made-up inputs: what it is told of lengths fits them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+from oracle_check import check
+from rule_cases import groups
+from tiny_models import model
+
+from graphprune.analysis.analysis import Analysis
+from graphprune.model.graph import Graph
+from graphprune.model.inputs import input_shapes
+from graphprune.model.lengths import caches, fitting_values
+from graphprune.model.load import load
+from graphprune.verification.verify import verify_pruned
+
+CONTRIB = ', "com.microsoft": 1'
+DIRECT = "", "int32[b] ends, int32[1] total", "ends, total"
+FROM_MASK = (
+    """sums = ReduceSum <keepdims = 0> (mask, one)
+        less = Sub (sums, single)
+        ends = Cast <to = 6> (less)
+        sizes = Shape <start = 1, end = 2> (mask)
+        total = Cast <to = 6> (sizes)""",
+    "int64[b,s] mask",
+    "ends, total",
+)
+"""How model builders tell the lengths: as they are, or by a mask of the steps seen so far."""
+
+
+def decoder(lengths: tuple[str, str, str] = DIRECT) -> ModelProto:
+    """Return a block of a decoder as a model builder writes it: normalisations with residuals, cache, rotary tables."""
+    made, inputs, names = lengths
+    text = f"""(int64[b,t] ids, float[b,2,p,16] pk, float[b,2,p,16] pv, {inputs})
+        => (float[b,t,11] y, float[b,2,n,16] nk, float[b,2,n,16] nv) {{
+        {made}
+        e = Gather (table, ids)
+        a = SimplifiedLayerNormalization <axis = -1, epsilon = 0.000001, stash_type = 1> (e, s1)
+        q = MatMul (a, wq)
+        k = MatMul (a, wk)
+        v = MatMul (a, wv)
+        o, nk, nv = com.microsoft.GroupQueryAttention
+            <num_heads = 8, kv_num_heads = 2, do_rotary = 1> (q, k, v, pk, pv, {names}, cos, sin)
+        d = MatMul (o, wo)
+        m, , , r = com.microsoft.SkipSimplifiedLayerNormalization <epsilon = 0.000001> (e, d, s2)
+        g = MatMul (m, wg)
+        u = MatMul (m, wu)
+        i = Sigmoid (g)
+        j = Mul (g, i)
+        h = Mul (j, u)
+        f = MatMul (h, wd)
+        z, , , w = com.microsoft.SkipSimplifiedLayerNormalization <epsilon = 0.000001> (r, f, s3)
+        y = MatMul (z, head)
+    }}"""
+    weights = {
+        "table": (13, 24),
+        "s1": (24,),
+        "s2": (24,),
+        "s3": (24,),
+        "wq": (24, 128),
+        "wk": (24, 32),
+        "wv": (24, 32),
+        "wo": (128, 24),
+        "wg": (24, 20),
+        "wu": (24, 20),
+        "wd": (20, 24),
+        "head": (24, 11),
+        "cos": (64, 8),
+        "sin": (64, 8),
+    }
+    single = {"one": [1], "single": np.ones(1, dtype=np.int64)} if made else {}
+    return model(text, weights, domains=CONTRIB, **single)
+
+
+def test_what_attention_is_told_fits_its_cache() -> None:
+    graph = Graph(decoder())
+    assert caches(graph) == {"pk", "pv"}
+    shapes = input_shapes(graph)
+    assert (shapes["ids"], shapes["pk"]) == ((1, 16), (1, 2, 16, 16))
+    analysis = Analysis(load(decoder()))
+    assert fitting_values(graph, analysis.shapes) == {"ends": 31, "total": 32}
+
+
+def test_a_mask_lets_all_steps_through() -> None:
+    analysis = Analysis(load(decoder(FROM_MASK)), {"mask": (1, 32)})
+    assert fitting_values(analysis.graph, analysis.shapes) == {"mask": 1}
+
+
+@pytest.mark.parametrize("lengths", [DIRECT, FROM_MASK])
+def test_a_decoder_with_a_cache_is_pruned_and_proven(lengths: tuple[str, str, str]) -> None:
+    given = {"pk": (1, 2, 17, 16), "pv": (1, 2, 17, 16), **({"mask": (1, 33)} if lengths is FROM_MASK else {})}
+    analysis = Analysis(load(decoder(lengths)), given)
+    assert analysis.uncounted == ()
+    found = groups(analysis)
+    assert {name: size for name, (size, _) in found.items()} == {"q": 4, "g": 20}, "queries and the gated MLP"
+    outcome = check(analysis)
+    assert outcome.effect > 1e-3
+    verified = verify_pruned(analysis, analysis.model.replaced(outcome.pruned), outcome.keep)
+    assert verified.status == "verified"
+
+
+def test_its_stream_goes_approximately() -> None:
+    analysis = Analysis(load(decoder()), approximate=True)
+    exact = {group.name: group.exact for group in analysis.groups}
+    assert exact["e"] is False
+    assert exact["g"] is True
+    assert check(analysis).effect > 1e-3

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accuracy comes back from the file alone, within a bound of work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphprune.accuracy import evaluate, open_data
+from graphprune.analysis.analysis import Analysis
+from graphprune.api import apply, load, solve
+from graphprune.data.synthesis.make_samples import SampleOptions
+from graphprune.errors import DataError
+from graphprune.plan.budget import BudgetRequest
+from graphprune.planning.make_plan import SolveOptions
+from graphprune.recovery.without_data import WorkBound, restorer_for
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_the_example_is_recovered_from_its_file() -> None:
+    model = load(EXAMPLES / "digits.onnx")
+    analysis, test = Analysis(model), open_data(str(EXAMPLES / "digits_test.npz"), model)
+    plan = solve(analysis, BudgetRequest("flops", 0.5), SolveOptions(round_to=1))
+    pruned = apply(analysis, plan)
+    restorer = restorer_for(analysis, SampleOptions(count=256))
+    found = restorer.recover(plan, pruned)
+    before, after = (evaluate(one, test).top1 or 0.0 for one in (pruned, found.model))
+    assert before < 0.7
+    assert after > 0.95
+    assert restorer.facts["matched"]
+    assert restorer.facts["knowledge"] == "statistics of BatchNormalization"
+
+
+def test_the_network_that_samples_suit_has_the_same_groups() -> None:
+    analysis = Analysis(load(EXAMPLES / "digits.onnx"))
+    dense = restorer_for(analysis, SampleOptions(count=64, candidates=1)).dense
+    assert dense is not analysis
+    assert [group.name for group in dense.groups] == [group.name for group in analysis.groups]
+    np.testing.assert_array_equal(dense.cost.sizes, analysis.cost.sizes)
+
+
+@pytest.mark.parametrize(
+    ("bound", "expected"),
+    [
+        (12_000, (100, 4, True)),
+        (10_000, (100, 2, True)),
+        (6_000, (50, 4, True)),
+        (3_200, (32, 2, True)),
+        (2_500, (50, 2, False)),
+        (1_000, (0, 0, False)),
+    ],
+)
+def test_work_shrinks_in_steps(bound: int, expected: tuple[int, int, bool]) -> None:
+    assert WorkBound(bound).samples(macs=10, wanted=100, candidates=4) == expected
+
+
+def test_what_no_bound_allows_is_refused() -> None:
+    analysis = Analysis(load(EXAMPLES / "digits.onnx"))
+    with pytest.raises(DataError, match="more work than the bound allows"):
+        restorer_for(analysis, bound=WorkBound(1000))

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From loading to the written file, the parent never holds more than three times the model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LAYERS, WIDTH = 8, 2048
+SLACK = 1 << 22
+"""What the interpreter and its modules take more at the second run."""
+PIPELINE = """
+import json, sys
+from pathlib import Path
+import graphprune
+from graphprune import BudgetRequest
+
+def run(source, target):
+    analysis = graphprune.analyze(graphprune.load(source))
+    plan = graphprune.solve(analysis, BudgetRequest("flops", 0.5))
+    pruned = graphprune.apply(analysis, plan)
+    verified = graphprune.verify(analysis, pruned, plan)
+    graphprune.save(pruned, target)
+    return verified.status
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+folder = Path(sys.argv[1])
+run(folder / "small.onnx", folder / "small.pruned.onnx")  # loads all modules
+before = peak()
+status = run(folder / "large.onnx", folder / "large.pruned.onnx")
+print(json.dumps({"status": status, "kibibytes": peak() - before}))
+"""
+
+
+def products(path: Path, width: int) -> Path:
+    """Write a chain of products with square weights, the last one small."""
+    random = np.random.default_rng(0)
+    value, nodes, weights = "x", [], []
+    for layer in range(LAYERS):
+        size = (width, width if layer < LAYERS - 1 else 4)
+        array = (random.standard_normal(size) / np.sqrt(width)).astype(np.float32)
+        weights.append(numpy_helper.from_array(array, f"w{layer}"))
+        nodes.append(helper.make_node("MatMul", [value, f"w{layer}"], [f"h{layer}"]))
+        nodes.append(helper.make_node("Relu", [f"h{layer}"], [f"r{layer}"]))
+        value = f"r{layer}"
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size]) for name, size in (("x", width), (value, 4))
+    ]
+    graph = helper.make_graph(nodes, "products", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_peak_is_three_times_the_model(tmp_path: Path) -> None:
+    products(tmp_path / "small.onnx", 16)
+    size = products(tmp_path / "large.onnx", WIDTH).stat().st_size
+    command = [sys.executable, "-P", "-c", PIPELINE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    said = json.loads(done.stdout)
+    assert said["status"] == "verified"
+    assert said["kibibytes"] * 1024 <= 3 * size + SLACK

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is called verified runs as its users run it: the very bytes, with default options, at two sizes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from oracle_check import analyze, halves
+from tiny_models import chain, model
+
+import graphprune
+from graphprune import BudgetRequest
+from graphprune.errors import UnsupportedModelError, VerificationError
+from graphprune.model.load import load
+from graphprune.surgery.prune import prune
+from graphprune.verification.check_runs import check_runs
+from graphprune.verification.sizes import second_sizes
+from graphprune.verification.verify import verify_pruned
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEADS, WIDTH = 4, 2
+STAGE = """
+    q{n} = Conv ({x}, wq{n})
+    r{n} = Reshape (q{n}, folded)
+    s{n} = Softmax <axis = -1> (r{n})
+    t{n} = Mul (s{n}, r{n})
+    b{n} = Reshape (t{n}, back)
+    o{n} = Conv (b{n}, wo{n})
+"""
+
+
+def heads_in_batch() -> ModelProto:
+    """Two layers whose heads are folded into the batch axis."""
+    width = HEADS * WIDTH
+    stages = STAGE.format(n=1, x="x") + STAGE.format(n=2, x="o1")
+    shapes = {f"wq{n}": (width, 3, 1, 1) for n in (1, 2)} | {f"wo{n}": (3, width, 1, 1) for n in (1, 2)}
+    text = f"(float[N,3,4,4] x) => (float[N,3,4,4] y) {{ {stages} y = Relu (o2) }}"
+    return model(text, shapes, folded=[-1, WIDTH, 4, 4], back=[-1, width, 4, 4])
+
+
+def uneven(analysis: graphprune.Analysis) -> Any:
+    """Let the layers keep different numbers of heads."""
+    keep = np.ones(int(analysis.grouping.sizes.sum()), dtype=np.bool_)
+    first, second = (
+        int(start)
+        for start, group in zip(analysis.grouping.starts, analysis.groups, strict=False)
+        if group.size == HEADS
+    )
+    keep[[first, first + 1, second]] = False
+    return keep
+
+
+def declare(proto: ModelProto, size: str) -> None:
+    """Declare what lies between the two reshapes by a symbolic product."""
+    for name in (f"{letter}{n}" for letter in "rst" for n in (1, 2)):
+        proto.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [size, WIDTH, 4, 4]))
+
+
+def test_a_file_with_stale_declared_shapes_is_refused() -> None:
+    """A comparison of all tensors without optimisation does not see it: added outputs are never re-used."""
+    analysis = analyze(heads_in_batch())
+    keep = uneven(analysis)
+    pruned = prune(analysis, keep)
+    found = verify_pruned(analysis, load(pruned), keep)
+    assert (found.status, found.sizes) == ("verified", 2)
+    declare(pruned, f"{HEADS}*N")
+    with pytest.raises(VerificationError, match=r"inputs 'x' \d+x3x4x4.*Shape mismatch"):
+        verify_pruned(analysis, load(pruned), keep)
+
+
+def test_a_batch_that_is_built_in_is_refused() -> None:
+    """It equals the masked original for the sizes of the comparison, and for no other."""
+    proto = model(
+        """(float[N,3,4,4] x) => (float[N,2] y) {
+            h = Conv (x, first)
+            r = Relu (h)
+            f = Flatten (r)
+            y = MatMul (f, w)
+        }""",
+        {"first": (8, 3, 1, 1), "w": (128, 2)},
+    )
+    analysis = analyze(proto)
+    keep = halves(analysis)
+    pruned = prune(analysis, keep)
+    assert verify_pruned(analysis, load(pruned), keep).sizes == 2
+    (flat,) = (node for node in pruned.graph.node if node.op_type == "Flatten")
+    flat.CopyFrom(helper.make_node("Reshape", [flat.input[0], "target"], list(flat.output)))
+    pruned.graph.initializer.append(numpy_helper.from_array(np.array([1, -1]), "target"))
+    with pytest.raises(VerificationError, match="inputs 'x' 2x3x4x4"):
+        verify_pruned(analysis, load(pruned), keep)
+
+
+def test_a_size_that_the_original_refuses_is_not_asked_for() -> None:
+    proto = model(
+        "(float[N,3,H,H] x) => (float[N,2] y) { h = Conv (x, first)\n f = Flatten (h)\n y = MatMul (f, w) }",
+        {"first": (8, 3, 1, 1), "w": (128, 2)},
+    )
+    analysis = analyze(proto, x=(1, 3, 4, 4))
+    keep = halves(analysis)
+    found = verify_pruned(analysis, load(prune(analysis, keep)), keep)
+    assert (found.status, found.sizes) == ("verified", 2)  # another batch, but not another height
+
+
+def test_second_sizes_change_all_open_dimensions_and_then_one_by_one() -> None:
+    proto = model(
+        "(float[N,3,H,64] x, float[N,L] t) => (float[N,3,H,64] y, float[N,L] u) { y = Relu (x)\n u = Relu (t) }"
+    )
+    analysis = analyze(proto)
+    sizes = second_sizes(analysis.graph, {"x": (1, 3, 224, 64), "t": (1, 16)})
+    assert sizes == [
+        {"x": [2, 3, 256, 64], "t": [2, 32]},
+        {"x": [2, 3, 224, 64], "t": [2, 16]},
+        {"x": [1, 3, 256, 64], "t": [1, 16]},
+        {"x": [1, 3, 224, 64], "t": [1, 32]},
+    ]
+    assert second_sizes(analyze(chain("m = Relu (h)")).graph, {"x": (2, 3, 6, 6)}) == []
+
+
+# values that are not finite -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operator", ["Acos", "Log", "Sqrt", "Atanh", "Reciprocal"])
+def test_what_is_no_number_in_a_removed_channel_is_no_fault(operator: str) -> None:
+    proto = model(
+        f"(float[1,3,8,8] x) => (float[1,4,8,8] y) {{ a = Conv (x, first)\n b = {operator} (a)\n y = Conv (b, last) }}",
+        {"first": (8, 3, 1, 1), "last": (4, 8, 1, 1)},
+    )
+    analysis = analyze(proto)
+    keep = halves(analysis)
+    pruned = prune(analysis, keep)
+    found = verify_pruned(analysis, load(pruned), keep)
+    assert found.status == "verified", found
+    assert ("not finite" in found.note) == (operator != "Reciprocal")
+    assert found.effect < 1e3
+    (conv,) = (tensor for tensor in pruned.graph.initializer if tensor.name == "last")
+    conv.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(conv)[:, ::-1].copy(), "last"))
+    assert verify_pruned(analysis, load(pruned), keep).status == "failed"
+
+
+# operators that give something else each time ---------------------------------------------------
+
+
+def test_dropout_in_training_mode_is_compared_without_dropping() -> None:
+    proto = model(
+        """(float[2,3,6,6] x) => (float[2,2,6,6] y) {
+            h = Conv (x, first)
+            d = Dropout (h, ratio, training)
+            y = Conv (d, last)
+        }""",
+        {"first": (8, 3, 1, 1), "last": (2, 8, 1, 1)},
+        ratio=np.float32(0.5),
+        training=np.asarray(True),
+    )
+    analysis = analyze(proto)
+    keep = halves(analysis)
+    pruned = prune(analysis, keep)
+    assert verify_pruned(analysis, load(pruned), keep).status == "verified"
+    (last,) = (tensor for tensor in pruned.graph.initializer if tensor.name == "last")
+    last.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(last)[:, ::-1].copy(), "last"))
+    assert verify_pruned(analysis, load(pruned), keep).status == "failed"
+
+
+def test_noise_that_a_model_adds_is_no_fault() -> None:
+    proto = model(
+        """(float[2,3,6,6] x) => (float[2,2,6,6] y, float[2,2,6,6] z) {
+            h = Conv (x, first)
+            r = Relu (h)
+            y = Conv (r, last)
+            n = RandomNormalLike (y)
+            z = Add (y, n)
+        }""",
+        {"first": (8, 3, 1, 1), "last": (2, 8, 1, 1)},
+    )
+    analysis = analyze(proto)
+    keep = halves(analysis)
+    assert verify_pruned(analysis, load(prune(analysis, keep)), keep).status == "verified"
+
+
+# the original is run first ----------------------------------------------------------------------
+
+INVALID = {
+    "bias of another length": ("(float[1,3,6,6] x) => (float[1,2,6,6] y)", {"b": (5,)}),
+    "weight of other channels": ("(float[1,4,6,6] x) => (float[1,2,6,6] y)", {"b": (8,)}),
+}
+
+
+@pytest.mark.parametrize("case", INVALID)
+def test_a_file_that_onnxruntime_refuses_is_the_fault_of_the_file(case: str) -> None:
+    ends, more = INVALID[case]
+    body = "{ h = Conv (x, first, b)\n r = Relu (h)\n y = Conv (r, last) }"
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> net {ends} {body}')
+    random = np.random.default_rng(0)
+    for name, shape in {"first": (8, 3, 1, 1), "last": (2, 8, 1, 1), **more}.items():
+        proto.graph.initializer.append(numpy_helper.from_array(random.random(shape, np.float32), name))
+    with pytest.raises(UnsupportedModelError, match="does not run in onnxruntime") as caught:
+        _pruned(proto)
+    assert caught.value.exit_code == 2
+
+
+def _pruned(proto: ModelProto) -> None:
+    analysis = graphprune.analyze(graphprune.load(proto))
+    plan = graphprune.solve(analysis, BudgetRequest("flops", 0.6))
+    graphprune.verify(analysis, graphprune.apply(analysis, plan), plan)
+
+
+# files that were not compared -------------------------------------------------------------------
+
+
+def test_one_check_for_everything_that_is_written(tmp_path: Path) -> None:
+    good = heads_in_batch()
+    assert check_runs(load(good)) == 2
+    stale = ModelProto()
+    stale.CopyFrom(prune(analyze(good), uneven(analyze(good))))
+    declare(stale, f"{HEADS}*N")
+    with pytest.raises(VerificationError, match="cannot be used as the original can") as caught:
+        check_runs(load(stale), load(good))
+    assert "Shape mismatch" in caught.value.message
+    onnx.save(good, tmp_path / "good.onnx")
+    assert check_runs(load(tmp_path / "good.onnx"), load(good), {"x": (3, 3, 4, 4)}, equal=True) == 2
+
+
+def test_a_file_that_is_to_equal_the_original_is_held_to_its_outputs() -> None:
+    good = chain("m = Relu (h)")
+    other = ModelProto()
+    other.CopyFrom(good)
+    tensor = other.graph.initializer[0]
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
+    assert check_runs(load(other), load(good)) == 1
+    with pytest.raises(VerificationError, match="deviates"):
+        check_runs(load(other), load(good), equal=True)
+
+
+def test_where_the_original_does_not_run_nothing_is_asked_of_the_file() -> None:
+    proto = model(
+        "(float[2,3] x) => (float[2,3] y) { h = Relu (x)\n y = com.example.Own (h) }", domains=', "com.example": 1'
+    )
+    assert check_runs(load(proto), load(proto)) == 0
+    with pytest.raises(VerificationError, match="does not run"):
+        check_runs(load(proto))

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Prune a network with nothing but its file, as `graphprune solve` does, and print accuracies and processor time.
+
+    python tools/without_data.py examples/digits.onnx examples/digits_test.npz
+    python tools/without_data.py resnet20_cifar10.onnx cifar10.npz --flops 0.5
+    python tools/without_data.py mobilenet_v2.onnx photographs/ --flops 0.7
+
+The data is looked at for the accuracies that are printed, and for nothing else: an archive with arrays by input name
+and `labels`; one with x_test and y_test (8-bit CIFAR-10 images); or a folder of photographs of 224x224 pixels that are
+named after their class, of which, in the order of their names, every second one is evaluated. One thread:
+OMP_NUM_THREADS=1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from recover_cifar import accuracy, cpu_seconds, source
+
+import graphprune
+from graphprune.data.synthesis.make_samples import SampleOptions
+from graphprune.recovery.without_data import restorer_for
+
+
+def test_data(path: Path, model: graphprune.Model) -> graphprune.Source:
+    """Return what is evaluated, with labels."""
+    if path.is_dir():
+        from PIL import Image
+
+        paths = sorted(path.glob("*.jpg"))[1::2]
+        images = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in paths])
+        return source(model, images, np.array([int(file.stem) for file in paths], np.int64))
+    with np.load(path) as data:
+        if "x_test" in data:
+            return source(model, data["x_test"], data["y_test"].astype(np.int64))
+    return graphprune.open_data(str(path), model)
+
+
+def main() -> None:
+    """Print one line per seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--flops", type=float, default=0.5)
+    parser.add_argument("--solver", default="stage-wise")
+    parser.add_argument("--criterion", default="bn-scale")
+    parser.add_argument("--round-to", default="1", help="a number of channels, or a rule such as auto")
+    parser.add_argument("--count", type=int, help="samples that are used")
+    parser.add_argument("--candidates", type=int, default=4, help="samples that are made for each one that is used")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    options = parser.parse_args()
+    model = graphprune.load(options.model)
+    test = test_data(options.data, model)
+    print(json.dumps({"model": options.model.stem, **accuracy(model, test)}), flush=True)
+    for seed in options.seeds:
+        print(json.dumps(pruned_alone(options, model, test, seed)), flush=True)
+
+
+def pruned_alone(
+    options: argparse.Namespace, model: graphprune.Model, test: graphprune.Source, seed: int
+) -> dict[str, object]:
+    """Prune and recover from the file alone; return what is printed of it."""
+    start = cpu_seconds()
+    analysis = graphprune.analyze(model)
+    restorer = restorer_for(analysis, SampleOptions(options.count, options.candidates, seed))
+    prepared = cpu_seconds() - start
+    choices = graphprune.SolveOptions(
+        solver=options.solver,
+        criterion=options.criterion,
+        round_to=int(options.round_to) if options.round_to.isdigit() else options.round_to,
+        seed=seed,
+    )
+    budget = graphprune.BudgetRequest("flops", options.flops)
+    plan = graphprune.solve(analysis, budget, choices, data=restorer.made.source, dense=restorer.dense)
+    solved = cpu_seconds() - start
+    pruned = graphprune.apply(analysis, plan)
+    found = restorer.recover(plan, pruned)
+    seconds = cpu_seconds() - start
+    return {
+        "flops": round(plan.budget.after / plan.budget.before, 4),
+        "solver": options.solver,
+        "pruned": accuracy(pruned, test)["top1"],
+        **accuracy(found.model, test),
+        **restorer.facts,
+        "cpu_s": [round(part, 1) for part in (prepared, solved, seconds)],
+        "widths": [len(group.kept) for group in plan.groups],
+    }
+
+
+if __name__ == "__main__":
+    main()
