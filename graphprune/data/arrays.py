@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.array_types import Array
-from graphprune.data.file_reading import check_unfolding, reading
 from graphprune.data.preprocessing import ImageInput, Preprocessing
+from graphprune.data.read_errors import check_unfolding, reading
 from graphprune.data.signature import InputSpec, fitted
 from graphprune.data.source import Batch, Source
 from graphprune.errors import DataError, quote

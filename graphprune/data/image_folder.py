@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.data.file_reading import reading
+from graphprune.data.read_errors import reading
 from graphprune.data.source import Batch, Source
 from graphprune.errors import DataError, quote
 

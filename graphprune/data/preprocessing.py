@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.choices import Layout
-from graphprune.data.file_reading import read_small, reading
+from graphprune.data.read_errors import read_small, reading
 from graphprune.errors import DataError, UsageError, quote
 
 if TYPE_CHECKING:

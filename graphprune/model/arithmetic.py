@@ -4,7 +4,7 @@
 The expressions of a file that somebody else made may ask for anything: a regular expression that never ends,
 a text doubled forty times, a tensor of terabytes. So this process computes only operators whose time and memory
 follow from the sizes of their operands, after counting; all others are left to a child process with limits
-(:mod:`graphprune.model.outside`).
+(:mod:`graphprune.model.constant_evaluation`).
 """
 
 from __future__ import annotations

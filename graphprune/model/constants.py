@@ -18,8 +18,8 @@ from onnx import TensorProto
 
 from graphprune.array_types import Array
 from graphprune.model.arithmetic import MOST_WORK, NotComputedError, evaluate, work
+from graphprune.model.constant_evaluation import Outside
 from graphprune.model.graph import Graph, Node
-from graphprune.model.outside import Outside
 from graphprune.model.scaling import Quantised, is_scaling, real_values, spans
 from graphprune.model.shapes import Read, Shapes
 

@@ -25,7 +25,7 @@ from graphprune.model.sandbox import RESULT, ChildError, limit_memory, run_child
 from graphprune.model.shapes import Shapes
 from graphprune.model.write import save
 
-__all__ = ["NoneRunsError", "ObservedShapes", "failure", "observe", "unknown_values"]
+__all__ = ["NoneRunsError", "RunShapes", "failure", "observe", "unknown_values"]
 
 DATA_DEPENDENT = frozenset({"Compress", "NonMaxSuppression", "NonZero", "StringSplit", "Unique"})
 
@@ -57,7 +57,7 @@ def _hides(node: Node) -> bool:
 
 
 @dataclass(frozen=True)
-class ObservedShapes:
+class RunShapes:
     """What a run shows.
 
     Attributes
@@ -83,7 +83,7 @@ def observe(
     choices: Sequence[Mapping[str, tuple[int, ...]]],
     names: Sequence[str],
     lengths: Sequence[Mapping[str, int]] = (),
-) -> ObservedShapes | None:
+) -> RunShapes | None:
     """Run the model with the first of several input shapes that it takes, and look at the shapes of values.
 
     Parameters
@@ -99,7 +99,7 @@ def observe(
 
     Returns
     -------
-    ObservedShapes or None
+    RunShapes or None
         None where onnxruntime does not open the model or does not finish, which tells nothing.
 
     Raises
@@ -115,6 +115,8 @@ def observe(
 
 def failure(model: Model, graph: Graph, inputs: Mapping[str, tuple[int, ...]]) -> str | None:
     """Return what onnxruntime says if it does not run the model, None where it runs."""
+    if any(kind.WhichOneof("value") != "tensor_type" for kind in graph.inputs.values()):
+        return None
     try:
         _observe(model, graph, [inputs], [])
     except ChildError as error:
@@ -130,7 +132,9 @@ def _observe(
     choices: Sequence[Mapping[str, tuple[int, ...]]],
     names: Sequence[str],
     lengths: Sequence[Mapping[str, int]] = (),
-) -> ObservedShapes:
+) -> RunShapes:
+    if any(kind.WhichOneof("value") != "tensor_type" for kind in graph.inputs.values()):
+        raise ChildError("only tensors are made up as inputs")
     exposed = ModelProto()
     exposed.CopyFrom(model.proto)
     present = {value.name for value in exposed.graph.output}
@@ -147,7 +151,7 @@ def _observe(
     if observed["choice"] is None:
         raise NoneRunsError(observed["said"])
     shown: dict[str, tuple[list[int], str]] = observed["values"]
-    return ObservedShapes(
+    return RunShapes(
         observed["choice"],
         {name: tuple(dims) for name, (dims, _) in shown.items()},
         {name: helper.np_dtype_to_tensor_dtype(_dtype(dtype)) for name, (_, dtype) in shown.items()},

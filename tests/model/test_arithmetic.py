@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tiny_models import chain, model
 
 from graphprune.analysis.analysis import Analysis
-from graphprune.model import outside
+from graphprune.model import constant_evaluation
 from graphprune.model.arithmetic import NotComputedError, evaluate, work
 from graphprune.model.graph import Node
 from graphprune.model.load import load
@@ -152,10 +152,10 @@ def test_the_child_ends_by_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> Non
         }""",
         {"w": (1, 8, 2000, 2000)},
     )
-    monkeypatch.setattr(outside, "_SECONDS", 2.0)
+    monkeypatch.setattr(constant_evaluation, "_SECONDS", 2.0)
     analysis = Analysis(load(proto))
     started = process_time()
     assert not analysis.constants.computable("v")
     assert not analysis.constants.computable("v")
-    assert process_time() - started < outside.Outside().left
+    assert process_time() - started < constant_evaluation.Outside().left
     assert infer(analysis.graph, analysis.model.tensors.array, {"x": (2,)}).dims["p"] == (1, 8, 3999, 3999)

@@ -52,7 +52,7 @@ class Outside:
             with tempfile.TemporaryDirectory(prefix="graphprune-evaluate-") as folder:
                 place = Path(folder)
                 (place / "model.onnx").write_bytes(_expression(graph, nodes, operands, name).SerializeToString())
-                run_child("graphprune.model.outside", place, min(_SECONDS, self.left))
+                run_child("graphprune.model.constant_evaluation", place, min(_SECONDS, self.left))
                 return np.asarray(np.load(place / "value.npy", allow_pickle=False))
         except (ChildError, OSError, ValueError, TypeError):
             return None
