@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -183,8 +182,3 @@ def _teachers(task: Task) -> str:
 def lower(loss: float, start: float) -> bool:
     """Whether a held-out loss is lower than at the start by more than rounding."""
     return loss < start - _ROUNDING * abs(start) - _LEAST
-
-
-def improvement(result: Finetuned) -> float:
-    """Return by which share the held-out loss fell."""
-    return 1.0 - result.after.loss / result.before.loss if math.isfinite(result.before.loss) else 0.0
