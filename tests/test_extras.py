@@ -81,7 +81,7 @@ def test_what_needs_more_says_what_to_install(
     missing: tuple[str, ...], command: tuple[object, ...], tmp_path: Path
 ) -> None:
     done = without(missing, *command, cwd=tmp_path)
-    error, hint = done.stderr.splitlines()
+    *_, error, hint = done.stderr.splitlines()
     assert done.returncode == 2
     assert error.startswith(f"error: {', '.join(missing)} ")
     assert "not installed, but needed for " in error

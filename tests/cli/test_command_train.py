@@ -150,4 +150,4 @@ def test_finetuning_under_a_regulariser(quick: Callable[..., Outcome], model: Pa
     how = ("--epochs", 1, "--batch", 32, "--augment", "none", "--regularize", "group-norm", "--device", "cpu")
     done = quick("finetune", model, "--data", data, *how, "-o", model.with_name("sparse.onnx"))
     assert done.code == 0, done.err
-    assert quick("solve", model.with_name("sparse.onnx", "--quick"), "--flops", 0.5).code == 0
+    assert quick("solve", model.with_name("sparse.onnx"), "--quick", "--flops", 0.5).code == 0

@@ -54,7 +54,7 @@ def test_a_killed_command_is_resumed_to_the_same_files(whole: Path, tmp_path: Pa
     random = np.random.default_rng(seed)
     folder = prepared(tmp_path / "killed")
     run = started(folder)
-    saved_times(folder, run, int(random.integers(1, 8)))
+    saved_times(folder, run, int(random.integers(1, 4)))
     time.sleep(float(random.uniform(0.0, 0.02)))
     run.process.kill()
     assert run.ended() == -signal.SIGKILL, run.printed()

@@ -96,7 +96,7 @@ def test_labels_that_are_no_classes_do_not_count() -> None:
 
 def test_what_cannot_be_tried_out(outcomes: MeasuredOutcomes) -> None:
     kept = tuple(whole(outcomes))
-    with pytest.raises(UsageError, match="method is 'magic', but must be one of"):
+    with pytest.raises(UsageError, match="no recovery method 'magic'"):
         outcomes.realise(tuple(atoms[1:] for atoms in kept), "magic")
     with pytest.raises(UsageError, match="without a whole group"):
         outcomes.realise((kept[0][:0], *kept[1:]))
