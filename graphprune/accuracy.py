@@ -30,6 +30,7 @@ from graphprune.errors import PlanError, VerificationError, quote
 from graphprune.planning.make_plan import SolveOptions
 from graphprune.recovery.recover import recover as run_recovery
 from graphprune.recovery.recover_options import RecoverOptions
+from graphprune.recovery.without_data import Restorer
 from graphprune.verification.fidelity.check_weights import check_only_weights_differ
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def recover(
     model: Model | Analysis,
     pruned: Model,
     plan: Plan,
-    data: Source,
+    data: Source | Restorer,
     options: RecoverOptions | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
@@ -173,7 +174,8 @@ def recover(
     plan : Plan
         What was removed.
     data : Source
-        Samples as the network meets them in use, from :func:`open_data`.
+        Samples as the network meets them in use, from :func:`open_data`; or what makes some, from
+        :func:`graphprune.recovery.without_data.restorer_for`.
     options : RecoverOptions, optional
         The method; least squares by default.
     progress : callable, optional
@@ -194,6 +196,8 @@ def recover(
     analysis = model if isinstance(model, Analysis) else analyze_for(model, plan)
     reconciled = reconcile(analysis, plan)
     _check_pruned(reconciled, pruned)
+    if isinstance(data, Restorer):
+        return data.recover(reconciled.plan, pruned, options, progress)
     return run_recovery(analysis, reconciled.plan, pruned, data, options or RecoverOptions(), progress)
 
 

@@ -41,6 +41,7 @@ from graphprune.verification.fidelity.check_fidelity import check_fidelity
 from graphprune.verification.fidelity.check_reweighed import check_reweighted
 from graphprune.verification.fidelity.check_shortened import check_shortened
 from graphprune.verification.relearned import verify_relearned
+from graphprune.verification.same_outputs import check_same_outputs
 from graphprune.verification.verdict import judged
 from graphprune.verification.verify import Verification
 
@@ -250,10 +251,13 @@ def normalize(model: Model | Analysis) -> Model:
     """Return the graph as the analysis sees it: local functions inlined, computed constants folded.
 
     Names in a plan that the original file does not have are those of this graph. For looking and
-    checking; :func:`apply` starts from the original.
+    checking; :func:`apply` starts from the original. Raises `VerificationError` if the result does
+    not open in onnxruntime, or computes something else on random inputs.
     """
     analysis = _analysis(model)
-    return analysis.model.replaced(fold(analysis))
+    folded = analysis.model.replaced(fold(analysis))
+    check_same_outputs(analysis, folded)
+    return folded
 
 
 @contained

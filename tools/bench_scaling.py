@@ -37,9 +37,9 @@ SWEEPS: dict[str, tuple[str, tuple[tuple[int, int], ...]]] = {
 }
 """Family and (blocks, width) of the graphs of each sweep."""
 STAGES = {
-    "shapes": ("flatten", "inline_functions", "Graph", "input_shapes", "infer", "unknown_values", "Constants"),
+    "shapes": ("flatten", "inline_functions", "Graph", "fit_inputs", "Constants"),
     "labels": ("propagate",),
-    "resolve": ("resolve",),
+    "resolve": ("resolve_grouped",),
     "groups": ("form_groups", "describe"),
     "costs": ("Accounts",),
 }

@@ -25,7 +25,7 @@ from graphprune.labels.vector import Labels
 from graphprune.model.bodies import flatten
 from graphprune.model.constant_evaluation import Outside
 from graphprune.model.constants import Constants
-from graphprune.model.fitting import Fitting
+from graphprune.model.fitting import fit_inputs
 from graphprune.model.graph import Graph, Node
 from graphprune.model.inputs import assumed
 from graphprune.model.load import Model
@@ -128,8 +128,7 @@ class Analysis:
         self.flat = flatten(spell_out(inline_functions(model.proto)))
         self.graph = Graph(self.flat.proto)
         self._given = dict(given_shapes or {})
-        self._fitting = Fitting(model, self.flat, self.graph, self._given)
-        self._fit = self._fitting.fit()
+        self._fitting, self._fit = fit_inputs(model, self.flat, self.graph, self._given)
         self.input_shapes, self.shapes = self._fit.inputs, self._fit.shapes
         self.constants = Constants(self.graph, self.shapes, model.tensors.array, Outside())
         self.scope = propagate(

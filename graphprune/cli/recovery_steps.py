@@ -124,7 +124,8 @@ class RecoverySteps:
         restorer = self.material.restorer
         with talk.progress("recovering") as progress:
             if restorer is not None:
-                recovery = restorer.recover(plan, pruned, method, progress)
+                options = RecoverOptions(method=method, samples=len(samples), seed=self.seed)
+                recovery = restorer.recover(plan, pruned, options, progress)
                 return recovery.model, _recovered(recovery, restorer.facts, _MADE)
             options = RecoverOptions(method=method, seed=self.seed)
             recovery = accuracy.recover(analysis, pruned, plan, samples, options, progress=progress)

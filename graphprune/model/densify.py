@@ -69,6 +69,8 @@ def densified(proto: ModelProto, read: Read, *, most_bytes: int) -> ModelProto:
 
 
 def _item_bytes(tensor: SparseTensorProto) -> int:
+    if not tensor.values.data_type:
+        raise ModelFileError(f"sparse tensor {quote(tensor.values.name)} has no values of a known type")
     return int(numpy_helper.to_array(TensorProto(data_type=tensor.values.data_type, dims=[0])).itemsize)
 
 

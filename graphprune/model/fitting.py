@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
+from typing import Final
 
-from graphprune.errors import GraphPruneError, InputError, ModelFileError, UsageError, quote
+from graphprune.errors import GraphPruneError, InputError, ModelFileError, UnsafeModelError, UsageError, quote
 from graphprune.model.bodies import Flat
 from graphprune.model.graph import Graph, subgraphs
 from graphprune.model.inputs import assumed, candidate_shapes, input_shapes
@@ -25,7 +27,11 @@ from graphprune.model.operands import misfit
 from graphprune.model.sandbox import shortened
 from graphprune.model.shapes import Shapes, infer
 
-__all__ = ["Fit", "Fitting", "blaming"]
+__all__ = ["Fit", "Fitting", "blaming", "fit_inputs"]
+
+
+_MOST_ELEMENTS: Final = 1 << 36
+_ABOUT_TYPES: Final = "has unsupported type"
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,10 @@ class Fitting:
         consistent: list[Fit] = []
         for step, inputs in candidate_shapes(self._graph, self._given):
             shapes = infer(self._graph, self._model.tensors.array, inputs)
-            shapes.refusal = shapes.refusal or misfit(self._graph, shapes) or ""
+            _check_sizes(shapes)
+            # Types that an operator set does not know yet are no misfit: runtimes, and pruning, take them.
+            objection = "" if _ABOUT_TYPES in shapes.refusal else shapes.refusal
+            shapes.refusal = objection or misfit(self._graph, shapes) or ""
             fit = Fit(step, inputs, shapes)
             if shapes.refusal:
                 refused.append(fit)
@@ -142,6 +151,22 @@ class Fitting:
         if self._given:
             return UsageError(f"the model does not take the given input shapes: {shapes.refusal}{said}")
         return ModelFileError(f"the model is not valid: {shapes.refusal}{said}", hint="export it again")
+
+
+def fit_inputs(model: Model, flat: Flat, graph: Graph, given: Mapping[str, Sequence[int]]) -> tuple[Fitting, Fit]:
+    """Return what finds input shapes for a model, and the first that fit; parameters and errors as of `Fitting`."""
+    fitting = Fitting(model, flat, graph, given)
+    return fitting, fitting.fit()
+
+
+def _check_sizes(shapes: Shapes) -> None:
+    """Refuse what no machine can run, before anything is made of it."""
+    for name, dims in shapes.dims.items():
+        if prod(dims) > _MOST_ELEMENTS:
+            raise UnsafeModelError(
+                f"value {quote(name)} of shape {list(dims)} has more elements than the limit {_MOST_ELEMENTS}",
+                hint="if its size follows from an input, give a smaller one: --input-shape NAME=SIZES",
+            )
 
 
 @contextmanager

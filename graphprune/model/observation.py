@@ -115,6 +115,8 @@ def observe(
 
 def failure(model: Model, graph: Graph, inputs: Mapping[str, tuple[int, ...]]) -> str | None:
     """Return what onnxruntime says if it does not run the model, None where it runs."""
+    if any(kind.WhichOneof("value") != "tensor_type" for kind in graph.inputs.values()):
+        return None
     try:
         _observe(model, graph, [inputs], [])
     except ChildError as error:
@@ -131,6 +133,8 @@ def _observe(
     names: Sequence[str],
     lengths: Sequence[Mapping[str, int]] = (),
 ) -> RunShapes:
+    if any(kind.WhichOneof("value") != "tensor_type" for kind in graph.inputs.values()):
+        raise ChildError("only tensors are made up as inputs")
     exposed = ModelProto()
     exposed.CopyFrom(model.proto)
     present = {value.name for value in exposed.graph.output}

@@ -72,6 +72,7 @@ def validate(proto: onnx.ModelProto, surveyed: Survey, *, max_calls: int) -> Non
     check_functions(proto, max_calls=max_calls)
     check_names(proto)
     _check_attributes(proto, surveyed)
+    _check_types(surveyed.graphs)
     _check_convolutions(surveyed.graphs)
     try:
         checker.check_model(without_weights(proto, surveyed))
@@ -140,6 +141,19 @@ def _check_attributes(proto: onnx.ModelProto, surveyed: Survey) -> None:
                 _check_steps(node, attribute)
             if node.domain in _DEFAULT_DOMAINS and attribute.name == "auto_pad" and attribute.s not in _AUTO_PADS:
                 raise ModelFileError(f"{label(node)} has the unknown auto_pad {quote(attribute.s)}")
+
+
+def _check_types(graphs: Sequence[onnx.GraphProto]) -> None:
+    """Check that declared types of elements exist; an input must have one."""
+    known = frozenset(onnx.TensorProto.DataType.values())
+    for graph in graphs:
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.type.HasField("tensor_type") and value.type.tensor_type.elem_type not in known:
+                kind = value.type.tensor_type.elem_type
+                raise ModelFileError(f"value {quote(value.name)} is declared with the unknown element type {kind}")
+    for value in graphs[0].input if graphs else ():
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.elem_type:
+            raise ModelFileError(f"input {quote(value.name)} has no element type")
 
 
 def _check_steps(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from graphprune.data.synthesis.make_samples import MadeSamples
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
-    from graphprune.recovery.recover_options import Method, Recovery
+    from graphprune.recovery.recover_options import Recovery
 
     Tell = Callable[[str, int, int], None]
 
@@ -126,7 +126,7 @@ class Restorer:
         self,
         plan: Plan,
         pruned: Model,
-        method: Method = "least-squares",
+        options: RecoverOptions | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Recovery:
         """Recover a pruned network from the made samples.
@@ -134,7 +134,7 @@ class Restorer:
         Errors are those on made samples, between the two networks as matched to them: no measure of accuracy, and an
         agreement on them none either, so there is none.
         """
-        options = RecoverOptions(method, samples=len(self.made.source), seed=self.seed)
+        options = options or RecoverOptions(samples=len(self.made.source), seed=self.seed)
         if self.matched is None:
             found = recover(self.analysis, plan, pruned, self.made.source, options, progress)
         else:

@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
+from graphprune.labels.adapt import whole
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import DOMAIN, flatten, owner_name
 from graphprune.model.iterations import loops
@@ -90,7 +91,7 @@ def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[
     """
     touched: set[int] = set()
     for name, axes in analysis.scope.values.items():
-        if name in analysis.flat.home and not all(mask(labels).all() for labels in axes):
+        if name in analysis.flat.home and not all(whole(mask(labels)) for labels in axes):
             touched.add(analysis.flat.home[name])
     certain = {
         owner_name(loop.exit.outputs)

@@ -87,6 +87,18 @@ def test_where_the_file_tells_nothing_it_says_so(quick: Command, tmp_path: Path)
     assert "give real ones" in asked.err
 
 
+def test_recover_takes_made_samples_too(quick: Command, model: Path) -> None:
+    assert quick("solve", model, "--flops", "0.5", "--quick").code == 0
+    done = quick(
+        *("recover", "net.pruned.onnx", "--teacher", model, "--plan", "net.plan.json", "--calib", "synthetic:64")
+    )
+    assert done.code == 0, done.err
+    assert "on made samples, which is no accuracy" in done.out
+    assert "agreement" not in done.out
+    shown = quick("verify", model, "net.pruned.recovered.onnx", "net.plan.json")
+    assert shown.code == 0, shown.err
+
+
 def test_quick_does_not_go_with_a_method(quick: Command, model: Path) -> None:
     done = quick("solve", model, "--flops", "0.5", "--quick", "--recover", "bn", "--calib", "synthetic")
     assert done.code == 2

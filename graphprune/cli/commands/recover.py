@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,9 @@ from graphprune.cli.targets import beside, check_target
 from graphprune.errors import NotImprovedError
 
 if TYPE_CHECKING:
+    from graphprune.data.source import Source
     from graphprune.recovery.recover_options import Recovery
+    from graphprune.recovery.without_data import Restorer
 
 __all__ = ["recover"]
 
@@ -53,7 +56,9 @@ def recover(
     outputs on it does not fall, nothing is written.
     """
     from graphprune import accuracy, api
+    from graphprune.data.synthesis.make_samples import SampleOptions, read_request
     from graphprune.plan.file import read_plan
+    from graphprune.recovery.without_data import restorer_for
     from graphprune.verification.check_runs import check_runs
 
     target = output.output or beside(pruned, ".recovered.onnx")
@@ -65,17 +70,22 @@ def recover(
     stored = read_plan(plan)
     with talk.stage("loading"):
         original, candidate = api.load(teacher), api.load(pruned)
-        source = calibration.open(original, talk)
+        request = read_request(calibration.calib)
+        source: Source | Restorer | None = calibration.open(original, talk) if request is None else None
     with talk.stage("analysis"):
         analysis = api.analyze_for(original, stored, rebind=rebind)
         current = api.reconcile(analysis, stored, rebind=rebind).plan
+    if source is None:
+        with talk.steps("making samples") as making:
+            source = restorer_for(analysis, replace(request or SampleOptions(), seed=options.seed), tell=making)
     with talk.progress("recovering") as progress:
         recovery = accuracy.recover(analysis, candidate, current, source, options, progress=progress)
     if recovery.improved and not output.dry_run:
         with talk.stage("writing"):
             check_runs(recovery.model, candidate, current.model.inputs)
             api.save(recovery.model, target, force=output.force)
-    _show(recovery, None if output.dry_run or not recovery.improved else target, as_json=printing.as_json)
+    written = None if output.dry_run or not recovery.improved else target
+    _show(recovery, written, made=request is not None, as_json=printing.as_json)
     if not recovery.improved:
         raise NotImprovedError(
             "recovery did not help: the error of the outputs on held-out samples did not fall; nothing was written",
@@ -83,7 +93,7 @@ def recover(
         )
 
 
-def _show(recovery: Recovery, target: Path | None, *, as_json: bool) -> None:
+def _show(recovery: Recovery, target: Path | None, *, made: bool, as_json: bool) -> None:
     """Print what recovery brought."""
     if as_json:
         print_json(
@@ -94,6 +104,7 @@ def _show(recovery: Recovery, target: Path | None, *, as_json: bool) -> None:
                 "error_before": recovery.before,
                 "error_after": recovery.after,
                 "agreement": recovery.agreement,
+                "made_samples": made,
                 "samples": recovery.samples,
                 "held_out": recovery.held_out,
                 "layers": len(recovery.nodes),
@@ -105,6 +116,7 @@ def _show(recovery: Recovery, target: Path | None, *, as_json: bool) -> None:
 
     from graphprune.report.text import plural
 
+    kind = ", on made samples, which is no accuracy" if made else ""
     outcome = f"{100 * recovery.before:.3g} % -> {100 * recovery.after:.3g} % of the variance of the outputs"
     lines = [
         (
@@ -112,8 +124,9 @@ def _show(recovery: Recovery, target: Path | None, *, as_json: bool) -> None:
             f"{plural(len(recovery.nodes), 'layer')} by {recovery.method}",
         ),
         (
-            "error",
-            f"{outcome}, on {plural(recovery.held_out, 'sample')} held out of {recovery.samples + recovery.held_out}",
+            "difference" if made else "error",
+            f"{outcome}{kind}, on {plural(recovery.held_out, 'sample')} "
+            f"held out of {recovery.samples + recovery.held_out}",
         ),
     ]
     if recovery.agreement is not None:

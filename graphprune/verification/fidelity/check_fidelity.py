@@ -26,7 +26,7 @@ from onnx import (
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.errors import VerificationError, quote
-from graphprune.labels.adapt import size_attributes, size_slots
+from graphprune.labels.adapt import size_attributes, size_slots, whole
 from graphprune.model.bodies import flatten
 from graphprune.model.graph import Graph, Node
 from graphprune.model.inline_tensors import FREE_INITIALIZERS, from_nodes
@@ -327,7 +327,7 @@ def _check_values(source: GraphProto, pruned: GraphProto, expectation: Expectati
 
 def _declared(value: ValueInfoProto, masks: Masks | None) -> ValueInfoProto:
     """Return the declaration of a value of which only some slices are left."""
-    if masks is None or all(bool(mask.all()) for mask in masks):
+    if masks is None or all(whole(mask) for mask in masks):
         return value
     result = ValueInfoProto()
     result.CopyFrom(value)
@@ -336,7 +336,7 @@ def _declared(value: ValueInfoProto, masks: Masks | None) -> ValueInfoProto:
         result.type.tensor_type.ClearField("shape")
         return result
     for dim, mask in zip(dims, masks, strict=True):
-        if mask.all():
+        if whole(mask):
             continue
         if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0:
             dim.dim_value = int(mask.sum())

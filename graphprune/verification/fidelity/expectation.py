@@ -17,7 +17,7 @@ import numpy as np
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
 from graphprune.errors import VerificationError, quote
-from graphprune.labels.adapt import size_slots
+from graphprune.labels.adapt import size_slots, whole
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
 from graphprune.model.scaling import is_scaling, spans
@@ -104,7 +104,7 @@ class Expectation:
         """Whether an axis of an input or output of a node loses slices."""
         values = (self.activation(name) for name in (*node.inputs, *node.outputs))
         wanted = (self.uses.get((node.index, slot)) for slot in range(len(node.inputs)))
-        return any(not mask.all() for masks in (*values, *wanted) if masks is not None for mask in masks)
+        return any(not whole(mask) for masks in (*values, *wanted) if masks is not None for mask in masks)
 
 
 @dataclass

@@ -13,7 +13,8 @@ from tiny_models import model
 
 from graphprune import api
 from graphprune.analysis.analysis import Analysis
-from graphprune.errors import VerificationError
+from graphprune.errors import ModelFileError, VerificationError
+from graphprune.model.bodies import flatten
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 from graphprune.verification.verify import verify_pruned
@@ -377,11 +378,13 @@ def test_a_weight_that_a_body_gives_stays_whole() -> None:
     assert groups(analysis) == {}
 
 
-def test_a_body_that_does_not_fit_freezes() -> None:
+def test_a_body_that_does_not_fit_is_refused() -> None:
     proto = model(_loop("t = MatMul (x, up)"), {"up": (4, 4)}, **THREE)
     (body,) = (a.g for node in proto.graph.node for a in node.attribute if a.type == AttributeProto.GRAPH)
     body.input.pop()
-    assert Analysis(load(proto)).flat.is_flat
+    assert flatten(proto).is_flat
+    with pytest.raises(ModelFileError, match=r"Loop, node name: y.* 2 inputs but 3 were provided"):
+        Analysis(load(proto))
 
 
 def test_a_scan_of_the_first_version_freezes() -> None:

@@ -12,6 +12,8 @@ from oracle_check import Outcome, analyze, check, run
 from rule_cases import BOTH, Case, Stays, rule_tests
 from tiny_models import chain, model
 
+from graphprune.errors import ModelFileError
+
 SHUFFLE = "r = Reshape (h, apart)\n t = Transpose <perm = [0, 2, 1, 3, 4]> (r)\n m = Reshape (t, together)"
 
 
@@ -274,7 +276,7 @@ def test_number_of_tiles_from_the_number_of_channels_is_held() -> None:
     assert check(chain(text, one=[1])).values["m"].shape == (2, 4, 48, 6)
 
 
-def test_a_reshape_to_another_number_of_elements_freezes() -> None:
-    # No runtime can run such a model, but it can be looked at.
-    found = analyze(chain("m = Reshape (h, to)", to=[2, 8, 6, 5]))
-    assert [group.name for group in found.groups] == []
+def test_a_reshape_to_another_number_of_elements_is_refused() -> None:
+    # No runtime can run such a model.
+    with pytest.raises(ModelFileError, match=r"Reshape\('m'\): input 0 'h' .* cannot become \[2, 8, 6, 5\]"):
+        analyze(chain("m = Reshape (h, to)", to=[2, 8, 6, 5]))
