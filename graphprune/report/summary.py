@@ -219,8 +219,9 @@ def _lossless_notes(plan: Plan) -> list[str]:
         return ["no channel can go without changing what the model computes; the result is the original"]
     merged = sum(len(group.merged) for group in plan.groups)
     folded = sum(len(group.folded) for group in plan.groups)
+    unread = removed - merged - folded
     parts = (
-        f"{removed - merged - folded} zero or never read",
+        f"{unread} {'is' if unread == 1 else 'are'} zero or never read",
         f"{folded} constant (now in biases)",
         f"{merged} equal to another one",
     )
