@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graphprune.data.user_code import FAILURES, imported, reason
-from graphprune.errors import InputError, UsageError, quote
+from graphprune.errors import InputError, UsageError, did_you_mean, quote
 from graphprune.extras import require
 
 require("train", "exporting from torch")
@@ -45,7 +45,8 @@ def _torchvision(name: str) -> Any:
     try:
         builder = models.get_model_builder(name)
     except ValueError as error:
-        raise UsageError(f"torchvision has no model {quote(name)}") from error
+        hint = did_you_mean(name, models.list_models(), shown="torchvision:{}".format)
+        raise UsageError(f"torchvision has no model {quote(name)}", hint=hint) from error
     known = inspect.signature(builder).parameters
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

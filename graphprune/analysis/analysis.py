@@ -65,6 +65,8 @@ class Frozen:
         all kinds can exceed what the model has.
     largest : tuple of Held
         The largest of those layers.
+    whole : int
+        FLOPs of those among them that cannot lose channels on any axis.
     """
 
     kind: str
@@ -73,6 +75,7 @@ class Frozen:
     layers: int
     flops: int
     largest: tuple[Held, ...] = ()
+    whole: int = 0
 
 
 _LARGEST = 5
@@ -203,7 +206,7 @@ class Analysis:
                     kinds.setdefault(reason.kind, reason)
             for kind, reason in kinds.items():
                 cases_of.setdefault(kind, []).append((reason, held))
-        entries = [_frozen(kind, cases) for kind, cases in cases_of.items()]
+        entries = [_frozen(kind, cases, self.rest) for kind, cases in cases_of.items()]
         return tuple(sorted(entries, key=lambda entry: (-entry.flops, entry.kind)))
 
     @cached_property
@@ -256,10 +259,12 @@ class Analysis:
         return 1 - sum(held.flops for held in self.rest) / total if total else 0.0
 
 
-def _frozen(kind: str, cases: list[tuple[Reason, Held]]) -> Frozen:
+def _frozen(kind: str, cases: list[tuple[Reason, Held]], rest: tuple[Held, ...]) -> Frozen:
     """Sum up what one kind of reason holds; the first case in graph order stands for all."""
     reason = cases[0][0]
     layers = [held for _, held in cases]
     largest = sorted(layers, key=lambda held: -held.flops)[:_LARGEST]
     node = reason.node.label if reason.node else ""
-    return Frozen(kind, node, reason.text, len(layers), sum(held.flops for held in layers), tuple(largest))
+    whole = sum(held.flops for held in {*layers} & {*rest})
+    flops = sum(held.flops for held in layers)
+    return Frozen(kind, node, reason.text, len(layers), flops, tuple(largest), whole)

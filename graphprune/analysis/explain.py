@@ -14,7 +14,7 @@ import numpy as np
 from graphprune.analysis.analysis import Analysis
 from graphprune.analysis.incidence import Incidence, Place
 from graphprune.array_types import Ints
-from graphprune.errors import UsageError, quote
+from graphprune.errors import InternalError, UsageError, quote
 from graphprune.labels.origins import Origin
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels, stay
@@ -24,6 +24,9 @@ __all__ = ["AxisExplanation", "Cause", "Companion", "Explanation", "GroupExplana
 
 _MOST_CAUSES = 6
 _MOST_NAMES = 3
+
+
+Subject = Literal["node", "tensor", "value", "group"]
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class Explanation:
     name : str
         The name that was asked for.
     kind : {"node", "tensor", "value"}
-        What has this name: a node, a constant, or an activation.
+        What has this name: a node, a constant, an activation, or a coupled group by its id.
     axes : tuple of AxisExplanation
         Of a node: axes of its constants, outputs and inputs; those that are coupled with an earlier one left out.
     groups : tuple of GroupExplanation
@@ -145,7 +148,7 @@ class Explanation:
     """
 
     name: str
-    kind: Literal["node", "tensor", "value"]
+    kind: Subject
     axes: tuple[AxisExplanation, ...]
     groups: tuple[GroupExplanation, ...]
 
@@ -158,7 +161,8 @@ def explain(analysis: Analysis, name: str) -> Explanation:
     analysis : Analysis
         Of the model.
     name : str
-        Name of a node, an initializer or another value. A node without a name is called by its first output.
+        Name of a node, an initializer or another value, or the id of a group. A node without a name is called by its
+        first output.
 
     Returns
     -------
@@ -175,7 +179,7 @@ def explain(analysis: Analysis, name: str) -> Explanation:
     return _Explainer(analysis).explanation(name, kind, nodes)
 
 
-def _find(analysis: Analysis, name: str) -> tuple[Literal["node", "tensor", "value"], list[Node]]:
+def _find(analysis: Analysis, name: str) -> tuple[Subject, list[Node]]:
     graph = analysis.graph
     if name in analysis.constants:
         return "tensor", []
@@ -184,7 +188,12 @@ def _find(analysis: Analysis, name: str) -> tuple[Literal["node", "tensor", "val
         return "node", nodes
     if name in graph.producer or name in graph.inputs:
         return "value", []
-    known = dict.fromkeys((*(node.label for node in graph.nodes), *graph.initializers, *graph.producer, *graph.inputs))
+    if name in {group.id for group in analysis.groups}:
+        return "group", []
+    groups = (group.id for group in analysis.groups)
+    known = dict.fromkeys(
+        (*(node.label for node in graph.nodes), *graph.initializers, *graph.producer, *graph.inputs, *groups)
+    )
     near = difflib.get_close_matches(name, known, _MOST_NAMES) if len(name) <= _LONGEST_GUESS else []
     near += [other for other in known if name and name in other and other not in near][: _MOST_NAMES - len(near)]
     hint = f"similar names: {', '.join(map(quote, near))}" if near else "`graphprune inspect -v` lists names"
@@ -201,10 +210,24 @@ class _Explainer:
         self.incidence = Incidence(analysis)
         self.starts: dict[int, tuple[Place, int]] = {}
 
-    def explanation(self, name: str, kind: Literal["node", "tensor", "value"], nodes: list[Node]) -> Explanation:
+    def explanation(self, name: str, kind: Subject, nodes: list[Node]) -> Explanation:
+        if kind == "group":
+            return Explanation(name, kind, (), (self._whole_group(name),))
         axes = tuple(self._axis(*entry) for entry in self._subjects(name, kind, nodes))
         groups = tuple(self._group(number, *start) for number, start in sorted(self.starts.items()))
         return Explanation(name, kind, axes, groups)
+
+    def _whole_group(self, id_: str) -> GroupExplanation:
+        """Explain a group from the first axis that makes its channels."""
+        number = next(at for at, group in enumerate(self.analysis.groups) if group.id == id_)
+        members = self.analysis.groups[number].members
+        for member in sorted(members, key=lambda member: member.role != "out"):
+            for tensor, axis, labels in self.incidence.stored(self.analysis.constants.trace(member.initializer).tensor):
+                if axis == member.axis:
+                    self._axis(tensor, axis, labels)
+            if number in self.starts:
+                return self._group(number, *self.starts[number])
+        raise InternalError(f"no member of group {quote(id_)} leads into it")
 
     def _subjects(self, name: str, kind: str, nodes: list[Node]) -> Iterator[tuple[str, int, Labels]]:
         """Yield the axes to explain, each set of coupled slices once."""

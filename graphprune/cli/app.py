@@ -29,7 +29,6 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="graphprune",
-    add_completion=False,
     cls=PanelGroup,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import typer
 
-from graphprune.errors import GraphPruneError, quote
+from graphprune.errors import GraphPruneError, did_you_mean, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +29,9 @@ _INTERNAL = 101
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 _TERMINATED = 143
+_NO_CHOICE = re.compile(r"'(?P<given>[^']*)' is not one of (?P<known>.+)")
+_SHELL_OPTIONS = {"--install-completion", "--show-completion"}
+"""They end in ``sys.exit(0)``, too."""
 _JSON = "--json"
 _COMPLETION = "_GRAPHPRUNE_COMPLETE"
 """Set while a shell asks for completions, which end in ``sys.exit(0)`` themselves."""
@@ -55,9 +59,7 @@ def run(argv: Sequence[str] | None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     _prepare_streams()
-    printed = (
-        io.StringIO() if _JSON in arguments else None
-    )  # held back, so that an error can be told in the same object
+    printed = io.StringIO() if _JSON in arguments else None  # held back: an error becomes a part of the same object
     try:
         with _sigterm_raises(), redirect_stdout(printed) if printed is not None else nullcontext():
             code = _invoke(arguments)
@@ -76,7 +78,7 @@ def _invoke(arguments: list[str]) -> int:
 
     command = typer.main.get_command(app)
     try:
-        if not arguments:
+        if not arguments and _COMPLETION not in os.environ:
             with redirect_stdout(sys.stderr):
                 command.main(["--help"], prog_name="graphprune", standalone_mode=False)
             return _USAGE
@@ -85,6 +87,8 @@ def _invoke(arguments: list[str]) -> int:
         # typer turns a closed pipe into SystemExit(1) and swallows later output
         if isinstance(exit_.__context__, OSError):
             raise exit_.__context__ from None
+        if not exit_.code and (_COMPLETION in os.environ or _SHELL_OPTIONS & {*arguments}):
+            return 0
         raise
     if result == _INTERRUPTED:  # typer turns Ctrl-C into this code and says nothing
         raise KeyboardInterrupt
@@ -109,9 +113,10 @@ def _ending(error: BaseException) -> tuple[int, str, str | None]:
     if isinstance(error, GraphPruneError):
         return error.exit_code, error.message, error.hint
     if isinstance(error, _CommandLineError):
-        return _USAGE, getattr(error, "format_message", error.__str__)(), _help_hint(error)
+        message = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
+        return _USAGE, message, _choice_hint(message) or _help_hint(error)
     if isinstance(error, SystemExit):
-        if error.code or _COMPLETION in os.environ:
+        if error.code:
             return error.code if isinstance(error.code, int) else _USAGE, "", None
         return _USAGE, "code that was called ended the program (sys.exit); the command is not done", None
     for kind, message, code in _ENDINGS:
@@ -155,6 +160,12 @@ def _say(message: str, hint: str | None) -> None:
 def _one_line(text: str) -> str:
     """Return the text with line breaks and control characters made harmless."""
     return "".join(c if c.isprintable() else " " if c.isspace() else repr(c)[1:-1] for c in text).strip()
+
+
+def _choice_hint(message: str) -> str | None:
+    """Return what was meant, where a value is none of a few."""
+    found = _NO_CHOICE.search(message)
+    return did_you_mean(found["given"], re.findall(r"'([^']*)'", found["known"])) if found else None
 
 
 def _help_hint(error: BaseException) -> str:

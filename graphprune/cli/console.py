@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,11 +89,12 @@ def print_json(data: dict[str, Any]) -> None:
 
 
 def print_tables(tables: RenderableType) -> None:
-    """Print tables; colours only on a terminal, and not with ``NO_COLOR``."""
+    """Print tables; colours and bold letters only on a terminal, and not with ``NO_COLOR``."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else _FILE_WIDTH
-    console = Console(file=sys.stdout, width=width, highlight=False, emoji=False, markup=False)
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    console = Console(file=sys.stdout, width=width, color_system=colours, highlight=False, emoji=False, markup=False)
     with console.capture() as capture:
         console.print(tables)
     lines = [line.rstrip() for line in capture.get().splitlines()]

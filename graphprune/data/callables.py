@@ -14,7 +14,7 @@ import numpy.typing as npt
 from graphprune.data.from_python import FORM, from_entries
 from graphprune.data.source import Batch, Source
 from graphprune.data.user_code import FAILURES, imported, reason
-from graphprune.errors import DataError, UsageError, quote
+from graphprune.errors import DataError, UsageError, did_you_mean, quote
 from graphprune.extras import require
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def open_torchvision(text: str, image: ImageInput) -> Source:
 
     kind = getattr(datasets, name, None)
     if not (isinstance(kind, type) and issubclass(kind, datasets.VisionDataset)):
-        raise UsageError(f"torchvision has no dataset {quote(name)}", hint="e.g. torchvision:CIFAR10:test")
+        near = did_you_mean(name, datasets.__all__, shown="torchvision:{}".format)
+        raise UsageError(f"torchvision has no dataset {quote(name)}", hint=near or "e.g. torchvision:CIFAR10:test")
     root = os.environ.get(DATA_ROOT, "data")
     problem: Exception | None = None
     for options in ({"train": split == "train"} if split in ("train", "test") else {}, {"split": split}):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Group as Stack
+from rich.text import Text
 
 from graphprune.analysis.network import savings
 from graphprune.report import text
@@ -31,6 +32,14 @@ _CRITERION = "bn-scale"
 _LARGEST = 8
 _LARGEST_OF_KIND = 3
 _NEARLY_ALL = 0.9995
+_GROUP_COLUMNS = (
+    "width: channels that stay or go one by one; members: axes of weights that lose them; FLOPs: what the group can "
+    "save by itself (a layer between two groups counts for both, so these add up to more than 100 %)\n"
+)
+_FROZEN_COLUMNS = (
+    "touched: FLOPs of layers that must keep one side or both for this reason; held: of those that must keep both, and "
+    "so all of their FLOPs\n"
+)
 
 
 def model_json(analysis: Analysis) -> dict[str, Any]:
@@ -78,11 +87,11 @@ def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType
         ("reachable", f"{100 * _reachable(analysis):.3g} % of the FLOPs stay with one atom in every group"),
         (_CRITERION, f"reads {sources}" if sources else "has nothing to read"),
     ]
-    parts: list[RenderableType] = [grid(head), _groups(analysis)]
+    parts: list[RenderableType] = [grid(head), _groups(analysis), Text(_GROUP_COLUMNS)]
     if members:
         parts.append(_members(analysis.groups))
     if analysis.frozen:
-        parts.append(_frozen(analysis.frozen, cost.flops(sizes)))
+        parts += [_frozen(analysis.frozen, cost.flops(sizes)), Text(_FROZEN_COLUMNS)]
     parts.append(grid(_ending(analysis)))
     return Stack(*parts)
 
@@ -99,7 +108,7 @@ def _assumption(analysis: Analysis) -> list[tuple[str, str]]:
 def _ending(analysis: Analysis) -> list[tuple[str, str]]:
     """Return the last lines: how much can be pruned, and which layers are the rest."""
     total = analysis.cost.flops(analysis.cost.sizes)
-    rows = [("prunable", f"{_share(analysis.prunable)} of the FLOPs are in layers that can lose channels")]
+    rows = [("prunable", f"{_share(analysis.prunable)} of the FLOPs are in layers that can lose channels on some side")]
     rows += [("note", note) for note in uncounted_notes(analysis)]
     largest = analysis.rest[:_LARGEST]
     for index, held in enumerate(largest):
@@ -189,12 +198,13 @@ def _members(groups: Sequence[Group]) -> Table:
 
 
 def _frozen(entries: Sequence[Frozen], total: int) -> Table:
-    columns = ("frozen by", "layers", "FLOPs held", "largest layers", "of FLOPs", "why")
-    result = table(*columns, right=("layers", "FLOPs held", "of FLOPs"), names=["largest layers", "why"])
+    columns = ("frozen by", "layers", "touched", "held", "largest layers", "of FLOPs", "why")
+    result = table(*columns, right=("layers", "touched", "held", "of FLOPs"), names=["largest layers", "why"])
     for entry in entries:
-        first = (cell(entry.kind, 30), str(entry.layers), text.percent(entry.flops, total))
+        shares = text.percent(entry.flops, total), text.percent(entry.whole, total)
+        first = (cell(entry.kind, 30), str(entry.layers), *shares)
         for index, held in enumerate(entry.largest[:_LARGEST_OF_KIND]):
             why = cell(entry.text if index == 0 else "", 70)
             layer = cell(held.node, 40), text.percent(held.flops, total)
-            result.add_row(*(first if index == 0 else ("", "", "")), *layer, why)
+            result.add_row(*(first if index == 0 else ("", "", "", "")), *layer, why)
     return result

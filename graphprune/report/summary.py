@@ -123,6 +123,8 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
     """Return what a user should know of how a plan came about."""
     options = plan.solver.options
     notes = []
+    if plan.is_identity and not plan.lossless and plan.budget.before <= plan.budget.limit:
+        notes.append(_nothing_to_do(plan.budget))
     if options.get("relaxed"):
         notes.append(
             "the budget needs widths below the narrowest aligned ones; such layers may be slower than they look"
@@ -134,6 +136,13 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
     notes += _contest_notes(plan) + _merge_notes(plan) + _lossless_notes(plan) + _empty_notes(plan) + gated_notes(plan)
     notes += [_missed(plan, budget) for budget in plan.budgets if _is_missed(budget)]
     return tuple(notes)
+
+
+def _nothing_to_do(budget: Budget) -> str:
+    """Say that a model is as small as it was to become."""
+    write = text.duration if budget.metric == "latency" else text.count
+    cost = f"{write(budget.before)} of {budget.metric}"
+    return f"nothing had to be done: the model has {cost}, and {write(budget.limit)} were allowed; it stays as it is"
 
 
 def _is_missed(budget: Budget) -> bool:
@@ -210,8 +219,9 @@ def _lossless_notes(plan: Plan) -> list[str]:
         return ["no channel can go without changing what the model computes; the result is the original"]
     merged = sum(len(group.merged) for group in plan.groups)
     folded = sum(len(group.folded) for group in plan.groups)
+    unread = removed - merged - folded
     parts = (
-        f"{removed - merged - folded} zero or never read",
+        f"{unread} {'is' if unread == 1 else 'are'} zero or never read",
         f"{folded} constant (now in biases)",
         f"{merged} equal to another one",
     )

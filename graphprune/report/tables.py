@@ -12,6 +12,7 @@ from rich.text import Text
 
 from graphprune.plan.schema import digest
 from graphprune.report import text
+from graphprune.report.name_table import NameCell, NameTable
 from graphprune.report.summary import gated_notes
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def table(*columns: str, right: Iterable[str] = (), names: Iterable[str] = ()) -
     names : iterable of str
         Columns that give way on a narrow terminal, for cells made by :func:`cell`.
     """
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    result = NameTable(box=box.SIMPLE_HEAD, pad_edge=False)
     numbers, flexible = set(right), set(names)
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in numbers else "left"
@@ -49,9 +50,9 @@ def table(*columns: str, right: Iterable[str] = (), names: Iterable[str] = ()) -
     return result
 
 
-def cell(name: str, width: int = 56) -> Text:
-    """Return a name from a model as a cell that is cut where the terminal is too narrow."""
-    return Text(text.name(name, width), no_wrap=True, overflow="ellipsis")
+def cell(name: str, width: int = 56) -> NameCell:
+    """Return a name from a model as a cell that gives way where the terminal is too narrow."""
+    return NameCell(name, width)
 
 
 def grid(rows: Iterable[tuple[str, ...]]) -> Table:

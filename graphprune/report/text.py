@@ -3,7 +3,13 @@
 
 from __future__ import annotations
 
-__all__ = ["bar", "count", "duration", "file_size", "name", "percent", "plural"]
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["bar", "count", "distinct", "duration", "file_size", "name", "percent", "plural"]
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 _THOUSAND = 1000
@@ -79,6 +85,60 @@ def name(text: str, width: int = 56) -> str:
         return safe
     head = (width - 1) // 2
     return f"{safe[:head]}…{safe[len(safe) - (width - 1 - head) :]}"
+
+
+def distinct(names: Sequence[str], width: int) -> dict[str, str]:
+    """Return names from a model in at most `width` characters, so that different ones stay different.
+
+    What all have in front gives way first, then the middle, wherever that keeps most of them apart; what is still alike
+    is numbered.
+
+    Examples
+    --------
+    >>> distinct(["/stages/stages.0/conv/Conv", "/stages/stages.1/conv/Conv"], 14)
+    {'/stages/stages.0/conv/Conv': '…0/conv/Conv', '/stages/stages.1/conv/Conv': '…1/conv/Conv'}
+    """
+    whole = {each: repr(each)[1:-1] for each in dict.fromkeys(names)}
+    if all(len(safe) <= width for safe in whole.values()):
+        return whole
+    shared = _shared(*whole.values())
+    tries = [
+        {each: _elided(safe, width, head) for each, safe in whole.items()} for head in dict.fromkeys(_heads(width))
+    ]
+    if shared > 1:
+        cut = {each: f"…{safe[shared:]}" for each, safe in whole.items()}
+        tries = [{each: _elided(safe, width, head) for each, safe in cut.items()} for head in _heads(width)] + tries
+    best = max(tries, key=lambda shown: len({*shown.values()}))
+    return best if len({*best.values()}) == len(best) else _numbered(best, width)
+
+
+def _shared(*names: str) -> int:
+    """Return how many characters all of several names begin with."""
+    return len([*takewhile(lambda column: len(set(column)) == 1, zip(*names, strict=False))]) if len(names) > 1 else 0
+
+
+def _heads(width: int) -> tuple[int, ...]:
+    """Return how many characters may be kept in front of what is left out."""
+    return (width - 1) // 2, (width - 1) // 4, 1, 3 * (width - 1) // 4, width - 1
+
+
+def _elided(safe: str, width: int, head: int) -> str:
+    if len(safe) <= width:
+        return safe
+    tail = width - 1 - head
+    return f"{safe[:head]}…{safe[len(safe) - tail :] if tail > 0 else ''}"
+
+
+def _numbered(shown: dict[str, str], width: int) -> dict[str, str]:
+    """Put numbers behind texts that several names have."""
+    seen: dict[str, int] = {}
+    result = {}
+    for each, short in shown.items():
+        seen[short] = seen.get(short, 0) + 1
+        mark = f"~{seen[short]}"
+        alike = sum(other == short for other in shown.values()) > 1
+        result[each] = f"{short[: max(0, width - len(mark))]}{mark}" if alike else short
+    return result
 
 
 def plural(number: int, what: str) -> str:

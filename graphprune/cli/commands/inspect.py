@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from graphprune.cli.completion import names_in_model
 from graphprune.cli.console import print_json, print_tables
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import GraphReading
@@ -33,8 +34,9 @@ class _Questions:
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Explain one node, initializer or value: what goes with it, or what keeps it.",
+            help="Explain one node, initializer, value or group: what can go, and what stays; with -v, through what.",
             show_default=False,
+            autocompletion=names_in_model,
         ),
     ] = None
     graph: Annotated[
@@ -129,7 +131,10 @@ def _inspect_model(file: Path, reading: GraphReading, questions: _Questions, pri
     if printing.as_json:
         print_json(data)
         return
-    print_tables(tables)
+    if isinstance(tables, str):
+        typer.echo(tables)
+    else:
+        print_tables(tables)
     if questions.graph is not None:
         typer.echo(f"graph  {questions.graph}")
 
@@ -143,9 +148,9 @@ def _report(analysis: Analysis, why: str | None, printing: Printing) -> tuple[di
             (model_json(analysis), None) if printing.as_json else ({}, model_tables(analysis, members=printing.verbose))
         )
     from graphprune.analysis.explain import explain
-    from graphprune.report.reasons import explanation_json, explanation_tables
+    from graphprune.report.reasons import explanation_json, explanation_lines, explanation_tables
 
     explanation = explain(analysis, why)
     if printing.as_json:
         return explanation_json(explanation), None
-    return {}, explanation_tables(explanation, everything=printing.verbose)
+    return {}, explanation_tables(explanation) if printing.verbose else explanation_lines(explanation)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from graphprune.choices import Aggregation, Inherit
+from graphprune.cli.completion import criteria, names_in_model
 from graphprune.cli.options.widths import SolvedWidths, WidthLimits, parse_settings, split_names
 
 if TYPE_CHECKING:
@@ -31,11 +32,17 @@ class PrunableChannels:
             help="Prune only channels that these nodes, weights or groups make; a glob, or a regular "
             "expression after re:. Repeatable.",
             show_default=False,
+            autocompletion=names_in_model,
         ),
     ] = None
     skip: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Leave such channels whole. Repeatable.", show_default=False),
+        typer.Option(
+            metavar="PATTERN",
+            help="Leave such channels whole. Repeatable.",
+            show_default=False,
+            autocompletion=names_in_model,
+        ),
     ] = None
 
     def constraints(self, limits: WidthLimits) -> Constraints:
@@ -60,7 +67,10 @@ class SolvedChannels:
     panel: ClassVar[str] = "Channels"
 
     criterion: Annotated[
-        str, typer.Option(metavar="NAME", help="How important a channel is. An unknown name lists all.")
+        str,
+        typer.Option(
+            metavar="NAME", help="How important a channel is. An unknown name lists all.", autocompletion=criteria
+        ),
     ] = "bn-scale"
     aggregate: Annotated[
         Aggregation | None,
@@ -114,7 +124,10 @@ class ComparedChannels(SolvedChannels):
     """How channels are chosen by several criteria side by side."""
 
     criterion: Annotated[
-        str, typer.Option(metavar="NAME,...", help="How important a channel is. An unknown name lists all.")
+        str,
+        typer.Option(
+            metavar="NAME,...", help="How important a channel is. An unknown name lists all.", autocompletion=criteria
+        ),
     ] = "bn-scale"
 
     def criteria(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from graphprune.cli.completion import solvers
 from graphprune.errors import UsageError, quote
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class SolvedWidths:
         str,
         typer.Option(
             metavar="NAME",
+            autocompletion=solvers,
             help="How widths are chosen. auto: by measuring (stage-wise) where samples are made for it and the work is "
             "bounded, else by bisection. An unknown name lists all.",
         ),
@@ -138,7 +140,10 @@ class ComparedWidths(SolvedWidths):
     """How widths are chosen by several solvers side by side."""
 
     solver: Annotated[
-        str, typer.Option(metavar="NAME,...", help="How widths are chosen. An unknown name lists all.")
+        str,
+        typer.Option(
+            metavar="NAME,...", help="How widths are chosen. An unknown name lists all.", autocompletion=solvers
+        ),
     ] = "all"
     certify: Annotated[bool, typer.Option(help="Say how much more saliency any widths could keep at most.")] = True
 
