@@ -128,7 +128,7 @@ def damaged(model: Path) -> Path:
 def test_lossless_removes_what_changes_nothing_and_says_so(quick: Command, model: Path, damaged: Path) -> None:
     done = quick("solve", damaged, "--lossless")
     assert done.code == 0, done.err
-    assert "3 channels change nothing: 2 zero or never read, 0 constant (now in biases), 1 equal" in done.out
+    assert "3 channels change nothing: 2 are zero or never read, 0 constant (now in biases), 1 equal" in done.out
     assert "comparisons of outputs: equal to the original's to" in done.out
     plan = damaged.with_name("damaged.plan.json")
     stored = read_plan(plan)
