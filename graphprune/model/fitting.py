@@ -31,7 +31,7 @@ __all__ = ["Fit", "Fitting", "blaming", "fit_inputs"]
 
 
 _MOST_ELEMENTS: Final = 1 << 36
-_ABOUT_TYPES: Final = "has unsupported type"
+_NEWER_TYPES: Final = ("tensor(bfloat16)", "tensor(float16)", "tensor(float8", "tensor(float4")
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,9 @@ class Fitting:
         for step, inputs in candidate_shapes(self._graph, self._given):
             shapes = infer(self._graph, self._model.tensors.array, inputs)
             _check_sizes(shapes)
-            # Types that an operator set does not know yet are no misfit: runtimes, and pruning, take them.
-            objection = "" if _ABOUT_TYPES in shapes.refusal else shapes.refusal
+            # Float types that an operator set does not know yet are no misfit: runtimes, and pruning, take them.
+            newer = any(f"has unsupported type: {name}" in shapes.refusal for name in _NEWER_TYPES)
+            objection = "" if newer else shapes.refusal
             shapes.refusal = objection or misfit(self._graph, shapes) or ""
             fit = Fit(step, inputs, shapes)
             if shapes.refusal:
