@@ -210,7 +210,7 @@ def contained(function: Callable[Arguments, Returned]) -> Callable[Arguments, Re
             raise UnsafeModelError(
                 "there is not enough memory for this model", hint="give smaller input sizes: --input-shape NAME=SIZES"
             ) from error
-        except Exception as error:
+        except Exception as error:  # the last boundary: nothing foreign reaches the caller
             raise InternalError(
                 f"internal error: {type(error).__name__}: {quote(str(error))[1:-1]}",
                 hint="this is a fault of graphprune; run again with --debug and report what it prints",

@@ -36,7 +36,7 @@ def reading(name: str, kind: str = "", error: type[InputError] = DataError) -> I
         yield
     except GraphPruneError:
         raise
-    except Exception as caught:
+    except Exception as caught:  # see above: readers raise whatever they like
         said = quote(str(caught) or type(caught).__name__)
         raise error(" ".join(filter(None, (name, "cannot be read", kind))) + f": {said}") from caught
 

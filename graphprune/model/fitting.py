@@ -183,7 +183,7 @@ def blaming(model: Model, given: Mapping[str, Sequence[int]]) -> Iterator[None]:
         yield
     except (GraphPruneError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # rules may raise anything on a file that breaks ONNX
         graph = Graph(inline_functions(model.proto))
         said = failure(model, graph, input_shapes(graph, given))
         if said is None:

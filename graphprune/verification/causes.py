@@ -76,7 +76,7 @@ def blames_the_file(function: Function) -> Function:
             return function(model, *args, **kwargs)
         except (GraphPruneError, MemoryError):
             raise
-        except Exception as error:
+        except Exception as error:  # as said above: whatever they like
             loaded = model if isinstance(model, Model) else model.model
             graph = Graph(loaded.proto)
             trouble = _trouble(loaded, graph, input_shapes(graph), _PATIENCE)
