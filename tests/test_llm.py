@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoders of the Llama and Qwen kind, with weights in a data file: what goes, exactly, and with which sizes they run."""
+"""Decoders of the Llama and Qwen kind, weights in a data file: what goes exactly, and with which sizes they run."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from graphprune.errors import ModelFileError, UnsafeModelError, UsageError, contained, quote
 from graphprune.model.densify import densified
 from graphprune.model.external import reason
+from graphprune.model.main_memory import main_memory
 from graphprune.model.sniff import TEXT_SUFFIXES, sniff
 from graphprune.model.survey import Survey, survey
 from graphprune.model.tensors import TensorStore, count_bytes
@@ -65,18 +66,10 @@ class Limits:
     nodes: int = 200_000
     depth: int = 16
     name_length: int = 2**20
-    tensor_bytes: int = field(default_factory=lambda: _memory() // 2)
+    tensor_bytes: int = field(default_factory=lambda: main_memory() // 2)
     mapped_bytes: int = 2**40
     tensor_ratio: int = 4
     function_calls: int = 1_000_000
-
-
-def _memory() -> int:
-    """Return the bytes of main memory, or 16 GiB where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 1 << 34
 
 
 @dataclass(frozen=True)

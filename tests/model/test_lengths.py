@@ -113,7 +113,8 @@ def test_its_stream_goes_approximately() -> None:
 
 def with_cache(mask: str, *, new: str = "t", again: str = "t") -> Graph:
     """Return an attention over a cache that is an ordinary input: keys are put behind it, a mask covers all steps."""
-    text = f"""(int64[b,{new}] ids, {mask}, int64[b,{again}] places, float[b,2,p,4] past) => (float[b,2,n,4] now, float[] y) {{
+    inputs = f"int64[b,{new}] ids, {mask}, int64[b,{again}] places, float[b,2,p,4] past"
+    text = f"""({inputs}) => (float[b,2,n,4] now, float[] y) {{
         e = Gather (table, ids)
         f = Reshape (e, split)
         k = Transpose <perm = [0, 2, 1, 3]> (f)
