@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from onnx import TensorProto
 import graphprune
 from graphprune import AnalyzeOptions, BudgetRequest, SolveOptions
 
+ROOT = Path(__file__).parents[1]
 KINDS: dict[str, dict[str, Any]] = {
     "Llama": {},
     "Llama, as many keys as queries": {"groups": 4},
@@ -52,3 +55,10 @@ def test_the_stream_goes_approximately(kind: str, tmp_path: Path) -> None:
     outcome = graphprune.verify(analysis, pruned, plan)
     assert outcome.status == "verified"
     assert any(not group.exact and len(group.kept) < group.size for group in plan.groups)
+
+
+def test_the_tool_makes_and_measures_a_decoder(tmp_path: Path) -> None:
+    tool = [sys.executable, str(ROOT / "tools" / "llm_shape.py"), "--layers", "0"]
+    made = subprocess.run([*tool, "--keep", str(tmp_path)], capture_output=True, text=True, check=True)
+    assert made.stdout.startswith("0.26 billion parameters")
+    assert (tmp_path / "large.data").stat().st_blocks < 100, "zeros take no room on the disk"
