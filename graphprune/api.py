@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphprune.analysis.analysis import Analysis
-from graphprune.errors import InternalError, UsageError, VerificationError, contained, quote
+from graphprune.checks import contained
+from graphprune.errors import InternalError, UsageError, VerificationError, quote
 from graphprune.model import write
 from graphprune.model.fitting import blaming
 from graphprune.model.load import Model, check_loaded, load
