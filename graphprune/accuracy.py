@@ -134,7 +134,7 @@ def samples(
     --------
     ::
 
-        graphprune.samples(model, images)                       # uint8, shape (n, height, width, channels)
+        graphprune.samples(model, images)  # uint8, shape (n, height, width, channels)
         graphprune.samples(model, {"ids": ids, "mask": mask})
         graphprune.samples(model, torch.utils.data.DataLoader(dataset, batch_size=64))
         graphprune.samples(model, "photos/", mean=0.5, std=0.5)
@@ -255,8 +255,8 @@ def train(
     method : str or Method
         A name in :mod:`graphprune.solvers.training`, or a method with settings of its own.
     options : TrainOptions, optional
-        See :class:`graphprune.training.pruning.train.TrainOptions`. Where nothing is said about widths, they are chosen
-        by the solver of the method.
+        See :class:`graphprune.training.pruning.train_options.TrainOptions`. Where nothing is said about widths, they
+        are chosen by the solver of the method.
 
     Returns
     -------

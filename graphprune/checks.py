@@ -140,7 +140,7 @@ def _alternatives(annotation: str) -> list[str]:
     return [name.rpartition(".")[2] for name in names]
 
 
-_ABSTRACT = {"Callable": Callable, "Iterable": Iterable, "Mapping": Mapping, "Sequence": Sequence}
+_ABSTRACT: dict[str, Any] = {"Callable": Callable, "Iterable": Iterable, "Mapping": Mapping, "Sequence": Sequence}
 
 
 def _is_a(value: object, kind: str) -> bool:

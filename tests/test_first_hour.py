@@ -100,7 +100,7 @@ def test_what_the_callers_own_data_raises_is_said_to_be_theirs(model: Model) -> 
         yield values(2)
         raise KeyError("row 3")
 
-    with pytest.raises(DataError, match="generator raised KeyError: .*row 3"):
+    with pytest.raises(DataError, match=r"generator raised KeyError: .*row 3"):
         graphprune.samples(model, broken())
 
 

@@ -69,6 +69,7 @@ the [tutorial](tutorial.md) shows how the parts go together.
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Write the page, or compare it."""
     parser = argparse.ArgumentParser(description="Write the reference of the Python API.")
     parser.add_argument("--check", action="store_true", help="only look whether the page is up to date")
     written = page(public_objects())
@@ -172,15 +173,15 @@ def documented(entry: griffe.Object) -> Iterator[str]:
 def members(entry: griffe.Class) -> Iterator[str]:
     """Yield a line per public method and property that has something to say."""
     for name, member in entry.members.items():
-        if name.startswith("_") or member.is_alias or member.docstring is None or not member.is_function and not (
-            member.is_attribute and "property" in member.labels
-        ):
+        shown = member.is_function or (member.is_attribute and "property" in member.labels)
+        if name.startswith("_") or member.is_alias or member.docstring is None or not shown:
             continue
         call = "" if member.is_attribute else "()"
         yield f"- `.{name}{call}`: {plain(member.docstring.value.split(chr(10) * 2)[0])}"
 
 
 def of_type(element: griffe.DocstringNamedElement) -> str:
+    """Return the type of something in brackets, if it has one."""
     return "" if element.annotation is None else f" ({unmarked(element.annotation)})"
 
 
@@ -191,11 +192,13 @@ def unmarked(annotation: object) -> str:
 
 
 def says(element: griffe.DocstringElement) -> str:
+    """Return what a docstring says of something, on one line."""
     text = plain(element.description).replace("\n", " ")
     return f": {text}" if text else ""
 
 
 def example(kind: object, text: str) -> str:
+    """Return a part of an examples section: words, or a session."""
     return plain(text) if kind is griffe.DocstringSectionKind.text else f"```pycon\n{text}\n```"
 
 

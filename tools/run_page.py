@@ -105,6 +105,7 @@ def words(page: str) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run pages; write them, or compare words."""
     parser = argparse.ArgumentParser(description="Run the commands of pages.")
     parser.add_argument("pages", nargs="+", type=Path, metavar="PAGE")
     parser.add_argument("--check", action="store_true", help="only compare words")

@@ -25,8 +25,8 @@ def group_graph(analysis: Analysis) -> nx.MultiGraph[Vertex]:
 
     A vertex is a pair of its kind and its key, and has the attribute `kind`, too:
 
-    - ``("group", "g000")``: `name`, `size` in atoms, `channels` per atom, `exact`, and `flops`, the share of the model's
-      that goes if this group alone shrinks to one atom;
+    - ``("group", "g000")``: `name`, `size` in atoms, `channels` per atom, `exact`, and `flops`, the share of the
+      model's that goes if this group alone shrinks to one atom;
     - ``("tensor", name)``: a stored tensor that is a member of some group, with its `shape`;
     - ``("value", name)``: an activation that carries channels of some group, with its `shape`;
     - ``("node", index in the graph)``: an operator that reads or makes one of these, with its `name` and `op`.

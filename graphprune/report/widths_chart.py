@@ -32,8 +32,8 @@ _TALLEST = 160
 def widths_chart(plan: Plan, kind: str = "svg") -> bytes:
     """Return a picture of a plan: equal plans give equal bytes.
 
-    A row per counted layer, in the order of the graph. Pale bars are what the original has, dark ones what stays: output
-    channels on the left, FLOPs on the right, both on linear axes.
+    A row per counted layer, in the order of the graph. Pale bars are what the original has, dark ones what stays:
+    output channels on the left, FLOPs on the right, both on linear axes.
 
     Parameters
     ----------

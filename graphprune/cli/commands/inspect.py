@@ -43,8 +43,8 @@ class _Questions:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Draw the groups and the layers between them: a .svg, .html or .dot file. Of a plan: the widths and FLOPs "
-            "of all layers before and after, a .svg or .png file.",
+            help="Draw the groups and the layers between them: a .svg, .html or .dot file. Of a plan: the widths and "
+            "FLOPs of all layers before and after, a .svg or .png file.",
             show_default=False,
         ),
     ] = None
