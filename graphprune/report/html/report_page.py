@@ -97,7 +97,7 @@ def report_page(title: str, subject: ReportSubject) -> str:
         charts=_charts(contents, subject),
         groups=_embedded({"groups": contents[0].groups if contents else []}),
         boxes=_embedded(_boxes(subject.analysis)),
-        vega=vl_convert.javascript_bundle(snippet=None),
+        vega=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # its stub demands what has a default
         trials=subject.trials,
         script=files("graphprune.report.html").joinpath("report.js").read_text(encoding="utf-8"),
         style=files("graphprune.report.html").joinpath("report.css").read_text(encoding="utf-8"),
