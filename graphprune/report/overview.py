@@ -12,6 +12,7 @@ from rich.console import Group as Stack
 from rich.text import Text
 
 from graphprune.analysis.network import savings
+from graphprune.model.write import file_bytes
 from graphprune.report import text
 from graphprune.report.summary import uncounted_notes
 from graphprune.report.tables import cell, grid, table
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from graphprune.analysis.analysis import Analysis, Frozen
     from graphprune.analysis.groups import Group
+    from graphprune.model.load import Model
 
 __all__ = ["model_json", "model_tables"]
 
@@ -32,6 +34,8 @@ _CRITERION = "bn-scale"
 _LARGEST = 8
 _LARGEST_OF_KIND = 3
 _NEARLY_ALL = 0.9995
+_MUCH = 1 << 31
+"""Bytes of a model of which the digest is not shown: a plan has it."""
 _GROUP_COLUMNS = (
     "width: channels that stay or go one by one; members: axes of weights that lose them; FLOPs: what the group can "
     "save by itself (a layer between two groups counts for both, so these add up to more than 100 %)\n"
@@ -80,7 +84,7 @@ def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType
     flops = text.count(cost.flops(sizes), "FLOPs")
     sources = ", ".join(f"{source} ({text.plural(count, 'group')})" for source, count in _sources(analysis).items())
     head = [
-        ("model", f"{text.name(analysis.model.name)} (sha256 {analysis.model.sha256[:12]}…)"),
+        ("model", f"{text.name(analysis.model.name)} ({_identity(analysis.model)})"),
         ("inputs", inputs or "none"),
         *_assumption(analysis),
         ("cost", f"{flops}, {text.count(cost.params(sizes))} params, {text.file_size(cost.size(sizes))} of tensors"),
@@ -122,6 +126,12 @@ def _ending(analysis: Analysis) -> list[tuple[str, str]]:
     if analysis.rest:
         rows.append(("", "`graphprune inspect MODEL --why NAME` says why a layer stays"))
     return rows
+
+
+def _identity(model: Model) -> str:
+    """Return the digest of a model, or its size where reading all of it would take longer than the analysis."""
+    size = file_bytes(model)
+    return f"{text.file_size(size)} with its data" if size > _MUCH else f"sha256 {model.sha256[:12]}…"
 
 
 def _share(share: float) -> str:

@@ -19,6 +19,7 @@ from graphprune.model.sandbox import ChildError, run_child
 from graphprune.model.survey import survey
 from graphprune.model.tensors import FLOATS
 from graphprune.verification.jumps import DISCRETE, RANDOM
+from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.rounding import ROUNDING
 from graphprune.verification.sizes import input_specs, second_sizes
 from graphprune.verification.spec import SOURCE, WRITTEN, Spec, TensorSpec
@@ -57,13 +58,16 @@ def check_runs(
     Returns
     -------
     int
-        With how many sizes it ran; 0 if the original does not run with the first ones, or none are known.
+        With how many sizes it ran; 0 if the original does not run with the first ones, none are known, or memory
+        does not hold what is run.
 
     Raises
     ------
     VerificationError
         If it does not run where the original does, or gives other outputs.
     """
+    if not has_room(room_needed(written) + (room_needed(original) if original is not None else 0)):
+        return 0
     graph = Graph((original or written).proto)
     try:
         given = input_shapes(graph, dict(shapes or {}))

@@ -17,6 +17,7 @@ from graphprune import BudgetRequest
 from graphprune.errors import InputError, VerificationError
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune
+from graphprune.verification import room
 from graphprune.verification.check_runs import check_runs
 from graphprune.verification.sizes import second_sizes
 from graphprune.verification.verify import verify_pruned
@@ -223,6 +224,12 @@ def test_one_check_for_everything_that_is_written(tmp_path: Path) -> None:
     assert "Shape mismatch" in caught.value.message
     onnx.save(good, tmp_path / "good.onnx")
     assert check_runs(load(tmp_path / "good.onnx"), load(good), {"x": (3, 3, 4, 4)}, equal=True) == 2
+
+
+def test_what_memory_does_not_hold_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = load(chain("m = Relu (h)"))
+    monkeypatch.setattr(room, "main_memory", lambda: 4 * room.room_needed(net) - 1)
+    assert (check_runs(net), check_runs(net, net)) == (2, 0)
 
 
 def test_a_file_that_is_to_equal_the_original_is_held_to_its_outputs() -> None:
