@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.array_types import Array
-from graphprune.model.sandbox import RESULT, limit_memory, wait_for_parent
+from graphprune.model.sandbox import RESULT, enter_sandbox
 from graphprune.verification.deviation import deviation
 from graphprune.verification.ledger import BEYOND, Ledger
 from graphprune.verification.passage import Feeds, Passage, RunError
@@ -31,8 +31,7 @@ __all__ = ["Comparison"]
 
 def main(folder: str) -> int:
     """Compare and write the result."""
-    limit_memory()
-    wait_for_parent()
+    enter_sandbox()
     place = Path(folder)
     with ThreadPoolExecutor(max_workers=1) as pool:
         comparison = Comparison(place, Spec.read(place))

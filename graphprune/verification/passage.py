@@ -14,6 +14,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from graphprune.array_types import Array
+from graphprune.model.sandbox import unless_exhausted
 from graphprune.verification.spec import PieceSpec
 
 __all__ = ["Feeds", "Passage", "RunError"]
@@ -72,6 +73,7 @@ class Passage:
             feeds = {item.name: self._live[item.name] for item in session.get_inputs() if item.name in self._live}
             made = dict(zip(wanted, session.run(wanted, feeds), strict=True)) if wanted else {}
         except Exception as error:  # onnxruntime's exceptions share no base
+            unless_exhausted(error)
             raise self._failure(" ".join(f"{type(error).__name__}: {error}".split())) from error
         self._live = {name: value for name, value in {**self._live, **made}.items() if name in later}
         return {name: made[name] for name in names}

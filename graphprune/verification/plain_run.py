@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.array_types import Array
-from graphprune.model.sandbox import RESULT, limit_memory, shortened, wait_for_parent
+from graphprune.model.sandbox import RESULT, enter_sandbox, shortened
 from graphprune.verification.deviation import deviation
 from graphprune.verification.ledger import Ledger
 from graphprune.verification.passage import Feeds, Passage, RunError
@@ -30,8 +30,7 @@ __all__ = ["OriginalError", "PlainError", "PlainRun", "make_inputs"]
 
 def main(folder: str) -> int:
     """Check the file and write the result."""
-    limit_memory()
-    wait_for_parent()
+    enter_sandbox()
     place = Path(folder)
     spec = Spec.read(place)
     if (place / WRITTEN).exists():
