@@ -82,19 +82,22 @@ def inspect(
     if file.suffix.lower() == ".json":
         if questions.why is not None or questions.graph is not None:
             raise UsageError("--why and --graph are questions about a model, not about a plan")
-        _inspect_plan(file, questions.votes, as_json=printing.as_json)
+        _inspect_plan(file, questions.votes, printing)
     else:
         if questions.votes is not None:
             raise UsageError("--votes is a question about a plan, not about a model", hint="name the MODEL.plan.json")
         _inspect_model(file, reading, questions, printing)
 
 
-def _inspect_plan(file: Path, pattern: str | None, *, as_json: bool) -> None:
+def _inspect_plan(file: Path, pattern: str | None, printing: Printing) -> None:
     from graphprune.plan.file import read_plan
     from graphprune.report.summary import plan_json
     from graphprune.report.tables import plan_tables
+    from graphprune.verification.pair import partner_note
 
-    plan = read_plan(file)
+    plan, as_json = read_plan(file), printing.as_json
+    if note := partner_note(file):
+        printing.talk().note(note)
     if pattern is not None:
         from graphprune.report.votes import read_votes, votes_json, votes_tables
 
@@ -114,6 +117,7 @@ def _inspect_model(file: Path, reading: GraphReading, questions: _Questions, pri
 
     from graphprune import api
     from graphprune.report.picture import check_format, save_drawing
+    from graphprune.verification.pair import partner_note
 
     if questions.graph is not None:
         check_format(questions.graph)
@@ -121,6 +125,8 @@ def _inspect_model(file: Path, reading: GraphReading, questions: _Questions, pri
     talk = printing.talk()
     with talk.stage("loading"):
         loaded = api.load(file)
+    if note := partner_note(file):
+        talk.note(note)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, options)
     data, tables = _report(analysis, questions.why, printing)
