@@ -46,10 +46,10 @@ def parted(pruned: Model, path: Path, *plans: Plan) -> str:
         return ""
     model, other = quote(str(pruned.path)), quote(str(path))
     return (
-        f"{model} was not made from {other} as it is now: it names a plan with the digest {quote(named[:_SHOWN])}, and this one has "
-        f"{quote(own[-1][:_SHOWN])}. {_newer(pruned.path, path)}; a run was ended between the two, or the plan was edited. "
-        f"`graphprune apply MODEL {path.name} --force` makes the model of this plan; the command that made the model "
-        "makes both anew with --force"
+        f"{model} was not made from {other} as it is now: it names a plan with the digest {quote(named[:_SHOWN])}, and "
+        f"this one has {quote(own[-1][:_SHOWN])}. {_newer(pruned.path, path)}; a run was ended between the two, or the "
+        f"plan was edited. `graphprune apply MODEL {path.name} --force` makes the model of this plan; the command that "
+        "made the model makes both anew with --force"
     )
 
 
