@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
+from functools import cached_property
 from pathlib import Path
 
 import onnxruntime as ort
@@ -51,6 +52,14 @@ class Passage:
         self._session: tuple[int, ort.InferenceSession] | None = None
         self._coming: Future[ort.InferenceSession] | None = None
         self._live: Feeds = {}
+
+    @cached_property
+    def other(self) -> Passage:
+        """The same model with optimisation where this one is without, and without where this one is with.
+
+        Both are what onnxruntime makes of the model, with kernels that sum in another order.
+        """
+        return Passage(self._folder, self._pieces, self._failure, plain=not self._plain)
 
     def open_ahead(self, pool: Executor) -> None:
         """Begin to open a model of one piece, which takes one core, while something else runs."""

@@ -192,9 +192,18 @@ class PlainRun:
         """Whether an output is of the right type and shape; types that are no arrays are not looked into."""
         return _kind(expected) == _kind(actual) if not self._spec.widened else np.shape(expected) == np.shape(actual)
 
+    def _other_kernels(self, shapes: Shapes | None) -> Feeds:
+        """Return the outputs of the reference with kernels that sum in another order; none if it does not run so."""
+        try:
+            inputs = make_inputs(self._spec, "normal", shapes)
+            return self._reference.other.run(self._spec.outputs, {**inputs, **self._masks})
+        except OriginalError:
+            return {}
+
     def _compare(self, ledger: Ledger, shapes: Shapes | None, expected: Feeds, actual: Feeds) -> None:
         """Compare the values of outputs; rounding is measured where it matters."""
         moved: Feeds = {}
+        other: Feeds = {}
         for tensor in self._spec.tensors:
             name = tensor.name
             if not tensor.end or name not in expected or name not in actual:
@@ -204,6 +213,9 @@ class PlainRun:
                 if not moved:
                     inputs = make_inputs(self._spec, "normal", shapes, moved=True)
                     moved = self._reference.run(self._spec.outputs, {**inputs, **self._masks})
+                    other = self._other_kernels(shapes)
+                if name in other:
+                    error = min(error, deviation(other[name], actual[name]))
                 ledger.settle(tensor, "normal", error, deviation(expected[name], moved[name]), expected[name].dtype)
 
 
