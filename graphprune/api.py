@@ -22,7 +22,6 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.checks import contained
 from graphprune.errors import InternalError, UsageError, VerificationError, quote
 from graphprune.model import write
-from graphprune.model.fitting import blaming
 from graphprune.model.load import Model, check_loaded, load
 from graphprune.plan.budget import BudgetRequest, given_requests
 from graphprune.plan.keep_mask import keep_mask
@@ -36,7 +35,7 @@ from graphprune.planning.reconcile import reconcile as _reconcile
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, drop_marks, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
-from graphprune.verification.causes import blames_the_file
+from graphprune.verification.causes import blames_the_file, blaming
 from graphprune.verification.check_marks import check_marks
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
 from graphprune.verification.fidelity.check_reweighed import check_reweighted

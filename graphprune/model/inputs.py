@@ -9,7 +9,7 @@ from typing import Literal
 from onnx import TypeProto
 
 from graphprune.errors import UsageError, quote
-from graphprune.model.batch_axes import Declared, is_name, sample_axes
+from graphprune.model.batch_axes import Declared, fixed_size, is_name, sample_axes
 from graphprune.model.demands import demanded_sizes
 from graphprune.model.graph import Graph
 from graphprune.model.lengths import caches
@@ -169,7 +169,7 @@ class _Choice:
                 )
             return tuple(given)
         dims = kind.tensor_type.shape.dim
-        declared = [dim.dim_value if dim.dim_value > 0 else None for dim in dims]
+        declared = [fixed_size(dim) for dim in dims]
         if given is not None:
             _check_given(name, declared, given)
         chosen = []
@@ -193,7 +193,9 @@ class _Choice:
 
 def _check_given(name: str, declared: Sequence[int | None], given: Sequence[int]) -> None:
     """Refuse a given shape that contradicts the declared one."""
-    fits = len(given) == len(declared) and all(size > 0 for size in given)
+    fits = len(given) == len(declared) and all(
+        size > 0 or size == fixed for fixed, size in zip(declared, given, strict=True)
+    )
     if not fits or any(fixed not in (None, size) for fixed, size in zip(declared, given, strict=True)):
         shown = "x".join("?" if fixed is None else str(fixed) for fixed in declared)
         raise UsageError(f"input {quote(name)} has the shape {shown}, got {'x'.join(map(str, given))}")

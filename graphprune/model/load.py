@@ -29,7 +29,7 @@ from graphprune.model.validate import validate
 from graphprune.notebook import html_table
 from graphprune.report import text
 
-__all__ = ["Limits", "Model", "check_loaded", "load"]
+__all__ = ["Limits", "Model", "check_loaded", "load", "memory_bytes"]
 
 # Files this small may declare anything up to here: eight zeros stored as one byte each are no attack.
 _ALWAYS_ALLOWED: Final = 1 << 26
@@ -62,12 +62,12 @@ class Limits:
     nodes: int = 200_000
     depth: int = 16
     name_length: int = 2**20
-    tensor_bytes: int = field(default_factory=lambda: _memory() // 2)
+    tensor_bytes: int = field(default_factory=lambda: memory_bytes() // 2)
     tensor_ratio: int = 4
     function_calls: int = 1_000_000
 
 
-def _memory() -> int:
+def memory_bytes() -> int:
     """Return the bytes of main memory, or 16 GiB where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +22,7 @@ from graphprune.cost.latency.environment import here
 from graphprune.cost.latency.measure import latency_cost, model_key
 from graphprune.errors import BudgetUnreachableError
 from graphprune.model import write
+from graphprune.model.scratch import scratch_folder
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.planning.make_plan import make_plan
 from graphprune.solvers.moves.levels import RULES, machine_rule, rule_for
@@ -125,6 +124,6 @@ def _ratio(analysis: Analysis, plan: Plan, environment: Environment) -> float:
     """Prune as planned, and time the result against the original."""
     pruned = analysis.model.replaced(prune(analysis, keep_mask(analysis, plan)))
     original = analysis.model.path or analysis.model.proto.SerializeToString()
-    with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
-        path = write.save(pruned, Path(folder) / "pruned.onnx")
+    with scratch_folder() as folder:
+        path = write.save(pruned, folder / "pruned.onnx")
         return paired_timing(original, path, analysis.input_shapes, environment).ratio
