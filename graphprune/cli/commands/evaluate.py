@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+_SEED = 1
+"""Of samples that are made: others than those that a network is recovered from."""
+
 
 @examples(
     "graphprune eval model.pruned.onnx --data validation/",
@@ -46,12 +49,16 @@ def evaluate(
     from dataclasses import asdict
 
     from graphprune import accuracy, api
+    from graphprune.data.synthesis.make_samples import read_request
 
     talk = printing.talk()
     with talk.stage("loading"):
         loaded = api.load(model)
         other = None if teacher is None else api.load(teacher)
-        source = samples.open(loaded, talk)
+        made = read_request(samples.data) is not None
+        source = accuracy.samples(other or loaded, samples.data, seed=_SEED) if made else samples.open(loaded, talk)
+    if made:
+        talk.note("samples that are made show how near two networks are on such samples, which is no accuracy")
     with talk.progress("evaluating") as progress:
         evaluation = accuracy.evaluate(loaded, source, other, progress=progress)
     if printing.as_json:

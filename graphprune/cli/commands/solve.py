@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from graphprune.cli.accuracy_report import NextStep, original_judge
 from graphprune.cli.carry_out import Job, carry_out, show
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import BudgetsOrLossless
@@ -52,7 +53,8 @@ def solve(
     which to remove so that the cost stays within the budget, removes them, and proves in
     onnxruntime that the result equals the original with the removed channels masked out.
     Then it brings accuracy back: from the samples of --calib, or else from what the file
-    remembers of its training data. --quick leaves that out. The plan says what was done.
+    remembers of its training data. --quick leaves that out. It ends with what became of the
+    accuracy, measured on samples that nothing was fitted to, or with the command that measures it.
     """
     requests = budgets.requests()
     options = channels.solve_options(widths, lossless=budgets.lossless)
@@ -67,7 +69,7 @@ def solve(
     talk = printing.talk()
     with talk.stage("loading"):
         loaded = api.load(reading.model)
-        training_data = None if restoring.data is None else calibration.images.open_source(restoring.data, loaded, talk)
+        data = None if restoring.data is None else calibration.images.open_source(restoring.data, loaded, talk)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, analysed)
     material = (
@@ -75,6 +77,8 @@ def solve(
         if budgets.lossless
         else find_material(analysis, calibration, restoring, options.seed, talk)
     )
+    learned, judged, apart = material.with_data(data, learns=restoring.finetune)
+    judge = None if judged is None or budgets.lossless else original_judge(loaded, judged, talk, apart=apart)
     if material.measures and widths.measurable:
         options = replace(options, solver=MEASURING)
     with talk.steps("solving") as progress:
@@ -83,9 +87,19 @@ def solve(
     if not used and not restoring.reads_calib:
         notes = (*notes, _unread(options))
     follows = restoring.wanted(samples=material.samples is not None)
-    afterwards = RecoverySteps(restoring, options.seed, material, training_data) if follows else None
-    job = Job("solve", analysis, plan, targets, output.unverified, output.bench, notes, afterwards)
-    show(carry_out(job, talk), as_json=printing.as_json)
+    job = Job(
+        "solve",
+        analysis,
+        plan,
+        targets,
+        output.unverified,
+        output.bench,
+        notes,
+        afterwards=RecoverySteps(restoring, options.seed, material, learned) if follows else None,
+        judge=judge,
+        next_step=NextStep(reading.model, targets, targets.plan),
+    )
+    show(carry_out(job, talk), as_json=printing.as_json, verbose=printing.verbose)
 
 
 def _solved(
@@ -101,7 +115,7 @@ def _solved(
 
     if material.samples is None:
         return api.solve(analysis, requests, options, progress=progress), True
-    source, watched = Watched.over(material.samples)
+    source, watched = Watched.over(material.shown or material.samples)
     plan = api.solve(analysis, requests, options, data=source, dense=material.dense, progress=progress)
     return plan, watched.used
 
@@ -109,4 +123,5 @@ def _solved(
 def _unread(options: SolveOptions) -> str:
     """Say that samples changed nothing, and what would look at them."""
     who = "--lossless does not look" if options.lossless else f"neither {options.solver} nor {options.criterion} looks"
-    return f"the samples of --calib are not read: {who} at any; --recover, and some solvers and criteria, would"
+    judge = "" if options.lossless else " but to judge"
+    return f"the samples of --calib are not read{judge}: {who} at any; --recover, and some solvers and criteria, would"
