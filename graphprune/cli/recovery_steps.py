@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.cli.console import Talk
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from graphprune.data.judging import DividedSamples
     from graphprune.data.source import Source
     from graphprune.model.load import Model
+    from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Plan, Step
+    from graphprune.planning.solver_choice import SolverChoice
     from graphprune.recovery.recover_options import Method, Recovery
     from graphprune.recovery.without_data import Restorer
 
@@ -91,10 +93,13 @@ class RecoveryMaterial:
         """The network that the samples suit, where that is not the original."""
         return None if self.restorer is None else self.restorer.dense
 
-    @property
-    def measures(self) -> bool:
-        """Whether widths are measured where nobody says how they are chosen."""
-        return self.restorer is not None and self.restorer.measures
+    def solver(self, analysis: Analysis, requests: Sequence[BudgetRequest]) -> SolverChoice | None:
+        """Return how widths are chosen where nobody says it; None where there is nothing to measure them on."""
+        from graphprune.planning.solver_choice import choose_made_solver, choose_solver
+
+        if self.restorer is not None:
+            return choose_made_solver(measures=self.restorer.measures)
+        return None if self.shown is None else choose_solver(analysis, len(self.shown), requests)
 
 
 def find_material(

@@ -23,6 +23,7 @@ from graphprune.data.session import Session
 from graphprune.data.signature import input_specs
 from graphprune.data.synthesis.make_samples import SampleOptions, default_count, make_samples
 from graphprune.errors import DataError, UnsupportedModelError
+from graphprune.planning.solver_choice import MOST_WORK, STAGE_WISE_PASSES
 from graphprune.recovery.matched_statistics import MatchedNetwork, match_statistics, put_back, put_in
 from graphprune.recovery.recover import recover
 from graphprune.recovery.recover_options import RecoverOptions
@@ -40,11 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Restorer", "WorkBound", "automatic_restorer", "recover_matched", "restorer_for"]
 
-_MOST_WORK = 8_000_000_000_000
 _PASSES = 3
 """Of the network over the samples: one that matches and two that recover."""
-_MEASURING = 5
-"""More of them where widths are measured: stages are run for some candidates on a part of the samples."""
 _FEWEST = 32
 
 
@@ -57,7 +55,7 @@ class WorkBound:
     multiply_adds : int
     """
 
-    multiply_adds: int = _MOST_WORK
+    multiply_adds: int = MOST_WORK
 
     def samples(self, macs: int, wanted: int, candidates: int) -> tuple[int, int, bool]:
         """Return how many samples to use, how many to make for each, and whether widths can be measured on them.
@@ -69,7 +67,7 @@ class WorkBound:
         macs : int
             Multiply-adds of the network for one sample.
         """
-        for measuring in (_MEASURING, 0):
+        for measuring in (STAGE_WISE_PASSES, 0):
             for count in (wanted, max(_FEWEST, wanted // 2), _FEWEST):
                 for made in (candidates, 2, 1):
                     if made <= candidates and count * macs * (made + _PASSES + measuring) <= self.multiply_adds:

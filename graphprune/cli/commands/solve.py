@@ -15,17 +15,20 @@ from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Printing, PrunedOutput
 from graphprune.cli.options.recovery import Restoring
 from graphprune.cli.options.samples import CalibrationSamples
-from graphprune.cli.options.widths import MEASURING, SolvedWidths
+from graphprune.cli.options.widths import SolvedWidths
 from graphprune.cli.recovery_steps import RecoveryMaterial, RecoverySteps, find_material
 from graphprune.cli.spread import spread
+from graphprune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from graphprune.analysis.analysis import Analysis
+    from graphprune.cli.console import Talk
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Plan
     from graphprune.planning.make_plan import SolveOptions
+    from graphprune.planning.solver_choice import SolverChoice
 
 __all__ = ["solve"]
 
@@ -33,7 +36,7 @@ __all__ = ["solve"]
 @examples(
     "graphprune solve model.onnx --flops 0.5",
     "graphprune solve model.onnx --flops 0.5 --quick",
-    "graphprune solve model.onnx --flops 0.5 --solver sensitivity --calib photos/ --recover least-squares",
+    "graphprune solve model.onnx --flops 0.5 --calib photos/",
     'graphprune solve model.onnx --latency 8ms --skip "head*" --dry-run',
 )
 @spread
@@ -79,10 +82,9 @@ def solve(
     )
     learned, judged, apart = material.with_data(data, learns=restoring.finetune)
     judge = None if judged is None or budgets.lossless else original_judge(loaded, judged, talk, apart=apart)
-    if material.measures and widths.measurable:
-        options = replace(options, solver=MEASURING)
-    with talk.steps("solving") as progress:
-        plan, used = _solved(analysis, requests, options, material, progress)
+    measurable = widths.measurable and restoring.method is not None and not budgets.lossless
+    choice = material.solver(analysis, requests) if measurable else None
+    plan, used = _planned(analysis, requests, options, material, choice, talk)
     notes = (*plan_notes(plan), *uncounted_notes(analysis), *filter(None, [material.note]))
     if not used and not restoring.reads_calib:
         notes = (*notes, _unread(options))
@@ -100,6 +102,31 @@ def solve(
         next_step=NextStep(reading.model, targets, targets.plan),
     )
     show(carry_out(job, talk), as_json=printing.as_json, verbose=printing.verbose)
+
+
+def _planned(
+    analysis: Analysis,
+    requests: Sequence[BudgetRequest],
+    options: SolveOptions,
+    material: RecoveryMaterial,
+    choice: SolverChoice | None,
+    talk: Talk,
+) -> tuple[Plan, bool]:
+    """Return the plan, and whether all samples that were given were of use.
+
+    The solver is the one that was chosen, if one was; where the model cannot be measured, that of the options.
+    """
+    if choice is not None:
+        talk.say("solver", f"{choice.name}: {choice.reason}")
+        try:
+            with talk.steps("solving") as progress:
+                return _solved(analysis, requests, replace(options, solver=choice.name), material, progress)
+        except UnsupportedModelError as error:
+            if choice.name == options.solver:
+                raise
+            talk.note(f"widths are not measured, but chosen by {options.solver}: {error.message}")
+    with talk.steps("solving") as progress:
+        return _solved(analysis, requests, options, material, progress)
 
 
 def _solved(
