@@ -48,9 +48,10 @@ def original_judge(original: Model, source: Source, talk: Talk, *, apart: bool) 
 
 def measured_step(change: AccuracyChange) -> Step:
     """Return the record of a measurement."""
+    from graphprune.data.providers import current
     from graphprune.plan.schema import Step
 
-    facts = {"data": change.data, "samples": change.samples, "held_out": change.held_out}
+    facts = {"data": change.data, "samples": change.samples, "held_out": change.held_out, "device": current().name}
     return Step("eval", change.measure, change.measure, change.before, change.after, applied=True, facts=facts)
 
 

@@ -30,7 +30,7 @@ class Talk:
     """
 
     def __init__(self, *, verbose: bool = False) -> None:
-        self._verbose = verbose
+        self.verbose = verbose
 
     def note(self, text: str) -> None:
         """Say something the user should know."""
@@ -46,7 +46,7 @@ class Talk:
 
     def detail(self, text: str) -> None:
         """Say something only with ``-v``."""
-        if self._verbose:
+        if self.verbose:
             print(text, file=sys.stderr)
 
     @contextmanager

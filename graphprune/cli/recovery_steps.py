@@ -193,7 +193,9 @@ class RecoverySteps:
         with talk.stage("finetuning"), meter:
             tuned = finetune(pruned, data, analysis.model, options, meter.listen)
         facts = {"data": data.name, "epochs": epochs, "rate": tuned.rate, "steps": tuned.steps}
-        facts |= {name: tuned.facts[name] for name in ("samples", "held_out", "augment")} | {"seed": self.seed}
+        facts |= {name: tuned.facts[name] for name in ("samples", "held_out", "augment", "device")} | {
+            "seed": self.seed
+        }
         before, after = _finite(tuned.before.loss), _finite(tuned.after.loss)
         how = "distillation and labels" if tuned.facts["labels"] else "distillation"
         return tuned.model, Step("finetune", how, "held-out loss", before, after, tuned.improved, facts)
@@ -201,9 +203,10 @@ class RecoverySteps:
 
 def _recovered(recovery: Recovery, facts: Mapping[str, Any], measure: str) -> Step:
     """Return the record of a recovery."""
+    from graphprune.data.providers import current
     from graphprune.plan.schema import Step
 
-    facts = {**facts, "samples": recovery.samples, "held_out": recovery.held_out}
+    facts = {**facts, "samples": recovery.samples, "held_out": recovery.held_out, "device": current().name}
     before, after = _finite(recovery.before), _finite(recovery.after)
     return Step("recover", recovery.method, measure, before, after, recovery.improved, facts)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from graphprune.cli.accuracy_report import NextStep
 from graphprune.cli.carry_out import Job, carry_out, show
 from graphprune.cli.help_panels import examples
+from graphprune.cli.options.device import RunningDevice
 from graphprune.cli.options.model_reading import ModelFile, PlanFile, Rebind
 from graphprune.cli.options.output import AppliedOutput, Printing
 from graphprune.cli.spread import spread
@@ -29,6 +30,7 @@ def apply(
     plan: PlanFile,
     *,
     rebind: Rebind = False,
+    device: RunningDevice,
     output: AppliedOutput,
     printing: Printing,
 ) -> None:
@@ -44,6 +46,7 @@ def apply(
     from graphprune.plan.file import read_plan
 
     talk = printing.talk()
+    device.select(talk)
     stored = read_plan(plan)
     with talk.stage("loading"):
         loaded = api.load(model)

@@ -10,6 +10,7 @@ import typer
 
 from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
+from graphprune.cli.options.device import RunningDevice
 from graphprune.cli.options.model_reading import ModelFile
 from graphprune.cli.options.output import Printing
 from graphprune.cli.options.samples import TrainingSamples
@@ -33,6 +34,7 @@ def evaluate(
     model: ModelFile,
     *,
     samples: TrainingSamples,
+    device: RunningDevice,
     teacher: Annotated[
         Path | None,
         typer.Option(
@@ -52,6 +54,7 @@ def evaluate(
     from graphprune.data.synthesis.make_samples import read_request
 
     talk = printing.talk()
+    device.select(talk)
     with talk.stage("loading"):
         loaded = api.load(model)
         other = None if teacher is None else api.load(teacher)

@@ -11,6 +11,7 @@ import typer
 
 from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
+from graphprune.cli.options.device import RunningDevice
 from graphprune.cli.options.model_reading import PrunedFile
 from graphprune.cli.options.output import DryOutput, Printing
 from graphprune.cli.options.recovery import Refitting
@@ -45,6 +46,7 @@ def recover(
         bool, typer.Option("--rebind", help="Accept a teacher that the plan was not made for.", rich_help_panel="Model")
     ] = False,
     calibration: RecoverySamples,
+    device: RunningDevice,
     refitting: Refitting,
     output: DryOutput,
     printing: Printing,
@@ -67,6 +69,7 @@ def recover(
         check_target(target, inputs, force=output.force)
     options = refitting.options(calibration.samples)
     talk = printing.talk()
+    device.select(talk)
     stored = read_plan(plan)
     with talk.stage("loading"):
         original, candidate = api.load(teacher), api.load(pruned)

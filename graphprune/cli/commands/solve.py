@@ -11,6 +11,7 @@ from graphprune.cli.carry_out import Job, carry_out, show
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import BudgetsOrLossless
 from graphprune.cli.options.channel_choice import SolvedChannels
+from graphprune.cli.options.device import RunningDevice
 from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Printing, PrunedOutput
 from graphprune.cli.options.recovery import Restoring
@@ -46,6 +47,7 @@ def solve(
     channels: SolvedChannels,
     reading: ModelReading,
     calibration: CalibrationSamples,
+    device: RunningDevice,
     restoring: Restoring,
     output: PrunedOutput,
     printing: Printing,
@@ -70,6 +72,7 @@ def solve(
     from graphprune.report.summary import plan_notes, uncounted_notes
 
     talk = printing.talk()
+    device.select(talk)
     with talk.stage("loading"):
         loaded = api.load(reading.model)
         data = None if restoring.data is None else calibration.images.open_source(restoring.data, loaded, talk)
