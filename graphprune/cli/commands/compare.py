@@ -7,7 +7,6 @@ from graphprune.cli.console import print_json, print_tables
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import Budgets
 from graphprune.cli.options.channel_choice import ComparedChannels
-from graphprune.cli.options.device import RunningDevice
 from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Printing
 from graphprune.cli.options.samples import MeasuringSamples
@@ -28,7 +27,6 @@ def compare(
     channels: ComparedChannels,
     reading: ModelReading,
     measuring: MeasuringSamples,
-    device: RunningDevice,
     printing: Printing,
 ) -> None:
     """Compare solvers and criteria under one budget.
@@ -44,7 +42,7 @@ def compare(
     from graphprune.trials.compare import compare as run
 
     talk, model = printing.talk(), reading.model
-    device.select(talk)
+    measuring.running.select(talk)
     contest = Contest(widths.solvers(), channels.criteria(), options, measuring.measures(model, talk))
     with talk.stage("analysis"):
         analysis = api.analyze(api.load(model), analysed)

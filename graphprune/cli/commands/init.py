@@ -10,7 +10,6 @@ import typer
 
 from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
-from graphprune.cli.options.device import RunningDevice
 from graphprune.cli.options.model_reading import ModelFile
 from graphprune.cli.options.output import Printing
 from graphprune.cli.options.samples import CalibrationSamples
@@ -32,7 +31,6 @@ def init(
     model: ModelFile,
     *,
     calibration: CalibrationSamples,
-    device: RunningDevice,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace an existing file.", rich_help_panel="Output")
     ] = False,
@@ -51,7 +49,7 @@ def init(
     target = model.parent / SETTINGS
     check_target(target, [model], force=force)
     talk = printing.talk()
-    device.select(talk)
+    calibration.running.select(talk)
     with talk.stage("loading"):
         image = _image(api.load(model), calibration, talk)
     text = settings_text(image)

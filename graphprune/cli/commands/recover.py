@@ -11,7 +11,6 @@ import typer
 
 from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
-from graphprune.cli.options.device import RunningDevice
 from graphprune.cli.options.model_reading import PrunedFile
 from graphprune.cli.options.output import DryOutput, Printing
 from graphprune.cli.options.recovery import Refitting
@@ -46,7 +45,6 @@ def recover(
         bool, typer.Option("--rebind", help="Accept a teacher that the plan was not made for.", rich_help_panel="Model")
     ] = False,
     calibration: RecoverySamples,
-    device: RunningDevice,
     refitting: Refitting,
     output: DryOutput,
     printing: Printing,
@@ -69,7 +67,7 @@ def recover(
         check_target(target, inputs, force=output.force)
     options = refitting.options(calibration.samples)
     talk = printing.talk()
-    device.select(talk)
+    calibration.running.select(talk)
     stored = read_plan(plan)
     with talk.stage("loading"):
         original, candidate = api.load(teacher), api.load(pruned)

@@ -11,7 +11,6 @@ from graphprune.cli.carry_out import Job, carry_out, show
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import BudgetsOrLossless
 from graphprune.cli.options.channel_choice import SolvedChannels
-from graphprune.cli.options.device import RunningDevice
 from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Printing, PrunedOutput
 from graphprune.cli.options.recovery import Restoring
@@ -47,7 +46,6 @@ def solve(
     channels: SolvedChannels,
     reading: ModelReading,
     calibration: CalibrationSamples,
-    device: RunningDevice,
     restoring: Restoring,
     output: PrunedOutput,
     printing: Printing,
@@ -69,15 +67,18 @@ def solve(
     targets.check([reading.model, *widths.limits.inputs])
 
     from graphprune import api
+    from graphprune.planning.make_plan import check_request
     from graphprune.report.summary import plan_notes, uncounted_notes
 
     talk = printing.talk()
-    device.select(talk)
+    calibration.running.select(talk)
     with talk.stage("loading"):
         loaded = api.load(reading.model)
         data = None if restoring.data is None else calibration.images.open_source(restoring.data, loaded, talk)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, analysed)
+    if not budgets.lossless:
+        check_request(analysis, requests, options)
     material = (
         RecoveryMaterial(calibration.open(loaded, talk))
         if budgets.lossless

@@ -13,7 +13,6 @@ from graphprune.cli.console import print_json, print_tables
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import Budgets
 from graphprune.cli.options.channel_choice import ComparedChannels
-from graphprune.cli.options.device import RunningDevice
 from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Output, Printing
 from graphprune.cli.options.samples import MeasuringSamples
@@ -71,7 +70,6 @@ def sweep(
     channels: ComparedChannels,
     reading: ModelReading,
     measuring: MeasuringSamples,
-    device: RunningDevice,
     output: _Table,
     printing: Printing,
 ) -> None:
@@ -95,7 +93,7 @@ def sweep(
     from graphprune.trials.sweep import sweep as run
 
     talk = printing.talk()
-    device.select(talk)
+    measuring.running.select(talk)
     contest = Contest(widths.solvers(), channels.criteria(), options, measuring.measures(model, talk))
     what = Sweep(*(limited or DEFAULT), contest, reading.options(), output.jobs)
 
