@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextvars import copy_context
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import typer
@@ -62,7 +63,7 @@ def run(argv: Sequence[str] | None) -> int:
     printed = io.StringIO() if _JSON in arguments else None  # held back: an error becomes a part of the same object
     try:
         with _sigterm_raises(), redirect_stdout(printed) if printed is not None else nullcontext():
-            code = _invoke(arguments)
+            code = copy_context().run(_invoke, arguments)  # what a command chooses for itself ends with it
         if printed is not None:
             sys.stdout.write(printed.getvalue())
         sys.stdout.flush()

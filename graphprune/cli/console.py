@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-__all__ = ["Talk", "print_json", "print_tables"]
+__all__ = ["Talk", "print_json", "print_line", "print_tables"]
 
 _FILE_WIDTH = 160  # a file or a pipe has no width: wide enough that no table is cut
 
@@ -30,7 +30,7 @@ class Talk:
     """
 
     def __init__(self, *, verbose: bool = False) -> None:
-        self._verbose = verbose
+        self.verbose = verbose
 
     def note(self, text: str) -> None:
         """Say something the user should know."""
@@ -46,7 +46,7 @@ class Talk:
 
     def detail(self, text: str) -> None:
         """Say something only with ``-v``."""
-        if self._verbose:
+        if self.verbose:
             print(text, file=sys.stderr)
 
     @contextmanager
@@ -86,6 +86,11 @@ class Talk:
 def print_json(data: dict[str, Any]) -> None:
     """Print one JSON object."""
     print(json.dumps(data, indent=2, allow_nan=False))
+
+
+def print_line(label: str, text: str) -> None:
+    """Print what belongs to a label on one line, however long: it is meant to be copied."""
+    print(f"{label:<10} {text}")
 
 
 def print_tables(tables: RenderableType) -> None:

@@ -27,6 +27,7 @@ from graphprune.errors import DataError, UnsupportedModelError
 from graphprune.model.bounded import unbounded_operators
 from graphprune.model.lengths import fitting_values
 from graphprune.model.observation import NoneRunsError, Told, observe
+from graphprune.planning.solver_choice import MOST_WORK, STAGE_WISE_PASSES
 from graphprune.recovery.matched_statistics import MatchedNetwork, match_statistics, put_back, put_in
 from graphprune.recovery.recover import recover
 from graphprune.recovery.recover_options import RecoverOptions
@@ -44,11 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Restorer", "WorkBound", "automatic_restorer", "recover_matched", "restorer_for"]
 
-_MOST_WORK = 8_000_000_000_000
 _PASSES = 3
 """Of the network over the samples: one that matches and two that recover."""
-_MEASURING = 5
-"""More of them where widths are measured: stages are run for some candidates on a part of the samples."""
 _FEWEST = 32
 
 
@@ -61,7 +59,7 @@ class WorkBound:
     multiply_adds : int
     """
 
-    multiply_adds: int = _MOST_WORK
+    multiply_adds: int = MOST_WORK
 
     def samples(self, macs: int, wanted: int, candidates: int) -> tuple[int, int, bool]:
         """Return how many samples to use, how many to make for each, and whether widths can be measured on them.
@@ -73,7 +71,7 @@ class WorkBound:
         macs : int
             Multiply-adds of the network for one sample.
         """
-        for measuring in (_MEASURING, 0):
+        for measuring in (STAGE_WISE_PASSES, 0):
             for count in (wanted, max(_FEWEST, wanted // 2), _FEWEST):
                 for made in (candidates, 2, 1):
                     if made <= candidates and count * macs * (made + _PASSES + measuring) <= self.multiply_adds:

@@ -11,6 +11,7 @@ import typer
 
 from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
+from graphprune.cli.options.device import RunningDevice
 from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Output, Printing
 from graphprune.cli.spread import spread
@@ -31,6 +32,7 @@ def synthesize(
     reading: ModelReading,
     output: Output,
     printing: Printing,
+    device: RunningDevice,
     count: Annotated[
         int | None,
         typer.Option(
@@ -71,6 +73,7 @@ def synthesize(
     from graphprune.model.write import write_bytes_atomically
 
     talk = printing.talk()
+    device.select(talk)
     with talk.stage("loading"):
         loaded = api.load(reading.model)
     options = SampleOptions(count, seed=seed, shapes=reading.options().input_shapes)
