@@ -8,6 +8,7 @@ node that froze it, to a graph input, or to the operator that made an axis of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphprune.labels.operator import Scope
@@ -97,7 +98,7 @@ class Origins:
 
     def _made_whole(self, node: Node, size: int) -> Origin | None:
         """Return the reason that a node itself gave for an axis of this length that it reads."""
-        if node.domain == DOMAIN and node.op_type in ENTRIES:
+        if _enters_loop(node) and self._next(node, size, set()) is None:
             return Origin(Reason("control flow", node, "is handed on from turn to turn"), (node,))
         freezes = self._freezes.get(node.index, ())
         barrier = self._scope.space.barriers.get(node.index)
@@ -109,11 +110,22 @@ class Origins:
 
     def _next(self, node: Node, size: int, seen: set[str]) -> str | None:
         """Return an input with a whole axis of this length."""
-        for name in node.inputs:
+        for name in self._reads(node):
             axes = self._scope.values.get(name, ())
             if name not in seen and any(len(axis) == size and not axis.live for axis in axes):
                 return name
         return None
+
+    def _reads(self, node: Node) -> Sequence[str]:
+        """Return what a node reads; what a loop hands to its body it reads behind the body."""
+        if not _enters_loop(node):
+            return node.inputs
+        loop = self._scope.loops[node.index]
+        return [*(state.begin for state in loop.states), *(scanned.tensor for scanned in loop.scanned)]
+
+
+def _enters_loop(node: Node) -> bool:
+    return node.domain == DOMAIN and node.op_type in ENTRIES
 
 
 _NONE = "is no channel axis: space, batch or tokens"
