@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from graphprune.labels.operator import Scope
 from graphprune.labels.resolve import Resolution
@@ -20,6 +23,7 @@ from graphprune.model.graph import Node
 __all__ = ["Origin", "Origins"]
 
 _FIXED = "fixed axis"
+_STUCK = "reshape"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Origins:
 
     def __init__(self, scope: Scope, resolution: Resolution) -> None:
         self._scope = scope
+        self._resolution = resolution
         self._freezes: dict[int, list[tuple[int, Reason]]] = {}
         for labels, reason in resolution.freezes:
             if reason.node is not None and reason.kind != _FIXED:
@@ -50,10 +55,30 @@ class Origins:
         self._known: dict[tuple[int, int], Origin | None] = {}
 
     def behind(self, reason: Reason, size: int) -> Origin:
-        """Return what is behind a freeze: where channels were tied to a whole axis, why that is whole."""
+        """Return what is behind a freeze: why the axis is whole that channels were tied to, or would have to pass."""
+        if reason.kind == _STUCK and reason.node is not None:
+            return self._stuck.get(reason.node.index) or Origin(reason)
         if reason.kind != _FIXED or reason.node is None:
             return Origin(reason)
         return self.of_node(reason.node, size) or Origin(reason)
+
+    @cached_property
+    def _stuck(self) -> dict[int, Origin]:
+        """By node at which no alternative was left, why the first of its axes stays."""
+        component, freezes = self._resolution.component, self._resolution.freezes
+        first = np.full(int(component.max()) + 1, -1, dtype=np.int64)
+        for number in range(len(freezes) - 1, -1, -1):
+            if freezes[number][1].kind != _STUCK:
+                first[component[freezes[number][0]]] = number
+        found: dict[int, Origin] = {}
+        for choice, taken in self._resolution.committed:
+            if taken is None:
+                named = np.concatenate([part for a in choice.alternatives for part in (a.left, a.right)])
+                numbers = first[component[named[named != 0]]]
+                if (numbers >= 0).any():
+                    labels, reason = freezes[int(numbers[numbers >= 0].min())]
+                    found.setdefault(choice.node.index, self.behind(reason, len(labels)))
+        return found
 
     def of_node(self, node: Node, size: int) -> Origin | None:
         """Return why an axis of `size` slices that `node` reads is whole, or None where it reads no such axis."""

@@ -62,7 +62,7 @@ def solve(
     targets.check([reading.model, *widths.limits.inputs])
 
     from graphprune import api
-    from graphprune.report.summary import plan_notes, uncounted_notes
+    from graphprune.report.summary import analysis_notes, plan_notes
 
     talk = printing.talk()
     with talk.stage("loading"):
@@ -79,7 +79,7 @@ def solve(
         options = replace(options, solver=MEASURING)
     with talk.steps("solving") as progress:
         plan, used = _solved(analysis, requests, options, material, progress)
-    notes = (*plan_notes(plan), *uncounted_notes(analysis), *filter(None, [material.note]))
+    notes = (*plan_notes(plan), *analysis_notes(analysis), *filter(None, [material.note]))
     if not used and not restoring.reads_calib:
         notes = (*notes, _unread(options))
     follows = restoring.wanted(samples=material.samples is not None)
