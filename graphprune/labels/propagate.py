@@ -114,7 +114,8 @@ def _freeze_boundaries(scope: Scope) -> None:
     for name in scope.graph.outputs:
         for vector in scope.values.get(name, ()):
             scope.space.freeze(vector, Reason("graph output", None, f"reaches the graph output {name!r}"))
-    given = [name for node in scope.graph.nodes if node.domain == DOMAIN for name in node.inputs]
+    pseudo = [node for node in scope.graph.nodes if node.domain == DOMAIN]
+    given = [name for node in pseudo for name in node.inputs[node.attribute("given", 0) :]]
     for name in (*scope.graph.captured, *given, *scope.graph.outputs):
         if name in scope.shapes.constant and name in scope.shapes.dims:
             for vector in scope.weights.get(scope.constants.trace(name).tensor, ()):

@@ -26,6 +26,7 @@ __all__ = [
     "Outlook",
     "PruningSummary",
     "Total",
+    "analysis_notes",
     "count_totals",
     "gated_notes",
     "plan_json",
@@ -282,6 +283,23 @@ def uncounted_notes(analysis: Analysis) -> tuple[str, ...]:
     known = any(item.known for item in nodes)
     why = "for which there is no formula" if known else "whose shapes are not known before the model runs"
     return (f"not in the FLOPs, and not pruned: {count} with {held}, {why}: {shown}",)
+
+
+def analysis_notes(analysis: Analysis) -> tuple[str, ...]:
+    """Return what a user should know of how a model was read."""
+    return (*uncounted_notes(analysis), *_inside_heads_notes(analysis))
+
+
+def _inside_heads_notes(analysis: Analysis) -> tuple[str, ...]:
+    """Say where whole heads were asked for, and a part of each head goes."""
+    inside = analysis.inside_heads
+    if inside is None:
+        return ()
+    at = f"at {text.name(inside.nodes[0], 40)}"
+    if len(inside.nodes) > 1:
+        at += f" and {text.plural(len(inside.nodes) - 1, 'more node')}"
+    why = f" ({inside.reason.kind}: {inside.reason.text})" if inside.reason else ""
+    return (f"{at} whole heads cannot go{why}, so a part of each head does, as by --attention head-dim",)
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

@@ -39,10 +39,12 @@ def force_branches(model: ModelProto, paths: list[BranchPath]) -> ModelProto:
         if owner in owners:
             nodes.extend(_steer_loop(node, owner) if node.op_type == "Loop" else _steer_if(node, owner))
         nodes.append(NodeProto.FromString(node.SerializeToString()))
-    flat.proto.graph.ClearField("node")
-    flat.proto.graph.node.extend(nodes)
-    flat.proto.graph.initializer.append(numpy_helper.from_array(np.asarray(1, dtype=np.int64), _ONE))
-    result = flat.restore(flat.proto)
+    steered = ModelProto()
+    steered.CopyFrom(flat.proto)
+    steered.graph.ClearField("node")
+    steered.graph.node.extend(nodes)
+    steered.graph.initializer.append(numpy_helper.from_array(np.asarray(1, dtype=np.int64), _ONE))
+    result = flat.restore(steered)
     for name in sorted(name for owner in owners for name in force_inputs(owner)):
         result.graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, []))
     return result
@@ -87,8 +89,10 @@ def force_inputs(owner: str) -> tuple[str, str]:
 def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[BranchPath]:
     """Return the ways into all bodies in which something is removed.
 
-    A way says which branch to take at each `If`, and that a `Loop` runs where that is not certain.
+    A way says which branch to take at each `If`, and that a `Loop` runs where that is not certain. A branch that gives
+    something of another shape than the analysed one cannot be taken for inputs of this size.
     """
+    impossible = {number for number in range(1, len(analysis.flat.bodies) + 1) if not _is_possible(analysis, number)}
     touched: set[int] = set()
     for name, axes in analysis.scope.values.items():
         if name in analysis.flat.home and not all(whole(mask(labels)) for labels in axes):
@@ -102,6 +106,8 @@ def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[
     for number in sorted(touched):
         path: BranchPath = {}
         place = number
+        if impossible & {number, *analysis.flat.outwards(number)}:
+            continue
         while place:
             body = analysis.flat.bodies[place - 1]
             if body.owner not in certain:
@@ -110,6 +116,18 @@ def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[
         if path not in paths:
             paths.append(path)
     return [path for path in paths if not any(path.items() < other.items() for other in paths)]
+
+
+def _is_possible(analysis: Analysis, number: int) -> bool:
+    """Whether what a body gives has the shapes that were analysed, if it is a branch."""
+    body, dims = analysis.flat.bodies[number - 1], analysis.shapes.dims
+    if body.node.op_type != "If":
+        return True
+    node = analysis.graph.producer[body.owner]
+    count = len(node.outputs)
+    first = 1 if body.attribute.name == "then_branch" else 1 + count
+    given = node.inputs[first : first + count]
+    return all(dims.get(name) == dims.get(end) for name, end in zip(given, node.outputs, strict=True) if end)
 
 
 def switches(path: BranchPath, paths: list[BranchPath]) -> dict[str, bool]:
