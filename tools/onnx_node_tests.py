@@ -226,6 +226,7 @@ def main() -> int:
     parser.add_argument("--variants", default=",".join(VARIANTS), help="of the sandwiches")
     parser.add_argument("--only", default="", metavar="REGEX", help="names of tests")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every n-th sandwich")
+    parser.add_argument("--progress", action="store_true", help="say on standard error what is being run")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for the models that ended badly")
     options = parser.parse_args()
     use_forks()
@@ -241,6 +242,8 @@ def main() -> int:
             if case.made and made % options.every:
                 continue
             outcomes = in_fork(case, Path(folder) / "report.json")
+            if sys.stderr.isatty() or options.progress:
+                print(f"\r{sum(map(Counter.total, counts.values()))} {case.name:<100.100}", end="", file=sys.stderr)
             counts[case.made].update(outcome.kind for outcome in outcomes)
             for outcome in outcomes:
                 if outcome.bad:
