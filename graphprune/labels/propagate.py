@@ -77,12 +77,20 @@ def _run(scope: Scope, node: Node) -> None:
     else:
         try:
             function(op)
+            _freeze_unread(op)
         except UnknownShapeError:
             _stop(op)
     count_whole(op)
     for slot, axes in op.outputs.items():
         if node.outputs[slot]:
             scope.values[node.outputs[slot]] = axes
+
+
+def _freeze_unread(op: Operator) -> None:
+    """Keep inputs that the rule did not look at: it takes them for sizes or numbers, but they carry channels here."""
+    for slot, name in enumerate(op.node.inputs):
+        if slot not in op.read and name in op.scope.values:
+            op.freeze(op.scope.values[name], op.node.op_type, "reads this axis as numbers for all channels")
 
 
 def _stop(op: Operator) -> None:

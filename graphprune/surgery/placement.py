@@ -163,7 +163,7 @@ class Placement:
             if demand.key not in named:
                 value = self._value(name) if value is None else value
                 named[demand.key] = self._analysis.graph.unused(f"{name}.{self._suffix}{len(named)}")
-                stored = numpy_helper.from_array(np.ascontiguousarray(demand.cut(value)), named[demand.key])
+                stored = numpy_helper.from_array(demand.cut(value), named[demand.key])
                 self.copies.append(stored)
             self.rewired[reader] = named[demand.key]
 

@@ -194,6 +194,7 @@ class _Writer:
                 for slot, name in slots.items():
                     proto.input.extend([""] * (slot + 1 - len(proto.input)))
                     proto.input[slot] = name
+                _drop_omitted(proto, node)
                 for name, value in (attributes or {}).items():
                     _set_attribute(proto, name, value)
                 if stored is not None:
@@ -221,6 +222,13 @@ class _Writer:
         proto.output[0] = unused(f"{name}.kept")
         inputs, label = [proto.output[0], constant.name], unused(f"{proto.name or name}.kept_share")
         return helper.make_node("Mul", inputs, [name], name=label)
+
+
+def _drop_omitted(proto: NodeProto, original: Node) -> None:
+    """Drop trailing inputs that are left out, unless the original has some: there are runtimes that count inputs."""
+    if original.inputs and original.inputs[-1]:
+        while proto.input and not proto.input[-1]:
+            del proto.input[-1]
 
 
 def _set_attribute(proto: NodeProto, name: str, value: int | float | list[int] | None) -> None:
