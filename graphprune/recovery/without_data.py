@@ -21,8 +21,9 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.data.feeding import whole_batches
 from graphprune.data.session import Session
 from graphprune.data.signature import input_specs
-from graphprune.data.synthesis.make_samples import SampleOptions, default_count, make_samples
+from graphprune.data.synthesis.make_samples import SampleOptions, default_count
 from graphprune.errors import DataError, UnsupportedModelError
+from graphprune.recovery.made_samples import REFINING_PASSES, made_samples
 from graphprune.recovery.matched_statistics import MatchedNetwork, match_statistics, put_back, put_in
 from graphprune.recovery.recover import recover
 from graphprune.recovery.recover_options import RecoverOptions
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["Restorer", "WorkBound", "automatic_restorer", "recover_matched", "restorer_for"]
 
 _MOST_WORK = 8_000_000_000_000
+_MOST_REFINED = 100_000_000_000_000
+"""Where samples are refined, which only happens if somebody asks for it."""
 _PASSES = 3
 """Of the network over the samples: one that matches and two that recover."""
 _MEASURING = 5
@@ -55,9 +58,12 @@ class WorkBound:
     Parameters
     ----------
     multiply_adds : int
+    refining : int
+        Forward passes over each sample that refining is worth; 0 where none is refined.
     """
 
     multiply_adds: int = _MOST_WORK
+    refining: int = 0
 
     def samples(self, macs: int, wanted: int, candidates: int) -> tuple[int, int, bool]:
         """Return how many samples to use, how many to make for each, and whether widths can be measured on them.
@@ -72,7 +78,8 @@ class WorkBound:
         for measuring in (_MEASURING, 0):
             for count in (wanted, max(_FEWEST, wanted // 2), _FEWEST):
                 for made in (candidates, 2, 1):
-                    if made <= candidates and count * macs * (made + _PASSES + measuring) <= self.multiply_adds:
+                    passes = made + self.refining + _PASSES + measuring
+                    if made <= candidates and count * macs * passes <= self.multiply_adds:
                         return count, made, measuring > 0
         return 0, 0, False
 
@@ -120,6 +127,8 @@ class Restorer:
         }
         if made.mismatch is not None:
             facts["mismatch"] = list(made.mismatch)
+        if made.refinement is not None:
+            facts["refined"] = {"passes": made.refinement.passes, "mismatch": list(made.refinement.mismatch)}
         return facts
 
     def recover(
@@ -136,10 +145,10 @@ class Restorer:
         """
         options = options or RecoverOptions(samples=len(self.made.source), seed=self.seed)
         if self.matched is None:
-            found = recover(self.analysis, plan, pruned, self.made.source, options, progress)
+            recovery = recover(self.analysis, plan, pruned, self.made.source, options, progress)
         else:
-            found = recover_matched(self.analysis, plan, pruned, self.made.source, options, self.matched, progress)
-        return replace(found, misfit=None, agreement=None)
+            recovery = recover_matched(self.analysis, plan, pruned, self.made.source, options, self.matched, progress)
+        return replace(recovery, misfit=None, agreement=None)
 
 
 def restorer_for(
@@ -161,19 +170,23 @@ def restorer_for(
     ------
     DataError
         If the file does not tell what an input may be, or the network is too large for the bound.
+    UsageError, UnsupportedModelError
+        If samples are to be refined, and torch is missing or cannot run the network.
     """
     options = options or SampleOptions()
     options = replace(options, shapes=options.shapes or analysis.input_shapes)
     macs = analysis.cost.flops(analysis.cost.sizes) // 2
     wanted = options.count or default_count(_shapes(analysis))
-    count, candidates, measures = (bound or WorkBound()).samples(macs, wanted, options.candidates)
+    if bound is None:
+        bound = WorkBound() if options.quality == "fast" else WorkBound(_MOST_REFINED, REFINING_PASSES)
+    count, candidates, measures = bound.samples(macs, wanted, options.candidates)
     if not count:
         raise DataError(
             f"{_FEWEST} made samples of {macs} multiply-adds each are more work than the bound allows",
             hint="give samples of your own with --calib, or ask for made ones with --calib synthetic:N",
         )
     options = replace(options, count=count, candidates=candidates)
-    made = make_samples(analysis.model, options, _told(tell, "making samples"))
+    made = made_samples(analysis.model, options, tell)
     matched = match_statistics(analysis.model, made.source, _told(tell, "matching statistics"))
     return Restorer(analysis, made, matched, measures, options.seed)
 
@@ -212,8 +225,8 @@ def recover_matched(
     Where the error on held-out samples does not fall, the pruned network is returned as it was.
     """
     dressed = put_in(matched, pruned, analysis, plan)
-    found = recover(analysis, plan, dressed, source, options, progress, teacher=matched.model)
-    return replace(found, model=put_back(matched, found.model, analysis, plan) if found.improved else pruned)
+    recovery = recover(analysis, plan, dressed, source, options, progress, teacher=matched.model)
+    return replace(recovery, model=put_back(matched, recovery.model, analysis, plan) if recovery.improved else pruned)
 
 
 def _try_out(model: Model, source: Source) -> None:

@@ -57,6 +57,12 @@ def test_work_shrinks_in_steps(bound: int, expected: tuple[int, int, bool]) -> N
     assert WorkBound(bound).samples(macs=10, wanted=100, candidates=4) == expected
 
 
+def test_refining_is_work_like_any_other() -> None:
+    assert WorkBound(72_000, refining=60).samples(macs=10, wanted=100, candidates=4) == (100, 4, True)
+    assert WorkBound(71_000, refining=60).samples(macs=10, wanted=100, candidates=4) == (100, 2, True)
+    assert WorkBound(40_000, refining=60).samples(macs=10, wanted=100, candidates=4) == (50, 4, True)
+
+
 def test_what_no_bound_allows_is_refused() -> None:
     analysis = Analysis(load(EXAMPLES / "digits.onnx"))
     with pytest.raises(DataError, match="more work than the bound allows"):

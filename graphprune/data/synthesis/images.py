@@ -117,5 +117,5 @@ class ImageMaker:
         images = (images - images.mean(axis=(0, 1, 2))) / (images.std(axis=(0, 1, 2)) + np.float32(1e-6))
         if kind not in self.exposures:
             self.exposures[kind] = self._expose(images)
-        found = self.exposures[kind]
-        return self._canvas.place(found.brightness + found.contrast * images)
+        exposure = self.exposures[kind]
+        return self._canvas.place(exposure.brightness + exposure.contrast * images)
