@@ -19,6 +19,7 @@ from graphprune.array_types import Array
 from graphprune.data.arrays import from_arrays
 from graphprune.data.signature import batch_size, input_specs
 from graphprune.data.statistics import mean_mismatch, remembered, sample_statistics
+from graphprune.data.synthesis.blend import SHARES, Shares
 from graphprune.data.synthesis.choose import choose_samples
 from graphprune.data.synthesis.exposure import Exposure, fit_exposure
 from graphprune.data.synthesis.images import Canvas, ImageMaker, canvas_of
@@ -67,6 +68,8 @@ class SampleOptions:
         Sizes of inputs whose dimensions are open.
     layout : {"NCHW", "NHWC"}, optional
         Where images have their channels, if the input does not tell.
+    shares : sequence of pair of Painter and int
+        The kinds of image, and how many of each.
     quality : {"fast", "fine"}
         Whether they are refined by gradient afterwards; :func:`make_samples` itself makes fast ones only, see
         :func:`graphprune.recovery.made_samples.made_samples`.
@@ -77,6 +80,7 @@ class SampleOptions:
     seed: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     layout: Layout | None = None
+    shares: Shares = SHARES
     quality: Quality = "fast"
 
     def __post_init__(self) -> None:
@@ -175,7 +179,7 @@ def make_samples(
     fixed = batch_size(specs) or 1
     count = -(-count // fixed) * fixed
     made = count * (options.candidates if norms else 1)
-    maker = _Maker(model, graph, norms, options.layout)
+    maker = _Maker(model, graph, norms, options)
     random = np.random.default_rng(options.seed)
     arrays = {spec.name: maker.values(random, spec, shapes[spec.name], made) for spec in specs}
     source = from_arrays(NAME, specs, arrays)
@@ -211,11 +215,11 @@ def _watched(
 class _Maker:
     """Makes the values of each input."""
 
-    def __init__(self, model: Model, graph: Graph, norms: list[RememberedNorm], layout: Layout | None) -> None:
+    def __init__(self, model: Model, graph: Graph, norms: list[RememberedNorm], options: SampleOptions) -> None:
         self._model = model
         self._graph = graph
         self._norms = norms
-        self._layout = layout
+        self._options = options
         self.kinds: dict[str, str] = {}
         self._knowledge: dict[str, None] = {"statistics of BatchNormalization": None} if norms else {}
 
@@ -232,10 +236,11 @@ class _Maker:
         DataError
             If the file does not tell what they may be.
         """
-        canvas = canvas_of(spec, shape, self._layout)
+        canvas = canvas_of(spec, shape, self._options.layout)
         if canvas is not None:
             self.kinds[spec.name] = "images"
-            return ImageMaker(canvas, lambda images: self._exposure(canvas, images)).make(random, count)
+            maker = ImageMaker(canvas, lambda images: self._exposure(canvas, images), self._options.shares)
+            return maker.make(random, count)
         numbers = number_maker(self._model, self._graph, spec, self._norms)
         if numbers is None:
             raise DataError(
