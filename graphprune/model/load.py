@@ -30,7 +30,7 @@ from graphprune.model.validate import validate
 from graphprune.notebook import html_table
 from graphprune.report import text
 
-__all__ = ["Limits", "Model", "check_loaded", "load", "memory_bytes"]
+__all__ = ["Limits", "Model", "check_loaded", "load"]
 
 # Files this small may declare anything up to here: eight zeros stored as one byte each are no attack.
 _ALWAYS_ALLOWED: Final = 1 << 26

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count
 
-import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from graphprune.analysis.analysis import Analysis

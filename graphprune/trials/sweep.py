@@ -160,7 +160,7 @@ def sweep(
 
 @dataclass(frozen=True)
 class _Job:
-    """What a process has to know: the model, what is tried, a name for both, where networks run, and which process asks."""
+    """What a process has to know: the model, what is tried, a name for both, where networks run, and who asks."""
 
     path: Path
     request: str

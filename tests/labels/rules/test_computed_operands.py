@@ -98,7 +98,11 @@ AT = np.arange(8).reshape(8, 1)
         pytest.param(_samples(OWN_ROTATION, TABLE, at=AT), id="own-positions-per-sample"),
         pytest.param(_samples(OWN_ROTATION, TABLE, at=np.asarray([3])), id="own-positions-of-all"),
         pytest.param(
-            _samples("m = com.microsoft.MultiHeadAttention <num_heads = 4> (h, h, h, , seen)", {}, seen=np.ones((8, 1), dtype=np.int32)),
+            _samples(
+                "m = com.microsoft.MultiHeadAttention <num_heads = 4> (h, h, h, , seen)",
+                {},
+                seen=np.ones((8, 1), dtype=np.int32),
+            ),
             id="a-mask-per-sample",
         ),
         pytest.param(
@@ -114,10 +118,8 @@ AT = np.arange(8).reshape(8, 1)
             _samples(
                 "q = com.microsoft.DynamicQuantizeMatMul (h, w, scale) m = Relu (q)",
                 {},
-                **{
-                    "w": np.arange(-288, 288).reshape(24, 24).astype(np.int8),
-                    "scale": np.asarray([0.01], dtype=np.float32),
-                },
+                w=np.arange(-288, 288).reshape(24, 24).astype(np.int8),
+                scale=np.asarray([0.01], dtype=np.float32),
             ),
             id="a-range-over-samples",
         ),
