@@ -44,16 +44,17 @@ def blame(analysis: Analysis, error: ChildError, timeout: float) -> GraphPruneEr
     Returns
     -------
     UnsupportedModelError
-        Where the original itself does not run: the file is at fault, or the sizes that were assumed for it.
+        Where the original itself does not run: the file is at fault, the sizes that were assumed for it, or it has
+        operators that onnxruntime does not bring along.
     VerificationError
-        Otherwise, and where it has operators that onnxruntime does not bring along.
+        Otherwise.
     """
     if OUT_OF_TIME in error.message:
         return VerificationError(f"the pruned model could not be verified: {error.message}", hint=_FASTER)
     runs = has_room(room_needed(analysis.model))
     trouble = _trouble(analysis.model, analysis.graph, analysis.input_shapes, timeout) if runs else ""
     if trouble and strange_domains(analysis):  # other runtimes may know them
-        return VerificationError(
+        return UnsupportedModelError(
             f"the pruned model could not be verified, since the original does not run: {trouble}", hint=_FASTER
         )
     if trouble:
