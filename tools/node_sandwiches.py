@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sandwiches: an operator between two products, so that channels come from in front of it and are read behind it.
 
-Of one of ONNX's node tests many models are made. Each axis of each operand in turn comes out of a product (`Conv`, `Gemm`
-or `MatMul`), while the other operands are stored weights, or are computed, or the other axes are open; in one more
+Of one of ONNX's node tests many models are made. Each axis of each operand in turn comes out of a product (`Conv`,
+`Gemm` or `MatMul`), while the other operands are stored weights, or are computed, or the other axes are open; in one more
 model all axes of all operands come out of products. Every axis of every result goes into a product.
 """
 
@@ -102,7 +102,7 @@ def sandwiches(test: Any, variants: Sequence[str] = VARIANTS) -> Iterator[Sandwi
 
 
 def structure(test: Any) -> bytes:
-    """Return what tells the sandwiches of one test from those of another: everything but the values of large operands."""
+    """Return what tells the sandwiches of one test from those of another: all but values of large operands."""
     graph = onnx.GraphProto()
     graph.CopyFrom(test.model.graph)
     graph.ClearField("name")
