@@ -2,8 +2,8 @@
 """Sandwiches: an operator between two products, so that channels come from in front of it and are read behind it.
 
 Of one of ONNX's node tests many models are made. Each axis of each operand in turn comes out of a product (`Conv`,
-`Gemm` or `MatMul`), while the other operands are stored weights, or are computed, or the other axes are open; in one more
-model all axes of all operands come out of products. Every axis of every result goes into a product.
+`Gemm` or `MatMul`), while the other operands are stored weights, or are computed, or the other axes are open; in one
+more model all axes of all operands come out of products. Every axis of every result goes into a product.
 """
 
 from __future__ import annotations

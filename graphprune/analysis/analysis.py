@@ -13,7 +13,6 @@ import numpy.typing as npt
 from graphprune.analysis.accounting import Accounts, Layer
 from graphprune.analysis.alternatives import decided, resolve_grouped
 from graphprune.analysis.groups import Group, Grouping, describe, form_groups
-from graphprune.analysis.inside_heads import InsideHeads, find_inside_heads
 from graphprune.analysis.uncounted import Uncounted, find_uncounted
 from graphprune.array_types import Array
 from graphprune.choices import Grouped
@@ -260,11 +259,6 @@ class Analysis:
     def uncounted(self) -> tuple[Uncounted, ...]:
         """Nodes whose work is in no figure, those with most weights first."""
         return find_uncounted(self.scope)
-
-    @cached_property
-    def inside_heads(self) -> InsideHeads | None:
-        """Where a part of each head of attention goes although whole heads were asked for; None where nowhere."""
-        return find_inside_heads(self)
 
     @property
     def prunable(self) -> float:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from graphprune.analysis.inside_heads import find_inside_heads
 from graphprune.cost.counting import count_costs
 from graphprune.model.write import file_bytes
 from graphprune.plan.schema import digest
@@ -292,7 +293,7 @@ def analysis_notes(analysis: Analysis) -> tuple[str, ...]:
 
 def _inside_heads_notes(analysis: Analysis) -> tuple[str, ...]:
     """Say where whole heads were asked for, and a part of each head goes."""
-    inside = analysis.inside_heads
+    inside = find_inside_heads(analysis)
     if inside is None:
         return ()
     at = f"at {text.name(inside.nodes[0], 40)}"
