@@ -27,6 +27,7 @@ from graphprune.plan.keep_mask import keep_mask
 from graphprune.planning.make_plan import make_plan
 from graphprune.solvers.moves.levels import RULES, machine_rule, rule_for
 from graphprune.surgery.prune import prune
+from graphprune.verification.trial import try_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,10 @@ def make_measured_plan(
     ------
     BudgetUnreachableError, NothingToPruneError, UnsupportedModelError, UsageError
         As :func:`graphprune.planning.make_plan.make_plan`, or if onnxruntime cannot run the model.
+    UnsafeModelError
+        If a run takes more memory or time than a model of this size may.
     """
+    try_in_child(analysis)
     environment = here(options.threads)
     cache = Cache(environment)
     rule = rule_for(options.round_to)

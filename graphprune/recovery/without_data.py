@@ -17,7 +17,6 @@ Work is bounded by a count of multiply-adds, not by a clock: the same file gives
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +28,12 @@ from graphprune.data.signature import input_specs
 from graphprune.data.synthesis.blend import ANOTHER_KIND
 from graphprune.data.synthesis.make_samples import SampleOptions, default_count, make_samples
 from graphprune.errors import DataError, UnsupportedModelError
-from graphprune.model.bounded import unbounded_operators
-from graphprune.model.lengths import fitting_values
-from graphprune.model.observation import NoneRunsError, Told, observe
 from graphprune.planning.solver_choice import MOST_WORK, STAGE_WISE_PASSES
 from graphprune.recovery.made_samples import REFINING_PASSES, made_samples
 from graphprune.recovery.matched_statistics import MatchedNetwork, match_statistics, put_back, put_in
 from graphprune.recovery.recover import closer, recover
 from graphprune.recovery.recover_options import RecoverOptions
+from graphprune.verification.trial import try_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,7 +192,7 @@ def restorer_for(
     UsageError, UnsupportedModelError
         If samples are to be refined, and torch is missing or cannot run the network.
     """
-    _try_in_child(analysis)
+    try_in_child(analysis)
     options = options or SampleOptions()
     options = replace(options, shapes=options.shapes or analysis.input_shapes)
     macs = analysis.cost.flops(analysis.cost.sizes) // 2
@@ -258,17 +255,6 @@ def _try_out(model: Model, source: Source) -> None:
     """Run a whole network once, so that what cannot be run is known before anything depends on it."""
     first = whole_batches(source, input_specs(model), 1)[0]
     Session(model).run(dict(source.read(first).feeds))
-
-
-def _try_in_child(analysis: Analysis) -> None:
-    """Run a network that may take any time and memory in a process with limits, before this one runs it.
-
-    Nobody has vouched for it yet: samples that somebody gives would.
-    """
-    if unbounded_operators(analysis.model.proto):
-        told = Told([fitting_values(analysis.graph, analysis.shapes)], analysis.shapes.dims)
-        with suppress(NoneRunsError):  # then it does not run here either, which says why
-            observe(analysis.model, analysis.graph, [analysis.input_shapes], [], told)
 
 
 def _shapes(analysis: Analysis) -> dict[str, tuple[int, ...]]:
