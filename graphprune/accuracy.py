@@ -28,6 +28,7 @@ from graphprune.data.preprocessing import read_settings
 from graphprune.data.signature import input_specs
 from graphprune.data.synthesis.make_samples import make_samples, read_request
 from graphprune.errors import PlanError, VerificationError, quote
+from graphprune.phases import logged
 from graphprune.planning.make_plan import SolveOptions
 from graphprune.recovery.recover import recover as run_recovery
 from graphprune.recovery.recover_options import RecoverOptions
@@ -157,6 +158,7 @@ def _values(given: float | Sequence[float] | None, default: tuple[float, ...] | 
     return tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),)
 
 
+@logged("recovering", lambda found: {"before": found.before, "after": found.after, "improved": found.improved})
 @contained
 def recover(
     model: Model | Analysis,
@@ -216,6 +218,7 @@ def _check_pruned(reconciled: Reconciled, pruned: Model) -> None:
         ) from error
 
 
+@logged("evaluating", lambda found: {name: value for name, value in vars(found).items() if value is not None})
 @contained
 def evaluate(
     model: Model,
@@ -236,6 +239,7 @@ def evaluate(
     return run_evaluation(model, data, teacher, progress)
 
 
+@logged("training")
 @contained
 def train(
     model: Model | Analysis,

@@ -24,6 +24,7 @@ from graphprune.errors import InternalError, UsageError, VerificationError, quot
 from graphprune.model import write
 from graphprune.model.fitting import blaming
 from graphprune.model.load import Model, check_loaded, load
+from graphprune.phases import logged
 from graphprune.plan.budget import BudgetRequest, given_requests
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
@@ -73,6 +74,7 @@ __all__ = [
 _NOT_OF_PLAN = "the file is not what the plan makes of the original; `graphprune apply` makes it anew"
 
 
+@logged("analysis", lambda analysis: {"groups": len(analysis.groups)})
 @contained
 def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     """Find the coupled channel groups of a model, their cost, and what is frozen and why.
@@ -94,6 +96,7 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
         )
 
 
+@logged("solving", lambda plan: {budget.metric: [budget.before, budget.after] for budget in plan.budgets})
 @contained
 @blames_the_file
 def solve(
@@ -193,6 +196,7 @@ def _reconciled(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: boo
     return plan
 
 
+@logged("surgery")
 @contained
 @blames_the_file
 def apply(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: bool = False) -> Model:
@@ -247,6 +251,7 @@ def _check_size(pruned: Model, plan: Plan) -> None:
             )
 
 
+@logged("folding")
 @contained
 def normalize(model: Model | Analysis) -> Model:
     """Return the graph as the analysis sees it: local functions inlined, computed constants folded.
@@ -261,6 +266,7 @@ def normalize(model: Model | Analysis) -> Model:
     return folded
 
 
+@logged("verification", lambda found: {"status": found.status, "error": found.error, "compared": found.compared})
 @contained
 def verify(
     model: Model | Analysis,
@@ -332,6 +338,7 @@ def mark_verified(pruned: Model, verification: Verification) -> None:
         put_marks(pruned.proto, {VERIFIED: "true" if status == "verified" else f"no ({status})"})
 
 
+@logged("writing")
 def save(model: Model, path: str | Path, *, force: bool = False, beside: Mapping[Path, bytes] | None = None) -> Path:
     """Write a model, atomically; one that was not changed since it was loaded is copied byte by byte.
 
