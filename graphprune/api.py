@@ -23,6 +23,7 @@ from graphprune.checks import contained
 from graphprune.errors import InternalError, UsageError, VerificationError, quote
 from graphprune.model import write
 from graphprune.model.load import Model, check_loaded, load
+from graphprune.phases import logged
 from graphprune.plan.budget import BudgetRequest, given_requests
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
@@ -72,6 +73,7 @@ __all__ = [
 _NOT_OF_PLAN = "the file is not what the plan makes of the original; `graphprune apply` makes it anew"
 
 
+@logged("analysis", lambda analysis: {"groups": len(analysis.groups)})
 @contained
 def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     """Find the coupled channel groups of a model, their cost, and what is frozen and why.
@@ -93,6 +95,7 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
         )
 
 
+@logged("solving", lambda plan: {budget.metric: [budget.before, budget.after] for budget in plan.budgets})
 @contained
 @blames_the_file
 def solve(
@@ -192,6 +195,7 @@ def _reconciled(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: boo
     return plan
 
 
+@logged("surgery")
 @contained
 @blames_the_file
 def apply(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: bool = False) -> Model:
@@ -246,6 +250,7 @@ def _check_size(pruned: Model, plan: Plan) -> None:
             )
 
 
+@logged("folding")
 @contained
 def normalize(model: Model | Analysis) -> Model:
     """Return the graph as the analysis sees it: local functions inlined, computed constants folded.
@@ -260,6 +265,7 @@ def normalize(model: Model | Analysis) -> Model:
     return folded
 
 
+@logged("verification", lambda found: {"status": found.status, "error": found.error, "compared": found.compared})
 @contained
 def verify(
     model: Model | Analysis,
@@ -331,6 +337,7 @@ def mark_verified(pruned: Model, verification: Verification) -> None:
         put_marks(pruned.proto, {VERIFIED: "true" if status == "verified" else f"no ({status})"})
 
 
+@logged("writing")
 def save(model: Model, path: str | Path, *, force: bool = False, beside: Mapping[Path, bytes] | None = None) -> Path:
     """Write a model, atomically; one that was not changed since it was loaded is copied byte by byte.
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import typer
 
+from graphprune.cli.live import detach
 from graphprune.errors import GraphPruneError, did_you_mean, quote
 
 if TYPE_CHECKING:
@@ -68,9 +69,12 @@ def run(argv: Sequence[str] | None) -> int:
             sys.stdout.write(printed.getvalue())
         sys.stdout.flush()
     except BaseException as error:
+        detach()  # before anything is written where a line is shown
         code, told = _report(error, debug=debug)
         if printed is not None and told:
             code = _print_object(printed.getvalue(), told, code)
+    finally:
+        detach()
     return code
 
 

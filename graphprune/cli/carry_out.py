@@ -87,7 +87,8 @@ def carry_out(job: Job, talk: Talk) -> PruningSummary:
         pruned, steps = job.afterwards(job.analysis, plan, pruned, talk)
         plan = replace(plan, steps=steps)
         if pruned is not proven:
-            check_runs(pruned, job.analysis.model, plan.model.inputs)
+            with talk.stage("running the result"):
+                check_runs(pruned, job.analysis.model, plan.model.inputs)
     if job.judge is not None and not plan.is_identity:
         plan = replace(plan, steps=(*plan.steps, _judged(job.judge, pruned, talk)))
     if not job.targets.dry:

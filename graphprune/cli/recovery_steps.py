@@ -117,9 +117,9 @@ def find_material(
     request = None if calibration.calib is None else read_request(calibration.calib)
     if request is None and (calibration.calib is not None or not wanted.makes_samples):
         return RecoveryMaterial.given(calibration.open(analysis.model, talk), analysis)
-    from graphprune.recovery.without_data import automatic_restorer, restorer_for
-
     with talk.steps("making samples") as progress:
+        from graphprune.recovery.without_data import automatic_restorer, restorer_for
+
         if request is not None:
             restorer = restorer_for(analysis, replace(request, seed=seed), tell=progress)
             return RecoveryMaterial(restorer.made.source, restorer)
@@ -187,10 +187,10 @@ class RecoverySteps:
 
         with talk.stage("importing torch"):
             from graphprune.training.finetune import FinetuneOptions, finetune
-        meter = ProgressLine()
+        meter = ProgressLine("finetuning")
         epochs = FinetuneOptions.epochs if self.wanted.epochs is None else self.wanted.epochs
         options = FinetuneOptions(epochs=epochs, seed=self.seed)
-        with talk.stage("finetuning"), meter:
+        with meter:
             tuned = finetune(pruned, data, analysis.model, options, meter.listen)
         facts = {"data": data.name, "epochs": epochs, "rate": tuned.rate, "steps": tuned.steps}
         facts |= {name: tuned.facts[name] for name in ("samples", "held_out", "augment", "device")} | {

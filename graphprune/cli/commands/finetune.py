@@ -78,7 +78,7 @@ def finetune(
         talk.note(note)
     with talk.stage("importing torch"):
         from graphprune.training.finetune import finetune as run
-    with ProgressLine() as meter:
+    with ProgressLine("finetuning") as meter:
         result = run(model, source, original, training.options(checkpoint), meter.listen)
     if not result.main:
         return

@@ -191,7 +191,7 @@ class _FinalFinetune:
         if files.finetuned is None:
             return ""
         pruned = api.apply(result.analysis, result.plan)
-        with ProgressLine() as meter:
+        with ProgressLine("finetuning") as meter:
             tuned = finetune(pruned, self.samples, self.teacher, self.options, meter.listen)
         if not tuned.improved:
             return f"finetuning did not help: the held-out loss was {tuned.before.loss:.4g} and was never lower"
