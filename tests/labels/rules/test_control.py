@@ -459,3 +459,19 @@ def test_declared_results_of_branches_follow() -> None:
     bodies = [a.g for node in pruned.graph.node for a in node.attribute if a.type == AttributeProto.GRAPH]
     sizes = [dim.dim_value for body in bodies for dim in body.output[0].type.tensor_type.shape.dim]
     assert sizes == [2, 4, 2, 4]
+
+
+@pytest.mark.parametrize("field", ["type", "shape"])
+def test_results_of_branches_need_not_be_declared(field: str) -> None:
+    """Functions that are inlined leave their results without a type."""
+    weights = {"common": (4, 6), "one": (6, 8), "other": (6, 8), "shift": (8,), "down": (8, 4)}
+    proto = model(BRANCHES, weights, limit=np.float32(0))
+    for body in (a.g for node in proto.graph.node for a in node.attribute if a.type == AttributeProto.GRAPH):
+        for value in body.output:
+            if field == "type":
+                value.ClearField("type")
+            else:
+                value.type.tensor_type.ClearField("shape")
+    analysis = Analysis(load(proto))
+    plan = api.solve(analysis, api.BudgetRequest("flops", 0.6))
+    assert api.verify(analysis, api.apply(analysis, plan), plan).status == "verified"
