@@ -15,7 +15,7 @@ from graphprune.labels.vector import Labels
 from graphprune.model.bodies import DOMAIN, flatten, owner_name
 from graphprune.model.iterations import loops
 
-__all__ = ["BranchPath", "force_branches", "pruned_branches", "switches"]
+__all__ = ["BranchPath", "force_branches", "pruned_branches", "switches", "unreached_branches"]
 
 BranchPath = dict[str, bool]
 """Which branch is taken, by the first output of an `If`; that it runs, by that of a `Loop`."""
@@ -92,22 +92,15 @@ def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[
     A way says which branch to take at each `If`, and that a `Loop` runs where that is not certain. A branch that gives
     something of another shape than the analysed one cannot be taken for inputs of this size.
     """
-    impossible = {number for number in range(1, len(analysis.flat.bodies) + 1) if not _is_possible(analysis, number)}
-    touched: set[int] = set()
-    for name, axes in analysis.scope.values.items():
-        if name in analysis.flat.home and not all(whole(mask(labels)) for labels in axes):
-            touched.add(analysis.flat.home[name])
     certain = {
         owner_name(loop.exit.outputs)
         for loop in loops(analysis.graph)
         if loop.exit.op_type == "Scan" or loop.iterations(analysis.graph, analysis.shapes)
     }
     paths: list[BranchPath] = []
-    for number in sorted(touched):
+    for number in sorted(_touched(analysis, mask) - _impossible(analysis)):
         path: BranchPath = {}
         place = number
-        if impossible & {number, *analysis.flat.outwards(number)}:
-            continue
         while place:
             body = analysis.flat.bodies[place - 1]
             if body.owner not in certain:
@@ -116,6 +109,26 @@ def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[
         if path not in paths:
             paths.append(path)
     return [path for path in paths if not any(path.items() < other.items() for other in paths)]
+
+
+def unreached_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[str]:
+    """Return the nodes with bodies in which something is removed, and which inputs of this size cannot reach."""
+    bodies = (analysis.flat.bodies[number - 1] for number in sorted(_touched(analysis, mask) & _impossible(analysis)))
+    return list(dict.fromkeys(body.node.name or body.owner for body in bodies))
+
+
+def _touched(analysis: Analysis, mask: Callable[[Labels], Mask]) -> set[int]:
+    """Return the numbers of the bodies in which something is removed."""
+    home = analysis.flat.home
+    values = {name: axes for name, axes in analysis.scope.values.items() if name in home}
+    return {home[name] for name, axes in values.items() if not all(whole(mask(labels)) for labels in axes)}
+
+
+def _impossible(analysis: Analysis) -> set[int]:
+    """Return the numbers of the bodies that cannot be run with inputs of this size."""
+    numbers = range(1, len(analysis.flat.bodies) + 1)
+    stuck = {number for number in numbers if not _is_possible(analysis, number)}
+    return {number for number in numbers if stuck & {number, *analysis.flat.outwards(number)}}
 
 
 def _is_possible(analysis: Analysis, number: int) -> bool:
