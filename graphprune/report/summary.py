@@ -255,13 +255,13 @@ def analysis_notes(analysis: Analysis) -> tuple[str, ...]:
 
 def _inside_heads_notes(analysis: Analysis) -> tuple[str, ...]:
     """Say where whole heads were asked for, and a part of each head goes."""
-    inside = analysis.inside_heads
-    if inside is None:
+    nodes, reason = analysis.inside_heads
+    if not nodes:
         return ()
-    at = f"at {text.name(inside.nodes[0], 40)}"
-    if len(inside.nodes) > 1:
-        at += f" and {text.plural(len(inside.nodes) - 1, 'more node')}"
-    why = f" ({inside.reason.kind}: {inside.reason.text})" if inside.reason else ""
+    at = f"at {text.name(nodes[0], 40)}"
+    if len(nodes) > 1:
+        at += f" and {text.plural(len(nodes) - 1, 'more node')}"
+    why = f" ({reason.kind}: {reason.text})" if reason else ""
     return (f"{at} whole heads cannot go{why}, so a part of each head does, as by --attention head-dim",)
 
 

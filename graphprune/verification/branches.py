@@ -14,8 +14,9 @@ from graphprune.labels.adapt import whole
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import DOMAIN, flatten, owner_name
 from graphprune.model.iterations import loops
+from graphprune.model.unreached import unreached_bodies
 
-__all__ = ["BranchPath", "force_branches", "pruned_branches", "switches", "unreached_branches"]
+__all__ = ["BranchPath", "force_branches", "pruned_branches", "switches"]
 
 BranchPath = dict[str, bool]
 """Which branch is taken, by the first output of an `If`; that it runs, by that of a `Loop`."""
@@ -89,8 +90,8 @@ def force_inputs(owner: str) -> tuple[str, str]:
 def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[BranchPath]:
     """Return the ways into all bodies in which something is removed.
 
-    A way says which branch to take at each `If`, and that a `Loop` runs where that is not certain. A branch that gives
-    something of another shape than the analysed one cannot be taken for inputs of this size.
+    A way says which branch to take at each `If`, and that a `Loop` runs where that is not certain. None leads where
+    inputs of this size do not reach (`model.unreached`): channels only pass there.
     """
     certain = {
         owner_name(loop.exit.outputs)
@@ -98,7 +99,10 @@ def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[
         if loop.exit.op_type == "Scan" or loop.iterations(analysis.graph, analysis.shapes)
     }
     paths: list[BranchPath] = []
-    for number in sorted(_touched(analysis, mask) - _impossible(analysis)):
+    home = analysis.flat.home
+    values = {name: axes for name, axes in analysis.scope.values.items() if name in home}
+    touched = {home[name] for name, axes in values.items() if not all(whole(mask(labels)) for labels in axes)}
+    for number in sorted(touched - unreached_bodies(analysis.flat, analysis.graph, analysis.shapes)):
         path: BranchPath = {}
         place = number
         while place:
@@ -109,38 +113,6 @@ def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[
         if path not in paths:
             paths.append(path)
     return [path for path in paths if not any(path.items() < other.items() for other in paths)]
-
-
-def unreached_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[str]:
-    """Return the nodes with bodies in which something is removed, and which inputs of this size cannot reach."""
-    bodies = (analysis.flat.bodies[number - 1] for number in sorted(_touched(analysis, mask) & _impossible(analysis)))
-    return list(dict.fromkeys(body.node.name or body.owner for body in bodies))
-
-
-def _touched(analysis: Analysis, mask: Callable[[Labels], Mask]) -> set[int]:
-    """Return the numbers of the bodies in which something is removed."""
-    home = analysis.flat.home
-    values = {name: axes for name, axes in analysis.scope.values.items() if name in home}
-    return {home[name] for name, axes in values.items() if not all(whole(mask(labels)) for labels in axes)}
-
-
-def _impossible(analysis: Analysis) -> set[int]:
-    """Return the numbers of the bodies that cannot be run with inputs of this size."""
-    numbers = range(1, len(analysis.flat.bodies) + 1)
-    stuck = {number for number in numbers if not _is_possible(analysis, number)}
-    return {number for number in numbers if stuck & {number, *analysis.flat.outwards(number)}}
-
-
-def _is_possible(analysis: Analysis, number: int) -> bool:
-    """Whether what a body gives has the shapes that were analysed, if it is a branch."""
-    body, dims = analysis.flat.bodies[number - 1], analysis.shapes.dims
-    if body.node.op_type != "If":
-        return True
-    node = analysis.graph.producer[body.owner]
-    count = len(node.outputs)
-    first = 1 if body.attribute.name == "then_branch" else 1 + count
-    given = node.inputs[first : first + count]
-    return all(dims.get(name) == dims.get(end) for name, end in zip(given, node.outputs, strict=True) if end)
 
 
 def switches(path: BranchPath, paths: list[BranchPath]) -> dict[str, bool]:
