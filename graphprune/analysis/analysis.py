@@ -13,6 +13,7 @@ import numpy.typing as npt
 from graphprune.analysis.accounting import Accounts, Layer
 from graphprune.analysis.alternatives import decided, resolve_grouped
 from graphprune.analysis.groups import Group, Grouping, describe, form_groups
+from graphprune.analysis.inside_heads import find_inside_heads
 from graphprune.analysis.uncounted import Uncounted, find_uncounted
 from graphprune.array_types import Array
 from graphprune.choices import Grouped
@@ -33,6 +34,7 @@ from graphprune.model.normalize import inline_functions
 from graphprune.model.scaling import real_values
 from graphprune.model.sequences import spell_out
 from graphprune.model.shapes import Shapes
+from graphprune.model.unreached import unreached_nodes
 from graphprune.notebook import html_table
 from graphprune.report import text
 
@@ -132,7 +134,10 @@ class Analysis:
         self.input_shapes, self.shapes = self._fit.inputs, self._fit.shapes
         self.constants = Constants(self.graph, self.shapes, model.tensors.array, Outside())
         self.scope = propagate(
-            self.graph, self.shapes, self.constants, approximate=approximate, other=lambda: self.other_shapes
+            *(self.graph, self.shapes, self.constants),
+            approximate=approximate,
+            other=lambda: self.other_shapes,
+            unreached=unreached_nodes(self.flat, self.graph, self.shapes),
         )
         self.resolution = resolve_grouped(self.scope, attention, grouped)
         self.grouping: Grouping = form_groups(self.scope, self.resolution)
@@ -259,6 +264,17 @@ class Analysis:
     def uncounted(self) -> tuple[Uncounted, ...]:
         """Nodes whose work is in no figure, those with most weights first."""
         return find_uncounted(self.scope)
+
+    @cached_property
+    def inside_heads(self) -> tuple[tuple[str, ...], Reason | None]:
+        """Nodes at which a part of each head goes although whole heads were asked for, and why these stay."""
+        inside = find_inside_heads(self.scope.space, self.resolution) if self.attention == "heads" else None
+        if inside is None:
+            return (), None
+        number = int(self.first_freezes[self.resolution.component[inside.heads]].max())
+        if number < 0:
+            return inside.nodes, None
+        return inside.nodes, self.origins.behind(self.resolution.freezes[number][1], len(inside.heads)).reason
 
     @property
     def prunable(self) -> float:

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from graphprune.analysis.analysis import Analysis
-    from graphprune.array_types import Ints
-    from graphprune.labels.space import Alternative, Reason
+from graphprune.array_types import Ints
+from graphprune.labels.resolve import Resolution
+from graphprune.labels.space import Alternative, LabelSpace
 
 __all__ = ["InsideHeads", "find_inside_heads"]
 
@@ -24,21 +22,20 @@ class InsideHeads:
     ----------
     nodes : tuple of str
         The nodes that split or join heads, in graph order.
-    reason : Reason or None
-        Why whole heads cannot go at the first of them.
+    heads : ndarray of int64
+        Labels of the whole heads at the first of them.
     """
 
     nodes: tuple[str, ...]
-    reason: Reason | None
+    heads: Ints
 
 
-def find_inside_heads(analysis: Analysis) -> InsideHeads | None:
-    """Return where whole heads were a possibility and could not be taken; None where that is nowhere.
+def find_inside_heads(space: LabelSpace, resolution: Resolution) -> InsideHeads | None:
+    """Return where whole heads were a possibility and were not taken; None where that is nowhere.
 
     Complexity: O(labels that choices name).
     """
-    space, resolution = analysis.scope.space, analysis.resolution
-    if analysis.attention != "heads" or not space.batch:
+    if not space.batch:
         return None
     is_head = np.zeros(int(resolution.component.max()) + 1, dtype=np.bool_)
     is_head[resolution.component[np.concatenate(space.batch)]] = True
@@ -55,9 +52,4 @@ def find_inside_heads(analysis: Analysis) -> InsideHeads | None:
         left = np.concatenate([heads_of(other) for other in choice.alternatives])
         if len(left):
             nodes.setdefault(choice.node.label, left)
-    if not nodes:
-        return None
-    first = resolution.component[next(iter(nodes.values()))]
-    number = int(analysis.first_freezes[first].max())
-    reason = None if number < 0 else resolution.freezes[number][1]
-    return InsideHeads(tuple(nodes), reason if reason is None else analysis.origins.behind(reason, len(first)).reason)
+    return InsideHeads(tuple(nodes), next(iter(nodes.values()))) if nodes else None

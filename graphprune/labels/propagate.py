@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from graphprune.errors import quote
 from graphprune.labels import rules  # noqa: F401 - importing the package registers the rules
@@ -27,6 +27,7 @@ def propagate(
     *,
     approximate: bool = False,
     other: Callable[[], Shapes | None] = lambda: None,
+    unreached: Collection[int] = (),
 ) -> Scope:
     """State all facts about the channels of a graph.
 
@@ -36,6 +37,8 @@ def propagate(
         Let channels pass through normalisations over the channel axis (the contract *renormalised*).
     other : callable
         Gives the shapes for another size of every open dimension of the inputs; None where there is none.
+    unreached : collection of int
+        Nodes that are not run for inputs of these sizes: what they weigh stays whole.
 
     Returns
     -------
@@ -53,6 +56,7 @@ def propagate(
             _run(scope, node)
     _freeze_boundaries(scope)
     _freeze_uncomputable(scope)
+    _freeze_unreached(scope, unreached)
     return scope
 
 
@@ -128,6 +132,15 @@ def _freeze_boundaries(scope: Scope) -> None:
         if name in scope.shapes.constant and name in scope.shapes.dims:
             for vector in scope.weights.get(scope.constants.trace(name).tensor, ()):
                 scope.space.freeze(vector, Reason("captured", None, f"the tensor {name!r} is read as it is"))
+
+
+def _freeze_unreached(scope: Scope, nodes: Collection[int]) -> None:
+    """Keep what nodes weigh that nothing can be said of by running them."""
+    for use in scope.space.uses:
+        if use.node.index in nodes:
+            reason = Reason("control flow", use.node, "is weighed in a branch that inputs of this size do not reach")
+            for axis in use.axes:
+                scope.space.freeze(axis, reason)
 
 
 def _freeze_uncomputable(scope: Scope) -> None:

@@ -367,7 +367,7 @@ class _Layout:
         among = {value.name for value in graph.value_info}
         made = {name for node in graph.node for name in node.output}
         ends = {v.name: v for v in (*graph.input, *(v for v in graph.output if v.name in made))}
-        shown = [value for name, value in ends.items() if name not in among]
+        shown = [value for name, value in ends.items() if name not in among and value.HasField("type")]
         for value in (*graph.value_info, *shown):
             known = flat.proto.graph.value_info.add()
             known.CopyFrom(value)

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graphprune.analysis.inside_heads import find_inside_heads
 from graphprune.cost.counting import count_costs
 from graphprune.model.write import file_bytes
 from graphprune.plan.schema import digest
@@ -293,13 +292,13 @@ def analysis_notes(analysis: Analysis) -> tuple[str, ...]:
 
 def _inside_heads_notes(analysis: Analysis) -> tuple[str, ...]:
     """Say where whole heads were asked for, and a part of each head goes."""
-    inside = find_inside_heads(analysis)
-    if inside is None:
+    nodes, reason = analysis.inside_heads
+    if not nodes:
         return ()
-    at = f"at {text.name(inside.nodes[0], 40)}"
-    if len(inside.nodes) > 1:
-        at += f" and {text.plural(len(inside.nodes) - 1, 'more node')}"
-    why = f" ({inside.reason.kind}: {inside.reason.text})" if inside.reason else ""
+    at = f"at {text.name(nodes[0], 40)}"
+    if len(nodes) > 1:
+        at += f" and {text.plural(len(nodes) - 1, 'more node')}"
+    why = f" ({reason.kind}: {reason.text})" if reason else ""
     return (f"{at} whole heads cannot go{why}, so a part of each head does, as by --attention head-dim",)
 
 

@@ -14,6 +14,7 @@ from graphprune.labels.adapt import whole
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import DOMAIN, flatten, owner_name
 from graphprune.model.iterations import loops
+from graphprune.model.unreached import unreached_bodies
 
 __all__ = ["BranchPath", "force_branches", "pruned_branches", "switches"]
 
@@ -89,25 +90,21 @@ def force_inputs(owner: str) -> tuple[str, str]:
 def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[BranchPath]:
     """Return the ways into all bodies in which something is removed.
 
-    A way says which branch to take at each `If`, and that a `Loop` runs where that is not certain. A branch that gives
-    something of another shape than the analysed one cannot be taken for inputs of this size.
+    A way says which branch to take at each `If`, and that a `Loop` runs where that is not certain. None leads where
+    inputs of this size do not reach (`model.unreached`): channels only pass there.
     """
-    impossible = {number for number in range(1, len(analysis.flat.bodies) + 1) if not _is_possible(analysis, number)}
-    touched: set[int] = set()
-    for name, axes in analysis.scope.values.items():
-        if name in analysis.flat.home and not all(whole(mask(labels)) for labels in axes):
-            touched.add(analysis.flat.home[name])
     certain = {
         owner_name(loop.exit.outputs)
         for loop in loops(analysis.graph)
         if loop.exit.op_type == "Scan" or loop.iterations(analysis.graph, analysis.shapes)
     }
     paths: list[BranchPath] = []
-    for number in sorted(touched):
+    home = analysis.flat.home
+    values = {name: axes for name, axes in analysis.scope.values.items() if name in home}
+    touched = {home[name] for name, axes in values.items() if not all(whole(mask(labels)) for labels in axes)}
+    for number in sorted(touched - unreached_bodies(analysis.flat, analysis.graph, analysis.shapes)):
         path: BranchPath = {}
         place = number
-        if impossible & {number, *analysis.flat.outwards(number)}:
-            continue
         while place:
             body = analysis.flat.bodies[place - 1]
             if body.owner not in certain:
@@ -116,18 +113,6 @@ def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[
         if path not in paths:
             paths.append(path)
     return [path for path in paths if not any(path.items() < other.items() for other in paths)]
-
-
-def _is_possible(analysis: Analysis, number: int) -> bool:
-    """Whether what a body gives has the shapes that were analysed, if it is a branch."""
-    body, dims = analysis.flat.bodies[number - 1], analysis.shapes.dims
-    if body.node.op_type != "If":
-        return True
-    node = analysis.graph.producer[body.owner]
-    count = len(node.outputs)
-    first = 1 if body.attribute.name == "then_branch" else 1 + count
-    given = node.inputs[first : first + count]
-    return all(dims.get(name) == dims.get(end) for name, end in zip(given, node.outputs, strict=True) if end)
 
 
 def switches(path: BranchPath, paths: list[BranchPath]) -> dict[str, bool]:

@@ -8,7 +8,6 @@ from onnx import ModelProto
 from oracle_check import analyze
 from tiny_models import model
 
-from graphprune.analysis.inside_heads import find_inside_heads
 from graphprune.choices import Attention
 from graphprune.report.summary import analysis_notes
 
@@ -52,9 +51,7 @@ WITH_SCORES = "float[2,5,4] y, float[2,4,5,5] p"
 def test_parts_of_heads_that_go_instead_are_named(proto: ModelProto, nodes: list[str], text: str) -> None:
     analysis = analyze(proto)
     assert sorted(group.size for group in analysis.groups) == [6, 6]
-    inside = find_inside_heads(analysis)
-    assert inside is not None
-    assert sorted(inside.nodes) == sorted(nodes)
+    assert sorted(analysis.inside_heads[0]) == sorted(nodes)
     (note,) = analysis_notes(analysis)
     assert note.endswith("so a part of each head does, as by --attention head-dim")
     assert text in note
@@ -69,5 +66,5 @@ def test_parts_of_heads_that_go_instead_are_named(proto: ModelProto, nodes: list
 )
 def test_nothing_is_said_otherwise(proto: ModelProto, attention: Attention) -> None:
     analysis = analyze(proto, attention=attention)
-    assert find_inside_heads(analysis) is None
+    assert analysis.inside_heads == ((), None)
     assert analysis_notes(analysis) == ()

@@ -8,7 +8,7 @@ import pytest
 from fast_oracle import run
 from onnx import AttributeProto, ModelProto, helper
 from oracle_check import analyze, check, halves
-from rule_cases import Case, assert_groups, groups
+from rule_cases import Case, assert_groups, groups, reasons
 from tiny_models import model
 
 from graphprune import api
@@ -459,3 +459,40 @@ def test_declared_results_of_branches_follow() -> None:
     bodies = [a.g for node in pruned.graph.node for a in node.attribute if a.type == AttributeProto.GRAPH]
     sizes = [dim.dim_value for body in bodies for dim in body.output[0].type.tensor_type.shape.dim]
     assert sizes == [2, 4, 2, 4]
+
+
+@pytest.mark.parametrize("field", ["type", "shape"])
+def test_results_of_branches_need_not_be_declared(field: str) -> None:
+    """Functions that are inlined leave their results without a type."""
+    weights = {"common": (4, 6), "one": (6, 8), "other": (6, 8), "shift": (8,), "down": (8, 4)}
+    proto = model(BRANCHES, weights, limit=np.float32(0))
+    for body in (a.g for node in proto.graph.node for a in node.attribute if a.type == AttributeProto.GRAPH):
+        for value in body.output:
+            if field == "type":
+                value.ClearField("type")
+            else:
+                value.type.tensor_type.ClearField("shape")
+    analysis = Analysis(load(proto))
+    plan = api.solve(analysis, api.BudgetRequest("flops", 0.6))
+    assert api.verify(analysis, api.apply(analysis, plan), plan).status == "verified"
+
+
+def test_weights_in_a_branch_that_is_not_reached_stay_whole() -> None:
+    """Nothing can be compared there; what only passes through such a branch may lose channels."""
+    text = """(float[2,4,1] x) => (float[2,4] y) {
+        h = Conv (x, up)
+        sizes = Shape (h)
+        last = Gather <axis = 0> (sizes, two)
+        single = Equal (last, one)
+        m = If (single) <
+            then_branch = yes () => (float[n,k] a) { a = Squeeze (h, two) },
+            else_branch = no () => (float[n,m,k] b) { d = Conv (h, there) e = Relu (d) b = Conv (e, back) }
+        >
+        r = Relu (m)
+        y = MatMul (r, down)
+    }"""
+    weights = {"up": (8, 4, 1), "down": (8, 4), "there": (6, 8, 1), "back": (8, 6, 1)}
+    analysis = analyze(model(text, weights, one=[1], two=[2]))
+    assert groups(analysis) == {}
+    assert ("control flow", "d") in reasons(analysis, "d", 1)
+    assert ("control flow", "d") in reasons(analysis, "h", 1)
