@@ -8,7 +8,6 @@ from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.vector import stay
 
-
 _WITH_REGIONS = 11
 
 
