@@ -70,6 +70,8 @@ def broadcasting(op: Operator) -> None:
 def keep_where_spread(op: Operator, slot: int, result: Axes) -> None:
     """Keep axes of a result along which an operand is spread only because an open dimension of it is 1 just now."""
     shape = op.shape(slot)
+    if 1 not in shape:
+        return
     aligned = result[len(result) - len(shape) :]
     spread = [axis for axis, size in enumerate(shape) if size == 1 != len(aligned[axis]) and aligned[axis].live]
     varies = op.scope.varies(op.inputs[slot]) if spread else ()
