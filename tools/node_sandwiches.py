@@ -102,7 +102,7 @@ def sandwiches(test: Any, variants: Sequence[str] = VARIANTS) -> Iterator[Sandwi
 
 
 def structure(test: Any) -> bytes:
-    """Return what tells the sandwiches of one test from those of another: all but values of large operands."""
+    """Return what tells the sandwiches of one test from those of another: all but the values of large operands."""
     graph = onnx.GraphProto()
     graph.CopyFrom(test.model.graph)
     graph.ClearField("name")
@@ -131,6 +131,8 @@ def _operands(test: Any) -> list[_Operand] | None:
         if value.type.WhichOneof("value") != "tensor_type" or not isinstance(data, np.ndarray | np.generic):
             return None
         found.append(_Operand(value.name, value.type.tensor_type.elem_type, np.asarray(data)))
+    if any(0 in operand.value.shape for operand in found):
+        return None  # nothing comes out of a product that is fed with nothing
     return found if len(found) == len(test.model.graph.input) else None
 
 
@@ -225,14 +227,15 @@ class _Kitchen:
         self._typed(x, operand.kind, operand.name)
 
     def _typed(self, x: str, kind: int, result: str) -> None:
-        """Turn real numbers into those of another type; integers come out small and not negative."""
+        """Turn real numbers into those of another type; integers are 0 and 1, which nearly every axis has."""
         if kind == TensorProto.FLOAT:
             self._add("Identity", x, result=result)
-        elif kind == TensorProto.BOOL:
-            self.stored.append(numpy_helper.from_array(np.float32(0), f"sandwich.w{len(self.stored)}"))
-            self._add("Greater", x, self.stored[-1].name, result=result)
+        elif kind in _FLOATS:
+            self._add("Cast", x, to=kind, result=result)
         else:
-            self._add("Cast", x if kind in _FLOATS else self._add("Abs", x), to=kind, result=result)
+            self.stored.append(numpy_helper.from_array(np.float32(0), f"sandwich.w{len(self.stored)}"))
+            positive = self._add("Greater", x, self.stored[-1].name)
+            self._add("Cast", positive, to=kind, result=result)
 
     def _computed(self, operand: _Operand) -> None:
         """Let an operand be the sum of its value and a zero that nobody knows before the model runs."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -99,6 +99,9 @@ class Analysis:
     grouped : {"auto", "groups", "slices"}
         What goes from grouped convolutions where there is a choice, for all of them or by node
         (:mod:`graphprune.analysis.alternatives`).
+    held : collection of str
+        First outputs of nodes at which channels stay, because their sizes cannot follow
+        (:mod:`graphprune.surgery.rehearsal`).
 
     Attributes
     ----------
@@ -123,10 +126,13 @@ class Analysis:
         *,
         approximate: bool = False,
         grouped: Grouped | Mapping[str, str] = "auto",
+        held: Collection[str] = (),
     ) -> None:
         self.model = model
+        self.held = frozenset(held)
         self.attention = attention
         self.approximate = approximate
+        self._grouped = grouped
         self.flat = flatten(spell_out(inline_functions(model.proto)))
         self.graph = Graph(self.flat.proto)
         self._given = dict(given_shapes or {})
@@ -138,6 +144,7 @@ class Analysis:
             approximate=approximate,
             other=lambda: self.other_shapes,
             unreached=unreached_nodes(self.flat, self.graph, self.shapes),
+            held=sorted(self.held & self.graph.producer.keys()),
         )
         self.resolution = resolve_grouped(self.scope, attention, grouped)
         self.grouping: Grouping = form_groups(self.scope, self.resolution)
@@ -159,6 +166,12 @@ class Analysis:
         rows = [(group.id, text.name(group.name), group.size, "yes" if group.exact else "no") for group in self.groups]
         return html_table(repr(self), ("group", "made by", "width", "exact"), rows)
 
+    def holding(self, held: Collection[str]) -> Analysis:
+        """Return the model analysed in the same way, with channels that stay at the given nodes."""
+        return Analysis(
+            self.model, self._given, self.attention, approximate=self.approximate, grouped=self._grouped, held=held
+        )
+
     def of(self, model: Model) -> Analysis:
         """Return another model analysed like this one, with the same answer wherever channels had a choice.
 
@@ -167,8 +180,10 @@ class Analysis:
         model : Model
             With the same inputs: this one with other weights, or a part of it.
         """
-        grouped = decided(self.resolution)
-        return Analysis(model, self.input_shapes, self.attention, approximate=self.approximate, grouped=grouped)
+        grouped, held = decided(self.resolution), self.held
+        return Analysis(
+            model, self.input_shapes, self.attention, approximate=self.approximate, grouped=grouped, held=held
+        )
 
     def read(self, name: str) -> Array:
         """Return a tensor that a member names: stored in the file, or computed from constants.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 from oracle_check import analyze, check
-from rule_cases import Stays, groups, rule_tests
+from rule_cases import Stays, groups, reasons, rule_tests
 from tiny_models import chain, model
 
 CONTRIB = ', "com.microsoft": 1'
@@ -128,3 +128,21 @@ AT = np.arange(8).reshape(8, 1)
 def test_samples_are_channels(proto: ModelProto) -> None:
     assert "flat" in groups(analyze(proto)) or [size for size, _ in groups(analyze(proto)).values()] == [8]
     assert check(proto).effect > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs", "text"),
+    [
+        ("Add", "float[n, 3] z", "p = MatMul (z, w) y = Add (p, h)"),
+        ("Gemm", "float[n, 3] z", "p = MatMul (z, w) y = Gemm (h, v, p)"),
+        ("MatMul", "float[n, 4, 5] z", "c = Unsqueeze (h, one) y = MatMul (c, z)"),
+    ],
+)
+def test_an_axis_of_open_size_may_be_longer_than_one(operator: str, inputs: str, text: str) -> None:
+    """Two rows of `h` meet one row of `z`; if there were two of these, none of `h` could be left out."""
+    proto = model(
+        f"(float[3, 4] x, {inputs}) => (float o) {{ h = MatMul (first, x) {text} o = ReduceSum <keepdims = 0> (y) }}",
+        {"first": (2, 3), "w": (3, 4), "v": (4, 4)},
+        one=[1],
+    )
+    assert (operator, "y") in reasons(analyze(proto), "h", 0)
