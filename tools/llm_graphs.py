@@ -6,19 +6,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-__all__ = ["DATA", "Decoder", "build"]
+__all__ = ["SHAPES", "Decoder", "build"]
 
 OPSET = 18
-DATA = "weights.data"
 _ALIGNMENT = 4096
 _EPSILON = 1e-6
 _LOWEST = -65504.0
+_DRAWN = 1 << 20
+"""Random values that are drawn for one tensor; longer ones repeat them."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,14 @@ class Decoder:
     elem_type: int = TensorProto.FLOAT16
 
 
+SHAPES = {
+    "llama-2-7b": Decoder(),
+    "llama-3-8b": Decoder(vocabulary=128256, inner=14336, groups=8),
+    "qwen2-7b": Decoder(vocabulary=152064, hidden=3584, layers=28, inner=18944, heads=28, groups=4, bias=True),
+}
+"""Decoders that people use, by name."""
+
+
 def build(shape: Decoder, path: Path, *, seed: int | None = None) -> int:
     """Write a decoder, and its weights into a data file beside it; returns the number of parameters.
 
@@ -58,8 +67,8 @@ def build(shape: Decoder, path: Path, *, seed: int | None = None) -> int:
     seed : int, optional
         For random weights. Without one they are zeros in a sparse file, which takes no disk space.
     """
-    draft = _Draft(shape, path.parent / DATA, None if seed is None else np.random.default_rng(seed))
-    with draft.open():
+    draft = _Draft(shape, path.with_suffix(".data"), None if seed is None else np.random.default_rng(seed))
+    with draft.data.open("wb") as draft.file:
         _decode(draft)
     path.write_bytes(draft.model().SerializeToString())
     return draft.parameters
@@ -77,10 +86,7 @@ class _Draft:
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     parameters: int = 0
-
-    def open(self) -> Any:
-        self._file = self.data.open("wb")
-        return self._file
+    file: IO[bytes] = field(init=False)
 
     def add(self, op: str, *inputs: str, name: str = "", **attributes: Any) -> str:
         """Append a node with one output; return its name."""
@@ -91,16 +97,17 @@ class _Draft:
     def weight(self, name: str, *dims: int, ones: bool = False) -> str:
         """Append a stored tensor, of which the file holds zeros unless values are drawn; return its name."""
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(self.shape.elem_type))
-        offset = -(-self._file.tell() // _ALIGNMENT) * _ALIGNMENT
+        offset = -(-self.file.tell() // _ALIGNMENT) * _ALIGNMENT
         length = prod(dims) * dtype.itemsize
-        self._file.seek(offset)
+        self.file.seek(offset)
         if self.random is None:
-            self._file.truncate(offset + length)
-            self._file.seek(offset + length)
+            self.file.truncate(offset + length)
+            self.file.seek(offset + length)
         else:
-            drawn = 1 + 0.1 * self.random.standard_normal(dims) if ones else self.random.standard_normal(dims)
-            scale = 1.0 if ones else dims[0] ** -0.5
-            self._file.write((drawn * scale).astype(dtype).tobytes())
+            drawn = self.random.standard_normal(min(prod(dims), _DRAWN))
+            block = (1 + 0.1 * drawn if ones else drawn * dims[0] ** -0.5).astype(dtype).tobytes()
+            for start in range(0, length, len(block)):
+                self.file.write(block[: length - start])
         tensor = TensorProto(name=name, data_type=self.shape.elem_type, dims=dims)
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", self.data.name), ("offset", offset), ("length", length)):

@@ -29,7 +29,9 @@ from graphprune.model.constants import Constants
 from graphprune.model.fitting import fit_inputs
 from graphprune.model.graph import Graph, Node
 from graphprune.model.inputs import assumed
+from graphprune.model.lengths import fitting_values
 from graphprune.model.load import Model
+from graphprune.model.node_times import time_shares
 from graphprune.model.normalize import inline_functions
 from graphprune.model.scaling import real_values
 from graphprune.model.sequences import spell_out
@@ -290,6 +292,17 @@ class Analysis:
         if number < 0:
             return inside.nodes, None
         return inside.nodes, self.origins.behind(self.resolution.freezes[number][1], len(inside.heads)).reason
+
+    @cached_property
+    def uncounted_time(self) -> float | None:
+        """Share of the time of a run that `uncounted` takes, measured when asked for; None where nothing can be run."""
+        labels = {item.node for item in self.uncounted}
+        if not labels:
+            return 0.0
+        runnable = self.model.replaced(self.flat.restore(self.flat.proto))
+        lengths = fitting_values(self.graph, self.shapes)
+        shares = time_shares(runnable, self.input_shapes, lengths, labels)
+        return sum(shares.values()) if shares else None
 
     @property
     def prunable(self) -> float:

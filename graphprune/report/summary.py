@@ -282,7 +282,9 @@ def uncounted_notes(analysis: Analysis) -> tuple[str, ...]:
     count = _count(len(nodes), "node")
     known = any(item.known for item in nodes)
     why = "for which there is no formula" if known else "whose shapes are not known before the model runs"
-    return (f"not in the FLOPs, and not pruned: {count} with {held}, {why}: {shown}",)
+    share = analysis.uncounted_time
+    took = "" if share is None else f" and about {100 * share:.0f} % of the time of a run,"
+    return (f"not in the FLOPs, and not pruned: {count} with {held}{took or ','} {why}: {shown}",)
 
 
 def analysis_notes(analysis: Analysis) -> tuple[str, ...]:
