@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.api import analyze, analyze_for, apply, reconcile
+from graphprune.checks import contained
 from graphprune.data.evaluation import evaluate as run_evaluation
 from graphprune.data.from_python import from_object
 from graphprune.data.normalisation import image_input, normalised
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "open_data", "recover", "samples", "train"]
 
 
+@contained
 def open_data(text: str, model: Model, preprocessing: Preprocessing | None = None) -> Source:
     """Open samples for a model: what the command line takes as ``--data`` and ``--calib``.
 
@@ -82,10 +84,11 @@ def _checked(source: Source, model: Model) -> Source:
     source = normalised(source, model)
     image = image_input(source.reader)
     if image is not None and image.preprocessing.doubt:
-        warnings.warn(image.preprocessing.doubt, stacklevel=3)
+        warnings.warn(image.preprocessing.doubt, stacklevel=4)
     return source
 
 
+@contained
 def samples(
     model: Model,
     given: object = "synthetic",
@@ -131,7 +134,7 @@ def samples(
     --------
     ::
 
-        graphprune.samples(model, images)                       # uint8, shape (n, height, width, channels)
+        graphprune.samples(model, images)  # uint8, shape (n, height, width, channels)
         graphprune.samples(model, {"ids": ids, "mask": mask})
         graphprune.samples(model, torch.utils.data.DataLoader(dataset, batch_size=64))
         graphprune.samples(model, "photos/", mean=0.5, std=0.5)
@@ -154,6 +157,7 @@ def _values(given: float | Sequence[float] | None, default: tuple[float, ...] | 
     return tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),)
 
 
+@contained
 def recover(
     model: Model | Analysis,
     pruned: Model,
@@ -212,6 +216,7 @@ def _check_pruned(reconciled: Reconciled, pruned: Model) -> None:
         ) from error
 
 
+@contained
 def evaluate(
     model: Model,
     data: Source,
@@ -231,6 +236,7 @@ def evaluate(
     return run_evaluation(model, data, teacher, progress)
 
 
+@contained
 def train(
     model: Model | Analysis,
     data: Source,
@@ -249,8 +255,8 @@ def train(
     method : str or Method
         A name in :mod:`graphprune.solvers.training`, or a method with settings of its own.
     options : TrainOptions, optional
-        See :class:`graphprune.training.pruning.train.TrainOptions`. Where nothing is said about widths, they are chosen
-        by the solver of the method.
+        See :class:`graphprune.training.pruning.train_options.TrainOptions`. Where nothing is said about widths, they
+        are chosen by the solver of the method.
 
     Returns
     -------

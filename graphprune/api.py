@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphprune.analysis.analysis import Analysis
-from graphprune.errors import InternalError, UsageError, VerificationError, contained, quote
+from graphprune.checks import contained
+from graphprune.errors import InternalError, UsageError, VerificationError, quote
 from graphprune.model import write
 from graphprune.model.fitting import blaming
 from graphprune.model.load import Model, check_loaded, load
@@ -274,6 +275,9 @@ def verify(
     Both run in onnxruntime, in a process of their own, and outputs and intermediate tensors are compared.
     A model that was loaded from a file is then compared with the original field by field, too.
 
+    A file that says that its weights were changed after pruning cannot equal the masked original. For it, the surgery
+    is done and verified anew, and the file must equal the result in all but weights.
+
     Parameters
     ----------
     model : Model or Analysis
@@ -287,9 +291,6 @@ def verify(
     unverified : bool
         If the model has operators that onnxruntime does not know, return the status "unverified"
         instead of raising.
-
-    A file that says that its weights were changed after pruning cannot equal the masked original. For it, the surgery
-    is done and verified anew, and the file must equal the result in all but weights.
 
     Returns
     -------

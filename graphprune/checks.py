@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of what the Python API is given: types and choices are refused where they are given, not where they fail."""
+"""The boundary of the Python API: types and choices of what it is given, and what comes out where something fails."""
 
 from __future__ import annotations
 
+import inspect
 import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, get_args
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, get_args
 
-from graphprune.errors import UsageError, did_you_mean
+from graphprune.errors import GraphPruneError, InternalError, UnsafeModelError, UsageError, did_you_mean, quote
 
-__all__ = ["check_choice", "check_fields"]
+__all__ = ["check_choice", "check_fields", "contained"]
+
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
 
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "bool": (bool, "True or False"),
@@ -68,3 +74,80 @@ def check_fields(options: Any, **choices: Any) -> None:
         wanted, said = known
         if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
             raise UsageError(f"{field.name} is {value!r}, but must be {said}")
+
+
+def contained(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
+    """Let no exception of another library out of a public function: callers catch one base class.
+
+    Where one is raised and an argument is of no type that the function takes, that is what the error says. What the
+    system says about files (`OSError`) passes, and so does what ends a program.
+    """
+
+    @wraps(function)
+    def inner(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+        try:
+            return function(*args, **kwargs)
+        except (GraphPruneError, OSError):
+            raise
+        except MemoryError as error:
+            raise UnsafeModelError(
+                "there is not enough memory for this model", hint="give smaller input sizes: --input-shape NAME=SIZES"
+            ) from error
+        except Exception as error:  # the last boundary: nothing foreign reaches the caller
+            misfit = _misfit(function, args, kwargs)
+            if misfit is not None:
+                raise UsageError(misfit) from error
+            raise InternalError(
+                f"internal error: {type(error).__name__}: {quote(str(error))[1:-1]}",
+                hint="this is a fault of graphprune; run again with --debug and report what it prints",
+            ) from error
+
+    return inner
+
+
+def _misfit(function: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]) -> str | None:
+    """Say which argument is of no type that a function takes; None if there is no such argument."""
+    signature = inspect.signature(function)
+    try:
+        given = signature.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        return f"{function.__name__}: {error}"
+    for name, value in given.items():
+        parameter = signature.parameters[name]
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        kinds = _alternatives(str(parameter.annotation))
+        if not any(_is_a(value, kind) for kind in kinds):
+            return f"{name} is {quote(value)}, but must be {' or '.join(kinds)}"
+    return None
+
+
+def _alternatives(annotation: str) -> list[str]:
+    """Return the names of the types that an annotation allows, without modules and what they hold.
+
+    Examples
+    --------
+    >>> _alternatives("str | onnx.ModelProto | Mapping[str, int | None] | None")
+    ['str', 'ModelProto', 'Mapping', 'None']
+    """
+    names, depth = [""], 0
+    for letter in annotation.replace(" ", ""):
+        depth += (letter == "[") - (letter == "]")
+        if letter == "|" and depth == 0:
+            names.append("")
+        elif depth == 0 and letter != "]":
+            names[-1] += letter
+    return [name.rpartition(".")[2] for name in names]
+
+
+_ABSTRACT: dict[str, Any] = {"Callable": Callable, "Iterable": Iterable, "Mapping": Mapping, "Sequence": Sequence}
+
+
+def _is_a(value: object, kind: str) -> bool:
+    """Return whether a value is of a type, of which only the name is known."""
+    if kind in ("None", "object", "Any"):
+        return value is None or kind != "None"
+    known = _KINDS[kind][0] if kind in _KINDS else _ABSTRACT.get(kind)
+    if known is not None:
+        return isinstance(value, known)
+    return any(base.__name__ == kind for base in type(value).__mro__)

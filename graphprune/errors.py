@@ -28,8 +28,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from functools import wraps
-from typing import ParamSpec, TypeVar
 
 __all__ = [
     "BudgetUnreachableError",
@@ -48,7 +46,6 @@ __all__ = [
     "UnsupportedModelError",
     "UsageError",
     "VerificationError",
-    "contained",
     "did_you_mean",
     "quote",
 ]
@@ -188,32 +185,3 @@ class VerificationError(GraphPruneError):
 
 class InternalError(GraphPruneError):
     """An invariant of graphprune itself was violated."""
-
-
-Arguments = ParamSpec("Arguments")
-Returned = TypeVar("Returned")
-
-
-def contained(function: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
-    """Let no exception of another library out of a public function: callers catch one base class.
-
-    What the system says about files (`OSError`) passes, and so does what ends a program.
-    """
-
-    @wraps(function)
-    def inner(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
-        try:
-            return function(*args, **kwargs)
-        except (GraphPruneError, OSError):
-            raise
-        except MemoryError as error:
-            raise UnsafeModelError(
-                "there is not enough memory for this model", hint="give smaller input sizes: --input-shape NAME=SIZES"
-            ) from error
-        except Exception as error:  # the last boundary: nothing foreign reaches the caller
-            raise InternalError(
-                f"internal error: {type(error).__name__}: {quote(str(error))[1:-1]}",
-                hint="this is a fault of graphprune; run again with --debug and report what it prints",
-            ) from error
-
-    return inner

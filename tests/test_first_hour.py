@@ -17,7 +17,7 @@ import graphprune
 from graphprune.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from graphprune.model.load import Model
 
@@ -95,6 +95,15 @@ def test_what_holds_no_samples_is_refused(given: Any, model: Model) -> None:
         graphprune.samples(model, given)
 
 
+def test_what_the_callers_own_data_raises_is_said_to_be_theirs(model: Model) -> None:
+    def broken() -> Iterator[Any]:
+        yield values(2)
+        raise KeyError("row 3")
+
+    with pytest.raises(DataError, match=r"generator raised KeyError: .*row 3"):
+        graphprune.samples(model, broken())
+
+
 def test_the_short_form_of_a_budget(model: Model) -> None:
     request = graphprune.BudgetRequest("flops", 0.5)
     assert graphprune.solve(model, flops=0.5) == graphprune.solve(model, request)
@@ -120,6 +129,10 @@ def test_the_short_form_of_a_budget(model: Model) -> None:
         (lambda model: graphprune.solve(model, "flops"), "a budget cannot be 'flops'"),
         (lambda model: graphprune.solve("net.onnx", flops=0.5), r"graphprune.load\(path\) reads one"),
         (lambda model: graphprune.analyze("net.onnx"), r"graphprune.load\(path\) reads one"),
+        (lambda model: graphprune.load(3), "source is 3, but must be str or Path or ModelProto"),
+        (lambda model: graphprune.verify(model, model, None), "plan is None, but must be Plan or Reconciled"),
+        (lambda model: graphprune.evaluate(model, "images/"), "data is 'images/', but must be Source"),
+        (lambda model: graphprune.recover(model, model, "plan.json", None), "plan is 'plan.json', but must be Plan"),
     ],
 )
 def test_types_and_choices_are_checked_where_they_are_given(
@@ -157,6 +170,10 @@ def test_objects_show_themselves_in_one_line_and_as_tables(model: Model) -> None
         assert len(repr(shown)) < 300 and "\n" not in repr(shown)
         html = shown._repr_html_()
         assert html.startswith("<table><caption>") and html.endswith("</table>")
+
+
+def test_samples_show_themselves_in_one_line(model: Model) -> None:
+    assert repr(graphprune.samples(model, values(3))) == "Source('ndarray': 3 samples, without labels)"
 
 
 def test_names_from_a_model_are_no_markup() -> None:

@@ -156,6 +156,8 @@ class Explanation:
 def explain(analysis: Analysis, name: str) -> Explanation:
     """Explain what may go and what stays along every axis of a node's tensors, a constant or an activation.
 
+    Complexity: O(labels on all inputs and outputs of nodes), no Python loop per channel.
+
     Parameters
     ----------
     analysis : Analysis
@@ -172,8 +174,6 @@ def explain(analysis: Analysis, name: str) -> Explanation:
     ------
     UsageError
         If nothing in the model has this name; the hint names what comes near it.
-
-    Complexity: O(labels on all inputs and outputs of nodes), no Python loop per channel.
     """
     kind, nodes = _find(analysis, name)
     return _Explainer(analysis).explanation(name, kind, nodes)

@@ -23,6 +23,24 @@ Vertex = tuple[str, str]
 def group_graph(analysis: Analysis) -> nx.MultiGraph[Vertex]:
     """Return groups, tensors and nodes as one graph.
 
+    A vertex is a pair of its kind and its key, and has the attribute `kind`, too:
+
+    - ``("group", "g000")``: `name`, `size` in atoms, `channels` per atom, `exact`, and `flops`, the share of the
+      model's that goes if this group alone shrinks to one atom;
+    - ``("tensor", name)``: a stored tensor that is a member of some group, with its `shape`;
+    - ``("value", name)``: an activation that carries channels of some group, with its `shape`;
+    - ``("node", index in the graph)``: an operator that reads or makes one of these, with its `name` and `op`.
+
+    An edge has the attribute `role`, and others beside it:
+
+    - group to tensor, "out", "in" or "per_channel": `axis`, `channels`, `op`, `slot`, `node`, `masked`;
+    - group to value, "carries": `axis`, `channels`;
+    - group to node, "couples", where the node demands that channels go together: `channels`;
+    - node to tensor or value, "reads" or "makes": `slot`.
+
+    `channels` counts slices of the group along the axis. A tensor that has the same group on two axes has two edges.
+    Complexity: O(labels on all activations + members).
+
     Parameters
     ----------
     analysis : Analysis
@@ -31,34 +49,6 @@ def group_graph(analysis: Analysis) -> nx.MultiGraph[Vertex]:
     Returns
     -------
     networkx.MultiGraph
-        A vertex is a pair (kind, key) with these attributes, `kind` always among them:
-
-        ========  ==================  =====================================================================
-        kind      key                 attributes
-        ========  ==================  =====================================================================
-        group     id, "g000"          name, size (atoms), channels (per atom), exact, flops (share of the
-                                      model's that goes if this group alone shrinks to one atom)
-        tensor    name                shape; a stored tensor that is a member of some group
-        value     name                shape; an activation that carries channels of some group
-        node      index in the graph  name, op; an operator that reads or makes one of these
-        ========  ==================  =====================================================================
-
-        and an edge has these, `role` always among them:
-
-        =========================  ==========================================================================
-        edge                       attributes
-        =========================  ==========================================================================
-        group – tensor             role ("out", "in" or "per_channel"), axis, channels, op, slot, node, masked
-        group – value              role "carries", axis, channels
-        group – node               role "couples", channels: the node demands that channels go together
-        node – tensor, node –      role "reads" or "makes", slot
-        value
-        =========================  ==========================================================================
-
-        ``channels`` counts slices of the group along the axis. A tensor that has the same group on
-        two axes has two edges.
-
-    Complexity: O(labels on all activations + members).
     """
     import networkx as nx
 

@@ -7,13 +7,13 @@ for a model with one input, or arrays in the order of the inputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphprune.data.arrays import LABELS, from_arrays
-from graphprune.errors import DataError, quote
+from graphprune.errors import DataError, GraphPruneError, quote
 
 if TYPE_CHECKING:
     from graphprune.array_types import Array
@@ -81,7 +81,7 @@ def from_entries(
     """
     feeds: list[dict[str, Array]] = []
     targets: list[Array | None] = []
-    for entry in entries:
+    for entry in _entries(name, entries):
         inputs, target = _split(entry, specs)
         feeds.append(_by_name(inputs, specs, name))
         targets.append(None if target is None else _array(target))
@@ -98,6 +98,21 @@ def from_entries(
     except ValueError as error:
         raise DataError(f"{name} yields arrays that cannot be joined: {quote(str(error))}", hint=FORM) from error
     return from_arrays(name, specs, arrays, _classes(labels), preprocessing)
+
+
+def _entries(name: str, entries: Iterable[object]) -> Iterator[object]:
+    """Yield what an iterable of the caller yields; what it raises is said to be its own."""
+    iterator = iter(entries)
+    while True:
+        try:
+            entry = next(iterator)
+        except StopIteration:
+            return
+        except GraphPruneError:
+            raise
+        except Exception as error:  # a dataset of the caller raises whatever it likes
+            raise DataError(f"{name} raised {type(error).__name__}: {quote(str(error))}") from error
+        yield entry
 
 
 def _split(entry: object, specs: Sequence[InputSpec]) -> tuple[object, object | None]:

@@ -115,6 +115,9 @@ class Source:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def __repr__(self) -> str:
+        return f"Source({quote(self.name)}: {len(self)} samples, {'labelled' if self.labelled else 'without labels'})"
+
     @property
     def labelled(self) -> bool:
         """Whether batches have labels."""

@@ -18,7 +18,8 @@ from typing import BinaryIO, Final, cast
 import onnx
 from google.protobuf.message import DecodeError
 
-from graphprune.errors import ModelFileError, UnsafeModelError, UsageError, contained, quote
+from graphprune.checks import contained
+from graphprune.errors import ModelFileError, UnsafeModelError, UsageError, quote
 from graphprune.model.densify import densified
 from graphprune.model.external import reason
 from graphprune.model.sniff import TEXT_SUFFIXES, sniff

@@ -52,6 +52,17 @@ def test_a_plan(graphprune: Command, model: Path) -> None:
     assert [group["id"] for group in report["groups"]] == ["g000", "g001"]
 
 
+def test_a_plan_is_drawn(quick: Command, model: Path) -> None:
+    assert quick("solve", model, "--quick", "--flops", "0.5").code == 0
+    done = quick("inspect", "net.plan.json", "--graph", "widths.svg")
+    assert done.code == 0 and done.out.endswith("graph  widths.svg\n"), done.err
+    assert "output channels" in model.with_name("widths.svg").read_text(encoding="utf-8")
+    for wrong, said in (("widths.dot", "its name end in"), ("widths.svg", "exists"), ("net.plan.json", "its name")):
+        done = quick("inspect", "net.plan.json", "--graph", wrong)
+        assert done.code == 2 and said in done.err
+    assert quick("inspect", "net.plan.json", "--why", "g000").code == 2
+
+
 def test_names_cannot_control_the_terminal(quick: Command, model: Path) -> None:
     proto = onnx.load(model)
     proto.graph.node[0].name = "\x1b[31mred\n\u202e[bold]"

@@ -43,7 +43,8 @@ class _Questions:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Draw the groups and the layers between them: a .svg, .html or .dot file.",
+            help="Draw the groups and the layers between them: a .svg, .html or .dot file. Of a plan: the widths and "
+            "FLOPs of all layers before and after, a .svg or .png file.",
             show_default=False,
         ),
     ] = None
@@ -64,7 +65,7 @@ class _Questions:
 @examples(
     "graphprune inspect model.onnx",
     "graphprune inspect model.onnx --why Conv_12 --graph groups.svg",
-    "graphprune inspect model.plan.json",
+    "graphprune inspect model.plan.json --graph widths.svg",
 )
 @spread
 def inspect(
@@ -76,37 +77,48 @@ def inspect(
     """Show what can be pruned in a model, or the widths of a plan.
 
     Of a model: the coupled channel groups with their share of the cost, and what is frozen and why; with -v also the
-    members of each group. --why explains one part of it, --graph draws it. Of a plan that classes voted on, --votes
-    shows which of them want a channel.
+    members of each group. --why explains one part of it, --graph draws it. Of a plan: every layer before and after,
+    which --graph draws. Where classes voted on a plan, --votes shows which of them want a channel.
     """
     if file.suffix.lower() == ".json":
-        if questions.why is not None or questions.graph is not None:
-            raise UsageError("--why and --graph are questions about a model, not about a plan")
-        _inspect_plan(file, questions.votes, as_json=printing.as_json)
+        if questions.why is not None:
+            raise UsageError("--why is a question about a model, not about a plan", hint="name the MODEL.onnx")
+        _inspect_plan(file, questions, as_json=printing.as_json)
     else:
         if questions.votes is not None:
             raise UsageError("--votes is a question about a plan, not about a model", hint="name the MODEL.plan.json")
         _inspect_model(file, reading, questions, printing)
 
 
-def _inspect_plan(file: Path, pattern: str | None, *, as_json: bool) -> None:
+def _inspect_plan(file: Path, questions: _Questions, *, as_json: bool) -> None:
     from graphprune.plan.file import read_plan
     from graphprune.report.summary import plan_json
     from graphprune.report.tables import plan_tables
 
+    if questions.graph is not None:
+        from graphprune.report.widths_chart import check_chart_format
+
+        check_chart_format(questions.graph)
+        check_target(questions.graph, [file], force=questions.force)
     plan = read_plan(file)
-    if pattern is not None:
+    if questions.graph is not None:
+        from graphprune.report.widths_chart import save_widths
+
+        save_widths(plan, questions.graph, force=questions.force)
+    if questions.votes is not None:
         from graphprune.report.votes import read_votes, votes_json, votes_tables
 
-        votes = read_votes(plan, pattern)
+        votes = read_votes(plan, questions.votes)
         if as_json:
             print_json(votes_json(plan, votes))
         else:
             print_tables(votes_tables(plan, votes))
     elif as_json:
-        print_json(plan_json(plan))
+        print_json(plan_json(plan) | ({"graph": str(questions.graph)} if questions.graph else {}))
     else:
         print_tables(plan_tables(plan))
+    if questions.graph is not None and not as_json:
+        typer.echo(f"graph  {questions.graph}")
 
 
 def _inspect_model(file: Path, reading: GraphReading, questions: _Questions, printing: Printing) -> None:

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What pages show is what their commands print, and what is made from the code is up to date."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from source_tree import ROOT
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
+    )
+
+
+def test_the_tutorial_runs_and_prints_what_it_shows() -> None:
+    done = run("tools/run_page.py", "docs/tutorial.md", "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_reference_is_what_the_docstrings_say() -> None:
+    pytest.importorskip("griffe", reason="reads the docstrings; it comes with the extra `test`")
+    done = run("tools/api_reference.py", "--check")
+    assert done.returncode == 0, "`python tools/api_reference.py` writes the page anew\n" + done.stderr
+    assert "griffe" not in done.stderr and "api.py" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("block", "shown"),
+    [("echo 12 cats", "```\n12 cats\n```"), ("printf 'a\\n'", "```\na\n```")],
+)
+def test_outputs_are_replaced_where_they_stand(block: str, shown: str) -> None:
+    tool = "import sys; sys.path.insert(0, 'tools'); import run_page, pathlib, tempfile; "
+    page = f"```sh\n{block}\n```\n\n```\nstale\n```\n"
+    code = f"{tool}print(run_page.refreshed({page!r}, run_page.Runner(pathlib.Path(tempfile.gettempdir()))))"
+    assert run("-c", code).stdout.strip() == f"```sh\n{block}\n```\n\n{shown}"
+
+
+def test_a_failing_block_and_other_words_fail() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'tools'); import run_page, pathlib; "
+        "run_page.Runner(pathlib.Path('.')).run('sh', 'exit 3')"
+    )
+    assert "exit status 3" in run("-c", code).stderr
+    code = "import sys; sys.path.insert(0, 'tools'); import run_page; "
+    code += "assert run_page.words('a 1.5 %') == run_page.words('a 22 %') != run_page.words('b 22 %')"
+    assert run("-c", code).returncode == 0
