@@ -142,7 +142,8 @@ class Bench:
     def solve(self, model: object = "m.onnx", *arguments: object, **options: Any) -> Run:
         """Prune a model without recovering."""
         budget = () if any(str(each).startswith("--") for each in arguments) else ("--params", "0.9")
-        return self.graphprune("solve", model, *budget, *arguments, "--quick", "--round-to", "1", **options)
+        steps = () if "--round-to" in arguments else ("--round-to", "1")
+        return self.graphprune("solve", model, *budget, *arguments, "--quick", *steps, **options)
 
     def refused(self, done: Run, says: str, *, code: int = 2) -> None:
         """Hold a run to an error of ours that says something, in at most three lines."""

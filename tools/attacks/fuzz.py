@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,7 @@ from attacks.edits import edit_bytes, edit_fields, edit_meaning
 from attacks.journal import Journal
 from attacks.processes import CASE_LIMITS, Ending, run, watch
 
-__all__ = ["CODES", "KINDS", "TESTS", "example", "fuzz", "rule_models"]
+__all__ = ["KINDS", "TESTS", "ForkedChild", "example", "forked", "fuzz", "import_what_a_run_needs", "rule_models"]
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 KINDS = ("bytes", "fields", "semantic", "semantic")
@@ -74,13 +75,14 @@ def fuzz(output: Path, seed: int, count: int) -> int:
     The models of those are kept in ``<output>/failures``.
     """
     journal, models = Journal(output, "fuzz", seed), rule_models()
-    _import_what_a_run_needs()
+    import_what_a_run_needs()
     with tempfile.TemporaryDirectory(prefix="attack-fuzz-") as base:
         for number in journal.open_cases(count):
             kind, data = example(number, seed, models)
             place = Path(base) / "case"
             place.mkdir()
-            ending, said = _forked(data, place)
+            (place / "model.onnx").write_bytes(data)
+            ending, said = forked(ARGUMENTS, place)
             wrong = _judged(ending, said)
             again = not wrong and number % _REPEATED == _REPEATED - 1
             if again:
@@ -98,7 +100,7 @@ def fuzz(output: Path, seed: int, count: int) -> int:
     return journal.failing()
 
 
-def _import_what_a_run_needs() -> None:
+def import_what_a_run_needs() -> None:
     """Import once, for all forks, the library without what needs torch."""
     import graphprune
     from graphprune import solvers
@@ -132,14 +134,13 @@ def _as_a_command(data: bytes, place: Path, forked: Ending) -> str:
     return _judged(done.ending, done.err)
 
 
-def _forked(data: bytes, place: Path) -> tuple[Ending, str]:
-    """Run one example in a fork; return how it ended and what it printed."""
-    (place / "model.onnx").write_bytes(data)
+def forked(arguments: Sequence[str], place: Path) -> tuple[Ending, str]:
+    """Run a command in a fork, in a folder; return how it ended and what it printed."""
     child = os.fork()
     if not child:
         status = 70
         try:
-            status = _solve(place)
+            status = _command(arguments, place)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -149,7 +150,7 @@ def _forked(data: bytes, place: Path) -> tuple[Ending, str]:
     return ending, (place / "said.txt").read_text("utf-8", errors="backslashreplace")
 
 
-def _solve(place: Path) -> int:
+def _command(arguments: Sequence[str], place: Path) -> int:
     """Run the command in this process, with forks in place of new interpreters."""
     from graphprune.cli import main
     from graphprune.model import sandbox
@@ -163,7 +164,7 @@ def _solve(place: Path) -> int:
         DEVNULL=subprocess.DEVNULL,
         TimeoutExpired=subprocess.TimeoutExpired,
     )
-    return main(ARGUMENTS)
+    return main(list(arguments))
 
 
 def _redirect(target: Path) -> None:

@@ -19,8 +19,9 @@ from onnx import ModelProto, numpy_helper
 
 from attacks.bench import from_tests
 from attacks.edits import edit_fields
+from attacks.fuzz import forked, import_what_a_run_needs
 from attacks.journal import Journal
-from attacks.processes import run
+from attacks.processes import Ending, run
 
 __all__ = ["try_mutants"]
 
@@ -72,6 +73,7 @@ def try_mutants(output: Path, seed: int) -> int:
     """Try all that were not refused yet; return how many are taken for right."""
     journal = Journal(output, "mutants", seed)
     caught = {case for case, entry in journal.entries().items() if not entry["wrong"]}
+    import_what_a_run_needs()
     with tempfile.TemporaryDirectory(prefix="attack-mutants-") as base:
         for number, (case, original, plan, wrong) in enumerate(_files(seed)):
             if case not in caught:
@@ -79,8 +81,8 @@ def try_mutants(output: Path, seed: int) -> int:
                 folder.mkdir()
                 for name, content in {"m.onnx": original, "p.onnx": wrong, "p.json": plan}.items():
                     (folder / name).write_bytes(content)
-                command = [sys.executable, "-P", "-m", "graphprune", "verify", "m.onnx", "p.onnx", "p.json"]
-                _enter(journal, case, command, folder, ())
+                ending, said = forked(("verify", "m.onnx", "p.onnx", "p.json"), folder)
+                _enter(journal, case, folder, ending, said)
         for number, (case, change) in enumerate(CUTS.items()):
             if f"cut: {case}" not in caught:
                 folder = Path(base) / f"cut-{number}"
@@ -89,17 +91,17 @@ def try_mutants(output: Path, seed: int) -> int:
                 program = _CUT.replace("WRONG", change or "pass")
                 program = program.replace("OTHER", "careless" if change else "other_channels")
                 command = [sys.executable, "-P", "-c", program, "solve", "m.onnx", "--params", "0.7", "--round-to", "1"]
-                _enter(journal, f"cut: {case}", [*command, "--quick"], folder, ("m.pruned.onnx", "m.plan.json"))
+                done = run([*command, "--quick"], folder, {**os.environ, "TMPDIR": str(folder)})
+                _enter(journal, f"cut: {case}", folder, done.ending, done.err)
     return journal.failing()
 
 
-def _enter(journal: Journal, case: str, command: list[str], folder: Path, written: tuple[str, ...]) -> None:
-    """Run a command that has to fail, and enter what came of it."""
-    done = run(command, folder, {**os.environ, "TMPDIR": str(folder)})
-    wrong = "" if done.code in _REFUSED and "Traceback" not in done.err else f"exit code {done.code}: {done.err[-300:]}"
-    if any((folder / name).exists() for name in written):
+def _enter(journal: Journal, case: str, folder: Path, ending: Ending, said: str) -> None:
+    """Enter what came of a command that has to fail."""
+    wrong = "" if ending.code in _REFUSED and "Traceback" not in said else f"exit code {ending.code}: {said[-300:]}"
+    if any((folder / name).exists() for name in ("m.pruned.onnx", "m.plan.json")):
         wrong = "written all the same"
-    journal.add(case, wrong, code=done.code, seconds=round(done.ending.processor_seconds, 2), peak=done.ending.peak)
+    journal.add(case, wrong, code=ending.code, seconds=round(ending.processor_seconds, 2), peak=ending.peak)
     if wrong:
         print(f"{case}: {wrong}", flush=True)
         kept = journal.path.parent / "failures" / case.replace(" ", "-").replace(":", "")

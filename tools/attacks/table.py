@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import tempfile
@@ -48,16 +49,15 @@ def attack_rows(output: Path, seed: int, only: str = "") -> int:
         Ids of rows, separated by commas; all if empty.
     """
     journal = Journal(output, "rows", seed)
-    wanted = set(only.split(",")) if only else set()
-    passed = set() if wanted else {case for case, entry in journal.entries().items() if not entry["wrong"]}
+    wanted = set(only.split(",")) if only else set(ids())
+    passed = set() if only else {case for case, entry in journal.entries().items() if not entry["wrong"]}
     with tempfile.TemporaryDirectory(prefix="attack-rows-") as base:
-        for row in ROWS:
-            if wanted and row.id not in wanted:
-                continue
-            for name, trial in row.trials.items():
-                case = f"{row.id} {name}"
-                if case not in passed:
-                    _attempt(journal, case, trial, Path(base) / re.sub(r"\W+", "-", case)[:60])
+        # The first input of each row, then the second: a run that is ended has tried as many rows as it could.
+        rows = [row for row in ROWS if row.id in wanted]
+        for turn in itertools.zip_longest(*(row.trials.items() for row in rows)):
+            for row, chosen in zip(rows, turn, strict=True):
+                if chosen is not None and (case := f"{row.id} {chosen[0]}") not in passed:
+                    _attempt(journal, case, chosen[1], Path(base) / re.sub(r"\W+", "-", case)[:60])
     return journal.failing()
 
 
