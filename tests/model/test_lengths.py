@@ -138,7 +138,7 @@ def test_a_mask_covers_the_cache_and_what_is_new(name: str) -> None:
     assert input_shapes(graph, other=True)["mask"] == (2, 64)
     assert input_shapes(graph, {"past": (1, 2, 5, 4)})["mask"] == (1, 21)
     assert input_shapes(graph, {"mask": (1, 7)})["mask"] == (1, 7)
-    assert [sizes["mask"][1] for sizes in second_sizes(graph, input_shapes(graph))] == [64, 32, 48, 48]
+    assert [sizes["mask"][1] for sizes in second_sizes(graph, input_shapes(graph))] == [80, 64, 32, 48, 48]
 
 
 def test_a_sum_may_have_a_number() -> None:
