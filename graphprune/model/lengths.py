@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lengths that belong together in a decoder: those of its cache, of what is new, and of what covers both.
+"""Lengths and numbers that belong together: of which only some fit the sizes of other inputs.
 
-A mask is as long as the cache and the new steps together, and `GroupQueryAttention` refuses to run unless the number
-of steps that it is given is that, too. A model is run with made-up inputs, so these must be made to fit.
+A mask is as long as the cache of a decoder and its new steps together, and `GroupQueryAttention` refuses to run unless
+the number of steps that it is given is that, too. A voice detector is told the sampling rate, and has a branch for
+each, of which one takes windows of this length. A model is run with made-up inputs, so these must be made to fit.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def _is_embedded(graph: Graph, name: str) -> bool:
 
 
 def fitting_values(graph: Graph, shapes: Shapes) -> dict[str, int]:
-    """Return what the integers in some graph inputs have to be, by name.
+    """Return what the integers in some graph inputs have to be, by name; of two branches, those that lead to the first.
 
     Parameters
     ----------
@@ -140,6 +141,11 @@ def fitting_values(graph: Graph, shapes: Shapes) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     for node in graph.nodes:
+        if node.op_type == "Equal" and not node.domain and _decides(graph, node.outputs[0]):
+            for asked, known in (node.inputs, node.inputs[::-1]):
+                value = shapes.values.get(known)
+                if value is not None and value.size == 1 and value.dtype.kind in "iu":
+                    _follow(graph, shapes, asked, int(value.item()), found)
         if node.domain != MICROSOFT:
             continue
         names = (*node.inputs, *[""] * 9)
@@ -153,6 +159,14 @@ def fitting_values(graph: Graph, shapes: Shapes) -> dict[str, int]:
             if len(dims[slot]) > axis:
                 _follow(graph, shapes, names[_TOLD[node.op_type]], dims[slot][axis], found)
     return found
+
+
+def _decides(graph: Graph, name: str) -> bool:
+    """Whether a value is the condition of an `If`."""
+    readers = graph.consumers.get(name, ())
+    return any(reader.op_type == "If" and slot == 0 for reader, slot in readers) or any(
+        reader.op_type in _PASSING and not reader.domain and _decides(graph, reader.outputs[0]) for reader, _ in readers
+    )
 
 
 def _follow(graph: Graph, shapes: Shapes, name: str, wanted: int, found: dict[str, int]) -> None:

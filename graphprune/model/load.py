@@ -28,6 +28,7 @@ from graphprune.model.survey import Survey, survey
 from graphprune.model.tensors import TensorStore, count_bytes
 from graphprune.model.validate import validate
 from graphprune.notebook import html_table
+from graphprune.phases import logged
 from graphprune.report import text
 
 __all__ = ["Limits", "Model", "check_loaded", "load"]
@@ -172,6 +173,7 @@ def check_loaded(model: object) -> None:
         raise UsageError(f"a model cannot be {quote(model)}", hint="graphprune.load(path) reads one")
 
 
+@logged("loading")
 @contained
 def load(source: str | Path | onnx.ModelProto, *, limits: Limits | None = None) -> Model:
     """Read a model and check that it is safe and valid.

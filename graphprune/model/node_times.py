@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from onnx import ModelProto, helper
 
+from graphprune.model.allowance import allow
 from graphprune.model.load import Model
 from graphprune.model.main_memory import main_memory
-from graphprune.model.sandbox import RESULT, ChildError, limit_memory, run_child
+from graphprune.model.sandbox import RESULT, ChildError, enter_sandbox, run_child
+from graphprune.model.scratch import scratch_folder
 from graphprune.model.write import file_bytes, save
 
 __all__ = ["time_shares"]
@@ -50,8 +51,8 @@ def time_shares(
     named.CopyFrom(model.proto)
     for node in named.graph.node:
         node.name = node.name or next((name for name in node.output if name), "")
-    with tempfile.TemporaryDirectory(prefix="graphprune-times-") as folder:
-        place = Path(folder)
+    allowance = allow([model], inputs, _TIMEOUT)
+    with scratch_folder() as place:
         save(model.replaced(named), place / "model.onnx")
         fed = {
             value.name: (inputs[value.name], _dtype(value.type.tensor_type.elem_type), lengths.get(value.name, 0))
@@ -60,7 +61,7 @@ def time_shares(
         }
         (place / "spec.json").write_text(json.dumps(fed), "utf-8")
         try:
-            times: dict[str, int] = run_child("graphprune.model.node_times", place, _TIMEOUT)
+            times: dict[str, int] = run_child("graphprune.model.node_times", place, allowance)
         except ChildError:
             return {}
     whole = sum(times.get(node.name, 0) for node in named.graph.node)
@@ -73,10 +74,11 @@ def _dtype(elem_type: int) -> str:
 
 def main(folder: str) -> int:
     """Run the model in the folder, and write how many microseconds each node took in the fastest run."""
+    enter_sandbox()
+
     import numpy as np
     import onnxruntime as ort
 
-    limit_memory()
     place = Path(folder)
     spec = json.loads((place / "spec.json").read_text("utf-8"))
     options = ort.SessionOptions()

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
+from functools import cached_property
 from pathlib import Path
 
 import onnxruntime as ort
 
 from graphprune.array_types import Array
+from graphprune.model.sandbox import unless_exhausted
 from graphprune.verification.spec import PieceSpec
 
 __all__ = ["Feeds", "Passage", "RunError"]
@@ -51,6 +53,14 @@ class Passage:
         self._coming: Future[ort.InferenceSession] | None = None
         self._live: Feeds = {}
 
+    @cached_property
+    def other(self) -> Passage:
+        """The same model with optimisation where this one is without, and without where this one is with.
+
+        Both are what onnxruntime makes of the model, with kernels that sum in another order.
+        """
+        return Passage(self._folder, self._pieces, self._failure, plain=not self._plain)
+
     def open_ahead(self, pool: Executor) -> None:
         """Begin to open a model of one piece, which takes one core, while something else runs."""
         self._coming = pool.submit(self._opened, 0)
@@ -72,6 +82,7 @@ class Passage:
             feeds = {item.name: self._live[item.name] for item in session.get_inputs() if item.name in self._live}
             made = dict(zip(wanted, session.run(wanted, feeds), strict=True)) if wanted else {}
         except Exception as error:  # onnxruntime's exceptions share no base
+            unless_exhausted(error)
             raise self._failure(" ".join(f"{type(error).__name__}: {error}".split())) from error
         self._live = {name: value for name, value in {**self._live, **made}.items() if name in later}
         return {name: made[name] for name in names}

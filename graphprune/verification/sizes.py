@@ -44,9 +44,9 @@ def second_sizes(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> list[di
     Returns
     -------
     list of dict of str to list of int
-        First with every open dimension changed; where there are several, then with one of them changed at a time.
-        Dimensions of one name change together, and what is as long as others together changes with them. Empty
-        where nothing is open.
+        First with every open dimension changed, each by another amount; where there are several, then all by the same,
+        and with one of them changed at a time. Dimensions of one name change together, and what is as long as others
+        together changes with them. Empty where nothing is open.
     """
     added = sums(graph)
     declared = {name: Declared.of(graph.inputs[name]) for name in shapes}
@@ -65,7 +65,13 @@ def second_sizes(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> list[di
         for key, group in places.items()
     ]
     if len(changes) > 1:
-        changes.insert(0, {place: size for change in changes for place, size in change.items()})
+        alike = {place: size for change in changes for place, size in change.items()}
+        free = [key for key in places if key != "samples"]
+        steps = {place: free.index(key) for key in free for place in places[key]}
+        apart = {
+            place: size + (size - shapes[place[0]][place[1]]) * steps.get(place, 0) for place, size in alike.items()
+        }
+        changes = [apart, *([alike] if apart != alike else []), *changes]
     for change in changes:
         for place, terms in added.items():
             moved = sum(change.get(term, shapes[term[0]][term[1]]) for term in terms if not isinstance(term, int))

@@ -9,9 +9,7 @@ input changes by rounding. Then the very file that will be written is run as its
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from onnx import TensorProto
@@ -19,9 +17,11 @@ from onnx import TensorProto
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
 from graphprune.errors import UnsupportedModelError, quote
+from graphprune.model.allowance import allow
 from graphprune.model.load import Model
 from graphprune.model.main_memory import main_memory
 from graphprune.model.sandbox import ChildError, run_child
+from graphprune.model.scratch import scratch_folder
 from graphprune.model.widen_floats import NARROW
 from graphprune.notebook import html_table
 from graphprune.report import text
@@ -190,12 +190,12 @@ def _compare_tamed(question: Question, timeout: float) -> Verification:
 
 def _compare(question: Question, timeout: float) -> tuple[Verification, bool]:
     """Let a child process compare both models; says as well whether values at their ends are not finite."""
-    with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
-        place = Path(folder)
-        module = "graphprune.verification.comparison"
-        if question.in_pieces:
-            timeout *= 1 + room_needed(question.analysis.model) / _PER_TIMEOUT
-        report = run_child(module, place, timeout, lambda: lay_out(question, place))
+    if question.in_pieces:
+        timeout *= 1 + room_needed(question.analysis.model) / _PER_TIMEOUT
+    models = [question.analysis.model, question.pruned]
+    allowance = allow(models, question.analysis.shapes.dims, timeout)
+    with scratch_folder() as place:
+        report = run_child("graphprune.verification.comparison", place, allowance, lambda: lay_out(question, place))
     verdict = _judge(report, question)
     if verdict.status == "failed" and not report.get("steady", True):
         raise UnsupportedModelError(

@@ -10,6 +10,7 @@ from oracle_check import check
 from rule_cases import groups
 from tiny_models import model
 
+from graphprune import api
 from graphprune.analysis.analysis import Analysis
 from graphprune.model.graph import Graph
 from graphprune.model.inputs import candidate_shapes, input_shapes
@@ -137,7 +138,7 @@ def test_a_mask_covers_the_cache_and_what_is_new(name: str) -> None:
     assert input_shapes(graph, other=True)["mask"] == (2, 64)
     assert input_shapes(graph, {"past": (1, 2, 5, 4)})["mask"] == (1, 21)
     assert input_shapes(graph, {"mask": (1, 7)})["mask"] == (1, 7)
-    assert [sizes["mask"][1] for sizes in second_sizes(graph, input_shapes(graph))] == [64, 32, 48, 48]
+    assert [sizes["mask"][1] for sizes in second_sizes(graph, input_shapes(graph))] == [80, 64, 32, 48, 48]
 
 
 def test_a_sum_may_have_a_number() -> None:
@@ -169,3 +170,24 @@ def test_without_a_cache_nothing_is_summed() -> None:
     )
     assert caches(graph) == {}
     assert sums(graph) == {}
+
+
+TWO_RATES = """(float[1,n] x, int64 rate) => (float[1,2] y) {
+    fast = Equal (rate, sixteen)
+    y = If (fast) <
+        then_branch = yes () => (float[1,2] a) { h = MatMul (x, wide) r = Relu (h) a = MatMul (r, last) },
+        else_branch = no () => (float[1,2] b) { g = MatMul (x, narrow) s = Relu (g) b = MatMul (s, other) }
+    >
+}"""
+
+
+@pytest.mark.parametrize("turned", ["rate, sixteen", "sixteen, rate"])
+def test_a_number_that_chooses_a_branch_leads_to_the_first_one(turned: str) -> None:
+    """The other branch takes windows of another length, and does not run."""
+    weights = {"wide": (16, 8), "last": (8, 2), "narrow": (8, 6), "other": (6, 2)}
+    proto = model(TWO_RATES.replace("rate, sixteen", turned), weights, sixteen=np.int64(16000))
+    analysis = Analysis(load(proto), {"x": (1, 16)})
+    assert fitting_values(analysis.graph, analysis.shapes) == {"rate": 16000}
+    assert (8, "h") in {(group.size, group.name) for group in analysis.groups}
+    plan = api.solve(analysis, api.BudgetRequest("flops", 0.7))
+    assert api.verify(analysis, api.apply(analysis, plan), plan).status == "verified"
