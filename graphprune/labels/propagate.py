@@ -14,6 +14,7 @@ from graphprune.labels.space import Reason
 from graphprune.labels.vector import stay
 from graphprune.model.bodies import DOMAIN
 from graphprune.model.constants import Constants
+from graphprune.model.contributed import BLOCKED, MICROSOFT
 from graphprune.model.graph import Graph, Node
 from graphprune.model.shapes import Shapes
 
@@ -77,9 +78,7 @@ def _run(scope: Scope, node: Node) -> None:
             op.outputs[slot] = tuple(stay(size) for size in op.out_shape(slot))
     function = lookup(node.domain, node.op_type, op.version)
     if node.captured or function is None:
-        op.barrier(
-            "unknown operator", f"{node.op_type} has no rule" if function is None else f"{node.op_type} has a body"
-        )
+        op.barrier("unknown operator", _unruled(node) if function is None else f"{node.op_type} has a body")
         _freeze_captured(scope, node)
     elif not (_complete(op) or is_blind(function)):
         _stop(op)
@@ -100,6 +99,12 @@ def _freeze_unread(op: Operator) -> None:
     for slot, name in enumerate(op.node.inputs):
         if slot not in op.read and name in op.scope.values:
             op.freeze(op.scope.values[name], op.node.op_type, "reads this axis as numbers for all channels")
+
+
+def _unruled(node: Node) -> str:
+    """Say that an operator has no rule, and where it comes from if onnxruntime has added it to the graph."""
+    added = node.domain in (MICROSOFT, BLOCKED)
+    return f"{node.op_type} has no rule" + (": if an optimiser made it, prune the model before" if added else "")
 
 
 def _stop(op: Operator) -> None:

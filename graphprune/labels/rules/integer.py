@@ -16,6 +16,7 @@ from graphprune.labels.rules.convolution import adapt_group, conv
 from graphprune.labels.rules.elementwise import broadcasting, unary
 from graphprune.labels.rules.joining import concat
 from graphprune.labels.rules.linear import gemm, matmul
+from graphprune.labels.rules.normalization import along_axis
 from graphprune.labels.rules.pooling import global_pool, pool
 from graphprune.labels.scales import Operand
 from graphprune.model.contributed import MICROSOFT
@@ -109,6 +110,17 @@ def qlinear_broadcasting(op: Operator) -> None:
 def qlinear_unary(op: Operator) -> None:
     """As the float form, element by element."""
     _as_float(op, unary, (Operand(0, 1, 2),), result=(3, 4))
+
+
+@rule("QLinearSoftmax", domain=MICROSOFT)
+def qlinear_softmax(op: Operator) -> None:
+    """As `Softmax`, of the operator set that the node names."""
+    _as_float(op, _softmax, (Operand(0, 1, 2),), result=(3, 4))
+
+
+def _softmax(op: Operator) -> None:
+    op.version = int(op.node.attribute("opset", 1))
+    along_axis(op)
 
 
 @rule("QLinearAveragePool", domain=MICROSOFT)

@@ -225,3 +225,12 @@ def test_experts_with_gates_of_their_own_stay() -> None:
     assert groups(analysis) == {}
     assert ("MoE", "m") in reasons(analysis, "h", 1)
     assert [layer.flops(analysis.cost.sizes) for layer in analysis.layers][1] == 2 * 5 * 2 * 3 * 8 * 6
+
+
+def test_what_has_no_rule_says_where_it_may_come_from() -> None:
+    """Its shape comes from a run, so that what follows is pruned."""
+    text = "t = com.microsoft.Trilu (h)\n r = Relu (t)\n g = Conv (r, middle)\n m = Relu (g)"
+    analysis = analyze(chain(text, {"middle": (8, 8, 1, 1)}, domains=CONTRIB))
+    assert list(groups(analysis)) == ["g"]
+    (barrier,) = analysis.scope.space.barriers.values()
+    assert barrier.text == "Trilu has no rule: if an optimiser made it, prune the model before"

@@ -154,3 +154,21 @@ def test_products_of_integers_that_give_real_numbers() -> None:
     outcome = check(model(text, weights, domains=', "com.microsoft": 1', **constants))
     assert {name: size for name, (size, _) in groups(outcome.analysis).items()} == {"h": 8, "m": 6}
     assert outcome.effect > 1e-3
+
+
+@pytest.mark.parametrize(("axis", "opset", "free"), [(1, 13, True), (2, 13, False), (-1, 13, False), (1, 11, False)])
+def test_a_softmax_of_integers_is_that_of_its_operator_set(axis: int, opset: int, free: bool) -> None:
+    text = f"""(float[2,5,3] x) => (float[2,5,2] y) {{
+        h = MatMul (x, first)
+        q = QuantizeLinear (h, s, z)
+        m = com.microsoft.QLinearSoftmax <axis = {axis}, opset = {opset}> (q, s, z, t, z)
+        r = DequantizeLinear (m, t, z)
+        y = MatMul (r, last)
+    }}"""
+    constants = {"s": np.float32(0.05), "z": np.uint8(128), "t": np.float32(1 / 128)}
+    proto = model(text, {"first": (3, 8), "last": (8, 2)}, domains=', "com.microsoft": 1', **constants)
+    assert list(groups(analyze(proto))) == (["h"] if free else [])
+    if free:
+        assert check(proto).effect > 1e-3
+    else:
+        assert ("QLinearSoftmax", "m") in reasons(analyze(proto), "h", 2)
