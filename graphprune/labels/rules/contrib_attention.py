@@ -17,6 +17,7 @@ from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.rules.elementwise import tail
 from graphprune.labels.rules.heads import Heads, choose_heads, heads_left, part_of_head
+from graphprune.labels.scales import Operand
 from graphprune.labels.vector import Labels, concatenate, stay
 from graphprune.model.contributed import MICROSOFT
 from graphprune.model.graph import Node
@@ -30,15 +31,29 @@ def own_attention(op: Operator) -> None:
 
     Masking keeps removed positions of a head out of the scores, so weights and biases are masked, too.
     """
+    _packed_attention(op, divisible=not op.node.attribute("do_rotary", 0))
+
+
+@rule("QAttention", domain=MICROSOFT)
+def quantised_attention(op: Operator) -> None:
+    """As `Attention` of integers that stand for real numbers; a head that is masked at its reader goes as a whole."""
+    if any(op.has(slot) and any(size != 1 for size in op.shape(slot)) for slot in (3, 6)):
+        op.barrier("QAttention", "has scales or zero points for single slices of an activation")
+        return
+    operands = (Operand(0, 3, 6), Operand(1, 4, 7, axis=1), Operand(2), Operand(5), Operand(8))
+    _packed_attention(op.seen_as(operands), divisible=False)
+
+
+def _packed_attention(op: Operator, *, divisible: bool) -> None:
+    """State what ties the axes of an attention that multiplies with the weights of queries, keys and values itself."""
     x, w = op.labels(0), op.operand(1, ("in", "out"))
     op.unite(x[2], w[0])
     op.contract(0, 2)
     op.contract(1, 0)
     axes = _cut(w[1], _sizes(op.node, len(w[1])))
-    op.freeze(x[1], "Attention", "is a sequence")
+    op.freeze(x[1], op.node.op_type, "is a sequence")
     heads, states = op.node.attribute("num_heads"), op.has(4) or len(op.node.outputs) > 1
-    turns = bool(op.node.attribute("do_rotary", 0))
-    parts, y = choose_heads(op, axes, (heads, heads), batch=x[0], divisible=not turns, tied=states)
+    parts, y = choose_heads(op, axes, (heads, heads), batch=x[0], divisible=divisible, tied=states)
     _mask_weight(op, 1, 1, w[1])
     if op.has(2):
         op.tie(2, (w[1],))
@@ -190,6 +205,13 @@ def adapt_own_attention(op: Pruned) -> Edits:
     if widths != list(sizes) and (op.node.attribute("qkv_hidden_sizes") or len(set(widths)) > 1):
         edits.attributes["qkv_hidden_sizes"] = widths
     return _spell_scale(op, edits, parts[0], heads)
+
+
+@adapter("QAttention", attributes=("num_heads",), domain=MICROSOFT)
+def adapt_quantised_attention(op: Pruned) -> Edits:
+    """Fewer heads."""
+    mask = op.kept(1)[1]
+    return Edits(attributes=_fewer("num_heads", mask[: len(mask) // 3], op.node.attribute("num_heads")))
 
 
 @adapter("MultiHeadAttention", attributes=("num_heads", "scale"), domain=MICROSOFT)

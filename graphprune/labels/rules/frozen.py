@@ -57,7 +57,7 @@ _STATISTICS = "takes statistics over the channels"
 _PACKED_BITS = "packs several weights into a byte: prune the model before quantising it"
 
 FROZEN_CONTRIB: Mapping[str, str] = {
-    **dict.fromkeys(("PackedAttention", "PackedMultiHeadAttention", "QAttention"), _FUSED),
+    **dict.fromkeys(("PackedAttention", "PackedMultiHeadAttention"), _FUSED),
     **dict.fromkeys(
         ("DecoderMaskedMultiHeadAttention", "DecoderMaskedSelfAttention"), "reads a cache of keys and values"
     ),

@@ -12,6 +12,8 @@ from oracle_check import analyze, check
 from tiny_models import model
 
 from graphprune.labels.resolve import Attention
+from graphprune.model.load import load
+from graphprune.verification.verify import verify_pruned
 
 CONTRIB = ', "com.microsoft": 1'
 INPUT = "float[2,7,3] x"
@@ -178,3 +180,36 @@ def test_rotary_embeddings_turn_pairs(heads: int, interleaved: int, attention: A
     proto = model(text, weights, domains=CONTRIB, at=np.arange(14).reshape(2, 7) % 7)
     assert _sizes(proto, attention) == ([(4, 6)] if attention == "heads" else [(3, 8), (6, 4)])
     assert check(analyze(proto, attention=attention)).effect > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("per_column", "made", "attention"),
+    [
+        (False, "i, s, z = DynamicQuantizeLinear (h)", "heads"),
+        (True, "i, s, z = DynamicQuantizeLinear (h)", "head-dim"),
+        (False, "i = QuantizeLinear (h, s, z)", "heads"),
+        (True, "i = QuantizeLinear (h, s, z)", "heads"),
+    ],
+)
+def test_attention_of_integers_loses_heads(per_column: bool, made: str, attention: Attention) -> None:
+    columns, random = 3 * 4 * 6, np.random.default_rng(0)
+    text = f"""({INPUT}) => (float[2,7,2] y) {{
+        h = MatMul (x, first)
+        {made}
+        m = com.microsoft.QAttention <num_heads = 4> (i, w, b, s, ws, , z, wz)
+        y = MatMul (m, last)
+    }}"""
+    size = (columns,) if per_column else ()
+    constants = {
+        "w": random.integers(-50, 50, (16, columns)).astype(np.int8),
+        "ws": (0.01 * (1 + random.random(size))).astype(np.float32),
+        "wz": np.full(size, 3, dtype=np.int8),
+        **({} if "Dynamic" in made else {"s": np.float32(0.1), "z": np.uint8(110)}),
+    }
+    weights = {"first": (3, 16), "b": (columns,), "last": (24, 2)}
+    proto = model(text, weights, domains=CONTRIB, **constants)
+    assert _sizes(proto, attention) == [(4, 18), (16, 1)]
+    outcome = check(analyze(proto, attention=attention))
+    assert outcome.effect > 1e-3
+    verified = verify_pruned(outcome.analysis, load(outcome.pruned), outcome.keep)
+    assert verified.status == "verified"
