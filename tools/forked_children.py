@@ -15,16 +15,28 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from graphprune.model import constant_evaluation, observation, sandbox
+from graphprune.model import constant_evaluation, node_times, observation
+from graphprune.model.allowance import Allowance
 from graphprune.model.sandbox import OUT_OF_TIME, RESULT, ChildError, shortened
 from graphprune.verification import causes, check_runs, comparison, plain_run, same_outputs, verify
 
 __all__ = ["MODULES", "use_forks"]
 
-MODULES = (causes, check_runs, comparison, constant_evaluation, observation, plain_run, same_outputs, verify)
+MODULES = (
+    causes,
+    check_runs,
+    comparison,
+    constant_evaluation,
+    node_times,
+    observation,
+    plain_run,
+    same_outputs,
+    verify,
+)
 """All modules that start children, or that children run."""
 
 _MOST_SECONDS = 60.0
@@ -41,17 +53,23 @@ def use_forks() -> None:
 
 
 def _run_forked(
-    module: str, folder: Path, timeout: float, prepare: Callable[[], object] | None = None
+    module: str, folder: Path, allowance: Allowance, prepare: Callable[[], object] | None = None
 ) -> dict[str, Any]:
     """Do what `sandbox.run_child` does, with a fork that gives up after a minute at most."""
     if prepare is not None:
         prepare()
+    lifeline, held = os.pipe()
     child = os.fork()
     if not child:
-        _work(module, folder, min(timeout, _MOST_SECONDS))
+        os.close(held)
+        os.dup2(lifeline, 0)  # where a child waits for what it may use
+        _work(module, folder, min(allowance.patience, _MOST_SECONDS))
+    os.write(held, json.dumps(asdict(allowance)).encode() + b"\n")
     _, status = os.waitpid(child, 0)
+    os.close(lifeline)
+    os.close(held)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
-        raise ChildError(f"onnxruntime {OUT_OF_TIME} {timeout:.0f} s")
+        raise ChildError(f"onnxruntime {OUT_OF_TIME} {allowance.patience:.0f} s")
     said = (folder / _FAILED).read_text("utf-8") if (folder / _FAILED).exists() else ""
     if status or not (folder / RESULT).exists():
         last = (said.strip().splitlines() or [f"the process ended with status {status}"])[-1]
@@ -65,7 +83,6 @@ def _work(module: str, folder: Path, seconds: float) -> None:
     status = 1
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        sys.stdin = io.StringIO(sandbox._GO)
         sys.stdout = sys.stderr = io.StringIO()
         status = importlib.import_module(module).main(str(folder)) or 0
     except BaseException:  # whatever it is, the parent is told
