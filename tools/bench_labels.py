@@ -65,7 +65,7 @@ class Tree:
 
     def __init__(self, python: str) -> None:
         command = [python, "-P", "-W", "ignore", __file__, "--work"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.python = python
 
     def ask(self, line: str) -> float:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from graphprune.analysis.accounting import Accounts, Layer
 from graphprune.analysis.alternatives import decided, resolve_grouped
 from graphprune.analysis.groups import Group, Grouping, describe, form_groups
+from graphprune.analysis.inside_heads import find_inside_heads
 from graphprune.analysis.uncounted import Uncounted, find_uncounted
 from graphprune.array_types import Array
 from graphprune.choices import Grouped
@@ -28,11 +29,14 @@ from graphprune.model.constants import Constants
 from graphprune.model.fitting import fit_inputs
 from graphprune.model.graph import Graph, Node
 from graphprune.model.inputs import assumed
+from graphprune.model.lengths import fitting_values
 from graphprune.model.load import Model
+from graphprune.model.node_times import time_shares
 from graphprune.model.normalize import inline_functions
 from graphprune.model.scaling import real_values
 from graphprune.model.sequences import spell_out
 from graphprune.model.shapes import Shapes
+from graphprune.model.unreached import unreached_nodes
 from graphprune.notebook import html_table
 from graphprune.report import text
 
@@ -138,11 +142,10 @@ class Analysis:
         self.input_shapes, self.shapes = self._fit.inputs, self._fit.shapes
         self.constants = Constants(self.graph, self.shapes, model.tensors.array, Outside())
         self.scope = propagate(
-            self.graph,
-            self.shapes,
-            self.constants,
+            *(self.graph, self.shapes, self.constants),
             approximate=approximate,
             other=lambda: self.other_shapes,
+            unreached=unreached_nodes(self.flat, self.graph, self.shapes),
             held=sorted(self.held & self.graph.producer.keys()),
         )
         self.resolution = resolve_grouped(self.scope, attention, grouped)
@@ -213,18 +216,26 @@ class Analysis:
         return self._fitting.other(self._fit.step)
 
     @cached_property
-    def frozen(self) -> tuple[Frozen, ...]:
-        """Why channels of counted layers stay, the reason that holds most FLOPs first."""
-        cases_of: dict[str, list[tuple[Reason, Held]]] = {}
-        for cost, layer in zip(self.scope.space.costs, self.layers, strict=True):
-            held = Held(layer.node, layer.op, layer.flops(self.grouping.sizes))
+    def layer_reasons(self) -> tuple[tuple[Reason, ...], ...]:
+        """For each layer why channels of its sides stay, one reason of a kind; empty where both can lose some."""
+        of_layers = []
+        for cost in self.scope.space.costs:
             kinds: dict[str, Reason] = {}
             for axis in (cost.inner, cost.outer):
                 reason = self._reason(cost.node, axis)
                 if reason is not None:
                     kinds.setdefault(reason.kind, reason)
-            for kind, reason in kinds.items():
-                cases_of.setdefault(kind, []).append((reason, held))
+            of_layers.append(tuple(kinds.values()))
+        return tuple(of_layers)
+
+    @cached_property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """Why channels of counted layers stay, the reason that holds most FLOPs first."""
+        cases_of: dict[str, list[tuple[Reason, Held]]] = {}
+        for reasons, layer in zip(self.layer_reasons, self.layers, strict=True):
+            held = Held(layer.node, layer.op, layer.flops(self.grouping.sizes))
+            for reason in reasons:
+                cases_of.setdefault(reason.kind, []).append((reason, held))
         entries = [_frozen(kind, cases, self.rest) for kind, cases in cases_of.items()]
         return tuple(sorted(entries, key=lambda entry: (-entry.flops, entry.kind)))
 
@@ -270,6 +281,28 @@ class Analysis:
     def uncounted(self) -> tuple[Uncounted, ...]:
         """Nodes whose work is in no figure, those with most weights first."""
         return find_uncounted(self.scope)
+
+    @cached_property
+    def inside_heads(self) -> tuple[tuple[str, ...], Reason | None]:
+        """Nodes at which a part of each head goes although whole heads were asked for, and why these stay."""
+        inside = find_inside_heads(self.scope.space, self.resolution) if self.attention == "heads" else None
+        if inside is None:
+            return (), None
+        number = int(self.first_freezes[self.resolution.component[inside.heads]].max())
+        if number < 0:
+            return inside.nodes, None
+        return inside.nodes, self.origins.behind(self.resolution.freezes[number][1], len(inside.heads)).reason
+
+    @cached_property
+    def uncounted_time(self) -> float | None:
+        """Share of the time of a run that `uncounted` takes, measured when asked for; None where nothing can be run."""
+        labels = {item.node for item in self.uncounted}
+        if not labels:
+            return 0.0
+        runnable = self.model.replaced(self.flat.restore(self.flat.proto))
+        lengths = fitting_values(self.graph, self.shapes)
+        shares = time_shares(runnable, self.input_shapes, lengths, labels)
+        return sum(shares.values()) if shares else None
 
     @property
     def prunable(self) -> float:

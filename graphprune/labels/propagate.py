@@ -27,6 +27,7 @@ def propagate(
     *,
     approximate: bool = False,
     other: Callable[[], Shapes | None] = lambda: None,
+    unreached: Collection[int] = (),
     held: Collection[str] = (),
 ) -> Scope:
     """State all facts about the channels of a graph.
@@ -37,6 +38,8 @@ def propagate(
         Let channels pass through normalisations over the channel axis (the contract *renormalised*).
     other : callable
         Gives the shapes for another size of every open dimension of the inputs; None where there is none.
+    unreached : collection of int
+        Nodes that are not run for inputs of these sizes: what they weigh stays whole.
     held : collection of str
         First outputs of nodes that could not follow the loss of channels: these stay there.
 
@@ -58,6 +61,7 @@ def propagate(
     _freeze_measured(scope)
     _freeze_boundaries(scope)
     _freeze_uncomputable(scope)
+    _freeze_unreached(scope, unreached)
     return scope
 
 
@@ -160,11 +164,21 @@ def _freeze_boundaries(scope: Scope) -> None:
     for name in scope.graph.outputs:
         for vector in scope.values.get(name, ()):
             scope.space.freeze(vector, Reason("graph output", None, f"reaches the graph output {name!r}"))
-    given = [name for node in scope.graph.nodes if node.domain == DOMAIN for name in node.inputs]
+    pseudo = [node for node in scope.graph.nodes if node.domain == DOMAIN]
+    given = [name for node in pseudo for name in node.inputs[node.attribute("given", 0) :]]
     for name in (*scope.graph.captured, *given, *scope.graph.outputs):
         if name in scope.shapes.constant and name in scope.shapes.dims:
             for vector in scope.weights.get(scope.constants.trace(name).tensor, ()):
                 scope.space.freeze(vector, Reason("captured", None, f"the tensor {name!r} is read as it is"))
+
+
+def _freeze_unreached(scope: Scope, nodes: Collection[int]) -> None:
+    """Keep what nodes weigh that nothing can be said of by running them."""
+    for use in scope.space.uses:
+        if use.node.index in nodes:
+            reason = Reason("control flow", use.node, "is weighed in a branch that inputs of this size do not reach")
+            for axis in use.axes:
+                scope.space.freeze(axis, reason)
 
 
 def _freeze_uncomputable(scope: Scope) -> None:

@@ -9,10 +9,10 @@ from typing import Literal
 from onnx import TypeProto
 
 from graphprune.errors import UsageError, quote
-from graphprune.model.batch_axes import Declared, is_name, sample_axes
+from graphprune.model.batch_axes import Declared, fixed_size, is_name, sample_axes
 from graphprune.model.demands import demanded_sizes
 from graphprune.model.graph import Graph
-from graphprune.model.lengths import caches
+from graphprune.model.lengths import caches, sums
 
 __all__ = ["assumed", "candidate_shapes", "input_shapes"]
 
@@ -36,7 +36,7 @@ def candidate_shapes(
     Parameters, and errors, are those of :func:`input_shapes`.
     """
     before: list[dict[str, tuple[int, ...]]] = []
-    for step in range(len(_LINES)):
+    for step in range(2 * len(_LINES)):
         shapes = input_shapes(graph, given, step=step)
         if shapes not in before:
             before.append(shapes)
@@ -62,13 +62,15 @@ def input_shapes(
     apart : bool
         Let second sizes grow by different factors, to find out on which dimension it depends.
     step : int
-        Which of the usual sizes is taken for open dimensions.
+        Which of the usual sizes is taken for open dimensions; after the last of them they come again, without a
+        guess at what a mask covers.
 
     Returns
     -------
     dict of str to tuple of int
         Open dimensions become what the weights demand that read them, 1 on axis 0 and where samples are counted, and
-        otherwise 224 (images), 112 (volumes) or 16; those with the same name become the same.
+        otherwise 224 (images), 112 (volumes) or 16; those with the same name become the same, and what is as long
+        as others together follows from these (:func:`graphprune.model.lengths.sums`).
 
     Raises
     ------
@@ -85,9 +87,14 @@ def input_shapes(
         )
     tensors = {name: kind for name, kind in graph.inputs.items() if kind.WhichOneof("value") == "tensor_type"}
     axes = dict(zip(tensors, sample_axes([Declared.of(kind) for kind in tensors.values()]), strict=True))
-    choice = _Choice(given, axes, _demanded(graph, axes), step, caches(graph))
+    choice = _Choice(given, axes, _demanded(graph, axes), step % len(_LINES), frozenset(caches(graph)))
     choice.settle_names(tensors)
-    return {name: choice.shape(name, kind, other=other, apart=apart) for name, kind in tensors.items()}
+    shapes = {name: choice.shape(name, kind, other=other, apart=apart) for name, kind in tensors.items()}
+    for (name, axis), terms in sums(graph, guess=step < len(_LINES)).items():
+        if name not in given:
+            size = sum(term if isinstance(term, int) else shapes[term[0]][term[1]] for term in terms)
+            shapes[name] = (*shapes[name][:axis], size, *shapes[name][axis + 1 :])
+    return shapes
 
 
 def assumed(graph: Graph, given: Mapping[str, Sequence[int]]) -> dict[str, frozenset[int]]:
@@ -180,7 +187,7 @@ class _Choice:
                 )
             return tuple(given)
         dims = kind.tensor_type.shape.dim
-        declared = [dim.dim_value if dim.dim_value > 0 else None for dim in dims]
+        declared = [fixed_size(dim) for dim in dims]
         if given is not None:
             _check_given(name, declared, given)
         chosen = []
@@ -209,7 +216,9 @@ class _Choice:
 
 def _check_given(name: str, declared: Sequence[int | None], given: Sequence[int]) -> None:
     """Refuse a given shape that contradicts the declared one."""
-    fits = len(given) == len(declared) and all(size > 0 for size in given)
+    fits = len(given) == len(declared) and all(
+        size > 0 or size == fixed for fixed, size in zip(declared, given, strict=True)
+    )
     if not fits or any(fixed not in (None, size) for fixed, size in zip(declared, given, strict=True)):
         shown = "x".join("?" if fixed is None else str(fixed) for fixed in declared)
         raise UsageError(f"input {quote(name)} has the shape {shown}, got {'x'.join(map(str, given))}")

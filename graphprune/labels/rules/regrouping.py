@@ -57,6 +57,13 @@ def expand(op: Operator) -> None:
     op.set(0, y)
 
 
+@rule("ConstantOfShape")
+def constant_of_shape(op: Operator) -> None:
+    """Every slice of an axis can go, unless its length depends on the inputs: it is one number everywhere."""
+    varies = op.scope.varies(op.node.outputs[0])
+    op.set(0, (stay(n) if v else op.space.fresh(n) for n, v in zip(op.out_shape(), varies, strict=True)))
+
+
 @rule("Tile")
 def tile(op: Operator) -> None:
     """A repeated axis repeats its labels."""
@@ -162,6 +169,17 @@ def adapt_expand(op: Pruned) -> Edits:
     target = [size if wide else 1 for size, wide in zip(after, spread, strict=True)]
     fixed = np.asarray([not (wide and is_open[at]) for at, wide in enumerate(spread)])
     return spell(Edits(), op, 1, target, fixed)
+
+
+@adapter("ConstantOfShape", slots=(0,))
+def adapt_constant_of_shape(op: Pruned) -> Edits:
+    """Write the kept counts, and leave lengths that depend on the inputs to the graph."""
+    after = [int(mask.sum()) for mask in op.kept_out(0)]
+    current = op.current(0)
+    if current is not None and [int(v) for v in np.ravel(current)] == after:
+        return Edits()
+    is_open, _ = op.follows()
+    return spell(Edits(), op, 0, after, ~is_open)
 
 
 def _full(op: Pruned, rank: int) -> list[int]:

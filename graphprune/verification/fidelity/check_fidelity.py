@@ -329,7 +329,7 @@ def _check_values(source: GraphProto, pruned: GraphProto, expectation: Expectati
 
 def _declared(value: ValueInfoProto, masks: Masks | None) -> ValueInfoProto:
     """Return the declaration of a value of which only some slices are left."""
-    if masks is None or all(whole(mask) for mask in masks):
+    if masks is None or all(whole(mask) for mask in masks) or not value.type.tensor_type.HasField("shape"):
         return value
     result = ValueInfoProto()
     result.CopyFrom(value)
