@@ -15,29 +15,18 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from graphprune.model import constant_evaluation, node_times, observation
 from graphprune.model.allowance import Allowance
 from graphprune.model.sandbox import OUT_OF_TIME, RESULT, ChildError, shortened
-from graphprune.verification import causes, check_runs, comparison, plain_run, same_outputs, verify
+from graphprune.verification import causes, check_runs, same_outputs, verify
 
-__all__ = ["MODULES", "use_forks"]
+__all__ = ["use_forks"]
 
-MODULES = (
-    causes,
-    check_runs,
-    comparison,
-    constant_evaluation,
-    node_times,
-    observation,
-    plain_run,
-    same_outputs,
-    verify,
-)
-"""All modules that start children, or that children run."""
+_STARTERS = (causes, check_runs, constant_evaluation, node_times, observation, same_outputs, verify)
+"""All modules that start children."""
 
 _MOST_SECONDS = 60.0
 _FAILED = "failed.txt"
@@ -47,9 +36,8 @@ def use_forks() -> None:
     """Let the modules of the library that start child processes fork them off this one."""
     import onnxruntime  # noqa: F401 - once for all forks
 
-    for module in MODULES:
-        if hasattr(module, "run_child"):
-            module.run_child = _run_forked
+    for module in _STARTERS:
+        vars(module)["run_child"] = _run_forked
 
 
 def _run_forked(
@@ -58,16 +46,10 @@ def _run_forked(
     """Do what `sandbox.run_child` does, with a fork that gives up after a minute at most."""
     if prepare is not None:
         prepare()
-    lifeline, held = os.pipe()
     child = os.fork()
     if not child:
-        os.close(held)
-        os.dup2(lifeline, 0)  # where a child waits for what it may use
         _work(module, folder, min(allowance.patience, _MOST_SECONDS))
-    os.write(held, json.dumps(asdict(allowance)).encode() + b"\n")
     _, status = os.waitpid(child, 0)
-    os.close(lifeline)
-    os.close(held)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
         raise ChildError(f"onnxruntime {OUT_OF_TIME} {allowance.patience:.0f} s")
     said = (folder / _FAILED).read_text("utf-8") if (folder / _FAILED).exists() else ""
@@ -79,12 +61,14 @@ def _run_forked(
 
 
 def _work(module: str, folder: Path, seconds: float) -> None:
-    """Run the main function of a module, and end."""
+    """Run the main function of a module, and end; the sandbox that it wants to enter is this fork."""
     status = 1
     try:
         signal.setitimer(signal.ITIMER_REAL, seconds)
         sys.stdout = sys.stderr = io.StringIO()
-        status = importlib.import_module(module).main(str(folder)) or 0
+        child = importlib.import_module(module)
+        vars(child)["enter_sandbox"] = lambda: None
+        status = child.main(str(folder)) or 0
     except BaseException:  # whatever it is, the parent is told
         (folder / _FAILED).write_text(traceback.format_exc(), "utf-8")
     finally:

@@ -19,7 +19,7 @@ from graphprune.surgery.slices import Kept
 from graphprune.verification.deviation import FLOOR_FACTOR, WIDEST, deviation, tolerance
 from graphprune.verification.oracle import build_oracle
 
-__all__ = ["Arrays", "compare", "counted_flops", "feeds", "run", "worst"]
+__all__ = ["Arrays", "compare", "counted_flops", "feeds", "moved", "run", "worst"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -58,7 +58,7 @@ def compare(analysis: Analysis, keep: Mask, pruned: ModelProto | None = None) ->
     oracle = build_oracle(analysis, kept.mask)
     inputs = feeds(analysis)
     expected = run(oracle.model, {**inputs, **oracle.masks}, intermediates=True)
-    nearby = run(oracle.model, {**_moved(inputs), **oracle.masks}, intermediates=True)
+    nearby = run(oracle.model, {**moved(inputs), **oracle.masks}, intermediates=True)
     found = run(pruned, inputs, intermediates=True)
     for name, value in found.items():
         if name not in expected or name not in analysis.scope.values or value.dtype.kind != "f":
@@ -73,7 +73,7 @@ def compare(analysis: Analysis, keep: Mask, pruned: ModelProto | None = None) ->
     return found
 
 
-def _moved(inputs: Arrays) -> Arrays:
+def moved(inputs: Arrays) -> Arrays:
     """Move inputs by as much as rounding does."""
     random = np.random.default_rng(1)
     unit = np.finfo(np.float32).eps

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import hypothesis.strategies as st
 import numpy as np
 from fast_oracle import Arrays, run
@@ -12,7 +14,7 @@ from random_models import Case, models
 from random_transformers import transformers
 from tiny_models import model
 
-__all__ = ["feeds_of", "open_networks"]
+__all__ = ["Opened", "feeds_of", "open_networks", "opened"]
 
 SYMBOLS = ("N", "L")
 STAGE = """
@@ -23,6 +25,46 @@ STAGE = """
     b{n} = Reshape (t{n}, back{n})
     x{n} = Conv (b{n}, wo{n})
 """
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network some of whose input sizes are declared open, whether it takes others or not.
+
+    Attributes
+    ----------
+    sizes : tuple of dict of str to tuple of int
+        Sizes of the inputs: those that it was made for, then others.
+    """
+
+    proto: ModelProto
+    sizes: tuple[dict[str, tuple[int, ...]], ...]
+
+
+@st.composite
+def opened(draw: Draw, family: st.SearchStrategy[Case]) -> Opened:
+    """Open some axes of the inputs of a network: each on its own, or those of equal size together."""
+    proto = ModelProto()
+    proto.CopyFrom(draw(family).proto)
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in stored]
+    shapes = {value.name: [dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim] for value in inputs}
+    places = [(value, axis) for value in inputs for axis in range(len(shapes[value.name]))]
+    chosen = draw(st.sets(st.sampled_from(range(len(places))), min_size=1))
+    shared = draw(st.booleans())
+    steps = draw(st.lists(st.sampled_from((1, 2, 3)), min_size=len(places), max_size=len(places)))
+    others = {name: list(shape) for name, shape in shapes.items()}
+    for number in sorted(chosen):
+        value, axis = places[number]
+        size = shapes[value.name][axis]
+        key = f"S{size}" if shared else f"D{number}"
+        value.type.tensor_type.shape.dim[axis].dim_param = key
+        others[value.name][axis] = size + (steps[size % len(steps)] if shared else steps[number])
+    for value in proto.graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            dim.Clear()
+    del proto.graph.value_info[:]
+    return Opened(proto, tuple({name: tuple(shape) for name, shape in each.items()} for each in (shapes, others)))
 
 
 @st.composite
