@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from graphprune.plan.budget import BudgetRequest
 
 __all__ = [
+    "MADE_SOLVER",
     "MOST_WORK",
     "STAGE_WISE_PASSES",
     "UNMEASURED",
@@ -40,6 +41,8 @@ __all__ = [
 MOST_WORK = 8_000_000_000_000
 """Multiply-adds that are spent where nobody says how much may be: minutes on two cores."""
 STAGE_WISE_PASSES = 5
+MADE_SOLVER = "stage-wise"
+"""Measures widths on samples that are made."""
 UNMEASURED = "bisection"
 """Chooses widths without looking at samples."""
 
@@ -108,8 +111,8 @@ def choose_made_solver(*, measures: bool) -> SolverChoice:
         Whether that is within the bound of work.
     """
     if measures:
-        return SolverChoice("stage-wise", f"widths are measured on samples that are made; less: --solver {UNMEASURED}")
-    return SolverChoice(UNMEASURED, "more: --solver stage-wise measures widths, beyond the work of the default")
+        return SolverChoice(MADE_SOLVER, f"widths are measured on samples that are made; less: --solver {UNMEASURED}")
+    return SolverChoice(UNMEASURED, f"more: --solver {MADE_SOLVER} measures widths, beyond the work of the default")
 
 
 def _reason(best: str, work: dict[str, int], most_work: int) -> str:
