@@ -46,8 +46,8 @@ MOST_WORK = 8_000_000_000_000
 STAGE_WISE_PASSES = 5
 BOUNDS: Mapping[str, int] = MappingProxyType({"sensitivity": 1_500_000_000_000, "stage-wise": MOST_WORK})
 """The same for each solver, the best first. `sensitivity` takes several times as long as `stage-wise` for a point or
-two (a CIFAR-10 ResNet-20 at half of its FLOPs: 86.8 instead of 85.3 %), so it is taken where it is cheap. MobileNetV2 at
-0.7 of its FLOPs keeps 70 of 82 % by `stage-wise` with 250 photographs, in two minutes of processor time."""
+two (a CIFAR-10 ResNet-20 at half of its FLOPs: 86.8 instead of 85.3 %), so it is taken where it is cheap. MobileNetV2
+at 0.7 of its FLOPs keeps 70 of 82 % by `stage-wise` with 250 photographs, in two minutes of processor time."""
 MADE_SOLVER = "stage-wise"
 """Measures widths on samples that are made."""
 UNMEASURED = "bisection"
