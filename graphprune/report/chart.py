@@ -61,6 +61,8 @@ def _panel(axes: Axes, trials: Sequence[Trial], front: Collection[tuple[str, str
         axes.plot(x, y, color=color, linewidth=1, label=text.name(solver, 24))
         axes.scatter(x, y, color=color, marker=marker, s=25, facecolors=[color if good else "white" for good in best])
     if trials:
+        before = next((100 * trial.accuracy[0] for trial in trials if trial.accuracy), 100.0)
+        axes.scatter([100.0], [before], color="black", marker="*", s=60, label="original", zorder=3)
         axes.legend(title="filled: on the front", fontsize="small", title_fontsize="small")
 
 
@@ -68,7 +70,9 @@ def _quality(trials: Sequence[Trial]) -> str:
     """Return what the height of a mark means."""
     if any(trial.accuracy for trial in trials):
         return "accuracy"
-    return "agreement with the original" if any(trial.agreement is not None for trial in trials) else "kept saliency"
+    if any(trial.agreement is not None for trial in trials):
+        return "agreement with the original"
+    return "outputs of the original" if any(trial.explained is not None for trial in trials) else "kept saliency"
 
 
 def _percent(trial: Trial) -> float:

@@ -22,6 +22,7 @@ __all__ = ["Trial", "sparkline", "trial_json", "trial_tables"]
 _LEVELS = "▁▂▃▄▅▆▇█"
 _LONGEST = 32
 _NOTHING = "–"
+_WITHIN = "kept saliency and gap compare results of one criterion with one another; they are no measure of accuracy"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Trial:
         Share of samples whose class comes first, before and after.
     agreement : float, optional
         Share of samples for which the original and the pruned model choose the same class.
+    explained : float, optional
+        Share of the variance of the original's outputs that is there, where they are no classes.
+    judged : str
+        On which samples these three were measured; or why on none.
     note : str
         Why there is no plan; all figures are then 0.
     """
@@ -70,12 +75,22 @@ class Trial:
     latency: tuple[float, float, float] | None = None
     accuracy: tuple[float, float] | None = None
     agreement: float | None = None
+    explained: float | None = None
+    judged: str = ""
     note: str = ""
 
     @property
     def quality(self) -> float:
-        """The best of what is known of the result: accuracy, agreement with the original, or the saliency kept."""
-        return self.accuracy[1] if self.accuracy else self.kept if self.agreement is None else self.agreement
+        """The best of what is known of the result: what was measured of it, or the saliency kept."""
+        measured = self.measured
+        return self.kept if measured is None else measured
+
+    @property
+    def measured(self) -> float | None:
+        """Accuracy, agreement with the original, or the share of its outputs that is there; None if not measured."""
+        if self.accuracy:
+            return self.accuracy[1]
+        return self.explained if self.agreement is None else self.agreement
 
     @property
     def gap(self) -> float | None:
@@ -103,10 +118,40 @@ def sparkline(widths: Sequence[tuple[int, int]], longest: int = _LONGEST) -> str
 
 
 def trial_tables(model: str, trials: Sequence[Trial]) -> RenderableType:
-    """Return trials as a table, in their order; columns of which nothing is known are left out."""
-    done = [trial for trial in trials if not trial.note]
+    """Return trials as a table; columns of which nothing is known are left out.
+
+    Under one budget the best come first, if anything was measured of them; else they stay in their order.
+    """
     several = len({trial.budget for trial in trials}) > 1
+    if not several and any(trial.measured is not None for trial in trials):
+        trials = sorted(trials, key=lambda trial: -1.0 if trial.measured is None else trial.measured, reverse=True)
     columns = {"budget": [trial.budget for trial in trials]} if several else {}
+    columns |= _columns(trials)
+    result = table(
+        "solver", "criterion", *columns, right=[name for name in columns if name not in ("budget", "widths")]
+    )
+    for trial, *cells in zip(trials, *columns.values(), strict=True):
+        result.add_row(cell(trial.solver, 24), cell(trial.criterion, 24), *cells)
+    head = [("model", text.name(model)), *(() if several else (("budget", trials[0].budget),))]
+    done = [trial for trial in trials if not trial.note]
+    head += [("measured", f"on {trial.judged}" if trial.measured is not None else trial.judged) for trial in done][:1]
+    head = [(label, line) for label, line in head if line]
+    head += [("original", f"{_percent(trial.accuracy[0])} accuracy") for trial in done if trial.accuracy][:1]
+    notes = [
+        ("note", f"{trial.budget}, {trial.solver}, {trial.criterion}: {trial.note}") for trial in trials if trial.note
+    ]
+    return Stack(grid(head), result, grid([("note", _WITHIN), *notes]))
+
+
+def _columns(trials: Sequence[Trial]) -> dict[str, list[str]]:
+    """Return what is known of trials by columns: first what they are worth, then what they cost."""
+    columns = {}
+    if any(trial.accuracy for trial in trials):
+        columns["accuracy"] = [_percent(trial.accuracy[1] if trial.accuracy else None) for trial in trials]
+    if any(trial.agreement is not None for trial in trials):
+        columns["agreement"] = [_percent(trial.agreement) for trial in trials]
+    if any(trial.explained is not None for trial in trials):
+        columns["outputs"] = [_percent(trial.explained) for trial in trials]
     columns |= {
         "widths": [sparkline(trial.widths) for trial in trials],
         "FLOPs": [_share(trial.flops) for trial in trials],
@@ -114,27 +159,13 @@ def trial_tables(model: str, trials: Sequence[Trial]) -> RenderableType:
     }
     if any(trial.metric not in ("flops", "params") for trial in trials):
         columns[trials[0].metric] = [_share(trial.cost) for trial in trials]
-    if any(trial.latency for trial in done):
+    if any(trial.latency for trial in trials):
         columns["latency"] = [_latency(trial) for trial in trials]
-    if any(trial.accuracy for trial in done):
-        columns["accuracy"] = [_percent(trial.accuracy[1] if trial.accuracy else None) for trial in trials]
-    if any(trial.agreement is not None for trial in done):
-        columns["agreement"] = [_percent(trial.agreement) for trial in trials]
     columns["kept saliency"] = [_percent(None if trial.note else trial.kept) for trial in trials]
-    if any(trial.gap is not None for trial in done):
+    if any(trial.gap is not None for trial in trials if not trial.note):
         columns["gap"] = [_percent(trial.gap) for trial in trials]
     columns["seconds"] = [f"{trial.seconds:.2f}" for trial in trials]
-    result = table(
-        "solver", "criterion", *columns, right=[name for name in columns if name not in ("budget", "widths")]
-    )
-    for trial, *cells in zip(trials, *columns.values(), strict=True):
-        result.add_row(cell(trial.solver, 24), cell(trial.criterion, 24), *cells)
-    head = [("model", text.name(model)), *(() if several else (("budget", trials[0].budget),))]
-    head += [("accuracy", f"{_percent(trial.accuracy[0])} before pruning") for trial in done if trial.accuracy][:1]
-    notes = [
-        ("note", f"{trial.budget}, {trial.solver}, {trial.criterion}: {trial.note}") for trial in trials if trial.note
-    ]
-    return Stack(grid(head), result, grid(notes))
+    return columns
 
 
 def trial_json(trial: Trial) -> dict[str, Any]:
@@ -150,7 +181,8 @@ def trial_json(trial: Trial) -> dict[str, Any]:
         entry["latency"] = dict(zip(("before", "after", "ratio"), trial.latency, strict=True))
     if trial.accuracy:
         entry["accuracy"] = dict(zip(("before", "after"), trial.accuracy, strict=True))
-    return {**entry, "agreement": trial.agreement, "seconds": trial.seconds}
+    entry |= {"agreement": trial.agreement, "explained": trial.explained, "judged": trial.judged}
+    return {**entry, "seconds": trial.seconds}
 
 
 def _share(cost: tuple[int, int]) -> str:

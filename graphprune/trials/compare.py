@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from graphprune import api
 from graphprune.errors import RequestError, UsageError, quote
 from graphprune.planning.make_plan import SolveOptions, score_groups
+from graphprune.planning.solver_choice import MADE_SOLVER
 from graphprune.report.trials import Trial
 from graphprune.solvers import criteria, widths
 from graphprune.solvers.evidence import needed
@@ -38,7 +39,8 @@ class Contest:
     Parameters
     ----------
     solvers, criteria : tuple of str
-        Names; ``("all",)`` stands for all that there are, without samples for all that need none.
+        Names; ``("all",)`` stands for all that there are; without samples for all that need none, and for what `solve`
+        takes where samples are made.
     options : SolveOptions
         What holds for all; its solver and criterion do not count. A setting goes to the methods that have it.
     measures : Measures
@@ -47,8 +49,8 @@ class Contest:
     Raises
     ------
     UsageError
-        If there is no such solver, criterion or setting, a name is given twice, a method needs samples and there are
-        none, or there are some and nothing looks at them.
+        If there is no such solver, criterion or setting, a name is given twice, or a method needs samples and there are
+        none.
     """
 
     solvers: tuple[str, ...] = (ALL,)
@@ -67,11 +69,8 @@ class Contest:
             *(name for name in self.all_solvers if widths.needs_samples(name)),
             *(name for name in self.all_criteria if criteria.needs_samples(name)),
         ]
-        if asking and not self.measures.calib:
+        if asking and not self.measures.samples:
             needed(None, asking[0])
-        # Who looks at samples only with some settings has one that says at how many.
-        if self.measures.calib and not (self.measures.data or asking or "samples" in known):
-            raise UsageError("recovered models are not measured", hint="say on what with --data")
 
     @property
     def all_solvers(self) -> tuple[str, ...]:
@@ -83,11 +82,19 @@ class Contest:
         """The names of the criteria."""
         return self._names(self.criteria, criteria.names, criteria.needs_samples)
 
+    @property
+    def count(self) -> int:
+        """How many solvers with how many criteria that are."""
+        return len(self.all_solvers) * len(self.all_criteria)
+
     def _names(
         self, given: tuple[str, ...], known: Callable[[], tuple[str, ...]], asks: Callable[[str], bool]
     ) -> tuple[str, ...]:
         names = _names(given, known)
-        return names if ALL not in given or self.measures.calib else tuple(name for name in names if not asks(name))
+        if ALL not in given or self.measures.calib:
+            return names
+        measured = (MADE_SOLVER,) if self.measures.alone else ()
+        return tuple(name for name in names if not asks(name) or name in measured)
 
     @property
     def one_scale(self) -> bool:
@@ -105,7 +112,11 @@ class Contest:
 
 
 def compare(
-    model: Model | Analysis, budget: BudgetRequest | Sequence[BudgetRequest], contest: Contest | None = None
+    model: Model | Analysis,
+    budget: BudgetRequest | Sequence[BudgetRequest],
+    contest: Contest | None = None,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Trial, ...]:
     """Try solvers and criteria on one model under the same budgets; nothing is written.
 
@@ -116,6 +127,8 @@ def compare(
         What is limited. Of several all hold, and the first one leads.
     contest : Contest, optional
         What is tried: all solvers with `bn-scale` if nothing is said.
+    progress : callable, optional
+        Called with what is tried, how much of it is done, and how much there is to do.
 
     Returns
     -------
@@ -131,23 +144,26 @@ def compare(
     requests = (budget,) if not isinstance(budget, (list, tuple)) else tuple(budget)
     analysis = model if isinstance(model, api.Analysis) else api.analyze(model)
     meter = Meter(analysis, contest.measures, contest.options.seed)
+    evidence = meter.evidence  # before anything is timed
     trials: list[Trial] = []
     refused: list[RequestError] = []
     for criterion in contest.all_criteria:
         started = time.perf_counter()
-        scores = score_groups(analysis, contest.choice(contest.all_solvers[0], criterion), meter.evidence)
+        scores = score_groups(analysis, contest.choice(contest.all_solvers[0], criterion), evidence)
         scoring = time.perf_counter() - started
         own: list[Trial] = []
         for solver in contest.all_solvers:
+            if progress is not None:
+                progress(f"{solver}, {criterion}", len(trials) + len(own), contest.count)
             options = contest.choice(solver, criterion)
             options = replace(options, certify=options.certify and not contest.one_scale)
             try:
-                trial = attempt(analysis, requests, options, scores, meter, meter.evidence)
+                trial = attempt(analysis, requests, options, scores, meter, evidence)
                 own.append(replace(trial, seconds=trial.seconds + scoring))
             except RequestError as error:
                 refused.append(error)
                 own.append(Trial(solver, criterion, described(requests), requests[0].metric, note=error.message))
-        trials += _certified(analysis, requests, contest, own, (scores, meter.evidence))
+        trials += _certified(analysis, requests, contest, own, (scores, evidence))
     if len(refused) == len(trials):
         raise refused[0]
     return tuple(trials)

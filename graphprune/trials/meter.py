@@ -3,23 +3,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from graphprune import accuracy, api
+from graphprune.data.judging import Judge, divide_samples
+from graphprune.data.synthesis.make_samples import SampleOptions, make_samples, read_request
 from graphprune.errors import UnsupportedModelError
+from graphprune.recovery.recover_options import RecoverOptions
+from graphprune.report import text
 
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
-    from graphprune.data.evaluation import Evaluation
+    from graphprune.data.judging import DividedSamples
     from graphprune.data.preprocessing import Preprocessing
     from graphprune.data.source import Source
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
+    from graphprune.recovery.without_data import Restorer
     from graphprune.solvers.evidence import Evidence
 
 __all__ = ["Measured", "Measures", "Meter"]
+
+_FEWEST = 2
+_JUDGES = 128
 
 
 @dataclass(frozen=True)
@@ -32,14 +40,18 @@ class Measures:
         Latency, against that of the original.
     data : str
         Samples for the accuracy, as :func:`graphprune.open_data` takes them; without labels it is the share of samples
-        for which the classes of both models agree. Empty for none.
+        for which the classes of both models agree. Empty for none: then a part of `calib` is held out for it.
     calib : str
-        Samples with which each model is recovered before its accuracy is measured, and at which criteria and solvers
-        look that need some. Empty for none.
+        Samples from which each model is recovered before it is measured, and at which criteria and solvers look that
+        need some. Empty for none.
     limit : int, optional
         Use this many samples of `data`.
     preprocessing : Preprocessing, optional
         Of 8-bit images among them, as for :func:`graphprune.open_data`.
+    alone : bool
+        Without `calib`, make samples from what the file remembers, as `solve` does.
+    recover : bool
+        Whether models are recovered.
     """
 
     bench: bool = False
@@ -47,6 +59,13 @@ class Measures:
     calib: str = ""
     limit: int | None = None
     preprocessing: Preprocessing | None = None
+    alone: bool = False
+    recover: bool = True
+
+    @property
+    def samples(self) -> bool:
+        """Whether there are samples for solvers and criteria, as far as is known before anything is read."""
+        return bool(self.calib) or self.alone
 
     def record(self) -> dict[str, object]:
         """Return what decides what is measured."""
@@ -58,6 +77,8 @@ class Measures:
             "calib": self.calib,
             "limit": self.limit,
             "preprocessing": prepared,
+            "alone": self.alone,
+            "recover": self.recover,
         }
 
 
@@ -73,15 +94,21 @@ class Measured:
         Share of samples whose class comes first, before and after.
     agreement : float, optional
         Share of samples for which both models choose the same class.
+    explained : float, optional
+        Share of the variance of the original's outputs that is there, where they are no classes; at least 0.
+    judged : str
+        By which samples; or why by none.
     """
 
     latency: tuple[float, float, float] | None = None
     accuracy: tuple[float, float] | None = None
     agreement: float | None = None
+    explained: float | None = None
+    judged: str = ""
 
 
 class Meter:
-    """Measures pruned models of one original; samples are opened and the original is run once.
+    """Measures pruned models of one original; samples are opened or made, and the original is run, once.
 
     Parameters
     ----------
@@ -104,51 +131,88 @@ class Meter:
         DataError, UsageError
             If the samples do not fit the model.
         """
-        if not (self._measures.bench or self._measures.data):
+        wanted = self._measures
+        if not (wanted.bench or wanted.data or wanted.samples):
             return Measured()
         pruned = api.apply(self._analysis, plan)
-        latency = self._latency(pruned, plan) if self._measures.bench else None
-        if not self._measures.data:
-            return Measured(latency)
-        evaluation = self._evaluated(self._recovered(pruned, plan))
-        before = self._before
-        accuracies = None if before is None or evaluation.top1 is None else (before, evaluation.top1)
-        return Measured(latency, accuracies, evaluation.agreement)
+        latency = self._latency(pruned, plan) if wanted.bench else None
+        judge, judged = self._judge
+        if judge is None:
+            return Measured(latency, judged=judged)
+        change = judge.change(self._recovered(pruned, plan))
+        return Measured(
+            latency,
+            accuracy=(change.before, change.after) if change.measure == "accuracy" else None,
+            agreement=change.after if change.measure == "agreement" else None,
+            explained=max(0.0, 1 - change.after) if change.measure == "output error" else None,
+            judged=judged,
+        )
 
     @cached_property
-    def _data(self) -> Source:
-        return self._open(self._measures.data).limited(self._measures.limit)
+    def _judge(self) -> tuple[Judge | None, str]:
+        """What measures, and which samples these are."""
+        model = self._analysis.model
+        if self._measures.data:
+            data = self._open(self._measures.data).limited(self._measures.limit)
+            return Judge(model, data, strict=data.labelled), f"{text.plural(len(data), 'sample')} of {data.name}"
+        if self._divided is not None:
+            apart = self._divided.judged
+            shown = f"{text.plural(len(apart), 'held-out sample')} of {apart.name}"
+            return Judge(model, apart, held_out=True), shown
+        restorer, why = self._restorer
+        if restorer is None:
+            return None, f"nothing: {why}" if why else ""
+        options = SampleOptions(_JUDGES, seed=self._seed + 1, shapes=self._analysis.input_shapes)
+        made = make_samples(model, options).source
+        return Judge(model, made), f"{text.plural(len(made), 'sample')} that are made: this ranks, and is no accuracy"
 
     @cached_property
     def calibration(self) -> Source | None:
-        """Unlabelled samples; None where none are given."""
-        return self._open(self._measures.calib) if self._measures.calib else None
+        """Unlabelled samples that somebody gives; None where there are none."""
+        given = self._measures.calib
+        return self._open(given) if given and read_request(given) is None else None
 
-    def _open(self, text: str) -> Source:
-        return accuracy.open_data(text, self._analysis.model, self._measures.preprocessing)
+    @cached_property
+    def _divided(self) -> DividedSamples | None:
+        """The same by what they are for; None where there are too few."""
+        if self.calibration is None or len(self.calibration) < _FEWEST:
+            return None
+        used, held_out = RecoverOptions().limited(self.calibration)
+        cost = self._analysis.cost
+        return divide_samples(self.calibration, used, held_out, cost.flops(cost.sizes) // 2)
+
+    @cached_property
+    def _restorer(self) -> tuple[Restorer | None, str]:
+        """What recovers from the file alone, or why nothing does."""
+        from graphprune.recovery.without_data import automatic_restorer, restorer_for
+
+        request = read_request(self._measures.calib)
+        if request is not None:
+            return restorer_for(self._analysis, replace(request, seed=self._seed)), ""
+        if self._measures.calib or not self._measures.alone:
+            return None, ""
+        restorer, why = automatic_restorer(self._analysis, self._seed)
+        return restorer, "" if restorer else why
+
+    def _open(self, name: str) -> Source:
+        return accuracy.open_data(name, self._analysis.model, self._measures.preprocessing)
 
     @cached_property
     def evidence(self) -> Evidence | None:
         """What these samples say, for solvers and criteria; computed once for all trials."""
-        if self.calibration is None:
-            return None
         from graphprune.evidence.sample_evidence import SampleEvidence
 
-        return SampleEvidence(self._analysis, self.calibration, self._seed)
-
-    @cached_property
-    def _before(self) -> float | None:
-        """The accuracy of the original; None without labels."""
-        return accuracy.evaluate(self._analysis.model, self._data).top1 if self._data.labelled else None
-
-    def _evaluated(self, pruned: Model) -> Evaluation:
-        teacher = None if self._data.labelled else self._analysis.model
-        return accuracy.evaluate(pruned, self._data, teacher)
+        if self.calibration is not None:
+            shown = self.calibration if self._divided is None else self._divided.shown
+            return SampleEvidence(self._analysis, shown, self._seed)
+        restorer, _ = self._restorer
+        return None if restorer is None else SampleEvidence(restorer.dense, restorer.made.source, self._seed)
 
     def _recovered(self, pruned: Model, plan: Plan) -> Model:
-        if self.calibration is None or plan.is_identity:
+        if plan.is_identity or not self._measures.recover:
             return pruned
-        return accuracy.recover(self._analysis, pruned, plan, self.calibration).model
+        source = self.calibration or self._restorer[0]
+        return pruned if source is None else accuracy.recover(self._analysis, pruned, plan, source).model
 
     def _latency(self, pruned: Model, plan: Plan) -> tuple[float, float, float] | None:
         """Time both models in pairs; None where onnxruntime cannot run them."""

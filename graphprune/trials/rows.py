@@ -37,6 +37,8 @@ COLUMNS = (
     "accuracy",
     "full_accuracy",
     "agreement",
+    "explained",
+    "judged",
     "seconds",
     "front",
     "widths",
@@ -56,14 +58,14 @@ def key_of(trial: Trial) -> Key:
 def front(trials: Sequence[Trial]) -> set[Key]:
     """Return the trials on the Pareto front: no other costs less and is as good, or is better at no higher cost.
 
-    Good is what has the highest accuracy or agreement, if that was measured, and else what keeps most saliency. As the
+    Good is what has the highest accuracy or agreement, if that was measured, else what keeps most saliency. As the
     scores of different criteria cannot be compared, each criterion then has a front of its own.
 
     Complexity: O(n log n).
     """
     keys: set[Key] = set()
     done = [trial for trial in trials if not trial.note]
-    measured = all(trial.accuracy or trial.agreement is not None for trial in done)
+    measured = all(trial.measured is not None for trial in done)
     for criterion in {"" if measured else trial.criterion for trial in done}:
         best = -1.0
         own = [trial for trial in done if measured or trial.criterion == criterion]
@@ -136,6 +138,10 @@ def _record(trial: Trial) -> dict[str, object]:
         known |= dict(zip(("full_accuracy", "accuracy"), map(repr, trial.accuracy), strict=True))
     if trial.agreement is not None:
         known["agreement"] = repr(trial.agreement)
+    if trial.explained is not None:
+        known["explained"] = repr(trial.explained)
+    if trial.judged:
+        known["judged"] = trial.judged
     if trial.bound is not None:
         known |= {"bound": repr(trial.bound), "gap": repr(trial.gap)}
     widths = " ".join(f"{kept}/{size}" for kept, size in trial.widths)
@@ -158,6 +164,8 @@ def _trial(row: Mapping[str, str]) -> Trial:
         bound=float(row["bound"]) if row["bound"] else None,
         accuracy=(float(row["full_accuracy"]), float(row["accuracy"])) if row["accuracy"] else None,
         agreement=float(row["agreement"]) if row["agreement"] else None,
+        explained=float(row["explained"]) if row["explained"] else None,
+        judged=row["judged"],
         latency=(float(latency[0]), float(latency[1]), float(latency[2])) if latency[0] else None,
     )
 

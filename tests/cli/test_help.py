@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TASKS = {
     "Prune": ["solve", "apply", "compare", "sweep"],
-    "Look": ["inspect", "verify"],
+    "Look": ["inspect", "report", "verify"],
     "Accuracy": ["eval", "recover"],
     "Train": ["train", "finetune"],
     "Files": ["init", "export", "normalize", "synthesize", "widen"],

@@ -10,6 +10,7 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.model.load import load
 from graphprune.plan.budget import BudgetRequest
 from graphprune.planning.solver_choice import (
+    BOUNDS,
     STAGE_WISE_PASSES,
     choose_made_solver,
     choose_solver,
@@ -26,6 +27,10 @@ def passes_of(analysis: Analysis) -> tuple[int, float]:
     return analysis.cost.flops(analysis.cost.sizes) // 2, sensitivity_passes(analysis)
 
 
+def bounds(most: int) -> dict[str, int]:
+    return dict.fromkeys(BOUNDS, most)
+
+
 def test_the_best_that_the_work_allows_is_chosen(analysis: Analysis) -> None:
     macs, passes = passes_of(analysis)
     assert passes > STAGE_WISE_PASSES
@@ -36,26 +41,26 @@ def test_the_best_that_the_work_allows_is_chosen(analysis: Analysis) -> None:
         100 * macs * STAGE_WISE_PASSES - 1: "bisection",
     }
     for most_work, name in by_work.items():
-        assert choose_solver(analysis, 100, most_work=most_work).name == name
+        assert choose_solver(analysis, 100, bounds=bounds(most_work)).name == name
 
 
 def test_a_choice_says_what_takes_more_and_what_less(analysis: Analysis) -> None:
     macs, _ = passes_of(analysis)
     most = choose_solver(analysis, 100)
     assert "less: --solver stage-wise or --solver bisection" in most.reason
-    middle = choose_solver(analysis, 100, most_work=100 * macs * STAGE_WISE_PASSES)
+    middle = choose_solver(analysis, 100, bounds=bounds(100 * macs * STAGE_WISE_PASSES))
     assert "more: --solver sensitivity would take" in middle.reason
     assert "less: --solver bisection" in middle.reason
-    least = choose_solver(analysis, 100, most_work=1)
+    least = choose_solver(analysis, 100, bounds=bounds(1))
     assert "--solver sensitivity would take" in least.reason and "--solver stage-wise would take" in least.reason
     assert "less:" not in least.reason
 
 
 def test_a_limited_latency_takes_several_rounds(analysis: Analysis) -> None:
     macs, passes = passes_of(analysis)
-    most_work = round(100 * macs * passes)
+    most = bounds(round(100 * macs * passes))
     latency = (BudgetRequest("latency", 0.5),)
-    assert choose_solver(analysis, 100, latency, most_work).name != choose_solver(analysis, 100, (), most_work).name
+    assert choose_solver(analysis, 100, latency, most).name != choose_solver(analysis, 100, (), most).name
 
 
 def test_a_few_samples_measure_nothing(analysis: Analysis) -> None:

@@ -171,13 +171,19 @@ def test_accuracy_is_measured_if_asked_for(samples: Path) -> None:
         assert trial.quality == (trial.accuracy[1] if trial.accuracy else trial.agreement)
 
 
-def test_recovered_models_are_measured_on_something() -> None:
-    with pytest.raises(UsageError, match="recovered models are not measured"):
-        Contest(("uniform",), ("l1",), measures=Measures(calib="images/"))
-    Contest(("uniform",), ("hrank",), measures=Measures(calib="images/"))
-    Contest(("uniform",), ("domino-o",), measures=Measures(calib="images/"))
+def test_recovered_models_are_measured_on_what_is_held_out(samples: Path) -> None:
+    measures = Measures(calib=str(samples / "plain.npz"))
+    (trial,) = compare(analysis(), HALF, Contest(("uniform",), ("l1",), measures=measures))
+    assert trial.agreement is not None and trial.judged == f"5 held-out samples of {samples / 'plain.npz'}"
+    bare = replace(measures, recover=False)
+    (other,) = compare(analysis(), HALF, Contest(("uniform",), ("l1",), measures=bare))
+    assert other.agreement is not None and other.agreement != trial.agreement
+
+
+def test_methods_that_look_at_samples_need_some() -> None:
     with pytest.raises(UsageError, match="'hrank' looks at samples, and none are given"):
         Contest(("uniform",), ("l1", "hrank"))
+    Contest(("uniform",), ("l1", "hrank"), measures=Measures(alone=True))
 
 
 def test_criteria_that_look_at_samples_are_compared_like_others(samples: Path) -> None:

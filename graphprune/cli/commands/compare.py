@@ -17,7 +17,8 @@ __all__ = ["compare"]
 
 
 @examples(
-    "graphprune compare model.onnx --flops 0.5",
+    "graphprune compare model.onnx --flops 0.5 --calib photos/",
+    "graphprune compare model.onnx --flops 0.5 --quick",
     "graphprune compare model.onnx --params 0.3 --solver bisection,global --criterion l1,bn-scale",
 )
 @spread
@@ -31,8 +32,9 @@ def compare(
 ) -> None:
     """Compare solvers and criteria under one budget.
 
-    Prints a line for each: the share of every group's channels that stays as a bar, costs, how much
-    saliency is kept, how much more there could be, and the time it took. Writes nothing.
+    Prints a line for each, the best first: what it is worth once it is recovered, on samples that are given or
+    that are made from what the file remembers; the share of every group's channels that stays as a bar, costs,
+    how much saliency is kept, how much more there could be, and the time it took. Writes nothing.
     """
     requests, options, analysed = budgets.requests(), channels.solve_options(widths), reading.options()
 
@@ -46,8 +48,8 @@ def compare(
     contest = Contest(widths.solvers(), channels.criteria(), options, measuring.measures(model, talk))
     with talk.stage("analysis"):
         analysis = api.analyze(api.load(model), analysed)
-    with talk.stage("solving"):
-        trials = run(analysis, requests, contest)
+    with talk.steps("solving") as progress:
+        trials = run(analysis, requests, contest, progress=progress)
     if printing.as_json:
         print_json({"command": "compare", "model": str(model), "trials": [trial_json(trial) for trial in trials]})
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from graphprune.cli.console import print_json, print_tables
+from graphprune.cli.console import print_json, print_line, print_tables
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import Budgets
 from graphprune.cli.options.channel_choice import ComparedChannels
@@ -60,7 +60,7 @@ class _Table(Output):
 
 
 @examples(
-    "graphprune sweep model.onnx --flops 0.7,0.5,0.3",
+    "graphprune sweep model.onnx --flops 0.7,0.5,0.3 --quick",
     "graphprune sweep model.onnx --solver bisection --data validation/ -o sweep.csv",
 )
 @spread
@@ -76,8 +76,9 @@ def sweep(
     """Compare solvers and criteria over many budgets.
 
     Commas separate budgets, e.g. --flops 0.7,0.5,0.3; without any they go from 0.9 of the FLOPs to 0.1.
-    Writes a table with a row for each, and a chart beside it (.svg) with what is kept at which cost. A run
-    that was ended goes on: rows that are there already stay.
+    Each result is recovered and measured as by `graphprune compare`, which takes a while; --quick leaves that out.
+    Writes a table with a row for each, and a chart beside it (.svg) with what is left at which cost. A run that
+    was ended goes on: rows that are there already stay.
     """
     limited = budgets.targets()
     options = channels.solve_options(widths)
@@ -97,10 +98,19 @@ def sweep(
     contest = Contest(widths.solvers(), channels.criteria(), options, measuring.measures(model, talk))
     what = Sweep(*(limited or DEFAULT), contest, reading.options(), output.jobs)
 
-    def told(trial: Trial) -> None:
-        talk.detail(f"{trial.budget}, {trial.solver}, {trial.criterion}: {trial.note or f'{trial.seconds:.2f} s'}")
+    total = contest.count * len(what.requests)
 
-    trials = run(model, table, what, force=output.force, report=told)
+    with talk.steps("trying") as progress:
+        done = 0
+
+        def told(trial: Trial) -> None:
+            nonlocal done
+            done += 1
+            name = f"{trial.budget}, {trial.solver}, {trial.criterion}"
+            progress(name, done, total)
+            talk.detail(f"{name}: {trial.note or f'{trial.seconds:.2f} s'}")
+
+        trials = run(model, table, what, force=output.force, report=told)
     best = front(trials)
     write_bytes_atomically(chart(model.stem, trials, best), picture, force=True)
     if printing.as_json:
@@ -109,5 +119,7 @@ def sweep(
         print_json({"command": "sweep", "model": str(model), **files, "trials": rows})
     else:
         print_tables(trial_tables(model.stem, trials))
+        print_line("table", str(table))
+        print_line("chart", str(picture))
     if trials and all(trial.note for trial in trials):
         raise RequestError(f"none of the budgets can be met: {trials[-1].note}")

@@ -181,17 +181,29 @@ class MeasuringSamples:
 
     data: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help=f"Measure the accuracy of each result on: {_SOURCES}.", show_default=False),
+        typer.Option(
+            metavar="SOURCE",
+            help=f"Measure the accuracy of each result on: {_SOURCES}. By default on a part of --calib.",
+            show_default=False,
+        ),
     ] = None
     calib: Annotated[
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="Samples for criteria and solvers that look at some; with --data, each result is recovered from them.",
+            help="Samples from which each result is recovered, and at which criteria and solvers may look. By default "
+            "some are made from what the file remembers.",
             show_default=False,
         ),
     ] = None
     limit: _Limit = None
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Neither make samples nor recover: without --data, results are ranked by kept saliency, in seconds.",
+        ),
+    ] = False
     bench: Annotated[
         bool, typer.Option("--bench", help="Measure the latency of each result.", rich_help_panel="Output")
     ] = False
@@ -206,11 +218,16 @@ class MeasuringSamples:
         DataError, UsageError
             If samples cannot be read, or do not fit the model.
         """
+        from graphprune.data.synthesis.make_samples import read_request
         from graphprune.trials.meter import Measures
 
-        named = [(text, limit) for text, limit in ((self.data, self.limit), (self.calib, None)) if text]
+        given = [(text, limit) for text, limit in ((self.data, self.limit), (self.calib, None)) if text]
+        named = [(text, limit) for text, limit in given if read_request(text) is None]
+        whole = Measures(
+            self.bench, self.data or "", self.calib or "", self.limit, alone=not self.quick, recover=not self.quick
+        )
         if not named:
-            return Measures(self.bench)
+            return whole
 
         from graphprune import api
         from graphprune.data.normalisation import image_input
@@ -220,4 +237,4 @@ class MeasuringSamples:
         for text, limit in named:
             image = image_input(self.images.opened(text, model, talk, settings, limit).reader)
             settings = settings if image is None else image.preprocessing
-        return Measures(self.bench, self.data or "", self.calib or "", self.limit, settings)
+        return replace(whole, preprocessing=settings)
