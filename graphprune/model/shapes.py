@@ -18,7 +18,7 @@ from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, num
 
 from graphprune.array_types import Array
 from graphprune.model.arithmetic import evaluate, work
-from graphprune.model.bodies import DOMAIN, ENTRIES
+from graphprune.model.bodies import DOMAIN, ENTRIES, LOOPS
 from graphprune.model.contributed import infer_contributed
 from graphprune.model.graph import Graph, Node, subgraphs
 from graphprune.model.iterations import LoopNode, loops, unsettled
@@ -228,7 +228,7 @@ class _Forward:
                     result.open.update(node.outputs)
         elif all(name in result.constant for name in (names[:1] if _only_casts(node) else names)):
             moves = self._moves_data(node)
-            if moves and any(name in result.open for name in names[1:]):
+            if (moves and any(name in result.open for name in names[1:])) or self._begins_loop(node):
                 return  # as large as an activation: stored data that flows, like any other value
             made = {name for name in node.outputs if name}
             sources = {name for name in (names[:1] if moves else names) if name in result.constant}
@@ -244,6 +244,13 @@ class _Forward:
         if node.op_type not in _MOVING or node.domain or not data or data in self.result.derived:
             return False
         return self.result.dtypes.get(data) in FLOATS
+
+    def _begins_loop(self, node: Node) -> bool:
+        """Whether a node makes what a loop begins with, as one number in all places of an open shape."""
+        if node.op_type != "ConstantOfShape" or node.domain or node.inputs[0] not in self.result.open:
+            return False
+        readers = self.graph.consumers.get(node.outputs[0], ())
+        return any(reader.domain == DOMAIN and reader.op_type in LOOPS for reader, _ in readers)
 
     def _value(self, node: Node) -> None:
         """Evaluate a small constant node."""
