@@ -16,6 +16,7 @@ import importlib
 import os
 import pkgutil
 import random
+import resource
 import runpy
 import select
 import shutil
@@ -33,7 +34,7 @@ from onnx import ModelProto
 
 from attacks.edits import edit_bytes, edit_fields, edit_meaning
 from attacks.journal import Journal
-from attacks.processes import CASE_LIMITS, Ending, run, watch
+from attacks.processes import CASE_LIMITS, Ending, kilobytes, run, watch
 
 __all__ = ["KINDS", "TESTS", "ForkedChild", "example", "forked", "fuzz", "import_what_a_run_needs", "rule_models"]
 
@@ -234,6 +235,7 @@ def _become(module: str, folder: str, source: int, said: Path) -> NoReturn:
         os.closerange(3, _OPEN_FILES)  # the parent's end of the pipe above all
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 - a descriptor
         _redirect(said)
+        _allow_what_is_inherited()
         sys.argv = [module, folder]
         runpy.run_module(module, run_name="__main__")
         status = 0
@@ -244,3 +246,14 @@ def _become(module: str, folder: str, source: int, said: Path) -> NoReturn:
     finally:
         sys.stderr.flush()
         os._exit(status)
+
+
+def _allow_what_is_inherited() -> None:
+    """Let a limit of memory that this process takes on hold for what it adds to what its parent had imported."""
+    inherited = kilobytes("/proc/self/status", "VmData") << 10
+    limit = resource.setrlimit
+
+    def raised(kind: int, limits: tuple[int, int]) -> None:
+        limit(kind, (limits[0] + inherited, limits[1] + inherited) if kind == resource.RLIMIT_DATA else limits)
+
+    resource.setrlimit = raised  # type: ignore[assignment]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["CASE_LIMITS", "Ending", "Limits", "Run", "alive_in_session", "run", "watch"]
+__all__ = ["CASE_LIMITS", "Ending", "Limits", "Run", "alive_in_session", "kilobytes", "run", "watch"]
 
 _TICK = 0.02
 
@@ -182,15 +182,16 @@ def _family(number: int) -> list[int]:
 
 def _share(number: int) -> int:
     """Return the bytes of memory of a process, those that it shares divided among those that share them."""
-    return _kilobytes(f"/proc/{number}/smaps_rollup", "Pss") << 10
+    return kilobytes(f"/proc/{number}/smaps_rollup", "Pss") << 10
 
 
 def _most(number: int) -> int:
     """Return the most bytes that a process has had since it runs its program."""
-    return _kilobytes(f"/proc/{number}/status", "VmHWM") << 10
+    return kilobytes(f"/proc/{number}/status", "VmHWM") << 10
 
 
-def _kilobytes(path: str, name: str) -> int:
+def kilobytes(path: str, name: str) -> int:
+    """Return a figure of a file in ``/proc``, 0 where the process has ended."""
     with contextlib.suppress(OSError):
         found = re.search(rf"^{name}:\s+(\d+)", Path(path).read_text(), re.MULTILINE)
         return int(found[1]) if found else 0
