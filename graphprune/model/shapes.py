@@ -63,7 +63,8 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
     Complexity: O(nodes); weights are not touched. Loops whose states change their shape take some more passes.
     """
     whole, refusal = infer_whole(_bare(graph, read, inputs))
-    types = {value.name: value.type for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)}
+    # What is an input and an output at once has its type among the inputs.
+    types = {value.name: value.type for value in (*whole.graph.output, *whole.graph.value_info, *whole.graph.input)}
     believed, laid_out = _believed(graph, inputs, observed), loops(graph)
     doubtful: set[str] = set()
     for rounds in itertools.count():
@@ -99,7 +100,7 @@ def fixed_sizes(graph: Graph, read: Read) -> dict[str, tuple[int, ...]]:
             dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 else -1
             for dim in value.type.tensor_type.shape.dim
         )
-        for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)
+        for value in (*whole.graph.output, *whole.graph.value_info, *whole.graph.input)
         if value.type.WhichOneof("value") == "tensor_type" and value.type.tensor_type.HasField("shape")
     }
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from tiny_models import model
+from tiny_models import chain, model
 
+from graphprune import api
 from graphprune.errors import UsageError
 from graphprune.model import shapes as shaping
 from graphprune.model.graph import Graph, Node
@@ -258,3 +259,11 @@ def test_dimensions_with_one_name_have_one_size() -> None:
     assert input_shapes(Graph(proto), {"x": (5, 3, 8, 8)})["state"] == (1, 5, 4)
     with pytest.raises(UsageError, match="given as 5 and as 2"):
         input_shapes(Graph(proto), {"x": (5, 3, 8, 8), "state": (1, 2, 4)})
+
+
+def test_what_is_an_input_and_an_output_at_once_has_its_shape() -> None:
+    proto = chain("m = Relu (h)")
+    proto.graph.output.append(proto.graph.input[0])
+    analysis = api.analyze(api.load(proto))
+    assert analysis.shapes.dims["x"] == (2, 3, 6, 6)
+    assert [group.size for group in analysis.groups] == [8]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in processes of their own, under limits of time and memory that hold for all their descendants together.
 
-Memory is the proportional share of all processes of a run, looked at every few milliseconds, and never less than what
-the system says the first of them had at most. Linux only: it reads ``/proc``.
+Memory is the proportional share of all processes of a run, and never less than the most that the first of them had;
+both are looked at every few milliseconds. Linux only: it reads ``/proc``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["CASE_LIMITS", "Ending", "Limits", "Run", "alive_in_session", "run", "watch"]
+__all__ = ["CASE_LIMITS", "Ending", "Limits", "Run", "alive_in_session", "kilobytes", "run", "watch"]
 
 _TICK = 0.02
 
@@ -151,7 +151,7 @@ def watch(number: int, limits: Limits) -> Ending:
     try:
         while not select.select([descriptor], [], [], _TICK)[0]:
             family = _family(number)
-            peak = max(peak, sum(map(_share, family)))
+            peak = max(peak, sum(map(_share, family)), _most(number))
             processor = max(processor, sum(map(_processor_seconds, family)))
             taken = {
                 "memory": peak > limits.most_bytes,
@@ -168,7 +168,7 @@ def watch(number: int, limits: Limits) -> Ending:
         os.close(descriptor)
     seconds = time.monotonic() - started
     processor = max(processor, usage.ru_utime + usage.ru_stime)
-    return Ending(os.waitstatus_to_exitcode(status), seconds, processor, max(peak, usage.ru_maxrss << 10), exceeded)
+    return Ending(os.waitstatus_to_exitcode(status), seconds, processor, peak, exceeded)
 
 
 def _family(number: int) -> list[int]:
@@ -182,9 +182,19 @@ def _family(number: int) -> list[int]:
 
 def _share(number: int) -> int:
     """Return the bytes of memory of a process, those that it shares divided among those that share them."""
+    return kilobytes(f"/proc/{number}/smaps_rollup", "Pss") << 10
+
+
+def _most(number: int) -> int:
+    """Return the most bytes that a process has had since it runs its program."""
+    return kilobytes(f"/proc/{number}/status", "VmHWM") << 10
+
+
+def kilobytes(path: str, name: str) -> int:
+    """Return a figure of a file in ``/proc``, 0 where the process has ended."""
     with contextlib.suppress(OSError):
-        found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{number}/smaps_rollup").read_text(), re.MULTILINE)
-        return int(found[1]) << 10 if found else 0
+        found = re.search(rf"^{name}:\s+(\d+)", Path(path).read_text(), re.MULTILINE)
+        return int(found[1]) if found else 0
     return 0
 
 

@@ -131,6 +131,7 @@ def hidden(put: Callable[[ModelProto, TensorProto], None]) -> Trial:
 
 
 _SWAPS = """
+import os
 from graphprune.model import external
 opened = os.open
 def swap(path, *arguments, **options):
@@ -141,6 +142,7 @@ def swap(path, *arguments, **options):
 external.os.open = swap
 """
 _SWAPS_LATER = """
+import os
 from graphprune import api
 analyze = api.analyze
 def late(*arguments, **options):

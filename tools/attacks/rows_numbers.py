@@ -155,6 +155,15 @@ def from_python(change: str) -> Trial:
     return trial
 
 
+def _samples(bench: Bench) -> None:
+    """Calibrate with samples that are big-endian and strided."""
+    bench.write(_middle())
+    values = np.random.default_rng(0).standard_normal((64, 3, 6, 6)).astype(">f4")
+    np.save(bench.folder / "samples.npy", np.asfortranarray(values))
+    done = bench.graphprune("solve", "m.onnx", "--params", "0.8", "--calib", "samples.npy", "--round-to", "1")
+    bench.done(done)
+
+
 def constant(attribute: str, values: Any, text: str) -> Trial:
     """Return the trial of a constant that stands in a node."""
 
@@ -238,10 +247,10 @@ ROWS = (
          "complex": _other_tensors(np.array([1 + 2j], np.complex64))}),
     Row("D8", "arrays that are strided, big-endian or read-only", "pruned",
         {"strided": from_python("array = np.asfortranarray(array)"), "reversed": from_python("array = array[::-1]"),
-         "big-endian": from_python("array = array.astype('>f4')"),
+         "big-endian samples": _samples,
          "read-only": from_python("array = array.copy()\narray.flags.writeable = False")}),
     Row("D9", "constants in nodes, of every kind", "as good as stored ones",
-        {"value": constant("value", numpy_helper.from_array(np.arange(8, dtype=np.float32).reshape(8, 1, 1)), _K),
+        {"value": constant("value", numpy_helper.from_array(np.arange(1, 9, dtype=np.float32).reshape(8, 1, 1)), _K),
          "float": constant("value_float", 2.5, _K),
          "floats": constant("value_floats", [1.0, 2, 3, 4, 5, 6], _K),
          "ints": constant("value_ints", [1, 2, 6, 6], "f = Cast <to = 1> (k)\n p = ReduceSum (f)\n m = Mul (h, p)"),

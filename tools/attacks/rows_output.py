@@ -146,7 +146,10 @@ from graphprune.model import write
 filled = write._filled
 def limited(*arguments, **options):
     resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, -1))
-    return filled(*arguments, **options)
+    try:
+        return filled(*arguments, **options)
+    finally:  # the error goes to a file as well
+        resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
 write._filled = limited
 """
 
