@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must hold for random transformers, recurrent networks and quantised networks."""
+"""What must hold for random transformers, recurrent networks, loops and quantised networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import onnx
 from fast_oracle import compare
 from hypothesis import given
 from onnx import ModelProto
-from oracle_check import assert_costs
+from oracle_check import assert_costs, check
+from random_loops import loops
 from random_models import Case, Choice, choices
 from random_properties import activations, again_analysed, analysed, assert_same_groups, atoms_along, examples
 from random_quantised import quantised
@@ -29,7 +30,7 @@ from graphprune.verification import verify
 from graphprune.verification.comparison import Comparison
 from graphprune.verification.spec import Spec
 
-FAMILIES = st.one_of(transformers(), recurrent(), quantised())
+FAMILIES = st.one_of(transformers(), recurrent(), quantised(), loops())
 
 
 def _costs(analysis: Analysis, keep: np.ndarray, pruned: ModelProto) -> None:
@@ -56,6 +57,13 @@ def test_pruned_recurrent_networks_equal_the_masked_ones(case: Case, choice: Cho
     pruned = prune(analysis, keep)
     compare(analysis, keep, pruned)
     _costs(analysis, keep, pruned)
+
+
+@examples(80)
+@given(loops(), choices)
+def test_pruned_loops_equal_the_masked_ones(case: Case, choice: Choice) -> None:
+    analysis = analysed(case)
+    check(analysis, choice.keep(analysis))
 
 
 @examples(60)

@@ -23,7 +23,8 @@ from typing import Final
 
 from onnx import NodeProto
 
-from graphprune.model.load import Model, memory_bytes
+from graphprune.model.load import Model
+from graphprune.model.main_memory import main_memory
 from graphprune.model.survey import nodes_below, survey
 from graphprune.model.tensors import count_bytes
 
@@ -96,7 +97,7 @@ def allow(models: Iterable[Model], dims: Mapping[str, tuple[int, ...]], patience
     most = _FLOOR + cores * _PER_CORE + _TIMES * (stored + _ELEMENT * values)
     took = _RUNS * (steps + _STEPS_PER_BYTE * stored) / _STEPS_PER_SECOND
     seconds = _SECONDS + cores * _SECONDS_PER_CORE + took
-    return Allowance(patience, int(min(seconds, _LONGEST)), min(most, memory_bytes() // 2))
+    return Allowance(patience, int(min(seconds, _LONGEST)), min(most, main_memory() // 2))
 
 
 def _steps(node: NodeProto, sizes: Mapping[str, int], known: int) -> float:

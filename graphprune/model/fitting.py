@@ -97,12 +97,18 @@ class Fitting:
 
     def other(self, step: int) -> Shapes | None:
         """Return the shapes for a second size of every open dimension; None where none is open."""
-        inputs = input_shapes(self._graph, self._given, other=True, step=step)
-        if inputs == input_shapes(self._graph, self._given, step=step):
-            return None
-        shapes = infer(self._graph, self._model.tensors.array, inputs)
-        seen = self._seen([Fit(step, inputs, shapes)])
-        return shapes if seen is None else seen.shapes
+        usual = input_shapes(self._graph, self._given, step=step)
+        fits: list[Fit] = []
+        for apart in (True, False):  # not every network takes images that are no squares
+            inputs = input_shapes(self._graph, self._given, other=True, apart=apart, step=step)
+            if inputs == usual:
+                return None
+            if not fits or inputs != fits[0].inputs:
+                fits.append(Fit(step, inputs, infer(self._graph, self._model.tensors.array, inputs)))
+            if not apart or not (fits[0].shapes.refusal or misfit(self._graph, fits[0].shapes)):
+                break
+        seen = self._seen(fits[-1:])
+        return fits[-1].shapes if seen is None else seen.shapes
 
     def _seen(self, fits: list[Fit]) -> Fit | None:
         """Return the first that inference, or a run, says is taken; None where every run fails."""

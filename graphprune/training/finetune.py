@@ -83,6 +83,7 @@ def finetune(
     teacher: Model | None = None,
     options: FinetuneOptions | None = None,
     listen: Listener = ignore_report,
+    judges: Source | None = None,
 ) -> Finetuned:
     """Train a model's weights on data, judged on samples that are held out.
 
@@ -97,6 +98,8 @@ def finetune(
     options : FinetuneOptions, optional
     listen : callable, optional
         Is told how far the run is.
+    judges : Source, optional
+        Samples that judge and are not trained on; by default a part of the data is held out for that.
 
     Returns
     -------
@@ -110,7 +113,7 @@ def finetune(
         If the data does not fit the options, or the device has too little memory.
     """
     options = options or FinetuneOptions()
-    task, before, facts = prepare(model, data, teacher, options)
+    task, before, facts = prepare(model, data, teacher, options, judges)
     total = max(1, round(options.epochs * task.loader.steps))
     check_gradients(task)
     task = _regularized(task, model, options)
@@ -119,7 +122,7 @@ def finetune(
         listen = ignore_report
     progress = Progress(0, options.rate or 0.0, before.loss, now)
     guard = Guard(
-        RunFile(options.checkpoint, run_digest(options, model, teacher, data)),
+        RunFile(options.checkpoint, run_digest(options, model, teacher, data, _judged(judges))),
         options.checkpoint_every,
         max(1, min(task.loader.steps, total)),
         options.resume,
@@ -152,6 +155,11 @@ def finetune(
         facts,
         bool(task.accelerator.is_main_process),
     )
+
+
+def _judged(judges: Source | None) -> dict[str, object]:
+    """Return what a run depends on beside the rest, for its digest."""
+    return {} if judges is None else {"judges": [judges.name, len(judges)]}
 
 
 def _regularized(task: Task, model: Model, options: FinetuneOptions) -> Task:

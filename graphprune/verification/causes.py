@@ -20,6 +20,7 @@ from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.model.sandbox import OUT_OF_TIME, ChildError, run_child
 from graphprune.model.scratch import scratch_folder
+from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.sizes import input_specs
 from graphprune.verification.spec import SOURCE, Spec
 from graphprune.verification.staging import stage_file
@@ -43,15 +44,17 @@ def blame(analysis: Analysis, error: ChildError, timeout: float) -> GraphPruneEr
     Returns
     -------
     UnsupportedModelError
-        Where the original itself does not run: the file is at fault, or the sizes that were assumed for it.
+        Where the original itself does not run: the file is at fault, the sizes that were assumed for it, or it has
+        operators that onnxruntime does not bring along.
     VerificationError
-        Otherwise, and where it has operators that onnxruntime does not bring along.
+        Otherwise.
     """
     if OUT_OF_TIME in error.message:
         return VerificationError(f"the pruned model could not be verified: {error.message}", hint=_FASTER)
-    trouble = _trouble(analysis.model, analysis.graph, analysis.input_shapes, timeout)
+    runs = has_room(room_needed(analysis.model))
+    trouble = _trouble(analysis.model, analysis.graph, analysis.input_shapes, timeout) if runs else ""
     if trouble and strange_domains(analysis):  # other runtimes may know them
-        return VerificationError(
+        return UnsupportedModelError(
             f"the pruned model could not be verified, since the original does not run: {trouble}", hint=_FASTER
         )
     if trouble:

@@ -88,9 +88,21 @@ class Passage:
         return {name: made[name] for name in names}
 
     def run(self, names: Sequence[str], feeds: Feeds) -> Feeds:
-        """Run a model of one piece."""
+        """Run a model from its inputs to its outputs; one of several pieces gives what these do of what is wanted."""
         self.start(feeds)
-        return self.step(0, names)
+        if len(self._pieces) == 1:
+            return self.step(0, names)
+        made: Feeds = {}
+        for number in range(len(self._pieces)):
+            made.update(self.step(number, [name for name in names if name in self._outputs(number)]))
+        return made
+
+    def _outputs(self, number: int) -> set[str]:
+        """Return what a piece gives."""
+        try:
+            return {item.name for item in self._open(number).get_outputs()}
+        except Exception as error:  # onnxruntime's exceptions share no base
+            raise self._failure(" ".join(f"{type(error).__name__}: {error}".split())) from error
 
     def _open(self, number: int) -> ort.InferenceSession:
         """Open a piece; of several, one at a time."""
@@ -101,13 +113,15 @@ class Passage:
 
     def _opened(self, number: int) -> ort.InferenceSession:
         path = str(self._folder / self._pieces[number].file)
-        options = None if self._plain else _unoptimised()
+        options = None if self._plain else _unoptimised(pooled=len(self._pieces) == 1)
         ort.set_default_logger_severity(4)
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _unoptimised() -> ort.SessionOptions:
+def _unoptimised(*, pooled: bool) -> ort.SessionOptions:
+    """Return options without graph optimisation; without a pool, what a session took goes back to the system."""
     options = ort.SessionOptions()
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = pooled
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     return options

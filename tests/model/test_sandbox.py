@@ -14,7 +14,8 @@ from graphprune.errors import UnsafeModelError
 from graphprune.model import allowance as module
 from graphprune.model.allowance import Allowance, allow
 from graphprune.model.graph import Graph
-from graphprune.model.load import load, memory_bytes
+from graphprune.model.load import load
+from graphprune.model.main_memory import main_memory
 from graphprune.model.observation import Told, observe
 from graphprune.model.sandbox import unless_exhausted
 
@@ -46,7 +47,7 @@ def test_what_is_allowed_follows_from_the_model() -> None:
     assert least.patience == 9.0
     assert module._FLOOR < least.most_bytes < 1_000_000_000 + module._PER_CORE * (module.os.cpu_count() or 1)
     larger = allow([small], {"x": (1, 3, 512, 512), "h": (1, 64, 512, 512)}, 9.0)
-    assert larger.most_bytes > min(memory_bytes() // 2 - 1, least.most_bytes + 64 * 64 * 512 * 512)
+    assert larger.most_bytes > min(main_memory() // 2 - 1, least.most_bytes + 64 * 64 * 512 * 512)
     assert larger.seconds > least.seconds
     assert allow([small, small], {"x": (1, 3, 512, 512)}, 9.0).most_bytes > least.most_bytes
     looped = load(endless())
@@ -54,7 +55,7 @@ def test_what_is_allowed_follows_from_the_model() -> None:
 
 
 def test_never_more_than_half_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "memory_bytes", lambda: 4 << 30)
+    monkeypatch.setattr(module, "main_memory", lambda: 4 << 30)
     assert allow([load(chain("m = Relu (h)"))], {"x": (1, 3, 1 << 14, 1 << 14)}, 9.0).most_bytes == 2 << 30
 
 

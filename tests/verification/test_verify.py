@@ -122,7 +122,7 @@ def test_a_model_that_onnxruntime_does_not_know_is_a_clear_error() -> None:
     analysis = analyze(proto)
     assert [group.size for group in analysis.groups] == [8]
     keep = halves(analysis)
-    with pytest.raises(VerificationError, match=r"com\.example:Whiten") as caught:
+    with pytest.raises(UnsupportedModelError, match=r"com\.example:Whiten") as caught:
         _verify(analysis, prune(analysis, keep), keep)
     assert caught.value.hint
     assert "Traceback" not in caught.value.message

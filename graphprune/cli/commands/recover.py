@@ -68,6 +68,7 @@ def recover(
         check_target(target, inputs, force=output.force)
     options = refitting.options(calibration.samples)
     talk = printing.talk()
+    calibration.running.select(talk)
     stored = read_plan(plan)
     with talk.stage("loading"):
         original, candidate = api.load(teacher), api.load(pruned)

@@ -59,4 +59,4 @@ def verify(
         files = {"model": str(model), "pruned": str(pruned), "plan": str(plan)}
         print_json({"command": "verify", **files, **asdict(verification)})
     else:
-        typer.echo(check_text(verification))
+        typer.echo(check_text(verification, verbose=printing.verbose))
