@@ -20,6 +20,7 @@ __all__ = [
     "Layout",
     "Optimizer",
     "Precision",
+    "Quality",
     "Recover",
     "Regularization",
 ]
@@ -33,8 +34,8 @@ Aggregate = Literal["", Aggregation]
 Attention = Literal["heads", "head-dim"]
 """What goes from an attention layer: whole heads, or the same part of each."""
 
-Device = Literal["auto", "cpu"]
-"""Where training runs."""
+Device = Literal["auto", "cpu", "cuda"]
+"""Where networks run on samples, and learn; auto: on the graphics processor if it is there and works."""
 
 Exporter = Literal["auto", "torchscript", "dynamo"]
 """Which exporter of torch is used."""
@@ -53,6 +54,9 @@ Optimizer = Literal["sgd", "adamw"]
 
 Precision = Literal["no", "fp16", "bf16"]
 """In which precision activations are computed while training."""
+
+Quality = Literal["fast", "fine"]
+"""How samples are made: chosen of many, or refined by gradient afterwards, which needs torch."""
 
 Recover = Literal["auto", "none", "least-squares", "bn", "bias"]
 """How accuracy is brought back without training."""

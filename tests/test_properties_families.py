@@ -23,6 +23,7 @@ from random_transformers import transformers
 
 from graphprune.analysis.accounting import Accounts
 from graphprune.analysis.analysis import Analysis
+from graphprune.model.allowance import Allowance
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 from graphprune.verification import verify
@@ -78,9 +79,9 @@ def test_pruned_quantised_networks_equal_the_masked_ones(case: Case, choice: Cho
     _costs(analysis, keep, pruned)
 
 
-def _here(module: str, place: Path, timeout: float, prepare: Callable[[], object]) -> dict[str, object]:
+def _here(module: str, place: Path, allowance: Allowance, prepare: Callable[[], object]) -> dict[str, object]:
     """Do what the child process of the verification does."""
-    del module, timeout
+    del module, allowance
     prepare()
     return Comparison(place, Spec.read(place)).run()
 

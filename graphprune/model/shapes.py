@@ -10,7 +10,6 @@ onnx; where the whole-graph pass stopped, the pass here continues one node at a 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -26,6 +25,7 @@ from graphprune.model.iterations import LoopNode, loops, unsettled
 from graphprune.model.known import Shapes
 from graphprune.model.layers import is_layer
 from graphprune.model.tensors import FLOATS
+from graphprune.model.whole_inference import infer_whole, is_negative
 
 __all__ = ["LARGEST_VALUE", "Shapes", "fixed_sizes", "infer", "shape_value"]
 
@@ -37,7 +37,6 @@ LARGEST_VALUE = 1 << 16
 _ALL_WORK = 1 << 26
 """Elements that all values evaluated here may read and make together; they are held in memory."""
 
-_LONGEST = 300
 _ROUNDS = 4
 """Passes in which states of loops are doubted one by one."""
 
@@ -63,7 +62,7 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
 
     Complexity: O(nodes); weights are not touched. Loops whose states change their shape take some more passes.
     """
-    whole, refusal = _inferred(_bare(graph, read, inputs))
+    whole, refusal = infer_whole(_bare(graph, read, inputs))
     types = {value.name: value.type for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)}
     believed, laid_out = _believed(graph, inputs, observed), loops(graph)
     doubtful: set[str] = set()
@@ -94,7 +93,7 @@ def _start(graph: Graph, read: Read, types: Mapping[str, TypeProto]) -> Shapes:
 
 def fixed_sizes(graph: Graph, read: Read) -> dict[str, tuple[int, ...]]:
     """Return the sizes that hold whatever the dynamic input dimensions are: shapes with -1 where nothing is certain."""
-    whole, _ = _inferred(_bare(graph, read, {}))
+    whole, _ = infer_whole(_bare(graph, read, {}))
     return {
         value.name: tuple(
             dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 else -1
@@ -166,30 +165,6 @@ def _bare(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) -> Mode
     for name in graph.outputs:
         bare.graph.output.append(ValueInfoProto(name=name))
     return bare
-
-
-def _inferred(bare: ModelProto) -> tuple[ModelProto, str]:
-    """Return a graph with the shapes of its values as far as inference gets, and what it objects to."""
-    refusal = ""
-    try:
-        return shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True), ""
-    except shape_inference.InferenceError as error:
-        refusal = _objection(str(error))
-    except (RuntimeError, ValueError):
-        pass
-    try:
-        return shape_inference.infer_shapes(bare, data_prop=True), refusal
-    except (shape_inference.InferenceError, RuntimeError, ValueError):
-        return bare, refusal  # the node-by-node pass finds out how far it gets
-
-
-def _objection(said: str) -> str:
-    """Return the first objection of inference, without the frame around it."""
-    text = said.partition("Inference error(s): ")[2] or said
-    text = " ".join(text.partition("\n")[0].split())
-    return ascii(re.sub(r"\[\w+Error\] ", "", text)[:_LONGEST])[
-        1:-1
-    ]  # text of a model: control characters stay harmless
 
 
 def _copy_light(node: Node, bare: ModelProto) -> None:
@@ -375,6 +350,8 @@ class _Forward:
                 if name in result.values
             }
             imports = list(self.graph.proto.opset_import)
+            if any(map(is_negative, types.values())):
+                return  # inference is not made for such sizes
             outputs = shape_inference.infer_node_outputs(schema, node.proto, types, data, opset_imports=imports)
         except (onnx.defs.SchemaError, shape_inference.InferenceError, KeyError, RuntimeError, ValueError, TypeError):
             return

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
+from graphprune.choices import Device
+from graphprune.data.providers import wanted
 from graphprune.data.signature import batch_size, input_specs
 from graphprune.data.source import Source
 from graphprune.errors import UsageError, quote
@@ -27,7 +29,7 @@ _CALIBRATION = 512
 
 
 def prepare(
-    model: Model, data: Source, teacher: Model | None, options: FinetuneOptions
+    model: Model, data: Source, teacher: Model | None, options: FinetuneOptions, judges: Source | None = None
 ) -> tuple[Task, Measure, dict[str, object]]:
     """Convert the models, check the conversion, and put together everything that training needs.
 
@@ -50,15 +52,14 @@ def prepare(
             f"the data {quote(data.name)} has no labels, so there is nothing to learn from",
             hint="give the original model with --teacher",
         )
-    count = options.held_out or min(1024, max(1, len(data) // 10))
-    rest, held_out = data.split(count)
+    rest, held_out = _divided(data, judges, options.held_out)
     first = Samples.of(held_out.read(torch.arange(min(len(held_out), 32)).numpy()))
     net = _convert(model, options.unfold, first)
     other = to_torch(teacher) if teacher is not None else None
     if other is not None and teacher is not None:
         check_converted(other, teacher, first)
         _match(net, other)
-    accelerator = Accelerator(cpu=options.device == "cpu", mixed_precision=options.precision)
+    accelerator = Accelerator(cpu=_device(options.device) == "cpu", mixed_precision=options.precision)
     shape = _image_shape(first)
     text = _augmentation(options.augment, first) if options.augment == "auto" else options.augment
     loader = Loader(
@@ -85,6 +86,30 @@ def prepare(
         "device": str(accelerator.device),
     }
     return task, before, facts
+
+
+def _device(asked: Device) -> Device:
+    """Return where it learns; what is said of all networks holds where nothing is said of this one.
+
+    Raises
+    ------
+    UsageError
+        If CUDA is asked for and torch does not find it.
+    """
+    device = wanted() if asked == "auto" else asked
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "CUDA cannot be used: torch does not find it",
+            hint="leave it to --device auto, or install torch for CUDA: https://pytorch.org/get-started",
+        )
+    return device
+
+
+def _divided(data: Source, judges: Source | None, count: int | None) -> tuple[Source, Source]:
+    """Return samples to learn from, and samples that judge."""
+    if judges is not None:
+        return data, judges.limited(count)
+    return data.split(count or min(1024, max(1, len(data) // 10)))
 
 
 def _convert(model: Model, unfold: bool | None, first: Samples) -> Trainable:

@@ -11,6 +11,7 @@ import typer
 
 from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
+from graphprune.cli.options.device import run_on
 from graphprune.cli.options.model_reading import PrunedFile
 from graphprune.cli.options.output import Output, Printing
 from graphprune.cli.options.samples import TrainingSamples
@@ -63,17 +64,21 @@ def finetune(
 
     from graphprune import api
     from graphprune.verification.check_runs import check_runs
+    from graphprune.verification.pair import partner_note
 
     talk = printing.talk()
+    run_on(training.device, talk)
     if note := missing_processes():
         talk.note(note)
     with talk.stage("loading"):
         model = api.load(pruned)
         original = None if teacher is None else api.load(teacher)
         source = samples.open(original or model, talk)
+    if note := partner_note(pruned):
+        talk.note(note)
     with talk.stage("importing torch"):
         from graphprune.training.finetune import finetune as run
-    with ProgressLine() as meter:
+    with ProgressLine("finetuning") as meter:
         result = run(model, source, original, training.options(checkpoint), meter.listen)
     if not result.main:
         return

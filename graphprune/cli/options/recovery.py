@@ -38,7 +38,13 @@ class Restoring:
     ] = False
     data: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="Samples to learn from; those of --calib by default.", show_default=False),
+        typer.Option(
+            metavar="SOURCE",
+            help="Measure the accuracy before and after on these: against labels, or else the original. --finetune "
+            "learns from most of them, by default from those of --calib.",
+            show_default=False,
+            rich_help_panel="Samples",
+        ),
     ] = None
     epochs: Annotated[
         float | None, typer.Option(help="Passes of --finetune over them. [default: 2]", min=0.0, show_default=False)
@@ -59,7 +65,7 @@ class Restoring:
     @property
     def makes_samples(self) -> bool:
         """Whether samples are made where none are given."""
-        return self.automatic and self.data is None
+        return self.automatic and not (self.finetune and self.data is not None)
 
     def wanted(self, *, samples: bool) -> bool:
         """Whether anything follows pruning, given whether there are samples to recover from."""
@@ -76,7 +82,7 @@ class Restoring:
         Raises
         ------
         UsageError
-            If there is nothing to recover or to learn from, data that nobody reads, or no torch to learn with.
+            If there is nothing to recover or to learn from, or no torch to learn with.
         """
         if self.quick and self.recover not in ("auto", "none"):
             raise UsageError(f"--quick recovers nothing, so it does not go with --recover {self.recover}")
@@ -89,8 +95,6 @@ class Restoring:
             raise UsageError("--finetune needs samples", hint="give some with --data SOURCE or --calib SOURCE")
         if self.epochs is not None and not self.finetune:
             raise UsageError("--epochs is how long --finetune learns", hint="add --finetune, or leave it out")
-        if self.data is not None and not self.finetune:
-            raise UsageError("--data is what --finetune learns from", hint="add --finetune, or give --calib SOURCE")
         if self.finetune:
             require("train", "--finetune")
 

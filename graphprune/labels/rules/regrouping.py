@@ -20,6 +20,9 @@ def reshape(op: Operator) -> None:
     if prod(op.shape(0)) != prod(op.out_shape()):  # the file is at odds with itself; running it says so
         op.barrier("unknown shape", "has shapes with different numbers of elements at this node")
         return
+    if op.is_computed(1):
+        op.barrier("Reshape", "its target is computed while the model runs")
+        return
     op.set(0, regroup(op.space, op.node, op.moved(0), op.out_shape()))
 
 
@@ -40,6 +43,9 @@ def squeeze(op: Operator) -> None:
 @rule("Expand")
 def expand(op: Operator) -> None:
     """Axes of equal length pass; copies of one slice can go one by one, unless their number depends on the inputs."""
+    if op.is_computed(1):
+        op.barrier("Expand", "its target is computed while the model runs")
+        return
     x, shape = op.moved(0), op.out_shape()
     own = (*(stay(1) for _ in range(len(shape) - len(x))), *x)
     spread = any(len(vector) != size for vector, size in zip(own, shape, strict=True))
@@ -61,6 +67,9 @@ def constant_of_shape(op: Operator) -> None:
 @rule("Tile")
 def tile(op: Operator) -> None:
     """A repeated axis repeats its labels."""
+    if any(op.is_computed(slot) for slot in (1, 2)):
+        op.barrier("Tile", "how often it repeats is computed while the model runs")
+        return
     shape = op.out_shape()
     op.set(
         0,

@@ -496,3 +496,28 @@ def test_weights_in_a_branch_that_is_not_reached_stay_whole() -> None:
     assert groups(analysis) == {}
     assert ("control flow", "d") in reasons(analysis, "d", 1)
     assert ("control flow", "d") in reasons(analysis, "h", 1)
+
+
+def test_a_branch_that_cannot_run_holds_what_it_reads_and_no_more() -> None:
+    """Five channels are no four parts: onnxruntime runs such a file until it takes that branch."""
+    text = """(float[1,3,8,8] x, bool cond) => (float[1,4,8,8] y) {
+        a = Conv (x, first)
+        y = If (cond) <
+            then_branch = dead () => (float[1,4,8,8] y1) {
+                p, q, u, v = Split <axis = 1, num_outputs = 4> (a)
+                y1 = Conv (p, never)
+            },
+            else_branch = live () => (float[1,4,8,8] y2) {
+                h = Conv (a, up)
+                r = Relu (h)
+                y2 = Conv (r, down)
+            }
+        >
+    }"""
+    weights = {"first": (5, 3, 1, 1), "never": (4, 2, 1, 1), "up": (8, 5, 1, 1), "down": (4, 8, 1, 1)}
+    analysis = analyze(model(text, weights, opset=18))
+    assert groups(analysis) == {"h": (8, frozenset({"up.0 out", "down.1 in"}))}
+    assert ("unknown shape", "p") in reasons(analysis, "a", 1)
+    keep = halves(analysis)
+    verified = verify_pruned(analysis, load(prune(analysis, keep)), keep)
+    assert verified.status == "verified"
