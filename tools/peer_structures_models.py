@@ -72,7 +72,7 @@ def _joined() -> Iterator[Network]:
     deep = nn.Sequential(
         nn.Linear(32, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 4)
     )
-    yield "wide_and_deep", lambda: Wired(wide, wide=nn.Linear(32, 3), deep=deep, end=nn.Linear(7, 1)), ((1, 32),)
+    yield "wide_and_deep", lambda: Wired(wide, wide=nn.Linear(32, 3), deep=deep, end=nn.Linear(7, 1)), ((4, 32),)
 
     def crossed(net: Any, x: Tensor) -> Tensor:
         first, second = torch.split(net.a(x), (10, 10), 1)

@@ -37,10 +37,10 @@ class Draft:
         turned = f"scan_input_directions = [{int(backward)}], scan_output_directions = [{int(backward)}]"
         self.lines.append(
             f"""last_{tag}, kept_{tag}, all_{tag} = Scan <num_scan_inputs = 1, {turned}, body = step
-                (float[{BATCH},{PROJECTED}] h, float[{BATCH},{HIDDEN}] c, float[{BATCH},{width}] x)
+                (float[{BATCH},{PROJECTED}] h, float[{BATCH},{HIDDEN}] c, float[{BATCH},{width}] item)
                 => (float[{BATCH},{PROJECTED}] next, float[{BATCH},{HIDDEN}] memory, float[{BATCH},{PROJECTED}] out)
             {{
-                both = Concat <axis = 1> (x, h)
+                both = Concat <axis = 1> (item, h)
                 gates = MatMul (both, {cell})
                 {shift}
                 i, f, g, o = Split <axis = 1> (biased, gate_sizes)
