@@ -73,5 +73,7 @@ def _contract(op: Operator, a: Axes, b: Axes, a_inner: int, b_inner: int) -> Non
     op.unite(inner, b[b_inner])
     op.contract(0, a_inner)
     op.contract(1, b_inner)
+    if op.is_constant(0) and op.is_constant(1):  # of a `Gemm` whose last operand alone is computed
+        op.contract_weight(0, a_inner, inner)
     if not (op.is_constant(0) or op.is_constant(1)):
         op.space.contracted.append(inner.base)

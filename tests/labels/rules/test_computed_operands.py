@@ -146,3 +146,13 @@ def test_an_axis_of_open_size_may_be_longer_than_one(operator: str, inputs: str,
         one=[1],
     )
     assert (operator, "y") in reasons(analyze(proto), "h", 0)
+
+
+def test_a_product_of_two_weights_is_masked_in_one_of_them() -> None:
+    """Of this `Gemm` only what is added is computed."""
+    proto = model(
+        "(float[2, 3] x) => (float[2, 5] y) { h = MatMul (x, first) y = Gemm (a, b, h) }",
+        {"first": (3, 5), "a": (2, 6), "b": (6, 5)},
+    )
+    assert groups(analyze(proto)) == {"y": (6, frozenset({"a.1 in", "b.0 in"}))}
+    assert check(proto).effect > 1e-3
