@@ -26,10 +26,11 @@ from graphprune.data.normalisation import image_input, normalised
 from graphprune.data.open_source import open_source
 from graphprune.data.preprocessing import read_settings
 from graphprune.data.signature import input_specs
-from graphprune.data.synthesis.make_samples import make_samples, read_request
+from graphprune.data.synthesis.make_samples import read_request
 from graphprune.errors import PlanError, VerificationError, quote
 from graphprune.phases import logged
 from graphprune.planning.make_plan import SolveOptions
+from graphprune.recovery.made_samples import made_samples
 from graphprune.recovery.recover import recover as run_recovery
 from graphprune.recovery.recover_options import RecoverOptions
 from graphprune.recovery.without_data import Restorer
@@ -76,7 +77,7 @@ def open_data(text: str, model: Model, preprocessing: Preprocessing | None = Non
     preprocessing = preprocessing or read_settings(model.path)
     request = read_request(text)
     if request is not None:
-        return make_samples(model, replace(request, layout=preprocessing.layout)).source
+        return made_samples(model, replace(request, layout=preprocessing.layout)).source
     return _checked(open_source(text, input_specs(model), preprocessing), model)
 
 
@@ -112,7 +113,8 @@ def samples(
     given : object
         An array, for a model with one input; a dict of arrays by input name, perhaps with ``labels``; a ``DataLoader``
         of torch or any other iterable of inputs, or of pairs of inputs and targets, all of which are kept in memory; a
-        path or text as for :func:`open_data`; or ``synthetic``, or ``synthetic:N`` for a number of samples.
+        path or text as for :func:`open_data`; or ``synthetic``, ``synthetic:fine`` for samples that are refined by
+        gradient, or either with ``:N`` for a number of samples.
     labels : array, shape (n, ...), optional
         Where the arrays come without.
     mean, std : float or sequence of float, optional
@@ -147,7 +149,7 @@ def samples(
         if request is None:
             return open_data(str(given), model, prepared)
         wanted = replace(request, seed=seed, shapes=shapes or {}, layout=prepared.layout)
-        return make_samples(model, wanted).source
+        return made_samples(model, wanted).source
     return _checked(from_object(given, input_specs(model), labels, prepared), model)
 
 

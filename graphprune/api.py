@@ -22,7 +22,6 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.checks import contained
 from graphprune.errors import InternalError, UsageError, VerificationError, quote
 from graphprune.model import write
-from graphprune.model.fitting import blaming
 from graphprune.model.load import Model, check_loaded, load
 from graphprune.phases import logged
 from graphprune.plan.budget import BudgetRequest, given_requests
@@ -37,7 +36,8 @@ from graphprune.planning.reconcile import reconcile as _reconcile
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, drop_marks, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
-from graphprune.verification.causes import blames_the_file
+from graphprune.surgery.rehearsal import rehearsed
+from graphprune.verification.causes import blames_the_file, blaming
 from graphprune.verification.check_marks import check_marks
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
 from graphprune.verification.fidelity.check_reweighed import check_reweighted
@@ -91,9 +91,10 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     options = options or AnalyzeOptions()
     check_loaded(model)
     with blaming(model, options.input_shapes):
-        return Analysis(
+        analysis = Analysis(
             model, options.input_shapes, options.attention, approximate=options.approximate, grouped=options.grouped
         )
+        return rehearsed(analysis)
 
 
 @logged("solving", lambda plan: {budget.metric: [budget.before, budget.after] for budget in plan.budgets})

@@ -20,6 +20,7 @@ __all__ = [
     "Layout",
     "Optimizer",
     "Precision",
+    "Quality",
     "Recover",
     "Regularization",
 ]
@@ -53,6 +54,9 @@ Optimizer = Literal["sgd", "adamw"]
 
 Precision = Literal["no", "fp16", "bf16"]
 """In which precision activations are computed while training."""
+
+Quality = Literal["fast", "fine"]
+"""How samples are made: chosen of many, or refined by gradient afterwards, which needs torch."""
 
 Recover = Literal["auto", "none", "least-squares", "bn", "bias"]
 """How accuracy is brought back without training."""

@@ -68,6 +68,8 @@ def test_pruning_looking_measuring_and_recovering_need_no_torch(few_images: Path
             EXTRAS["train"],
             ("solve", EXAMPLE, "--flops", "0.5", "--calib", IMAGES, "--criterion", "taylor", "--dry-run"),
         ),
+        (EXTRAS["train"], ("solve", EXAMPLE, "--flops", "0.5", "--calib", "synthetic:fine", "--dry-run")),
+        (EXTRAS["train"], ("synthesize", EXAMPLE, "--quality", "fine", "-o", "x.npz")),
         (EXTRAS["train"], ("eval", EXAMPLE, "--data", "torchvision:MNIST:test")),
         (("torchvision",), ("eval", EXAMPLE, "--data", "torchvision:MNIST:test")),
         (("onnx2fx",), ("finetune", EXAMPLE, "--data", IMAGES, "-o", "x.onnx")),

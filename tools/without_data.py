@@ -5,6 +5,7 @@
     python tools/without_data.py examples/digits.onnx examples/digits_test.npz
     python tools/without_data.py resnet20_cifar10.onnx cifar10.npz --flops 0.5
     python tools/without_data.py mobilenet_v2.onnx photographs/ --flops 0.7
+    python tools/without_data.py resnet20_cifar10.onnx cifar10.npz --quality fine
 
 The data is looked at for the accuracies that are printed, and for nothing else: an archive with arrays by input name
 and `labels`; one with x_test and y_test (8-bit CIFAR-10 images); or a folder of photographs of 224x224 pixels that are
@@ -23,7 +24,7 @@ from recover_cifar import accuracy, cpu_seconds, source
 
 import graphprune
 from graphprune.data.synthesis.make_samples import SampleOptions
-from graphprune.recovery.without_data import restorer_for
+from graphprune.recovery.without_data import Restorer, restorer_for
 
 
 def test_data(path: Path, model: graphprune.Model) -> graphprune.Source:
@@ -46,45 +47,49 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--flops", type=float, default=0.5)
-    parser.add_argument("--solver", default="stage-wise")
+    parser.add_argument("--solver", nargs="+", default=["stage-wise"], help="each on the same samples")
     parser.add_argument("--criterion", default="bn-scale")
     parser.add_argument("--round-to", default="1", help="a number of channels, or a rule such as auto")
     parser.add_argument("--count", type=int, help="samples that are used")
     parser.add_argument("--candidates", type=int, default=4, help="samples that are made for each one that is used")
+    parser.add_argument("--quality", default="fast", choices=("fast", "fine"), help="fine: refined by gradient")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     model = graphprune.load(options.model)
     test = test_data(options.data, model)
     print(json.dumps({"model": options.model.stem, **accuracy(model, test)}), flush=True)
+    analysis = graphprune.analyze(model)
     for seed in options.seeds:
-        print(json.dumps(pruned_alone(options, model, test, seed)), flush=True)
+        start = cpu_seconds()
+        wanted = SampleOptions(options.count, options.candidates, seed, quality=options.quality)
+        restorer = restorer_for(analysis, wanted)
+        prepared = cpu_seconds() - start
+        for solver in options.solver:
+            print(json.dumps(pruned_alone(options, restorer, test, solver, prepared)), flush=True)
 
 
 def pruned_alone(
-    options: argparse.Namespace, model: graphprune.Model, test: graphprune.Source, seed: int
+    options: argparse.Namespace, restorer: Restorer, test: graphprune.Source, solver: str, prepared: float
 ) -> dict[str, object]:
     """Prune and recover from the file alone; return what is printed of it."""
-    start = cpu_seconds()
-    analysis = graphprune.analyze(model)
-    restorer = restorer_for(analysis, SampleOptions(options.count, options.candidates, seed))
-    prepared = cpu_seconds() - start
+    analysis, start = restorer.analysis, cpu_seconds() - prepared
     choices = graphprune.SolveOptions(
-        solver=options.solver,
+        solver=solver,
         criterion=options.criterion,
         round_to=int(options.round_to) if options.round_to.isdigit() else options.round_to,
-        seed=seed,
+        seed=restorer.seed,
     )
     budget = graphprune.BudgetRequest("flops", options.flops)
     plan = graphprune.solve(analysis, budget, choices, data=restorer.made.source, dense=restorer.dense)
     solved = cpu_seconds() - start
     pruned = graphprune.apply(analysis, plan)
-    found = restorer.recover(plan, pruned)
+    recovery = restorer.recover(plan, pruned)
     seconds = cpu_seconds() - start
     return {
         "flops": round(plan.budget.after / plan.budget.before, 4),
-        "solver": options.solver,
+        "solver": solver,
         "pruned": accuracy(pruned, test)["top1"],
-        **accuracy(found.model, test),
+        **accuracy(recovery.model, test),
         **restorer.facts,
         "cpu_s": [round(part, 1) for part in (prepared, solved, seconds)],
         "widths": [len(group.kept) for group in plan.groups],

@@ -10,9 +10,7 @@ A run uses one thread, and several batches run at a time: so values do not depen
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +18,7 @@ import numpy as np
 from graphprune.array_types import Array
 from graphprune.data.providers import current
 from graphprune.errors import ModelFileError, OutputError, UnsupportedModelError, quote
+from graphprune.model.scratch import scratch_folder
 from graphprune.model.survey import survey
 from graphprune.model.tensors import is_external
 from graphprune.model.write import save
@@ -110,8 +109,8 @@ def _open(model: Model, proto: ModelProto, device: ChosenDevice) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         if any(is_external(held.tensor) for held in survey(proto).tensors):
-            with tempfile.TemporaryDirectory(prefix="graphprune-calibrate-") as folder:
-                path = save(model.replaced(proto), Path(folder) / "model.onnx")
+            with scratch_folder() as folder:
+                path = save(model.replaced(proto), folder / "model.onnx")
                 return ort.InferenceSession(str(path), options, providers=device.providers)
         return ort.InferenceSession(proto.SerializeToString(), options, providers=device.providers)
     except (ModelFileError, OutputError, MemoryError):

@@ -122,8 +122,8 @@ def _read(editable: EditableModel, norm: Node) -> Statistics:
     return Statistics(mean, variance)
 
 
-def _write(editable: EditableModel, norm: Node, found: Statistics) -> None:
-    for name, value in zip(norm.inputs[3:5], (found.mean, found.variance), strict=True):
+def _write(editable: EditableModel, norm: Node, statistics: Statistics) -> None:
+    for name, value in zip(norm.inputs[3:5], (statistics.mean, statistics.variance), strict=True):
         editable.write(name, value)
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
     from graphprune.recovery.recover_options import Progress, RecoverOptions
 
-__all__ = ["recover"]
+__all__ = ["closer", "recover"]
 
 
 @one_blas_thread()
@@ -95,10 +95,7 @@ def recover(
     before, after = (compare(dense, model, held) for model in (pruned, recovered))
     misfit, agreement = (_both(before, after, name) for name in ("misfit", "agreement"))
     errors = settled(before.relative_error), settled(after.relative_error)
-    one, two = errors
-    if misfit is not None:  # error and misfit count alike
-        one, two = one * misfit[0], two * misfit[1]
-    improved = bool(np.isfinite(two) and two < one)
+    improved = closer(before, after)
     return Recovery(
         model=recovered if improved else pruned,
         method=options.method,
@@ -112,6 +109,15 @@ def recover(
         misfit=misfit,
         agreement=agreement,
     )
+
+
+def closer(before: Agreement, after: Agreement) -> bool:
+    """Whether a network is closer to a teacher than it was before; for scores, error and misfit count alike."""
+    one, two = settled(before.relative_error), settled(after.relative_error)
+    misfit = _both(before, after, "misfit")
+    if misfit is not None:
+        one, two = one * misfit[0], two * misfit[1]
+    return bool(np.isfinite(two) and two < one)
 
 
 def _both(before: Agreement, after: Agreement, name: str) -> tuple[float, float] | None:

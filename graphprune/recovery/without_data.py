@@ -8,6 +8,9 @@ from which the samples' statistics are taken out again. Widths can be measured o
 Samples that somebody gives are not matched: they show how the network is used, whatever it was trained on, and even
 photographs of other things than it knows gain nothing by it (resnet20: 81.6 % without, 81.3 % with it).
 
+What was learned from made images is judged by others of another kind, of another seed: where the pruned network is
+nearer to the original on them as it is, it stays as it is.
+
 Work is bounded by a count of multiply-adds, not by a clock: the same file gives the same result on every machine.
 """
 
@@ -18,15 +21,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from graphprune.analysis.analysis import Analysis
+from graphprune.data.evaluation import compare
 from graphprune.data.feeding import whole_batches
 from graphprune.data.session import Session
 from graphprune.data.signature import input_specs
+from graphprune.data.synthesis.blend import ANOTHER_KIND
 from graphprune.data.synthesis.make_samples import SampleOptions, default_count, make_samples
 from graphprune.errors import DataError, UnsupportedModelError
 from graphprune.planning.solver_choice import MOST_WORK, STAGE_WISE_PASSES
+from graphprune.recovery.made_samples import REFINING_PASSES, made_samples
 from graphprune.recovery.matched_statistics import MatchedNetwork, match_statistics, put_back, put_in
-from graphprune.recovery.recover import recover
+from graphprune.recovery.recover import closer, recover
 from graphprune.recovery.recover_options import RecoverOptions
+from graphprune.verification.trial import try_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,9 +48,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Restorer", "WorkBound", "automatic_restorer", "recover_matched", "restorer_for"]
 
+_MOST_REFINED = 100_000_000_000_000
+"""Where samples are refined, which only happens if somebody asks for it."""
 _PASSES = 3
 """Of the network over the samples: one that matches and two that recover."""
 _FEWEST = 32
+_JUDGES = 128
+"""Samples of another kind that judge, at most."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +64,12 @@ class WorkBound:
     Parameters
     ----------
     multiply_adds : int
+    refining : int
+        Forward passes over each sample that refining is worth; 0 where none is refined.
     """
 
     multiply_adds: int = MOST_WORK
+    refining: int = 0
 
     def samples(self, macs: int, wanted: int, candidates: int) -> tuple[int, int, bool]:
         """Return how many samples to use, how many to make for each, and whether widths can be measured on them.
@@ -70,7 +84,8 @@ class WorkBound:
         for measuring in (STAGE_WISE_PASSES, 0):
             for count in (wanted, max(_FEWEST, wanted // 2), _FEWEST):
                 for made in (candidates, 2, 1):
-                    if made <= candidates and count * macs * (made + _PASSES + measuring) <= self.multiply_adds:
+                    passes = made + self.refining + _PASSES + measuring
+                    if made <= candidates and count * macs * passes <= self.multiply_adds:
                         return count, made, measuring > 0
         return 0, 0, False
 
@@ -88,12 +103,15 @@ class Restorer:
         None where the original remembers no statistics: its samples are used as they are.
     measures : bool
         Whether there is work left to choose widths by measuring.
+    judges : MadeSamples
+        Of another kind, and of another seed.
     """
 
     analysis: Analysis
     made: MadeSamples
     matched: MatchedNetwork | None
     measures: bool
+    judges: MadeSamples
     seed: int = 0
 
     @property
@@ -118,6 +136,8 @@ class Restorer:
         }
         if made.mismatch is not None:
             facts["mismatch"] = list(made.mismatch)
+        if made.refinement is not None:
+            facts["refined"] = {"passes": made.refinement.passes, "mismatch": list(made.refinement.mismatch)}
         return facts
 
     def recover(
@@ -130,14 +150,22 @@ class Restorer:
         """Recover a pruned network from the made samples.
 
         Errors are those on made samples, between the two networks as matched to them: no measure of accuracy, and an
-        agreement on them none either, so there is none.
+        agreement on them none either, so there is none. The pruned network stays as it is where the error does not
+        fall, be it on these samples or on those of another kind.
         """
         options = options or RecoverOptions(samples=len(self.made.source), seed=self.seed)
         if self.matched is None:
-            found = recover(self.analysis, plan, pruned, self.made.source, options, progress)
+            recovery = recover(self.analysis, plan, pruned, self.made.source, options, progress)
         else:
-            found = recover_matched(self.analysis, plan, pruned, self.made.source, options, self.matched, progress)
-        return replace(found, misfit=None, agreement=None)
+            recovery = recover_matched(self.analysis, plan, pruned, self.made.source, options, self.matched, progress)
+        if recovery.improved and not self._holds(pruned, recovery.model):
+            recovery = replace(recovery, model=pruned, improved=False)
+        return replace(recovery, misfit=None, agreement=None)
+
+    def _holds(self, pruned: Model, recovered: Model) -> bool:
+        """Whether a recovered network is nearer to the original on samples of another kind, too."""
+        before, after = (compare(self.analysis.model, one, self.judges.source) for one in (pruned, recovered))
+        return closer(before, after)
 
 
 def restorer_for(
@@ -159,21 +187,30 @@ def restorer_for(
     ------
     DataError
         If the file does not tell what an input may be, or the network is too large for the bound.
+    UnsafeModelError
+        If a run takes more memory or time than a model of this size may.
+    UsageError, UnsupportedModelError
+        If samples are to be refined, and torch is missing or cannot run the network.
     """
+    try_in_child(analysis)
     options = options or SampleOptions()
     options = replace(options, shapes=options.shapes or analysis.input_shapes)
     macs = analysis.cost.flops(analysis.cost.sizes) // 2
     wanted = options.count or default_count(_shapes(analysis))
-    count, candidates, measures = (bound or WorkBound()).samples(macs, wanted, options.candidates)
+    if bound is None:
+        bound = WorkBound() if options.quality == "fast" else WorkBound(_MOST_REFINED, REFINING_PASSES)
+    count, candidates, measures = bound.samples(macs, wanted, options.candidates)
     if not count:
         raise DataError(
             f"{_FEWEST} made samples of {macs} multiply-adds each are more work than the bound allows",
             hint="give samples of your own with --calib, or ask for made ones with --calib synthetic:N",
         )
     options = replace(options, count=count, candidates=candidates)
-    made = make_samples(analysis.model, options, _told(tell, "making samples"))
+    made = made_samples(analysis.model, options, tell)
     matched = match_statistics(analysis.model, made.source, _told(tell, "matching statistics"))
-    return Restorer(analysis, made, matched, measures, options.seed)
+    judging = replace(options, count=min(_JUDGES, len(made.source)), candidates=1, seed=options.seed + 1)
+    judges = make_samples(analysis.model, replace(judging, quality="fast", shares=ANOTHER_KIND))
+    return Restorer(analysis, made, matched, measures, judges, options.seed)
 
 
 def automatic_restorer(
@@ -210,8 +247,8 @@ def recover_matched(
     Where the error on held-out samples does not fall, the pruned network is returned as it was.
     """
     dressed = put_in(matched, pruned, analysis, plan)
-    found = recover(analysis, plan, dressed, source, options, progress, teacher=matched.model)
-    return replace(found, model=put_back(matched, found.model, analysis, plan) if found.improved else pruned)
+    recovery = recover(analysis, plan, dressed, source, options, progress, teacher=matched.model)
+    return replace(recovery, model=put_back(matched, recovery.model, analysis, plan) if recovery.improved else pruned)
 
 
 def _try_out(model: Model, source: Source) -> None:

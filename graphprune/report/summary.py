@@ -26,6 +26,7 @@ __all__ = [
     "Outlook",
     "PruningSummary",
     "Total",
+    "analysis_notes",
     "count_totals",
     "gated_notes",
     "plan_json",
@@ -281,7 +282,26 @@ def uncounted_notes(analysis: Analysis) -> tuple[str, ...]:
     count = _count(len(nodes), "node")
     known = any(item.known for item in nodes)
     why = "for which there is no formula" if known else "whose shapes are not known before the model runs"
-    return (f"not in the FLOPs, and not pruned: {count} with {held}, {why}: {shown}",)
+    share = analysis.uncounted_time
+    took = "" if share is None else f" and about {100 * share:.0f} % of the time of a run,"
+    return (f"not in the FLOPs, and not pruned: {count} with {held}{took or ','} {why}: {shown}",)
+
+
+def analysis_notes(analysis: Analysis) -> tuple[str, ...]:
+    """Return what a user should know of how a model was read."""
+    return (*uncounted_notes(analysis), *_inside_heads_notes(analysis))
+
+
+def _inside_heads_notes(analysis: Analysis) -> tuple[str, ...]:
+    """Say where whole heads were asked for, and a part of each head goes."""
+    nodes, reason = analysis.inside_heads
+    if not nodes:
+        return ()
+    at = f"at {text.name(nodes[0], 40)}"
+    if len(nodes) > 1:
+        at += f" and {text.plural(len(nodes) - 1, 'more node')}"
+    why = f" ({reason.kind}: {reason.text})" if reason else ""
+    return (f"{at} whole heads cannot go{why}, so a part of each head does, as by --attention head-dim",)
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

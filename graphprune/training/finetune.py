@@ -14,6 +14,7 @@ from graphprune.surgery.marks import FINETUNED, VERIFIED, put_marks
 from graphprune.training.bridge import to_onnx
 from graphprune.training.check_bridge import check_written
 from graphprune.training.checkpoint import Progress
+from graphprune.training.device_memory import enough_memory
 from graphprune.training.finetune_options import FinetuneOptions
 from graphprune.training.loader import Samples
 from graphprune.training.long_run import DEFAULT_RATES, Listener, RunFile, ignore_report, run_digest
@@ -75,12 +76,14 @@ class Finetuned:
     main: bool = True
 
 
+@enough_memory()
 def finetune(
     model: Model,
     data: Source,
     teacher: Model | None = None,
     options: FinetuneOptions | None = None,
     listen: Listener = ignore_report,
+    judges: Source | None = None,
 ) -> Finetuned:
     """Train a model's weights on data, judged on samples that are held out.
 
@@ -95,6 +98,8 @@ def finetune(
     options : FinetuneOptions, optional
     listen : callable, optional
         Is told how far the run is.
+    judges : Source, optional
+        Samples that judge and are not trained on; by default a part of the data is held out for that.
 
     Returns
     -------
@@ -105,10 +110,10 @@ def finetune(
     UnsupportedModelError
         If a model cannot be converted for training, before anything is trained.
     UsageError
-        If the data does not fit the options.
+        If the data does not fit the options, or the device has too little memory.
     """
     options = options or FinetuneOptions()
-    task, before, facts = prepare(model, data, teacher, options)
+    task, before, facts = prepare(model, data, teacher, options, judges)
     total = max(1, round(options.epochs * task.loader.steps))
     check_gradients(task)
     task = _regularized(task, model, options)
@@ -117,7 +122,7 @@ def finetune(
         listen = ignore_report
     progress = Progress(0, options.rate or 0.0, before.loss, now)
     guard = Guard(
-        RunFile(options.checkpoint, run_digest(options, model, teacher, data)),
+        RunFile(options.checkpoint, run_digest(options, model, teacher, data, _judged(judges))),
         options.checkpoint_every,
         max(1, min(task.loader.steps, total)),
         options.resume,
@@ -150,6 +155,11 @@ def finetune(
         facts,
         bool(task.accelerator.is_main_process),
     )
+
+
+def _judged(judges: Source | None) -> dict[str, object]:
+    """Return what a run depends on beside the rest, for its digest."""
+    return {} if judges is None else {"judges": [judges.name, len(judges)]}
 
 
 def _regularized(task: Task, model: Model, options: FinetuneOptions) -> Task:

@@ -29,7 +29,7 @@ _CALIBRATION = 512
 
 
 def prepare(
-    model: Model, data: Source, teacher: Model | None, options: FinetuneOptions
+    model: Model, data: Source, teacher: Model | None, options: FinetuneOptions, judges: Source | None = None
 ) -> tuple[Task, Measure, dict[str, object]]:
     """Convert the models, check the conversion, and put together everything that training needs.
 
@@ -52,8 +52,7 @@ def prepare(
             f"the data {quote(data.name)} has no labels, so there is nothing to learn from",
             hint="give the original model with --teacher",
         )
-    count = options.held_out or min(1024, max(1, len(data) // 10))
-    rest, held_out = data.split(count)
+    rest, held_out = _divided(data, judges, options.held_out)
     first = Samples.of(held_out.read(torch.arange(min(len(held_out), 32)).numpy()))
     net = _convert(model, options.unfold, first)
     other = to_torch(teacher) if teacher is not None else None
@@ -104,6 +103,13 @@ def _device(asked: Device) -> Device:
             hint="leave it to --device auto, or install torch for CUDA: https://pytorch.org/get-started",
         )
     return device
+
+
+def _divided(data: Source, judges: Source | None, count: int | None) -> tuple[Source, Source]:
+    """Return samples to learn from, and samples that judge."""
+    if judges is not None:
+        return data, judges.limited(count)
+    return data.split(count or min(1024, max(1, len(data) // 10)))
 
 
 def _convert(model: Model, unfold: bool | None, first: Samples) -> Trainable:

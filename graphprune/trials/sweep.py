@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from graphprune import api
 from graphprune.choices import Device
 from graphprune.data.providers import on, wanted
 from graphprune.errors import RequestError, UsageError
+from graphprune.model.lifeline import follow_parent
 from graphprune.model.write import write_bytes_atomically
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.schema import Metric
@@ -158,12 +160,13 @@ def sweep(
 
 @dataclass(frozen=True)
 class _Job:
-    """What a process has to know: the model, what is tried, a name for both, and where networks run."""
+    """What a process has to know: the model, what is tried, a name for both, where networks run, and who asks."""
 
     path: Path
     request: str
     what: Sweep
     device: Device
+    asked_by: int = field(default_factory=os.getpid)
 
 
 def _trials(job: _Job, points: list[tuple[str, str, BudgetRequest]]) -> Generator[Trial, None, None]:
@@ -180,6 +183,8 @@ def _trials(job: _Job, points: list[tuple[str, str, BudgetRequest]]) -> Generato
 
 def _trial_of_worker(job: _Job, criterion: str, solver: str, budget: BudgetRequest) -> Trial:
     """Try one point in a process of its own, which analyses the model once."""
+    if not _worker:
+        follow_parent(job.asked_by)
     with on(job.device):  # a process of its own knows nothing of what was chosen here
         if job.request not in _worker:
             _worker.clear()

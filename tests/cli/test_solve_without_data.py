@@ -113,3 +113,13 @@ def test_made_samples_can_be_kept(quick: Command, model: Path) -> None:
     assert model.with_name("grid.png").read_bytes().startswith(b"\x89PNG")
     done = quick("solve", model, "--flops", "0.5", "--calib", "made.npz")
     assert done.code == 0, done.err
+
+
+def test_fine_samples_are_refined_and_it_is_said(quick: Command, model: Path) -> None:
+    done = quick("synthesize", model, "-o", "made.npz", "--count", "20", "--quality", "fine")
+    assert done.code == 0, done.err
+    assert "by the work of 60 forward passes" in done.out
+    done = quick("solve", model, "--flops", "0.5", "--calib", "synthetic:fine:32", "--json")
+    assert done.code == 0, done.err
+    (step,) = json.loads(done.out)["steps"]
+    assert step["facts"]["refined"]["passes"] == 60

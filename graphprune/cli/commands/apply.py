@@ -44,6 +44,7 @@ def apply(
 
     from graphprune import api
     from graphprune.plan.file import read_plan
+    from graphprune.verification.pair import partner_note
 
     talk = printing.talk()
     device.select(talk)
@@ -53,7 +54,8 @@ def apply(
     with talk.stage("analysis"):
         analysis = api.analyze_for(loaded, stored, rebind=rebind)
     current = api.reconcile(analysis, stored, rebind=rebind)
-    notes = (*current.notes, *_not_repeated(current.plan))
+    parted = partner_note(plan) if targets.output.exists() else ""
+    notes = (*current.notes, *_not_repeated(current.plan), *filter(None, (parted,)))
     for note in notes:
         talk.note(note)
     pruned_only = replace(current, plan=replace(current.plan, steps=()))

@@ -64,6 +64,7 @@ def finetune(
 
     from graphprune import api
     from graphprune.verification.check_runs import check_runs
+    from graphprune.verification.pair import partner_note
 
     talk = printing.talk()
     run_on(training.device, talk)
@@ -73,6 +74,8 @@ def finetune(
         model = api.load(pruned)
         original = None if teacher is None else api.load(teacher)
         source = samples.open(original or model, talk)
+    if note := partner_note(pruned):
+        talk.note(note)
     with talk.stage("importing torch"):
         from graphprune.training.finetune import finetune as run
     with ProgressLine("finetuning") as meter:

@@ -68,7 +68,7 @@ def solve(
 
     from graphprune import api
     from graphprune.planning.make_plan import check_request
-    from graphprune.report.summary import plan_notes, uncounted_notes
+    from graphprune.report.summary import analysis_notes, plan_notes
 
     talk = printing.talk()
     calibration.running.select(talk)
@@ -89,7 +89,7 @@ def solve(
     measurable = widths.measurable and restoring.method is not None and not budgets.lossless
     choice = material.solver(analysis, requests) if measurable else None
     plan, used = _planned(analysis, requests, options, material, choice, talk)
-    notes = (*plan_notes(plan), *uncounted_notes(analysis), *filter(None, [material.note]))
+    notes = (*plan_notes(plan), *analysis_notes(analysis), *filter(None, [material.note]))
     if not used and not restoring.reads_calib:
         notes = (*notes, _unread(options))
     follows = restoring.wanted(samples=material.samples is not None)

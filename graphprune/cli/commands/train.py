@@ -242,11 +242,11 @@ class _ChosenMethod:
 
 
 def _notes(result: Trained) -> tuple[str, ...]:
-    from graphprune.report.summary import plan_notes, uncounted_notes
+    from graphprune.report.summary import analysis_notes, plan_notes
 
     when = "" if result.pruned else "before pruning, "
     trained = f"{when}held-out {_measures(result.before, result.after)}"
-    notes = (*plan_notes(result.plan), *uncounted_notes(result.analysis), trained)
+    notes = (*plan_notes(result.plan), *analysis_notes(result.analysis), trained)
     if result.facts["processes"] != 1:
         notes = (*notes, f"{result.facts['processes']} processes trained together")
     return notes

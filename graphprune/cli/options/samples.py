@@ -30,7 +30,7 @@ __all__ = [
     "TrainingSamples",
 ]
 
-_SOURCES = "a folder of images, .npz, .npy, package.module:function, torchvision:NAME, or synthetic[:N]"
+_SOURCES = "a folder of images, .npz, .npy, package.module:function, torchvision:NAME, or synthetic[:fine][:N]"
 _SIZE_HELP = "Size to which image files are brought."
 
 _Limit = Annotated[

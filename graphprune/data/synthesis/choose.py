@@ -33,28 +33,28 @@ _MOST = 1 << 18
 
 
 @one_blas_thread()
-def choose_samples(norms: Sequence[RememberedNorm], found: Sequence[SampleStatistics], count: int) -> Ints:
+def choose_samples(norms: Sequence[RememberedNorm], statistics: Sequence[SampleStatistics], count: int) -> Ints:
     """Return which samples to keep, in the order in which they were picked.
 
     Parameters
     ----------
     norms : sequence of RememberedNorm
-    found : sequence of SampleStatistics
+    statistics : sequence of SampleStatistics
         Of all samples, per normalisation.
     count : int
         How many are kept.
 
     Complexity: O(samples^2 * statistics).
     """
-    rows = _differences(norms, found)
+    rows = _differences(norms, statistics)
     products: Floats = rows @ rows.T
     return _exchanged(products, _herded(products, count))
 
 
-def _differences(norms: Sequence[RememberedNorm], found: Sequence[SampleStatistics]) -> Floats:
+def _differences(norms: Sequence[RememberedNorm], statistics: Sequence[SampleStatistics]) -> Floats:
     """Return, per sample, how far each statistic is from what is remembered, every normalisation counting alike."""
     parts = []
-    for norm, own in zip(norms, found, strict=True):
+    for norm, own in zip(norms, statistics, strict=True):
         scale, weight = norm.kept.scale, 1 / np.sqrt(len(norm.kept.mean))
         spread = own.squares - 2 * own.means * norm.kept.mean + norm.kept.mean**2 - norm.kept.variance
         parts += [(own.means - norm.kept.mean) / np.sqrt(scale) * weight, spread / (2 * scale) * weight]

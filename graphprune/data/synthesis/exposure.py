@@ -67,15 +67,15 @@ def affine_values(graph: Graph, start: str) -> set[str]:
     """Return the values of a graph that are affine in one of its inputs, all others being constant."""
     constant = constant_nodes(graph)
     fixed = {name for index in constant for name in graph.nodes[index].outputs} | set(graph.initializers) | {""}
-    found = {start}
+    affine = {start}
     for node in graph.nodes:
         moving = [name for name in node.inputs if name not in fixed]
-        if node.index in constant or node.domain or node.op_type not in _AFFINE or not set(moving) <= found:
+        if node.index in constant or node.domain or node.op_type not in _AFFINE or not set(moving) <= affine:
             continue
         first = node.inputs[0] in moving
         if node.op_type in _SUMS or (len(moving) == 1 and (first or node.op_type in ("Mul", "MatMul"))):
-            found.update(node.outputs)
-    return found
+            affine.update(node.outputs)
+    return affine
 
 
 @one_blas_thread()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.array_types import Array
-from graphprune.data.synthesis.blend import SHARES, counts_of
+from graphprune.data.synthesis.blend import SHARES, Shares, counts_of
 from graphprune.data.synthesis.exposure import Exposure
 from graphprune.data.synthesis.pink import pink_noise
 
@@ -83,17 +83,20 @@ class ImageMaker:
     canvas : Canvas
     expose : callable
         Returns the exposure of images with a mean of 0 and a deviation of 1.
+    shares : sequence of pair of Painter and int, optional
+        Which kinds, and how many of each.
     """
 
-    def __init__(self, canvas: Canvas, expose: Expose) -> None:
+    def __init__(self, canvas: Canvas, expose: Expose, shares: Shares = SHARES) -> None:
         self._canvas = canvas
         self._expose = expose
+        self._shares = shares
         self.exposures: dict[str, Exposure] = {}
 
     def make(self, random: np.random.Generator, count: int) -> Array:
         """Return so many images, in random order, as the input takes them."""
         parts = []
-        for (paint, _), own in zip(SHARES, counts_of(count), strict=True):
+        for (paint, _), own in zip(self._shares, counts_of(count, self._shares), strict=True):
             if own:
                 parts.append(self._exposed(paint.__name__, self._painted(random, paint, own)))
         return np.concatenate(parts)[random.permutation(count)]
@@ -117,5 +120,5 @@ class ImageMaker:
         images = (images - images.mean(axis=(0, 1, 2))) / (images.std(axis=(0, 1, 2)) + np.float32(1e-6))
         if kind not in self.exposures:
             self.exposures[kind] = self._expose(images)
-        found = self.exposures[kind]
-        return self._canvas.place(found.brightness + found.contrast * images)
+        exposure = self.exposures[kind]
+        return self._canvas.place(exposure.brightness + exposure.contrast * images)

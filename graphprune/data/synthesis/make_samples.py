@@ -19,6 +19,7 @@ from graphprune.array_types import Array
 from graphprune.data.arrays import from_arrays
 from graphprune.data.signature import batch_size, input_specs
 from graphprune.data.statistics import mean_mismatch, remembered, sample_statistics
+from graphprune.data.synthesis.blend import SHARES, Shares
 from graphprune.data.synthesis.choose import choose_samples
 from graphprune.data.synthesis.exposure import Exposure, fit_exposure
 from graphprune.data.synthesis.images import Canvas, ImageMaker, canvas_of
@@ -31,18 +32,28 @@ from graphprune.model.normalize import inline_functions
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from graphprune.choices import Quality
     from graphprune.data.preprocessing import Layout
     from graphprune.data.signature import InputSpec
     from graphprune.data.source import Source
     from graphprune.data.statistics import RememberedNorm
     from graphprune.model.load import Model
 
-__all__ = ["NAME", "MadeSamples", "SampleOptions", "can_make", "default_count", "make_samples", "read_request"]
+__all__ = [
+    "NAME",
+    "MadeSamples",
+    "Refinement",
+    "SampleOptions",
+    "can_make",
+    "default_count",
+    "make_samples",
+    "read_request",
+]
 
 NAME = "synthetic"
 """What the user writes for samples that are made."""
 
-_REQUEST = re.compile(rf"{NAME}(?::(\d{{1,6}}))?")
+_REQUEST = re.compile(rf"{NAME}(?::(?P<quality>fast|fine))?(?::(?P<count>\d{{1,6}}))?")
 _PIXELS = 128 * 224 * 224
 _FEWEST, _MOST = 32, 1024
 _BATCH = 64
@@ -66,6 +77,11 @@ class SampleOptions:
         Sizes of inputs whose dimensions are open.
     layout : {"NCHW", "NHWC"}, optional
         Where images have their channels, if the input does not tell.
+    shares : sequence of pair of Painter and int
+        The kinds of image, and how many of each.
+    quality : {"fast", "fine"}
+        Whether they are refined by gradient afterwards; :func:`make_samples` itself makes fast ones only, see
+        :func:`graphprune.recovery.made_samples.made_samples`.
     """
 
     count: int | None = None
@@ -73,12 +89,30 @@ class SampleOptions:
     seed: int = 0
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     layout: Layout | None = None
+    shares: Shares = SHARES
+    quality: Quality = "fast"
 
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
             raise UsageError(f"{self.count} samples cannot be made: at least one")
         if self.candidates < 1:
             raise UsageError(f"at least one sample is made for each that is kept, candidates is {self.candidates}")
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What a refinement by gradient brought.
+
+    Attributes
+    ----------
+    passes : int
+        Its work: forward passes of the network per sample, of which a step is worth three.
+    mismatch : tuple of two float
+        Before and after; as in :class:`MadeSamples`.
+    """
+
+    passes: int
+    mismatch: tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +131,8 @@ class MadeSamples:
     mismatch : tuple of two float, optional
         How far the samples are from what the normalisations of the network remember: all that were made, and those
         that were chosen. None where the network remembers nothing.
+    refinement : Refinement, optional
+        What a refinement by gradient brought, where there was one.
     """
 
     source: Source
@@ -104,14 +140,19 @@ class MadeSamples:
     knowledge: str
     made: int
     mismatch: tuple[float, float] | None = None
+    refinement: Refinement | None = None
 
 
 def read_request(text: str) -> SampleOptions | None:
-    """Return what ``synthetic`` or ``synthetic:N`` asks for; None for any other text."""
+    """Return what ``synthetic``, ``synthetic:fine``, ``synthetic:N`` or ``synthetic:fine:N`` asks for.
+
+    None for any other text.
+    """
     match = _REQUEST.fullmatch(text)
     if match is None:
         return None
-    return SampleOptions(count=int(match[1]) if match[1] else None)
+    quality: Quality = "fine" if match["quality"] == "fine" else "fast"
+    return SampleOptions(int(match["count"]) if match["count"] else None, quality=quality)
 
 
 def default_count(shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -157,17 +198,17 @@ def make_samples(
     fixed = batch_size(specs) or 1
     count = -(-count // fixed) * fixed
     made = count * (options.candidates if norms else 1)
-    maker = _Maker(model, graph, norms, options.layout)
+    maker = _Maker(model, graph, norms, options)
     random = np.random.default_rng(options.seed)
     arrays = {spec.name: maker.values(random, spec, shapes[spec.name], made) for spec in specs}
     source = from_arrays(NAME, specs, arrays)
     if not norms or made == count:
         return MadeSamples(source, maker.kinds, maker.knowledge, made)
-    found = sample_statistics(model, graph, norms, _watched(source, specs, made, progress))
+    statistics = sample_statistics(model, graph, norms, _watched(source, specs, made, progress))
     first = np.arange(count)
-    picked = choose_samples(norms, found, count)[random.permutation(count)]  # those picked first are most like all
+    picked = choose_samples(norms, statistics, count)[random.permutation(count)]  # the first picked are most like all
     everything, drawn, after = (
-        mean_mismatch(norms, [one.over(index) for one in found]) for index in (slice(None), first, picked)
+        mean_mismatch(norms, [one.over(index) for one in statistics]) for index in (slice(None), first, picked)
     )
     if not after < drawn:  # what it remembers is nothing that images come near to
         picked, after = first, drawn
@@ -193,11 +234,11 @@ def _watched(
 class _Maker:
     """Makes the values of each input."""
 
-    def __init__(self, model: Model, graph: Graph, norms: list[RememberedNorm], layout: Layout | None) -> None:
+    def __init__(self, model: Model, graph: Graph, norms: list[RememberedNorm], options: SampleOptions) -> None:
         self._model = model
         self._graph = graph
         self._norms = norms
-        self._layout = layout
+        self._options = options
         self.kinds: dict[str, str] = {}
         self._knowledge: dict[str, None] = {"statistics of BatchNormalization": None} if norms else {}
 
@@ -214,17 +255,18 @@ class _Maker:
         DataError
             If the file does not tell what they may be.
         """
-        canvas = canvas_of(spec, shape, self._layout)
+        canvas = canvas_of(spec, shape, self._options.layout)
         if canvas is not None:
             self.kinds[spec.name] = "images"
-            return ImageMaker(canvas, lambda images: self._exposure(canvas, images)).make(random, count)
-        found = number_maker(self._model, self._graph, spec, self._norms)
-        if found is None:
+            maker = ImageMaker(canvas, lambda images: self._exposure(canvas, images), self._options.shares)
+            return maker.make(random, count)
+        numbers = number_maker(self._model, self._graph, spec, self._norms)
+        if numbers is None:
             raise DataError(
                 f"no samples can be made for input {spec}: it takes no images, and the file does not tell what else",
                 hint="give real ones, labels are not needed: an .npz file with an array for each input",
             )
-        draw, why = found
+        draw, why = numbers
         self.kinds[spec.name] = "numbers"
         self._knowledge[f"{quote(spec.name)} from {why}"] = None
         size = list(shape)

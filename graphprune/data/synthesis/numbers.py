@@ -53,12 +53,10 @@ def number_maker(model: Model, graph: Graph, spec: InputSpec, norms: list[Rememb
     readers = _readers(graph, spec.name)
     if spec.dtype.kind in "iub":
         return _whole_numbers(graph, spec, readers)
-    found = quantised_range(model, graph, spec.name)
-    if found is not None:
-        low, high = found
-        return _gaussian(
-            spec, np.array((low + high) / 2), np.array((high - low) / _SPAN)
-        ), "the range of a quantisation"
+    span = quantised_range(model, graph, spec.name)
+    if span is not None:
+        middle, deviation = np.array(sum(span) / 2), np.array((span[1] - span[0]) / _SPAN)
+        return _gaussian(spec, middle, deviation), "the range of a quantisation"
     for norm in norms:
         if norm.x == spec.name and len(spec.dims or ()) > 1:
             shape = (1, -1, *[1] * (len(spec.dims or ()) - 2))
@@ -86,14 +84,14 @@ def quantised_range(model: Model, graph: Graph, name: str) -> tuple[float, float
 
 def _readers(graph: Graph, name: str) -> list[tuple[Node, int]]:
     """Return who reads a value, through what only reshapes it."""
-    found, pending = [], [name]
+    readers, pending = [], [name]
     while pending:
         for node, slot in graph.consumers.get(pending.pop(), []):
             if node.op_type in _PASSING and not slot and not node.domain:
                 pending.extend(node.outputs)
             else:
-                found.append((node, slot))
-    return found
+                readers.append((node, slot))
+    return readers
 
 
 def _whole_numbers(graph: Graph, spec: InputSpec, readers: list[tuple[Node, int]]) -> tuple[Draw, str] | None:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphprune.data.synthesis.blend import SHARES, counts_of
+from graphprune.data.synthesis.blend import ANOTHER_KIND, SHARES, counts_of
 from graphprune.data.synthesis.pixels import Painter
 
-KINDS = [pytest.param(paint, id=paint.__name__) for paint, _ in SHARES]
+KINDS = [pytest.param(paint, id=paint.__name__) for paint, _ in (*SHARES, *ANOTHER_KIND)]
 
 
 @pytest.mark.parametrize("paint", KINDS)

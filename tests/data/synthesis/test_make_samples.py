@@ -114,11 +114,23 @@ def test_what_the_file_does_not_tell_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("synthetic", None), ("synthetic:12", 12), ("synthetic:x", "no"), ("photos", "no")]
+    ("text", "asked"),
+    [
+        ("synthetic", (None, "fast")),
+        ("synthetic:12", (12, "fast")),
+        ("synthetic:fine", (None, "fine")),
+        ("synthetic:fine:12", (12, "fine")),
+        ("synthetic:fast:7", (7, "fast")),
+        ("synthetic:12:fine", None),
+        ("synthetic:x", None),
+        ("photos", None),
+    ],
 )
-def test_a_request_is_a_word_and_perhaps_a_number(text: str, count: int | str | None) -> None:
-    asked = read_request(text)
-    assert (asked.count if asked is not None else "no") == count
+def test_a_request_is_a_word_perhaps_a_quality_and_perhaps_a_number(
+    text: str, asked: tuple[object, str] | None
+) -> None:
+    options = read_request(text)
+    assert (None if options is None else (options.count, options.quality)) == asked
 
 
 def test_a_request_for_nothing_is_refused() -> None:
