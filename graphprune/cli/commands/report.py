@@ -32,7 +32,7 @@ _MOST_PLANS = 2
 class _Models:
     """What the first plan belongs to."""
 
-    panel: ClassVar[str] = "Models"
+    panel: ClassVar[str] = "Model"
 
     model: Annotated[
         Path | None,
