@@ -38,7 +38,7 @@ _ELEMENT: Final = 8
 """Bytes of an element: integers and the copies that kernels make in a wider type."""
 
 _SECONDS: Final = 3
-_SECONDS_PER_CORE: Final = 1
+_SECONDS_PER_CORE: Final = 2
 """Threads that wait for work use processor time, too."""
 _STEPS_PER_SECOND: Final = 100_000_000
 _RUNS: Final = 32

@@ -30,7 +30,7 @@ def run(proto: onnx.ModelProto) -> object:
 
 @limited
 def test_a_loop_that_never_ends_is_stopped() -> None:
-    with pytest.raises(UnsafeModelError, match=r"still running after \d s of processor time") as caught:
+    with pytest.raises(UnsafeModelError, match=r"still running after \d+ s of processor time") as caught:
         run(endless())
     assert "inputs of zeros" in (caught.value.hint or "")
 
