@@ -44,7 +44,7 @@ def find_uncounted(scope: Scope) -> tuple[Uncounted, ...]:
     found = [
         Uncounted(node.label, node.op_type, _weights(node, scope), _is_known(node, scope))
         for node in scope.graph.nodes
-        if node.index not in counted and not _is_constant(node, scope) and _works(node)
+        if node.index not in counted and scope.turns[node.index] and not _is_constant(node, scope) and _works(node)
     ]
     return tuple(sorted(found, key=lambda item: -item.weights))
 

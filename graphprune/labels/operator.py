@@ -204,9 +204,11 @@ class Operator:
         """Count ``scale * len(inner) * len(outer) * prod(len(axis) for axis in rest)`` multiply-adds.
 
         A second product of the same node is added; its channel axes remain those of the first. In the body of
-        a loop that is known to take n turns everything counts n times.
+        a loop that is known to take n turns everything counts n times, in a branch that is not reached nothing.
         """
         scale *= int(self.scope.turns[self.node.index])
+        if not scale:
+            return
         live: list[Labels] = []
         for vector in (*rest, inner, outer):
             if vector.live:
@@ -223,6 +225,8 @@ class Operator:
     def cost_whole(self, amount: int, outer: Labels) -> None:
         """Count multiply-adds of a node that stays as it is; `outer` is the axis that shows its width."""
         scale = amount * int(self.scope.turns[self.node.index])
+        if not scale:
+            return
         self.space.costs.append(MultiplyAdds(self.node, ((scale, ()),), stay(1), outer))
 
     def set(self, slot: int, axes: Iterable[Labels]) -> None:

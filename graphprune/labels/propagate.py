@@ -40,7 +40,7 @@ def propagate(
     other : callable
         Gives the shapes for another size of every open dimension of the inputs; None where there is none.
     unreached : collection of int
-        Nodes that are not run for inputs of these sizes: what they weigh stays whole.
+        Nodes that are not run for inputs of these sizes: they cost nothing, and what they weigh stays whole.
     held : collection of str
         First outputs of nodes that could not follow the loss of channels: these stay there.
 
@@ -52,6 +52,7 @@ def propagate(
     Complexity: O(nodes + labels); no Python loop per channel.
     """
     scope = Scope(graph, shapes, constants, approximate=approximate, other=other)
+    scope.turns[list(unreached)] = 0
     for name in graph.inputs:
         if name in shapes.dims:
             scope.values[name] = tuple(stay(size) for size in shapes.dims[name])

@@ -478,7 +478,7 @@ def test_results_of_branches_need_not_be_declared(field: str) -> None:
 
 
 def test_weights_in_a_branch_that_is_not_reached_stay_whole() -> None:
-    """Nothing can be compared there; what only passes through such a branch may lose channels."""
+    """Nothing can be compared there, and nothing is computed; what only passes through may lose channels."""
     text = """(float[2,4,1] x) => (float[2,4] y) {
         h = Conv (x, up)
         sizes = Shape (h)
@@ -496,6 +496,8 @@ def test_weights_in_a_branch_that_is_not_reached_stay_whole() -> None:
     assert groups(analysis) == {}
     assert ("control flow", "d") in reasons(analysis, "d", 1)
     assert ("control flow", "d") in reasons(analysis, "h", 1)
+    assert [layer.node for layer in analysis.layers] == ["h", "y"]
+    assert analysis.uncounted == ()
 
 
 def test_a_branch_that_cannot_run_holds_what_it_reads_and_no_more() -> None:
