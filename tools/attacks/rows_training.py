@@ -159,7 +159,7 @@ def _interrupted(bench: Bench) -> None:
 def _no_device(bench: Bench) -> None:
     _pruned(bench)
     hidden = {"CUDA_VISIBLE_DEVICES": ""}
-    bench.refused(bench.graphprune(*_TUNE, "--device", "cuda", environment=hidden), "cuda")
+    bench.refused(bench.graphprune(*_TUNE, "--device", "cuda", environment=hidden), "CUDA cannot be used")
     bench.refused(bench.graphprune(*_TUNE, "--device", "abacus", environment=hidden), "abacus")
 
 
