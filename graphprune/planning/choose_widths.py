@@ -15,20 +15,21 @@ from graphprune.planning.constraints.bounds import Bounds
 from graphprune.planning.constraints.reach import unreachable
 from graphprune.planning.constraints.start import kept_by, solve_from
 from graphprune.planning.emptying import best_attempt
+from graphprune.planning.planning_task import LimitedCost, PlanningTask
+from graphprune.planning.solve_options import SolveOptions
 from graphprune.solvers.filters import coupled_filters
 from graphprune.solvers.problem import Limit, Problem, Solution, ensure_sound
-from graphprune.solvers.saliency import importance
+from graphprune.solvers.saliency import Scores, importance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.array_types import Ints
-    from graphprune.planning.planning_task import PlanningTask
 
     Solve = Callable[[Problem], Solution]
 
-__all__ = ["ChosenWidths", "choose_widths"]
+__all__ = ["ChosenWidths", "check_reachable", "choose_widths"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +79,36 @@ def choose_widths(task: PlanningTask, solve: Solve) -> ChosenWidths:
     find = partial(_solution, task, solve)
     chosen = _with_emptied(task, problem, find, relaxed=relaxed) if task.options.allow_empty else None
     if chosen is None:
-        requests = [budget.request for budget in task.budgets]
-        if not problem.fits(problem.narrowest):
-            raise unreachable(task.analysis, problem, requests, task.options.rules)
+        _check_fits(task, problem)
         solution = find(problem)
         spent = tuple(budget.cost.after(solution.widths) for budget in task.budgets)
         chosen = ChosenWidths(problem, solution, task.analysis, spent, relaxed)
     ensure_sound(chosen.problem, chosen.solution, task.options.solver)
     return chosen
+
+
+def check_reachable(analysis: Analysis, budgets: Sequence[LimitedCost], options: SolveOptions) -> None:
+    """Refuse constraints that mean nothing and budgets that no widths meet, before anything is known of saliencies.
+
+    Raises
+    ------
+    UsageError
+        If a constraint names no group, or allows no width.
+    BudgetUnreachableError
+        If even the narrowest allowed widths cost more, and no group may go as a whole.
+    """
+    if options.allow_empty or not budgets:
+        Bounds(analysis, options.rules)
+        return
+    alike = Scores(tuple(np.ones(group.size) for group in analysis.groups), ("",) * len(analysis.groups))
+    task = PlanningTask(analysis, tuple(budgets), options, alike, None)
+    _check_fits(task, _whole_problem(task)[0])
+
+
+def _check_fits(task: PlanningTask, problem: Problem) -> None:
+    if not problem.fits(problem.narrowest):
+        requests = [budget.request for budget in task.budgets]
+        raise unreachable(task.analysis, problem, requests, task.options.rules)
 
 
 def _with_emptied(task: PlanningTask, whole: Problem, find: Solve, *, relaxed: bool) -> ChosenWidths | None:

@@ -12,8 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from graphprune.planning.choose_channels import choose_channels
-from graphprune.planning.choose_widths import choose_widths
-from graphprune.planning.constraints.bounds import Bounds
+from graphprune.planning.choose_widths import check_reachable, choose_widths
 from graphprune.planning.planning_task import PlanningTask, limited_costs
 from graphprune.planning.records import record_plan
 from graphprune.planning.score_groups import score_groups
@@ -44,11 +43,14 @@ def check_request(analysis: Analysis, requests: Sequence[BudgetRequest], options
         If there is no such solver, criterion, setting, rounding or group, or a metric is limited twice.
     NothingToPruneError
         If a budget asks for less and the model has no group.
+    BudgetUnreachableError
+        If even the narrowest allowed widths cost more than what is counted may; a latency is measured first.
     """
     methods = (widths.get(options.solver), criteria.get(options.criterion), *map(criteria.get, options.adapt))
     chosen(options.settings, *methods)
-    limited_costs(analysis, [request for request in requests if request.metric != "latency"], None)
-    Bounds(analysis, replace(options, round_to=rule_for(options.round_to)).rules)
+    options = replace(options, round_to=rule_for(options.round_to))
+    counted = limited_costs(analysis, [request for request in requests if request.metric != "latency"], None)
+    check_reachable(analysis, counted, options)
 
 
 def make_plan(
