@@ -7,69 +7,123 @@ ones. `use_forks` lets this process, in which everything is imported, fork them 
 
 from __future__ import annotations
 
-import importlib
-import io
-import json
 import os
+import resource
+import runpy
+import select
 import signal
+import subprocess
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
-from graphprune.model import constant_evaluation, node_times, observation
-from graphprune.model.allowance import Allowance
-from graphprune.model.sandbox import OUT_OF_TIME, RESULT, ChildError, shortened
-from graphprune.verification import causes, check_runs, same_outputs, verify
+from attacks.processes import kilobytes
 
-__all__ = ["use_forks"]
+from graphprune.model import sandbox
 
-_STARTERS = (causes, check_runs, constant_evaluation, node_times, observation, same_outputs, verify)
-"""All modules that start children."""
+__all__ = ["ForkedChild", "redirect", "use_forks"]
 
-_MOST_SECONDS = 60.0
-_FAILED = "failed.txt"
+_OPEN_FILES = 256
 
 
 def use_forks() -> None:
-    """Let the modules of the library that start child processes fork them off this one."""
+    """Let the library fork off its child processes."""
     import onnxruntime  # noqa: F401 - once for all forks
 
-    for module in _STARTERS:
-        vars(module)["run_child"] = _run_forked
+    sandbox.subprocess = SimpleNamespace(  # type: ignore[assignment]
+        Popen=ForkedChild,
+        PIPE=subprocess.PIPE,
+        DEVNULL=subprocess.DEVNULL,
+        TimeoutExpired=subprocess.TimeoutExpired,
+    )
 
 
-def _run_forked(
-    module: str, folder: Path, allowance: Allowance, prepare: Callable[[], object] | None = None
-) -> dict[str, Any]:
-    """Do what `sandbox.run_child` does, with a fork that gives up after a minute at most."""
-    if prepare is not None:
-        prepare()
-    child = os.fork()
-    if not child:
-        _work(module, folder, min(allowance.patience, _MOST_SECONDS))
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
-        raise ChildError(f"onnxruntime {OUT_OF_TIME} {allowance.patience:.0f} s")
-    said = (folder / _FAILED).read_text("utf-8") if (folder / _FAILED).exists() else ""
-    if status or not (folder / RESULT).exists():
-        last = (said.strip().splitlines() or [f"the process ended with status {status}"])[-1]
-        raise ChildError(f"onnxruntime failed: {shortened(last)}")
-    result: dict[str, Any] = json.loads((folder / RESULT).read_text("utf-8"))
-    return result
+def redirect(target: Path) -> None:
+    """Let all that this process prints go to a file."""
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(descriptor, number)
+    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115 - descriptors
 
 
-def _work(module: str, folder: Path, seconds: float) -> None:
-    """Run the main function of a module, and end; the sandbox that it wants to enter is this fork."""
+class ForkedChild:
+    """Stands in for `subprocess.Popen` where the sandbox starts ``python -P -m module folder``."""
+
+    def __init__(self, command: list[str], *, stdin: int, **_: Any) -> None:
+        module, folder = command[-2:]
+        self.said = Path(folder) / "said-by-child.txt"
+        self.returncode: int | None = None
+        source, self._go = os.pipe() if stdin == subprocess.PIPE else (stdin, -1)
+        self.pid = os.fork()
+        if not self.pid:
+            _become(module, folder, source, self.said)
+        if self._go >= 0:
+            os.close(source)
+
+    def __enter__(self) -> ForkedChild:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the end."""
+        if self._go >= 0:
+            os.close(self._go)
+        self._wait(None)
+
+    def communicate(self, text: str = "", timeout: float | None = None) -> tuple[None, str]:
+        """Let it begin, wait for its end, and return what it said."""
+        if self._go >= 0:
+            os.write(self._go, text.encode())
+            os.close(self._go)
+            self._go = -1
+        self._wait(timeout)
+        return None, self.said.read_text("utf-8", errors="replace") if self.said.exists() else ""
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _wait(self, timeout: float | None) -> None:
+        if self.returncode is None:
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                if not select.select([descriptor], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired("fork", timeout or 0)
+            finally:
+                os.close(descriptor)
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def _become(module: str, folder: str, source: int, said: Path) -> NoReturn:
+    """Run a module as a program in this process, which was forked for it, and end."""
     status = 1
     try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        sys.stdout = sys.stderr = io.StringIO()
-        child = importlib.import_module(module)
-        vars(child)["enter_sandbox"] = lambda: None
-        status = child.main(str(folder)) or 0
-    except BaseException:  # whatever it is, the parent is told
-        (folder / _FAILED).write_text(traceback.format_exc(), "utf-8")
+        os.dup2(source, 0)
+        os.closerange(3, _OPEN_FILES)  # the parent's end of the pipe above all
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - a descriptor
+        redirect(said)
+        _allow_what_is_inherited()
+        sys.argv = [module, folder]
+        runpy.run_module(module, run_name="__main__")
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(status)
+
+
+def _allow_what_is_inherited() -> None:
+    """Let a limit of memory that this process takes on hold for what it adds to what its parent had imported."""
+    inherited = kilobytes("/proc/self/status", "VmData") << 10
+    limit = resource.setrlimit
+
+    def raised(kind: int, limits: tuple[int, int]) -> None:
+        limit(kind, (limits[0] + inherited, limits[1] + inherited) if kind == resource.RLIMIT_DATA else limits)
+
+    resource.setrlimit = raised  # type: ignore[assignment]
