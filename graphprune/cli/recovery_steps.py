@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from graphprune.errors import DataError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from graphprune.cli.options.recovery import Restoring
     from graphprune.cli.options.samples import CalibrationSamples
     from graphprune.data.source import Source
+    from graphprune.data.synthesis.make_samples import SampleOptions
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan, Step
     from graphprune.recovery.recover_options import Method, Recovery
@@ -49,6 +52,15 @@ class RecoveryMaterial:
         return None if self.restorer is None else self.restorer.dense
 
     @property
+    def learned(self) -> Source | SampleOptions | None:
+        """What a network learns from where nobody says it: the samples, or more that are made like them."""
+        from graphprune.data.synthesis.make_samples import SampleOptions
+
+        if self.restorer is None:
+            return self.samples
+        return SampleOptions()
+
+    @property
     def measures(self) -> bool:
         """Whether widths are measured where nobody says how they are chosen."""
         return self.restorer is not None and self.restorer.measures
@@ -62,7 +74,7 @@ def find_material(
     Raises
     ------
     DataError, UsageError
-        If samples were asked for that cannot be opened or made.
+        If samples were asked for that cannot be opened or made, or something shall be learned from none.
     """
     from graphprune.data.synthesis.make_samples import read_request
 
@@ -76,6 +88,8 @@ def find_material(
             restorer = restorer_for(analysis, replace(request, seed=seed), tell=progress)
             return RecoveryMaterial(restorer.made.source, restorer)
         found, why = automatic_restorer(analysis, seed, tell=progress)
+    if found is None and wanted.finetune:
+        raise DataError(f"--finetune has nothing to learn from: {why}", hint="give samples with --data SOURCE")
     if found is None:
         return RecoveryMaterial(note=f"accuracy is not brought back: {why}; --calib SOURCE gives samples")
     return RecoveryMaterial(found.made.source, found)
@@ -90,14 +104,15 @@ class RecoverySteps:
     wanted : Restoring
     seed : int
     material : RecoveryMaterial
-    training_data : Source, optional
-        Of ``--data``; by default the samples of the material.
+    training_data : Source or SampleOptions, optional
+        Of ``--data``: samples, or how some are made. By default those of the material, and more like them where these
+        are made.
     """
 
     wanted: Restoring
     seed: int
     material: RecoveryMaterial
-    training_data: Source | None
+    training_data: Source | SampleOptions | None
 
     def __call__(self, analysis: Analysis, plan: Plan, pruned: Model, talk: Talk) -> tuple[Model, tuple[Step, ...]]:
         """Return the model after all steps, and what each of them brought."""
@@ -109,7 +124,7 @@ class RecoverySteps:
         if method is not None and samples is not None:
             pruned, step = self._recover(analysis, plan, pruned, samples, method, talk)
             steps.append(step)
-        training_data = self.training_data or samples
+        training_data = self.training_data or self.material.learned
         if self.wanted.finetune and training_data is not None:
             pruned, step = self._finetune(analysis, pruned, training_data, talk)
             steps.append(step)
@@ -134,22 +149,32 @@ class RecoverySteps:
             facts |= {"misfit": list(recovery.misfit), "agreement": list(recovery.agreement)}
         return recovery.model, _recovered(recovery, facts, "output error")
 
-    def _finetune(self, analysis: Analysis, pruned: Model, data: Source, talk: Talk) -> tuple[Model, Step]:
+    def _finetune(
+        self, analysis: Analysis, pruned: Model, data: Source | SampleOptions, talk: Talk
+    ) -> tuple[Model, Step]:
         from graphprune.cli.training_run import ProgressLine
+        from graphprune.data.synthesis.make_samples import SampleOptions
         from graphprune.plan.schema import Step
 
         with talk.stage("importing torch"):
             from graphprune.training.finetune import FinetuneOptions, finetune
-        meter = ProgressLine()
+            from graphprune.training.made_training_data import make_training_data
         epochs = FinetuneOptions.epochs if self.wanted.epochs is None else self.wanted.epochs
-        options = FinetuneOptions(epochs=epochs, seed=self.seed)
+        options, judges, facts = FinetuneOptions(epochs=epochs, seed=self.seed), None, {}
+        if isinstance(data, SampleOptions):
+            wanted = replace(data, seed=self.seed, shapes=analysis.input_shapes)
+            with talk.steps("making samples") as progress:
+                made = make_training_data(analysis.model, wanted, progress)
+            data, judges, options, facts = made.learned, made.judges, made.suited(options), dict(made.facts)
+        meter = ProgressLine()
         with talk.stage("finetuning"), meter:
-            tuned = finetune(pruned, data, analysis.model, options, meter.listen)
-        facts = {"data": data.name, "epochs": epochs, "rate": tuned.rate, "steps": tuned.steps}
+            tuned = finetune(pruned, data, analysis.model, options, meter.listen, judges)
+        facts |= {"data": data.name, "epochs": epochs, "rate": tuned.rate, "steps": tuned.steps}
         facts |= {name: tuned.facts[name] for name in ("samples", "held_out", "augment")} | {"seed": self.seed}
         before, after = _finite(tuned.before.loss), _finite(tuned.after.loss)
         how = "distillation and labels" if tuned.facts["labels"] else "distillation"
-        return tuned.model, Step("finetune", how, "held-out loss", before, after, tuned.improved, facts)
+        measure = "held-out loss" if judges is None else "loss on made samples"
+        return tuned.model, Step("finetune", how, measure, before, after, tuned.improved, facts)
 
 
 def _recovered(recovery: Recovery, facts: Mapping[str, Any], measure: str) -> Step:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,7 @@ from graphprune.cli.options.training import FinetuneTraining
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import beside, check_target
 from graphprune.cli.training_run import ProgressLine, check_checkpoint, missing_processes
-from graphprune.errors import NotImprovedError
+from graphprune.errors import NotImprovedError, UsageError
 from graphprune.extras import require
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = ["finetune"]
 @examples(
     "graphprune finetune model.pruned.onnx --data training/ --teacher model.onnx",
     "graphprune finetune model.pruned.onnx --data training/ --teacher model.onnx --epochs 10 --resume",
+    "graphprune finetune model.pruned.onnx --data synthetic:fine --teacher model.onnx",
 )
 @spread
 def finetune(
@@ -52,7 +53,8 @@ def finetune(
     """Let a pruned model learn from the original, or from labels, and keep it if that helped.
 
     Writes PRUNED.finetuned.onnx, in which nothing but weights differs. Samples that are held out judge;
-    if their loss does not fall, nothing is written. A run that was ended is taken up with --resume.
+    if their loss does not fall, nothing is written. `--data synthetic` makes samples from the
+    original's file, and others of another kind that judge. A run that was ended is taken up with --resume.
     """
     require("train", "`graphprune finetune`")
     target = output.output or beside(pruned, ".finetuned.onnx")
@@ -62,19 +64,34 @@ def finetune(
     check_checkpoint(checkpoint, resume=training.resume, force=output.force)
 
     from graphprune import api
+    from graphprune.data.synthesis.make_samples import SampleOptions, read_request
     from graphprune.verification.check_runs import check_runs
 
+    request = read_request(samples.data)
+    if request is not None and teacher is None:
+        raise UsageError(
+            "samples that are made have no labels, so there is nothing to learn from",
+            hint="give the original model with --teacher",
+        )
     talk = printing.talk()
     if note := missing_processes():
         talk.note(note)
     with talk.stage("loading"):
         model = api.load(pruned)
         original = None if teacher is None else api.load(teacher)
-        source = samples.open(original or model, talk)
+        source = samples.open(original or model, talk) if request is None else None
+    options = training.options(checkpoint)
     with talk.stage("importing torch"):
         from graphprune.training.finetune import finetune as run
+        from graphprune.training.made_training_data import make_training_data
+    judges = None
+    if source is None:
+        with talk.steps("making samples") as progress:
+            wanted = replace(request or SampleOptions(), seed=options.seed)
+            made = make_training_data(original or model, wanted, progress)
+        source, judges, options = made.learned.limited(samples.limit), made.judges, made.suited(options)
     with ProgressLine() as meter:
-        result = run(model, source, original, training.options(checkpoint), meter.listen)
+        result = run(model, source, original, options, meter.listen, judges)
     if not result.main:
         return
     if result.improved:

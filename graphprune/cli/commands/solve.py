@@ -67,7 +67,7 @@ def solve(
     talk = printing.talk()
     with talk.stage("loading"):
         loaded = api.load(reading.model)
-        training_data = None if restoring.data is None else calibration.images.open_source(restoring.data, loaded, talk)
+        training_data = restoring.training_data(calibration.images, loaded, talk)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, analysed)
     material = (

@@ -14,6 +14,11 @@ from graphprune.extras import require
 from graphprune.recovery.recover_options import Method
 
 if TYPE_CHECKING:
+    from graphprune.cli.console import Talk
+    from graphprune.cli.options.samples import ImageOptions
+    from graphprune.data.source import Source
+    from graphprune.data.synthesis.make_samples import SampleOptions
+    from graphprune.model.load import Model
     from graphprune.recovery.recover_options import RecoverOptions
 
 __all__ = ["Refitting", "Restoring"]
@@ -38,7 +43,11 @@ class Restoring:
     ] = False
     data: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="Samples to learn from; those of --calib by default.", show_default=False),
+        typer.Option(
+            metavar="SOURCE",
+            help="Samples to learn from; those of --calib by default, else made ones.",
+            show_default=False,
+        ),
     ] = None
     epochs: Annotated[
         float | None, typer.Option(help="Passes of --finetune over them. [default: 2]", min=0.0, show_default=False)
@@ -59,7 +68,9 @@ class Restoring:
     @property
     def makes_samples(self) -> bool:
         """Whether samples are made where none are given."""
-        return self.automatic and self.data is None
+        from graphprune.data.synthesis.make_samples import read_request
+
+        return self.automatic and (self.data is None or read_request(self.data) is not None)
 
     def wanted(self, *, samples: bool) -> bool:
         """Whether anything follows pruning, given whether there are samples to recover from."""
@@ -69,6 +80,20 @@ class Restoring:
     def reads_calib(self) -> bool:
         """Whether the samples of ``--calib`` are read after pruning."""
         return self.method is not None or (self.finetune and self.data is None)
+
+    def training_data(self, images: ImageOptions, model: Model, talk: Talk) -> Source | SampleOptions | None:
+        """Return the samples of ``--data``, or how they are made.
+
+        Raises
+        ------
+        DataError, UsageError
+            If they cannot be opened.
+        """
+        from graphprune.data.synthesis.make_samples import read_request
+
+        if self.data is None:
+            return None
+        return read_request(self.data) or images.open_source(self.data, model, talk)
 
     def check(self, calib: str | None) -> None:
         """Refuse what cannot be done, before anything is.
@@ -85,7 +110,7 @@ class Restoring:
                 "--recover needs samples",
                 hint="give some with --calib SOURCE; labels are not needed, and --calib synthetic makes some",
             )
-        if self.finetune and self.data is None and calib is None:
+        if self.finetune and self.data is None and calib is None and not self.makes_samples:
             raise UsageError("--finetune needs samples", hint="give some with --data SOURCE or --calib SOURCE")
         if self.epochs is not None and not self.finetune:
             raise UsageError("--epochs is how long --finetune learns", hint="add --finetune, or leave it out")
