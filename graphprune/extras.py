@@ -16,10 +16,11 @@ from graphprune.errors import UsageError
 
 __all__ = ["EXTRAS", "require", "runtime_conflict"]
 
-Extra = Literal["train"]
+Extra = Literal["train", "report"]
 
 EXTRAS: dict[Extra, tuple[str, ...]] = {
     "train": ("torch", "torchvision", "accelerate", "onnx2fx", "onnxscript", "safetensors"),
+    "report": ("altair", "jinja2", "vl_convert"),
 }
 """The packages of each extra, as they are imported."""
 

@@ -194,18 +194,26 @@ class Analysis:
         return self._fitting.other(self._fit.step)
 
     @cached_property
-    def frozen(self) -> tuple[Frozen, ...]:
-        """Why channels of counted layers stay, the reason that holds most FLOPs first."""
-        cases_of: dict[str, list[tuple[Reason, Held]]] = {}
-        for cost, layer in zip(self.scope.space.costs, self.layers, strict=True):
-            held = Held(layer.node, layer.op, layer.flops(self.grouping.sizes))
+    def layer_reasons(self) -> tuple[tuple[Reason, ...], ...]:
+        """For each layer why channels of its sides stay, one reason of a kind; empty where both can lose some."""
+        of_layers = []
+        for cost in self.scope.space.costs:
             kinds: dict[str, Reason] = {}
             for axis in (cost.inner, cost.outer):
                 reason = self._reason(cost.node, axis)
                 if reason is not None:
                     kinds.setdefault(reason.kind, reason)
-            for kind, reason in kinds.items():
-                cases_of.setdefault(kind, []).append((reason, held))
+            of_layers.append(tuple(kinds.values()))
+        return tuple(of_layers)
+
+    @cached_property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """Why channels of counted layers stay, the reason that holds most FLOPs first."""
+        cases_of: dict[str, list[tuple[Reason, Held]]] = {}
+        for reasons, layer in zip(self.layer_reasons, self.layers, strict=True):
+            held = Held(layer.node, layer.op, layer.flops(self.grouping.sizes))
+            for reason in reasons:
+                cases_of.setdefault(reason.kind, []).append((reason, held))
         entries = [_frozen(kind, cases, self.rest) for kind, cases in cases_of.items()]
         return tuple(sorted(entries, key=lambda entry: (-entry.flops, entry.kind)))
 

@@ -17,6 +17,7 @@ from graphprune.cli.commands.init import init
 from graphprune.cli.commands.inspect import inspect
 from graphprune.cli.commands.normalize import normalize
 from graphprune.cli.commands.recover import recover
+from graphprune.cli.commands.report import report
 from graphprune.cli.commands.solve import solve
 from graphprune.cli.commands.sweep import sweep
 from graphprune.cli.commands.synthesize import synthesize
@@ -36,7 +37,7 @@ app = typer.Typer(
 )
 _TASKS = {
     "Prune": {"solve": solve, "apply": apply, "compare": compare, "sweep": sweep},
-    "Look": {"inspect": inspect, "verify": verify},
+    "Look": {"inspect": inspect, "report": report, "verify": verify},
     "Accuracy": {"eval": evaluate, "recover": recover},
     "Train": {"train": train, "finetune": finetune},
     "Files": {"init": init, "export": export, "normalize": normalize, "synthesize": synthesize, "widen": widen},

@@ -15,7 +15,7 @@ from graphprune.report.arcs import svg
 if TYPE_CHECKING:
     from graphprune.report.drawing import Drawing
 
-__all__ = ["page"]
+__all__ = ["box_records", "page"]
 
 _LONGEST = 300
 
@@ -31,7 +31,7 @@ def page(drawing: Drawing) -> str:
         What to show. Its names are untrusted: they are escaped in the picture, and reach the script
         as data that is only ever shown as text.
     """
-    data = json.dumps(_boxes(drawing), ensure_ascii=True, separators=(",", ":"))
+    data = json.dumps(box_records(drawing), ensure_ascii=True, separators=(",", ":"))
     data = data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     template = Template(files("graphprune.report").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     return template.substitute(
@@ -39,7 +39,8 @@ def page(drawing: Drawing) -> str:
     )
 
 
-def _boxes(drawing: Drawing) -> dict[str, dict[str, object]]:
+def box_records(drawing: Drawing) -> dict[str, dict[str, object]]:
+    """Return by the id of a box what a page says of it."""
     records: dict[str, dict[str, object]] = {}
     for box in drawing.boxes:
         group = box.kind == "group"

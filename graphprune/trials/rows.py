@@ -85,8 +85,14 @@ def dumps(trials: Sequence[Trial], request: str) -> str:
     return stream.getvalue()
 
 
-def read_rows(path: Path, request: str) -> list[Trial]:
+def read_rows(path: Path, request: str | None = None) -> list[Trial]:
     """Return the trials that an earlier run has left, none if there is no file.
+
+    Parameters
+    ----------
+    path : Path
+    request : str, optional
+        Digest of the model and the options that the table must be of; by default it may be of any.
 
     Raises
     ------
@@ -103,7 +109,7 @@ def read_rows(path: Path, request: str) -> list[Trial]:
         rows = list(csv.DictReader(io.StringIO(text), strict=True))
         if text.split("\n", 1)[0] != ",".join(COLUMNS):
             raise UsageError(f"{name} is not a table that a sweep has written", hint=hint)
-        if any(row["request"] != request for row in rows):
+        if request is not None and any(row["request"] != request for row in rows):
             raise UsageError(f"{name} is the table of another model or of other options", hint=hint)
         return [_trial(row) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError, AttributeError) as error:

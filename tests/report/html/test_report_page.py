@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report: what it says of a plan, two plans and a sweep; that it loads nothing; and that a browser shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from recovery_models import block
+
+import graphprune
+from graphprune.errors import UsageError
+from graphprune.plan.schema import Step
+from graphprune.planning.score_groups import score_groups
+from graphprune.report.html.contents import plan_contents
+from graphprune.report.html.report_page import ReportSubject, report_page
+from graphprune.report.trials import Trial
+from graphprune.trials.rows import front
+
+if TYPE_CHECKING:
+    from graphprune.plan.schema import Plan
+
+STEP = Step("recover", "least-squares", "error", 0.5, 0.1, True, {"samples": 100, "held_out": 10})
+TRIALS = tuple(
+    Trial("bisection", "l1", f"flops {share}", "flops", (1000, int(1000 * share)), kept=share + 0.1, seconds=0.1)
+    for share in (0.3, 0.5, 0.8)
+)
+
+
+@pytest.fixture(scope="module")
+def whole() -> ReportSubject:
+    analysis = graphprune.analyze(graphprune.load(block(norm=True)))
+    options = graphprune.SolveOptions(criterion="l1")
+    plan = replace(graphprune.solve(analysis, flops=0.5, options=options), steps=(STEP,))
+    pruned = graphprune.apply(analysis, plan)
+    return ReportSubject((plan,), analysis, pruned, score_groups(analysis, options))
+
+
+@pytest.fixture(scope="module")
+def plan(whole: ReportSubject) -> Plan:
+    return whole.plans[0]
+
+
+class Page(HTMLParser):
+    """What a page loads, links to, and says."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        held = dict(attrs)
+        self.loads += [str(value) for name, value in attrs if name in ("src", "srcset", "data") and value]
+        if tag == "link":
+            self.loads.append(str(held.get("href")))
+        if held.get("id"):
+            self.ids.append(str(held["id"]))
+        if tag == "a":
+            self.targets.append(str(held["href"]))
+
+
+def data(page: str, name: str) -> Any:
+    found = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def test_a_page_has_all_sections_loads_nothing_and_is_small(whole: ReportSubject) -> None:
+    text = report_page("tiny", whole)
+    page = Page(text)
+    assert page.loads == []
+    assert "default-src 'none'" in text and len(text.encode()) < 3_000_000
+    assert len(page.ids) == len(set(page.ids))
+    assert {target.removeprefix("#") for target in page.targets} <= {*page.ids}
+    assert {"layers", "groups", "frozen", "saliencies", "graph", "search"} <= {*page.ids}
+    assert set(data(text, "specs")) == {"layers", "saliencies"}
+
+
+def test_it_answers_what_went_why_something_stays_and_what_recovery_brought(whole: ReportSubject, plan: Plan) -> None:
+    contents = plan_contents(plan, whole.analysis, whole.pruned, whole.scores)
+    lost = [layer.flops_before - layer.flops_after for layer in plan.layers]
+    assert contents.lost[0]["node"] == plan.layers[int(np.argmax(lost))].node
+    assert "graph output" in {entry["kind"] for entry in contents.frozen}
+    assert any("graph output" in layer["why"] for layer in contents.layers)
+    assert contents.steps == ["recover: least-squares: error 0.5 -> 0.1 (10 samples held out, 100 used)"]
+    assert [tile.label for tile in contents.tiles] == ["FLOPs", "parameters", "file", "recover: error", "verification"]
+    assert contents.budgets[0]["share"] <= 1
+
+
+def test_strips_and_saliencies_show_what_stays(whole: ReportSubject, plan: Plan) -> None:
+    contents = plan_contents(plan, whole.analysis, whole.pruned, whole.scores)
+    for shown, group in zip(contents.groups, plan.groups, strict=True):
+        stays = [at for first, count in shown["channels"] for at in range(first, first + count)]
+        assert stays == list(group.kept)
+        atoms = [row for row in contents.saliencies if row["group"].startswith(group.id)]
+        assert sorted(row["atom"] for row in atoms if row["stays"]) == list(group.kept)
+        assert [row["saliency"] for row in atoms] == sorted((row["saliency"] for row in atoms), reverse=True)
+
+
+def test_charts_start_at_zero_on_linear_axes(whole: ReportSubject) -> None:
+    panels = data(report_page("tiny", whole), "specs")["layers"]["hconcat"]
+    for panel in panels:
+        for bars in panel["layer"]:
+            assert bars["mark"]["type"] == "bar" and "scale" not in bars["encoding"]["x"]
+
+
+def test_two_plans_stand_side_by_side(plan: Plan) -> None:
+    other = graphprune.solve(graphprune.load(block(norm=True)), flops=0.8)
+    text = report_page("both", ReportSubject((plan, other)))
+    rows = next(iter(data(text, "specs")["both"]["data"].values()))
+    assert {row["plan"] for row in rows} == {"first", "second"} and len(rows) == 2 * len(plan.layers)
+    assert "Second plan" in text
+
+
+def test_a_sweep_shows_its_front_and_the_original() -> None:
+    text = report_page("sweep", ReportSubject(trials=TRIALS, best=frozenset(front(TRIALS))))
+    rows = next(iter(data(text, "specs")["front"]["data"].values()))
+    assert [row["series"] for row in rows] == ["bisection, l1"] * 3 + ["original"]
+    assert rows[-1]["cost"] == rows[-1]["quality"] == 100
+
+
+def test_names_are_no_markup(plan: Plan) -> None:
+    bad = "</script><script>alert(1)</script>\x1b[31m{{ 7 * 7 }}"
+    layers = (replace(plan.layers[0], node=bad), *plan.layers[1:])
+    named = replace(plan, layers=layers, groups=(replace(plan.groups[0], name=bad), *plan.groups[1:]))
+    text = report_page(bad, ReportSubject((named,)))
+    assert "<script>alert" not in text and "\x1b" not in text and "{{ 7 * 7 }}" in text
+
+
+def test_layers_of_one_name_are_told_apart(plan: Plan) -> None:
+    twice = replace(plan, layers=plan.layers[:1] * 3)
+    assert len({layer["node"] for layer in plan_contents(twice).layers}) == 3
+
+
+def test_nothing_to_show_is_refused() -> None:
+    with pytest.raises(UsageError, match="nothing to report"):
+        report_page("nothing", ReportSubject())
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed; the page is parsed in the tests above")
+def test_a_browser_draws_it_without_an_error(whole: ReportSubject, tmp_path: Path) -> None:
+    assert CHROMIUM
+    page = tmp_path / "report.html"
+    page.write_text(report_page("tiny", whole), encoding="utf-8")
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--enable-logging=stderr",
+            "--virtual-time-budget=10000",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert 'data-ready="true"' in done.stdout
+    assert done.stdout.count("marks") >= 2, "no chart was drawn"
+    assert "CONSOLE" not in done.stderr, done.stderr
