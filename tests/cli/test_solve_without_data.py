@@ -146,3 +146,13 @@ def test_what_cannot_be_made_is_not_learned_from(quick: Command, tmp_path: Path)
     done = quick("solve", tmp_path / "net.onnx", "--flops", "0.5", "--finetune")
     assert done.code == 2
     assert "--finetune has nothing to learn from" in done.err
+
+
+def test_finetune_takes_made_samples_and_says_that_they_are_made(quick: Command, model: Path) -> None:
+    assert quick("solve", model, "--flops", "0.5", "--quick").code == 0
+    pruned = model.with_name("net.pruned.onnx")
+    learning = ("--data", "synthetic:64", "--epochs", "0.05", "--rate", "0.01", "--device", "cpu")
+    done = quick("finetune", pruned, "--teacher", model, *learning)
+    assert done.code == 0, done.err
+    assert "all of them made, so none of this is an accuracy" in done.out
+    assert "32 held out" in done.out

@@ -22,9 +22,15 @@ from graphprune.errors import NotImprovedError, UsageError
 from graphprune.extras import require
 
 if TYPE_CHECKING:
+    from graphprune.cli.console import Talk
+    from graphprune.data.synthesis.make_samples import SampleOptions
+    from graphprune.model.load import Model
     from graphprune.training.finetune import Finetuned
+    from graphprune.training.made_training_data import MadeTrainingData
 
 __all__ = ["finetune"]
+
+_NO_LABELS = "samples that are made have no labels, so there is nothing to learn from"
 
 
 @examples(
@@ -69,29 +75,22 @@ def finetune(
 
     request = read_request(samples.data)
     if request is not None and teacher is None:
-        raise UsageError(
-            "samples that are made have no labels, so there is nothing to learn from",
-            hint="give the original model with --teacher",
-        )
+        raise UsageError(_NO_LABELS, hint="give the original model with --teacher")
     talk = printing.talk()
     if note := missing_processes():
         talk.note(note)
     with talk.stage("loading"):
         model = api.load(pruned)
         original = None if teacher is None else api.load(teacher)
-        source = samples.open(original or model, talk) if request is None else None
-    options = training.options(checkpoint)
+        given = None if request is not None else samples.open(original or model, talk)
+    options, judges = training.options(checkpoint), None
     with talk.stage("importing torch"):
         from graphprune.training.finetune import finetune as run
-        from graphprune.training.made_training_data import make_training_data
-    judges = None
-    if source is None:
-        with talk.steps("making samples") as progress:
-            wanted = replace(request or SampleOptions(), seed=options.seed)
-            made = make_training_data(original or model, wanted, progress)
-        source, judges, options = made.learned.limited(samples.limit), made.judges, made.suited(options)
+    if given is None:
+        made = _made(original or model, replace(request or SampleOptions(), seed=options.seed), talk)
+        given, judges, options = made.learned.limited(samples.limit), made.judges, made.suited(options)
     with ProgressLine() as meter:
-        result = run(model, source, original, options, meter.listen, judges)
+        result = run(model, given, original, options, meter.listen, judges)
     if not result.main:
         return
     if result.improved:
@@ -104,10 +103,18 @@ def finetune(
             f"in {result.steps} steps{' (' + result.stopped + ')' if result.stopped else ''}; nothing was written",
             hint="try more data, more --epochs, or a lower --rate",
         )
-    _show(result, target, as_json=printing.as_json)
+    _show(result, target, made=judges is not None, as_json=printing.as_json)
 
 
-def _show(result: Finetuned, target: Path, *, as_json: bool) -> None:
+def _made(original: Model, request: SampleOptions, talk: Talk) -> MadeTrainingData:
+    """Make samples to learn from, and others that judge."""
+    from graphprune.training.made_training_data import make_training_data
+
+    with talk.steps("making samples") as progress:
+        return make_training_data(original, request, progress)
+
+
+def _show(result: Finetuned, target: Path, *, made: bool, as_json: bool) -> None:
     before, after = result.before, result.after
     if as_json:
         print_json(
@@ -121,6 +128,7 @@ def _show(result: Finetuned, target: Path, *, as_json: bool) -> None:
                 "steps": result.steps,
                 "best_step": result.best_step,
                 "stopped": result.stopped,
+                "made_samples": made,
                 **result.facts,
             }
         )
@@ -141,6 +149,8 @@ def _show(result: Finetuned, target: Path, *, as_json: bool) -> None:
     if result.facts["processes"] != 1:
         rows["processes"] = str(result.facts["processes"])
     rows["samples"] = f"{result.facts['samples']}, and {result.facts['held_out']} held out"
+    if made:
+        rows["samples"] += "; all of them made, so none of this is an accuracy"
     if result.stopped:
         rows["stopped"] = result.stopped
     rows["output"] = str(target)
