@@ -126,7 +126,9 @@ def test_fine_samples_are_refined_and_it_is_said(quick: Command, model: Path) ->
 
 
 def test_a_network_learns_from_made_samples(quick: Command, model: Path) -> None:
-    done = quick("solve", model, "--flops", "0.5", "--finetune", "--data", "synthetic:64", "--epochs", "0.05", "--json")
+    few = ("--calib", "synthetic:32", "--solver", "uniform")
+    learning = ("--finetune", "--data", "synthetic:64", "--epochs", "0.02")
+    done = quick("solve", model, "--flops", "0.5", *few, *learning, "--json")
     assert done.code == 0, done.err
     _, step = json.loads(done.out)["steps"]
     assert (step["name"], step["method"], step["measure"]) == ("finetune", "distillation", "loss on made samples")
@@ -151,7 +153,7 @@ def test_what_cannot_be_made_is_not_learned_from(quick: Command, tmp_path: Path)
 def test_finetune_takes_made_samples_and_says_that_they_are_made(quick: Command, model: Path) -> None:
     assert quick("solve", model, "--flops", "0.5", "--quick").code == 0
     pruned = model.with_name("net.pruned.onnx")
-    learning = ("--data", "synthetic:64", "--epochs", "0.05", "--rate", "0.01", "--device", "cpu")
+    learning = ("--data", "synthetic:64", "--epochs", "0.02", "--rate", "0.01", "--device", "cpu")
     done = quick("finetune", pruned, "--teacher", model, *learning)
     assert done.code == 0, done.err
     assert "all of them made, so none of this is an accuracy" in done.out
