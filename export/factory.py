@@ -12,6 +12,7 @@ from typing import Any
 from graphprune.data.user_code import FAILURES, imported, reason
 from graphprune.errors import InputError, UsageError, did_you_mean, quote
 from graphprune.extras import require
+from graphprune.model.sandbox import shortened
 
 require("train", "exporting from torch")
 import torch  # noqa: E402 - where it is missing, the line above says what to install
@@ -94,4 +95,4 @@ def load_weights(module: nn.Module, path: Path) -> None:
         module.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         first = (str(error).strip().splitlines() or [""])[-1].strip()
-        raise InputError(f"the weights {shown} do not fit the module: {quote(first)}") from error
+        raise InputError(f"the weights {shown} do not fit the module: {shortened(first)}") from error

@@ -28,6 +28,7 @@ from graphprune.data.preprocessing import read_settings
 from graphprune.data.signature import input_specs
 from graphprune.data.synthesis.make_samples import read_request
 from graphprune.errors import PlanError, VerificationError, quote
+from graphprune.phases import logged
 from graphprune.planning.make_plan import SolveOptions
 from graphprune.recovery.made_samples import made_samples
 from graphprune.recovery.recover import recover as run_recovery
@@ -159,6 +160,7 @@ def _values(given: float | Sequence[float] | None, default: tuple[float, ...] | 
     return tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),)
 
 
+@logged("recovering", lambda found: {"before": found.before, "after": found.after, "improved": found.improved})
 @contained
 def recover(
     model: Model | Analysis,
@@ -218,6 +220,7 @@ def _check_pruned(reconciled: Reconciled, pruned: Model) -> None:
         ) from error
 
 
+@logged("evaluating", lambda found: {name: value for name, value in vars(found).items() if value is not None})
 @contained
 def evaluate(
     model: Model,
@@ -238,6 +241,7 @@ def evaluate(
     return run_evaluation(model, data, teacher, progress)
 
 
+@logged("training")
 @contained
 def train(
     model: Model | Analysis,

@@ -22,8 +22,8 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.checks import contained
 from graphprune.errors import InternalError, UsageError, VerificationError, quote
 from graphprune.model import write
-from graphprune.model.fitting import blaming
 from graphprune.model.load import Model, check_loaded, load
+from graphprune.phases import logged
 from graphprune.plan.budget import BudgetRequest, given_requests
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
@@ -36,7 +36,8 @@ from graphprune.planning.reconcile import reconcile as _reconcile
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, drop_marks, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
-from graphprune.verification.causes import blames_the_file
+from graphprune.surgery.rehearsal import rehearsed
+from graphprune.verification.causes import blames_the_file, blaming
 from graphprune.verification.check_marks import check_marks
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
 from graphprune.verification.fidelity.check_reweighed import check_reweighted
@@ -73,6 +74,7 @@ __all__ = [
 _NOT_OF_PLAN = "the file is not what the plan makes of the original; `graphprune apply` makes it anew"
 
 
+@logged("analysis", lambda analysis: {"groups": len(analysis.groups)})
 @contained
 def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     """Find the coupled channel groups of a model, their cost, and what is frozen and why.
@@ -89,11 +91,13 @@ def analyze(model: Model, options: AnalyzeOptions | None = None) -> Analysis:
     options = options or AnalyzeOptions()
     check_loaded(model)
     with blaming(model, options.input_shapes):
-        return Analysis(
+        analysis = Analysis(
             model, options.input_shapes, options.attention, approximate=options.approximate, grouped=options.grouped
         )
+        return rehearsed(analysis)
 
 
+@logged("solving", lambda plan: {budget.metric: [budget.before, budget.after] for budget in plan.budgets})
 @contained
 @blames_the_file
 def solve(
@@ -193,6 +197,7 @@ def _reconciled(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: boo
     return plan
 
 
+@logged("surgery")
 @contained
 @blames_the_file
 def apply(model: Model | Analysis, plan: Plan | Reconciled, *, rebind: bool = False) -> Model:
@@ -247,6 +252,7 @@ def _check_size(pruned: Model, plan: Plan) -> None:
             )
 
 
+@logged("folding")
 @contained
 def normalize(model: Model | Analysis) -> Model:
     """Return the graph as the analysis sees it: local functions inlined, computed constants folded.
@@ -261,6 +267,7 @@ def normalize(model: Model | Analysis) -> Model:
     return folded
 
 
+@logged("verification", lambda found: {"status": found.status, "error": found.error, "compared": found.compared})
 @contained
 def verify(
     model: Model | Analysis,
@@ -332,6 +339,7 @@ def mark_verified(pruned: Model, verification: Verification) -> None:
         put_marks(pruned.proto, {VERIFIED: "true" if status == "verified" else f"no ({status})"})
 
 
+@logged("writing")
 def save(model: Model, path: str | Path, *, force: bool = False, beside: Mapping[Path, bytes] | None = None) -> Path:
     """Write a model, atomically; one that was not changed since it was loaded is copied byte by byte.
 

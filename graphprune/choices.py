@@ -34,8 +34,8 @@ Aggregate = Literal["", Aggregation]
 Attention = Literal["heads", "head-dim"]
 """What goes from an attention layer: whole heads, or the same part of each."""
 
-Device = Literal["auto", "cpu"]
-"""Where training runs."""
+Device = Literal["auto", "cpu", "cuda"]
+"""Where networks run on samples, and learn; auto: on the graphics processor if it is there and works."""
 
 Exporter = Literal["auto", "torchscript", "dynamo"]
 """Which exporter of torch is used."""

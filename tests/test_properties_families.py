@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must hold for random transformers, recurrent networks and quantised networks."""
+"""What must hold for random transformers, recurrent networks, loops and quantised networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import onnx
 from fast_oracle import compare
 from hypothesis import given
 from onnx import ModelProto
-from oracle_check import assert_costs
+from oracle_check import assert_costs, check
+from random_loops import loops
 from random_models import Case, Choice, choices
 from random_properties import activations, again_analysed, analysed, assert_same_groups, atoms_along, examples
 from random_quantised import quantised
@@ -22,13 +23,14 @@ from random_transformers import transformers
 
 from graphprune.analysis.accounting import Accounts
 from graphprune.analysis.analysis import Analysis
+from graphprune.model.allowance import Allowance
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 from graphprune.verification import verify
 from graphprune.verification.comparison import Comparison
 from graphprune.verification.spec import Spec
 
-FAMILIES = st.one_of(transformers(), recurrent(), quantised())
+FAMILIES = st.one_of(transformers(), recurrent(), quantised(), loops())
 
 
 def _costs(analysis: Analysis, keep: np.ndarray, pruned: ModelProto) -> None:
@@ -57,6 +59,13 @@ def test_pruned_recurrent_networks_equal_the_masked_ones(case: Case, choice: Cho
     _costs(analysis, keep, pruned)
 
 
+@examples(80)
+@given(loops(), choices)
+def test_pruned_loops_equal_the_masked_ones(case: Case, choice: Choice) -> None:
+    analysis = analysed(case)
+    check(analysis, choice.keep(analysis))
+
+
 @examples(60)
 @given(quantised(), choices)
 def test_pruned_quantised_networks_equal_the_masked_ones(case: Case, choice: Choice) -> None:
@@ -70,9 +79,9 @@ def test_pruned_quantised_networks_equal_the_masked_ones(case: Case, choice: Cho
     _costs(analysis, keep, pruned)
 
 
-def _here(module: str, place: Path, timeout: float, prepare: Callable[[], object]) -> dict[str, object]:
+def _here(module: str, place: Path, allowance: Allowance, prepare: Callable[[], object]) -> dict[str, object]:
     """Do what the child process of the verification does."""
-    del module, timeout
+    del module, allowance
     prepare()
     return Comparison(place, Spec.read(place)).run()
 

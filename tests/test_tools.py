@@ -14,7 +14,10 @@ from source_tree import ROOT, modules
 
 import graphprune
 
-TOOLS = {path.stem: path for path in sorted((ROOT / "tools").glob("*.py"))}
+TOOLS = {
+    ".".join(path.relative_to(ROOT / "tools").with_suffix("").parts): path
+    for path in sorted((ROOT / "tools").rglob("*.py"))
+}
 
 
 SOURCES = {**modules(), **TOOLS}

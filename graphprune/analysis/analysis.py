@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from graphprune.analysis.accounting import Accounts, Layer
 from graphprune.analysis.alternatives import decided, resolve_grouped
 from graphprune.analysis.groups import Group, Grouping, describe, form_groups
+from graphprune.analysis.inside_heads import find_inside_heads
 from graphprune.analysis.uncounted import Uncounted, find_uncounted
 from graphprune.array_types import Array
 from graphprune.choices import Grouped
@@ -28,11 +29,14 @@ from graphprune.model.constants import Constants
 from graphprune.model.fitting import fit_inputs
 from graphprune.model.graph import Graph, Node
 from graphprune.model.inputs import assumed
+from graphprune.model.lengths import fitting_values
 from graphprune.model.load import Model
+from graphprune.model.node_times import time_shares
 from graphprune.model.normalize import inline_functions
 from graphprune.model.scaling import real_values
 from graphprune.model.sequences import spell_out
 from graphprune.model.shapes import Shapes
+from graphprune.model.unreached import unreached_nodes
 from graphprune.notebook import html_table
 from graphprune.report import text
 
@@ -97,6 +101,9 @@ class Analysis:
     grouped : {"auto", "groups", "slices"}
         What goes from grouped convolutions where there is a choice, for all of them or by node
         (:mod:`graphprune.analysis.alternatives`).
+    held : collection of str
+        First outputs of nodes at which channels stay, because their sizes cannot follow
+        (:mod:`graphprune.surgery.rehearsal`).
 
     Attributes
     ----------
@@ -121,10 +128,13 @@ class Analysis:
         *,
         approximate: bool = False,
         grouped: Grouped | Mapping[str, str] = "auto",
+        held: Collection[str] = (),
     ) -> None:
         self.model = model
+        self.held = frozenset(held)
         self.attention = attention
         self.approximate = approximate
+        self._grouped = grouped
         self.flat = flatten(spell_out(inline_functions(model.proto)))
         self.graph = Graph(self.flat.proto)
         self._given = dict(given_shapes or {})
@@ -132,7 +142,11 @@ class Analysis:
         self.input_shapes, self.shapes = self._fit.inputs, self._fit.shapes
         self.constants = Constants(self.graph, self.shapes, model.tensors.array, Outside())
         self.scope = propagate(
-            self.graph, self.shapes, self.constants, approximate=approximate, other=lambda: self.other_shapes
+            *(self.graph, self.shapes, self.constants),
+            approximate=approximate,
+            other=lambda: self.other_shapes,
+            unreached=unreached_nodes(self.flat, self.graph, self.shapes),
+            held=sorted(self.held & self.graph.producer.keys()),
         )
         self.resolution = resolve_grouped(self.scope, attention, grouped)
         self.grouping: Grouping = form_groups(self.scope, self.resolution)
@@ -154,6 +168,12 @@ class Analysis:
         rows = [(group.id, text.name(group.name), group.size, "yes" if group.exact else "no") for group in self.groups]
         return html_table(repr(self), ("group", "made by", "width", "exact"), rows)
 
+    def holding(self, held: Collection[str]) -> Analysis:
+        """Return the model analysed in the same way, with channels that stay at the given nodes."""
+        return Analysis(
+            self.model, self._given, self.attention, approximate=self.approximate, grouped=self._grouped, held=held
+        )
+
     def of(self, model: Model) -> Analysis:
         """Return another model analysed like this one, with the same answer wherever channels had a choice.
 
@@ -162,8 +182,10 @@ class Analysis:
         model : Model
             With the same inputs: this one with other weights, or a part of it.
         """
-        grouped = decided(self.resolution)
-        return Analysis(model, self.input_shapes, self.attention, approximate=self.approximate, grouped=grouped)
+        grouped, held = decided(self.resolution), self.held
+        return Analysis(
+            model, self.input_shapes, self.attention, approximate=self.approximate, grouped=grouped, held=held
+        )
 
     def read(self, name: str) -> Array:
         """Return a tensor that a member names: stored in the file, or computed from constants.
@@ -259,6 +281,28 @@ class Analysis:
     def uncounted(self) -> tuple[Uncounted, ...]:
         """Nodes whose work is in no figure, those with most weights first."""
         return find_uncounted(self.scope)
+
+    @cached_property
+    def inside_heads(self) -> tuple[tuple[str, ...], Reason | None]:
+        """Nodes at which a part of each head goes although whole heads were asked for, and why these stay."""
+        inside = find_inside_heads(self.scope.space, self.resolution) if self.attention == "heads" else None
+        if inside is None:
+            return (), None
+        number = int(self.first_freezes[self.resolution.component[inside.heads]].max())
+        if number < 0:
+            return inside.nodes, None
+        return inside.nodes, self.origins.behind(self.resolution.freezes[number][1], len(inside.heads)).reason
+
+    @cached_property
+    def uncounted_time(self) -> float | None:
+        """Share of the time of a run that `uncounted` takes, measured when asked for; None where nothing can be run."""
+        labels = {item.node for item in self.uncounted}
+        if not labels:
+            return 0.0
+        runnable = self.model.replaced(self.flat.restore(self.flat.proto))
+        lengths = fitting_values(self.graph, self.shapes)
+        shares = time_shares(runnable, self.input_shapes, lengths, labels)
+        return sum(shares.values()) if shares else None
 
     @property
     def prunable(self) -> float:

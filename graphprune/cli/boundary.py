@@ -12,10 +12,12 @@ import sys
 import threading
 import traceback
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextvars import copy_context
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import typer
 
+from graphprune.cli.live import detach
 from graphprune.errors import GraphPruneError, did_you_mean, quote
 
 if TYPE_CHECKING:
@@ -62,14 +64,17 @@ def run(argv: Sequence[str] | None) -> int:
     printed = io.StringIO() if _JSON in arguments else None  # held back: an error becomes a part of the same object
     try:
         with _sigterm_raises(), redirect_stdout(printed) if printed is not None else nullcontext():
-            code = _invoke(arguments)
+            code = copy_context().run(_invoke, arguments)  # what a command chooses for itself ends with it
         if printed is not None:
             sys.stdout.write(printed.getvalue())
         sys.stdout.flush()
     except BaseException as error:
+        detach()  # before anything is written where a line is shown
         code, told = _report(error, debug=debug)
         if printed is not None and told:
             code = _print_object(printed.getvalue(), told, code)
+    finally:
+        detach()
     return code
 
 

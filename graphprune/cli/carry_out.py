@@ -11,12 +11,14 @@ if TYPE_CHECKING:
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.api import Reconciled
+    from graphprune.cli.accuracy_report import NextStep
     from graphprune.cli.console import Talk
     from graphprune.cli.targets import Targets
     from graphprune.cost.latency.bench import Timing
+    from graphprune.data.judging import Judge
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan, Step
-    from graphprune.report.summary import PruningSummary
+    from graphprune.report.summary import Outlook, PruningSummary
 
     Afterwards = Callable[[Analysis, Plan, Model, Talk], tuple[Model, tuple[Step, ...]]]
 
@@ -47,6 +49,10 @@ class Job:
         Brings accuracy back once pruning is proven; gives the model to write and what was done.
     reconciled : Reconciled, optional
         The plan, where it was held against the model already.
+    judge : Judge, optional
+        Measures what is going to be written.
+    next_step : NextStep, optional
+        What to type where nothing does.
     """
 
     command: str
@@ -58,6 +64,8 @@ class Job:
     notes: tuple[str, ...] = ()
     afterwards: Afterwards | None = None
     reconciled: Reconciled | None = None
+    judge: Judge | None = None
+    next_step: NextStep | None = None
 
 
 def carry_out(job: Job, talk: Talk) -> PruningSummary:
@@ -79,7 +87,10 @@ def carry_out(job: Job, talk: Talk) -> PruningSummary:
         pruned, steps = job.afterwards(job.analysis, plan, pruned, talk)
         plan = replace(plan, steps=steps)
         if pruned is not proven:
-            check_runs(pruned, job.analysis.model, plan.model.inputs)
+            with talk.stage("running the result"):
+                check_runs(pruned, job.analysis.model, plan.model.inputs)
+    if job.judge is not None and not plan.is_identity:
+        plan = replace(plan, steps=(*plan.steps, _judged(job.judge, pruned, talk)))
     if not job.targets.dry:
         with talk.stage("writing"):
             beside = {job.targets.plan: plan_bytes(plan)} if job.targets.plan is not None else {}
@@ -93,7 +104,23 @@ def carry_out(job: Job, talk: Talk) -> PruningSummary:
         files=_files(job),
         timing=timing,
         notes=(*job.notes, *_not_faster(job, timing)),
+        outlook=_outlook(job, plan),
     )
+
+
+def _judged(judge: Judge, pruned: Model, talk: Talk) -> Step:
+    """Measure the result."""
+    from graphprune.cli.accuracy_report import measured_step
+
+    with talk.progress("measuring accuracy") as progress:
+        return measured_step(judge.change(pruned, progress))
+
+
+def _outlook(job: Job, plan: Plan) -> Outlook:
+    """Return what there is to say of what was not measured or not done."""
+    from graphprune.report.summary import Outlook
+
+    return Outlook() if job.next_step is None else job.next_step.outlook(job.analysis.model, plan)
 
 
 def _not_faster(job: Job, timing: Timing | None) -> tuple[str, ...]:
@@ -105,16 +132,18 @@ def _not_faster(job: Job, timing: Timing | None) -> tuple[str, ...]:
     return (f"the pruned model is not faster here; {advice} may make it so",)
 
 
-def show(summary: PruningSummary, *, as_json: bool) -> None:
-    """Print a summary."""
-    from graphprune.cli.console import print_json, print_tables
+def show(summary: PruningSummary, *, as_json: bool, verbose: bool = False) -> None:
+    """Print a summary; what is to be typed next stands on a line of its own, which is never broken."""
+    from graphprune.cli.console import print_json, print_line, print_tables
     from graphprune.report.summary import summary_json
     from graphprune.report.tables import summary_tables
 
     if as_json:
         print_json(summary_json(summary))
     else:
-        print_tables(summary_tables(summary))
+        print_tables(summary_tables(summary, verbose=verbose))
+        if summary.outlook.command:
+            print_line("next", summary.outlook.command)
 
 
 def _files(job: Job) -> dict[str, str | None]:

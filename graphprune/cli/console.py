@@ -6,22 +6,23 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
+
+from graphprune.phases import phase, progress, remark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.console import RenderableType
 
-__all__ = ["Talk", "print_json", "print_tables"]
+__all__ = ["Talk", "print_json", "print_line", "print_tables"]
 
 _FILE_WIDTH = 160  # a file or a pipe has no width: wide enough that no table is cut
 
 
 class Talk:
-    """What a command says on stderr while it works.
+    """What a command says on stderr while it works; whoever listens to the logger "graphprune" hears it, too.
 
     Parameters
     ----------
@@ -30,62 +31,60 @@ class Talk:
     """
 
     def __init__(self, *, verbose: bool = False) -> None:
-        self._verbose = verbose
+        self.verbose = verbose
 
     def note(self, text: str) -> None:
         """Say something the user should know."""
-        print(f"note: {text}", file=sys.stderr)
+        self._say(f"note: {text}")
 
     def say(self, label: str, text: str) -> None:
         """Say a fact that belongs to every run."""
-        print(f"{label}  {text}", file=sys.stderr)
+        self._say(f"{label}  {text}")
 
     def warn(self, text: str) -> None:
         """Say what is probably wrong."""
-        print(f"warning: {text}", file=sys.stderr)
+        self._say(f"warning: {text}")
 
     def detail(self, text: str) -> None:
         """Say something only with ``-v``."""
-        if self._verbose:
-            print(text, file=sys.stderr)
+        if self.verbose:
+            self._say(text)
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(text, file=sys.stderr)
+        remark(text)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Name a stage of the work, and how long it took once it has succeeded."""
-        start = time.perf_counter()
-        yield
-        self.detail(f"{name}: {time.perf_counter() - start:.2f} s")
+        """Name a stage of the work; it is shown where it takes a while."""
+        with phase(name):
+            yield
 
     @contextmanager
     def progress(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """Show how far a long stage is: a bar on a terminal, nothing in a file or pipe.
+        """Show how far a long stage is.
 
         Yields what is to be called with the part that is done and the whole.
         """
-        with self.steps(name) as show:
-            yield lambda done, total: show(name, done, total)
+        with phase(name):
+            yield lambda done, total: progress(done, total)
 
     @contextmanager
     def steps(self, name: str) -> Iterator[Callable[[str, int, int], None]]:
         """Show how far a long stage of several steps is; the same, called with the name of a step as well."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        console = Console(file=sys.stderr, highlight=False, emoji=False, markup=False)
-        with (
-            self.stage(name),
-            Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-        ):
-            task = bar.add_task(name, total=None, visible=False)
-            yield lambda step, done, total: bar.update(
-                task, description=step, completed=done, total=total, visible=True
-            )
+        with phase(name):
+            yield lambda step, done, total: progress(done, total, step)
 
 
 def print_json(data: dict[str, Any]) -> None:
     """Print one JSON object."""
     print(json.dumps(data, indent=2, allow_nan=False))
+
+
+def print_line(label: str, text: str) -> None:
+    """Print what belongs to a label on one line, however long: it is meant to be copied."""
+    print(f"{label:<10} {text}")
 
 
 def print_tables(tables: RenderableType) -> None:

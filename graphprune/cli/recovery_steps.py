@@ -9,22 +9,26 @@ from typing import TYPE_CHECKING, Any
 from graphprune.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.cli.console import Talk
     from graphprune.cli.options.recovery import Restoring
     from graphprune.cli.options.samples import CalibrationSamples
+    from graphprune.data.judging import DividedSamples
     from graphprune.data.source import Source
     from graphprune.data.synthesis.make_samples import SampleOptions
     from graphprune.model.load import Model
+    from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Plan, Step
+    from graphprune.planning.solver_choice import SolverChoice
     from graphprune.recovery.recover_options import Method, Recovery
     from graphprune.recovery.without_data import Restorer
 
 __all__ = ["RecoveryMaterial", "RecoverySteps", "find_material"]
 
 _MADE = "difference on made samples (no accuracy)"
+_FEWEST_DIVIDED = 2
 _BEYOND = 1e299  # stands for infinity and for what is no number
 
 
@@ -35,35 +39,78 @@ class RecoveryMaterial:
     Parameters
     ----------
     samples : Source, optional
-        Those of ``--calib``; or those that were made.
+        What recovery is given: those of ``--calib``, or those that were made.
     restorer : Restorer, optional
         What knows how samples were made, and which network they suit.
     note : str
         Why there is nothing, where there could be something.
+    divided : DividedSamples, optional
+        Samples of ``--calib`` by what they are for, where there is more than one.
     """
 
     samples: Source | None = None
     restorer: Restorer | None = None
     note: str = ""
+    divided: DividedSamples | None = None
+
+    @classmethod
+    def given(cls, samples: Source | None, analysis: Analysis) -> RecoveryMaterial:
+        """Return samples that somebody gave, some of them set apart to judge."""
+        if samples is None or len(samples) < _FEWEST_DIVIDED:
+            return cls(samples)
+        from graphprune.data.judging import divide_samples
+        from graphprune.recovery.recover_options import RecoverOptions
+
+        used, held_out = RecoverOptions().limited(samples)
+        macs = analysis.cost.flops(analysis.cost.sizes) // 2
+        return cls(samples, divided=divide_samples(samples, used, held_out, macs))
+
+    @property
+    def shown(self) -> Source | None:
+        """What criteria and solvers look at."""
+        return self.samples if self.divided is None else self.divided.shown
+
+    def with_data(
+        self, data: Source | SampleOptions | None, *, learns: bool
+    ) -> tuple[Source | SampleOptions | None, Source | None, bool]:
+        """Return what is learned from, what judges, and whether the latter is set apart from other samples.
+
+        Parameters
+        ----------
+        data : Source or SampleOptions, optional
+            Of ``--data``, or how samples to learn from are made. Where ``--calib`` names the same, some of these are
+            set apart already.
+        learns : bool
+            Whether the network learns from it, too.
+        """
+        from graphprune.data.judging import DividedSamples
+        from graphprune.data.synthesis.make_samples import SampleOptions
+
+        if data is None and learns and self.restorer is not None:
+            data = SampleOptions()
+        if isinstance(data, SampleOptions):
+            return (data, None, False) if self.divided is None else (data, self.divided.judged, True)
+        if data is not None and not (self.samples is not None and self.samples.name == data.name):
+            if not learns:
+                return None, data, False
+            parts = DividedSamples.of_training(data)
+            return parts.learned, parts.judged, True
+        if self.divided is None:
+            return self.samples, None, False
+        return self.divided.learned, self.divided.judged, True
 
     @property
     def dense(self) -> Analysis | None:
         """The network that the samples suit, where that is not the original."""
         return None if self.restorer is None else self.restorer.dense
 
-    @property
-    def learned(self) -> Source | SampleOptions | None:
-        """What a network learns from where nobody says it: the samples, or more that are made like them."""
-        from graphprune.data.synthesis.make_samples import SampleOptions
+    def solver(self, analysis: Analysis, requests: Sequence[BudgetRequest]) -> SolverChoice | None:
+        """Return how widths are chosen where nobody says it; None where there is nothing to measure them on."""
+        from graphprune.planning.solver_choice import choose_made_solver, choose_solver
 
-        if self.restorer is None:
-            return self.samples
-        return SampleOptions()
-
-    @property
-    def measures(self) -> bool:
-        """Whether widths are measured where nobody says how they are chosen."""
-        return self.restorer is not None and self.restorer.measures
+        if self.restorer is not None:
+            return choose_made_solver(measures=self.restorer.measures)
+        return None if self.shown is None else choose_solver(analysis, len(self.shown), requests)
 
 
 def find_material(
@@ -80,10 +127,10 @@ def find_material(
 
     request = None if calibration.calib is None else read_request(calibration.calib)
     if request is None and (calibration.calib is not None or not wanted.makes_samples):
-        return RecoveryMaterial(calibration.open(analysis.model, talk))
-    from graphprune.recovery.without_data import automatic_restorer, restorer_for
-
+        return RecoveryMaterial.given(calibration.open(analysis.model, talk), analysis)
     with talk.steps("making samples") as progress:
+        from graphprune.recovery.without_data import automatic_restorer, restorer_for
+
         if request is not None:
             restorer = restorer_for(analysis, replace(request, seed=seed), tell=progress)
             return RecoveryMaterial(restorer.made.source, restorer)
@@ -105,8 +152,7 @@ class RecoverySteps:
     seed : int
     material : RecoveryMaterial
     training_data : Source or SampleOptions, optional
-        Of ``--data``: samples, or how some are made. By default those of the material, and more like them where these
-        are made.
+        What is learned from, or how it is made.
     """
 
     wanted: Restoring
@@ -124,9 +170,8 @@ class RecoverySteps:
         if method is not None and samples is not None:
             pruned, step = self._recover(analysis, plan, pruned, samples, method, talk)
             steps.append(step)
-        training_data = self.training_data or self.material.learned
-        if self.wanted.finetune and training_data is not None:
-            pruned, step = self._finetune(analysis, pruned, training_data, talk)
+        if self.wanted.finetune and self.training_data is not None:
+            pruned, step = self._finetune(analysis, pruned, self.training_data, talk)
             steps.append(step)
         return pruned, tuple(steps)
 
@@ -159,6 +204,7 @@ class RecoverySteps:
         with talk.stage("importing torch"):
             from graphprune.training.finetune import FinetuneOptions, finetune
             from graphprune.training.made_training_data import make_training_data
+        meter = ProgressLine("finetuning")
         epochs = FinetuneOptions.epochs if self.wanted.epochs is None else self.wanted.epochs
         options, judges, facts = FinetuneOptions(epochs=epochs, seed=self.seed), None, {}
         if isinstance(data, SampleOptions):
@@ -166,11 +212,12 @@ class RecoverySteps:
             with talk.steps("making samples") as progress:
                 made = make_training_data(analysis.model, wanted, progress)
             data, judges, options, facts = made.learned, made.judges, made.suited(options), dict(made.facts)
-        meter = ProgressLine()
-        with talk.stage("finetuning"), meter:
+        with meter:
             tuned = finetune(pruned, data, analysis.model, options, meter.listen, judges)
         facts |= {"data": data.name, "epochs": epochs, "rate": tuned.rate, "steps": tuned.steps}
-        facts |= {name: tuned.facts[name] for name in ("samples", "held_out", "augment")} | {"seed": self.seed}
+        facts |= {name: tuned.facts[name] for name in ("samples", "held_out", "augment", "device")} | {
+            "seed": self.seed
+        }
         before, after = _finite(tuned.before.loss), _finite(tuned.after.loss)
         how = "distillation and labels" if tuned.facts["labels"] else "distillation"
         measure = "held-out loss" if judges is None else "loss on made samples"
@@ -179,9 +226,10 @@ class RecoverySteps:
 
 def _recovered(recovery: Recovery, facts: Mapping[str, Any], measure: str) -> Step:
     """Return the record of a recovery."""
+    from graphprune.data.providers import current
     from graphprune.plan.schema import Step
 
-    facts = {**facts, "samples": recovery.samples, "held_out": recovery.held_out}
+    facts = {**facts, "samples": recovery.samples, "held_out": recovery.held_out, "device": current().name}
     before, after = _finite(recovery.before), _finite(recovery.after)
     return Step("recover", recovery.method, measure, before, after, recovery.improved, facts)
 

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Self
 
 from graphprune.errors import InputError, OutputError, quote
+from graphprune.phases import phase, progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,40 +53,49 @@ def missing_processes(environment: Mapping[str, str] = os.environ) -> str:
 
 
 class ProgressLine:
-    """Shows the reports of a run. Use it in a ``with`` statement, which ends the line."""
+    """Shows the reports of a run, in a ``with`` statement: as a phase, and in a pipe what was measured line by line.
 
-    def __init__(self) -> None:
-        self._moves = sys.stderr.isatty()
+    Parameters
+    ----------
+    name : str
+        Of the phase.
+    """
+
+    def __init__(self, name: str = "training") -> None:
+        self._phase = phase(name)
+        self._lines = not sys.stderr.isatty()
         self._shown: object = None
-        self._open = False
 
     def __enter__(self) -> Self:
+        self._phase.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._open:
-            print(file=sys.stderr)
+        self._phase.__exit__(kind, error, trace)
 
     def listen(self, report: Report) -> None:
         """Show a report."""
-        if self._moves:
-            print(f"\r{line(report):<100}", end="", flush=True, file=sys.stderr)
-            self._open = True
-        elif report.measure is not self._shown:
+        progress(report.step, report.total, report.stage, **_figures(report))
+        if self._lines and report.measure is not self._shown:
             self._shown = report.measure
             print(line(report), file=sys.stderr)
 
 
-def line(report: Report) -> str:
-    """Return a report as one line."""
+def _figures(report: Report) -> dict[str, str]:
+    """Return what a report says, for a line."""
     left = round(report.seconds_left)
-    parts = [f"{report.stage} {report.step}/{report.total}", f"loss {report.loss:.4g}"]
+    figures = {"loss": f"{report.loss:.4g}"}
     if report.measure is not None:
-        parts.append(f"held-out {report.measure.loss:.4g}")
+        figures["held-out"] = f"{report.measure.loss:.4g}"
         for name, share in (("accuracy", report.measure.accuracy), ("agreement", report.measure.agreement)):
             if share is not None:
-                parts.append(f"{name} {share:.2%}")
-    parts.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
-    return "  ".join(parts)
+                figures[name] = f"{share:.2%}"
+    return figures | {"left": f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"}
+
+
+def line(report: Report) -> str:
+    """Return a report as one line."""
+    figures = "  ".join(f"{name} {value}" for name, value in _figures(report).items())
+    return f"{report.stage} {report.step}/{report.total}  {figures}"

@@ -92,12 +92,16 @@ def evaluate(
     return _result(done, accuracy if source.labelled else None, None if other is None else agreement)
 
 
-def compare(teacher: Model, student: Model, source: Source) -> Agreement:
+def compare(
+    teacher: Model, student: Model, source: Source, progress: Callable[[int, int], None] | None = None
+) -> Agreement:
     """Run two models on the same samples and compare all their outputs; labels are not looked at."""
     sessions = Session(teacher), Session(student)
     agreement = Agreement(sessions[0].outputs)
     for _, real, wanted, own in _side_by_side(*sessions, filled(source, input_specs(teacher))):
         agreement.add(own, wanted, samples=real)
+        if progress is not None:
+            progress(agreement.count, len(source))
     return agreement
 
 

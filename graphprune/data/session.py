@@ -2,22 +2,23 @@
 """Sessions: running a model, or a part of one, in onnxruntime, in this process.
 
 Verification runs models that nobody vouches for, and does so in a child process. Whoever
-calibrates a model with data of their own trusts it, and wants its values without a copy.
+calibrates a model with data of their own trusts it, and wants its values without a copy. It runs where
+:mod:`graphprune.data.providers` says.
 
 A run uses one thread, and several batches run at a time: so values do not depend on the number of cores.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphprune.array_types import Array
+from graphprune.data.providers import current
 from graphprune.errors import ModelFileError, OutputError, UnsupportedModelError, quote
+from graphprune.model.scratch import scratch_folder
 from graphprune.model.survey import survey
 from graphprune.model.tensors import is_external
 from graphprune.model.write import save
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
+    from graphprune.data.providers import ChosenDevice
     from graphprune.model.load import Model
 
 __all__ = ["Session"]
@@ -54,7 +56,8 @@ class Session:
 
     def __init__(self, model: Model, proto: ModelProto | None = None) -> None:
         self._name = model.name
-        self._session = _open(model, model.proto if proto is None else proto)
+        self._device = current()
+        self._session = _open(model, model.proto if proto is None else proto, self._device)
         self._inputs = frozenset(value.name for value in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())
 
@@ -70,7 +73,9 @@ class Session:
         try:
             values = self._session.run(None if names is None else list(names), fed)
         except Exception as error:  # onnxruntime has no common base for what it raises
-            raise UnsupportedModelError(f"onnxruntime cannot run {quote(self._name)}: {_first_line(error)}") from error
+            raise UnsupportedModelError(
+                f"onnxruntime cannot run {quote(self._name)}: {_first_line(error)}", hint=_other_device(self._device)
+            ) from error
         if not all(isinstance(value, np.ndarray) for value in values):
             raise UnsupportedModelError(
                 f"a value of {quote(self._name)} is a sequence or a map, and cannot be captured"
@@ -90,10 +95,13 @@ class Session:
         size = sum(value.nbytes for value in values)
         yield first, values
         del first, values
+        if self._device.name != "cpu":  # it works on one batch with all that it has
+            yield from ((batch, self.run(batch, names)) for batch in batches)
+            return
         yield from in_order(lambda batch: (batch, self.run(batch, names)), batches, size)
 
 
-def _open(model: Model, proto: ModelProto) -> Any:
+def _open(model: Model, proto: ModelProto, device: ChosenDevice) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -101,14 +109,21 @@ def _open(model: Model, proto: ModelProto) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         if any(is_external(held.tensor) for held in survey(proto).tensors):
-            with tempfile.TemporaryDirectory(prefix="graphprune-calibrate-") as folder:
-                path = save(model.replaced(proto), Path(folder) / "model.onnx")
-                return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            with scratch_folder() as folder:
+                path = save(model.replaced(proto), folder / "model.onnx")
+                return ort.InferenceSession(str(path), options, providers=device.providers)
+        return ort.InferenceSession(proto.SerializeToString(), options, providers=device.providers)
     except (ModelFileError, OutputError, MemoryError):
         raise
     except Exception as error:  # onnxruntime has no common base for what it raises
-        raise UnsupportedModelError(f"onnxruntime cannot run {quote(model.name)}: {_first_line(error)}") from error
+        raise UnsupportedModelError(
+            f"onnxruntime cannot run {quote(model.name)}: {_first_line(error)}", hint=_other_device(device)
+        ) from error
+
+
+def _other_device(device: ChosenDevice) -> str | None:
+    """Return what to try where a model does not run on the graphics processor: its memory may be too small."""
+    return None if device.name == "cpu" else "it ran on the graphics processor; try --device cpu"
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,6 @@ stops there are. Only what later parts read is kept in between, on disk where it
 
 from __future__ import annotations
 
-import tempfile
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from graphprune.array_types import Array
 from graphprune.data.session import Session
 from graphprune.model.graph import Graph, Node
 from graphprune.model.messages import copy_but
+from graphprune.model.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -190,7 +190,7 @@ class _Store:
     def __init__(self) -> None:
         self._batches: dict[int, dict[str, Array]] = {}
         self._bytes = 0
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: ScratchFolder | None = None
         self._files = 0
 
     @property
@@ -214,8 +214,8 @@ class _Store:
             self._bytes += value.nbytes
             return value
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="graphprune-walk-")
-        path = Path(self._folder.name) / f"{self._files}.npy"
+            self._folder = ScratchFolder()
+        path = self._folder.path / f"{self._files}.npy"
         self._files += 1
         np.save(path, value)
         mapped: Array = np.load(path, mmap_mode="r")
@@ -231,4 +231,4 @@ class _Store:
         """Remove the files."""
         self._batches.clear()
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.remove()

@@ -33,6 +33,8 @@ class Operator:
     ----------
     inputs : tuple of str
         What the rule sees as inputs 0, 1, ...: those of the node, or those that a view picks (`seen_as`).
+    read : set of int
+        Inputs of the node whose labels the rule has looked at.
     """
 
     def __init__(self, scope: Scope, node: Node) -> None:
@@ -43,6 +45,7 @@ class Operator:
         self.node = node
         self.version = scope.graph.opsets.get(node.domain, 1)
         self.outputs: dict[int, Axes] = {}
+        self.read: set[int] = set()
 
     def seen_as(self, operands: Sequence[Operand], *, channels_last: bool = False) -> Operator:
         """Return a view in which input n is the n-th of `operands`: the rule of a float operator fits its integer form.
@@ -52,7 +55,7 @@ class Operator:
         view = (_ChannelsLast if channels_last else Operator)(self.scope, self.node)
         given = [item for item in operands if item.slot < len(self.node.inputs)]
         view.inputs = tuple(self.node.inputs[item.slot] for item in given)
-        view._operands, view.outputs = tuple(given), self.outputs
+        view._operands, view.outputs, view.read = tuple(given), self.outputs, self.read
         return view
 
     def real_slot(self, slot: int) -> int:
@@ -73,6 +76,10 @@ class Operator:
     def is_constant(self, slot: int) -> bool:
         """Whether input `slot` depends on initializers and shapes only."""
         return self.has(slot) and self.inputs[slot] in self.scope.shapes.constant
+
+    def is_computed(self, slot: int) -> bool:
+        """Whether input `slot` is given and known only while the model runs."""
+        return self.has(slot) and not self.is_constant(slot)
 
     def shape(self, slot: int) -> tuple[int, ...]:
         """Shape of input `slot`.
@@ -118,6 +125,7 @@ class Operator:
     def labels(self, slot: int) -> Axes:
         """Labels of an activation; a constant read where data is expected stays whole."""
         name = self.inputs[slot]
+        self.read.add(self.real_slot(slot))
         if name in self.scope.values:
             return self.scope.values[name]
         return tuple(stay(size) for size in self.shape(slot))

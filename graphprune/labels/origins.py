@@ -8,7 +8,11 @@ node that froze it, to a graph input, or to the operator that made an axis of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from graphprune.labels.operator import Scope
 from graphprune.labels.resolve import Resolution
@@ -19,6 +23,7 @@ from graphprune.model.graph import Node
 __all__ = ["Origin", "Origins"]
 
 _FIXED = "fixed axis"
+_STUCK = "reshape"
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Origins:
 
     def __init__(self, scope: Scope, resolution: Resolution) -> None:
         self._scope = scope
+        self._resolution = resolution
         self._freezes: dict[int, list[tuple[int, Reason]]] = {}
         for labels, reason in resolution.freezes:
             if reason.node is not None and reason.kind != _FIXED:
@@ -49,10 +55,30 @@ class Origins:
         self._known: dict[tuple[int, int], Origin | None] = {}
 
     def behind(self, reason: Reason, size: int) -> Origin:
-        """Return what is behind a freeze: where channels were tied to a whole axis, why that is whole."""
+        """Return what is behind a freeze: why the axis is whole that channels were tied to, or would have to pass."""
+        if reason.kind == _STUCK and reason.node is not None:
+            return self._stuck.get(reason.node.index) or Origin(reason)
         if reason.kind != _FIXED or reason.node is None:
             return Origin(reason)
         return self.of_node(reason.node, size) or Origin(reason)
+
+    @cached_property
+    def _stuck(self) -> dict[int, Origin]:
+        """By node at which no alternative was left, why the first of its axes stays."""
+        component, freezes = self._resolution.component, self._resolution.freezes
+        first = np.full(int(component.max()) + 1, -1, dtype=np.int64)
+        for number in range(len(freezes) - 1, -1, -1):
+            if freezes[number][1].kind != _STUCK:
+                first[component[freezes[number][0]]] = number
+        found: dict[int, Origin] = {}
+        for choice, taken in self._resolution.committed:
+            if taken is None:
+                named = np.concatenate([part for a in choice.alternatives for part in (a.left, a.right)])
+                numbers = first[component[named[named != 0]]]
+                if (numbers >= 0).any():
+                    labels, reason = freezes[int(numbers[numbers >= 0].min())]
+                    found.setdefault(choice.node.index, self.behind(reason, len(labels)))
+        return found
 
     def of_node(self, node: Node, size: int) -> Origin | None:
         """Return why an axis of `size` slices that `node` reads is whole, or None where it reads no such axis."""
@@ -97,7 +123,7 @@ class Origins:
 
     def _made_whole(self, node: Node, size: int) -> Origin | None:
         """Return the reason that a node itself gave for an axis of this length that it reads."""
-        if node.domain == DOMAIN and node.op_type in ENTRIES:
+        if _enters_loop(node) and self._next(node, size, set()) is None:
             return Origin(Reason("control flow", node, "is handed on from turn to turn"), (node,))
         freezes = self._freezes.get(node.index, ())
         barrier = self._scope.space.barriers.get(node.index)
@@ -109,11 +135,22 @@ class Origins:
 
     def _next(self, node: Node, size: int, seen: set[str]) -> str | None:
         """Return an input with a whole axis of this length."""
-        for name in node.inputs:
+        for name in self._reads(node):
             axes = self._scope.values.get(name, ())
             if name not in seen and any(len(axis) == size and not axis.live for axis in axes):
                 return name
         return None
+
+    def _reads(self, node: Node) -> Sequence[str]:
+        """Return what a node reads; what a loop hands to its body it reads behind the body."""
+        if not _enters_loop(node):
+            return node.inputs
+        loop = self._scope.loops[node.index]
+        return [*(state.begin for state in loop.states), *(scanned.tensor for scanned in loop.scanned)]
+
+
+def _enters_loop(node: Node) -> bool:
+    return node.domain == DOMAIN and node.op_type in ENTRIES
 
 
 _NONE = "is no channel axis: space, batch or tokens"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from graphprune.errors import quote
 from graphprune.labels import rules  # noqa: F401 - importing the package registers the rules
@@ -27,6 +27,8 @@ def propagate(
     *,
     approximate: bool = False,
     other: Callable[[], Shapes | None] = lambda: None,
+    unreached: Collection[int] = (),
+    held: Collection[str] = (),
 ) -> Scope:
     """State all facts about the channels of a graph.
 
@@ -36,6 +38,10 @@ def propagate(
         Let channels pass through normalisations over the channel axis (the contract *renormalised*).
     other : callable
         Gives the shapes for another size of every open dimension of the inputs; None where there is none.
+    unreached : collection of int
+        Nodes that are not run for inputs of these sizes: what they weigh stays whole.
+    held : collection of str
+        First outputs of nodes that could not follow the loss of channels: these stay there.
 
     Returns
     -------
@@ -51,8 +57,11 @@ def propagate(
     for node in graph.nodes:
         if not _is_constant(node, shapes):
             _run(scope, node)
+    _freeze_held(scope, held)
+    _freeze_measured(scope)
     _freeze_boundaries(scope)
     _freeze_uncomputable(scope)
+    _freeze_unreached(scope, unreached)
     return scope
 
 
@@ -77,12 +86,20 @@ def _run(scope: Scope, node: Node) -> None:
     else:
         try:
             function(op)
+            _freeze_unread(op)
         except UnknownShapeError:
             _stop(op)
     count_whole(op)
     for slot, axes in op.outputs.items():
         if node.outputs[slot]:
             scope.values[node.outputs[slot]] = axes
+
+
+def _freeze_unread(op: Operator) -> None:
+    """Keep inputs that the rule did not look at: it takes them for sizes or numbers, but they carry channels here."""
+    for slot, name in enumerate(op.node.inputs):
+        if slot not in op.read and name in op.scope.values:
+            op.freeze(op.scope.values[name], op.node.op_type, "reads this axis as numbers for all channels")
 
 
 def _stop(op: Operator) -> None:
@@ -109,16 +126,59 @@ def _freeze_captured(scope: Scope, node: Node) -> None:
                 )
 
 
+def _freeze_held(scope: Scope, held: Collection[str]) -> None:
+    """Keep what reaches the given nodes, and whatever their sizes are computed from."""
+    graph, shapes = scope.graph, scope.shapes
+    for node in (graph.producer[name] for name in held):
+        reason = Reason("open size", node, "has sizes that depend on both the size of the inputs and on channels")
+        pending, seen = [*node.inputs, *node.outputs], set[str]()
+        while pending:
+            name = pending.pop()
+            for vector in scope.values.get(name, ()):
+                scope.space.freeze(vector, reason)
+            maker = graph.producer.get(name)
+            if name in shapes.derived and maker is not None and name not in seen:
+                pending.extend(maker.inputs)
+            seen.add(name)
+
+
+def _freeze_measured(scope: Scope) -> None:
+    """Keep what layers make of which only the shape is read: stored without these channels, it needs no layer."""
+    graph = scope.graph
+    if not scope.shapes.derived:
+        return
+    pending, needed = [*graph.outputs, *graph.captured], set[int]()
+    while pending:
+        node = graph.producer.get(pending.pop())
+        if node is not None and node.index not in needed:
+            needed.add(node.index)
+            if node.op_type not in ("Shape", "Size") or node.domain:
+                pending.extend((*node.inputs, *node.captured))
+    for node in (cost.node for cost in scope.space.costs if cost.node.index not in needed):
+        for vector in (vector for name in node.outputs for vector in scope.values.get(name, ())):
+            scope.space.freeze(vector, Reason("shape", node, "makes something of which only the shape is read"))
+
+
 def _freeze_boundaries(scope: Scope) -> None:
     """Keep graph outputs, and constants that a control-flow body reads or gives or that are graph outputs."""
     for name in scope.graph.outputs:
         for vector in scope.values.get(name, ()):
             scope.space.freeze(vector, Reason("graph output", None, f"reaches the graph output {name!r}"))
-    given = [name for node in scope.graph.nodes if node.domain == DOMAIN for name in node.inputs]
+    pseudo = [node for node in scope.graph.nodes if node.domain == DOMAIN]
+    given = [name for node in pseudo for name in node.inputs[node.attribute("given", 0) :]]
     for name in (*scope.graph.captured, *given, *scope.graph.outputs):
         if name in scope.shapes.constant and name in scope.shapes.dims:
             for vector in scope.weights.get(scope.constants.trace(name).tensor, ()):
                 scope.space.freeze(vector, Reason("captured", None, f"the tensor {name!r} is read as it is"))
+
+
+def _freeze_unreached(scope: Scope, nodes: Collection[int]) -> None:
+    """Keep what nodes weigh that nothing can be said of by running them."""
+    for use in scope.space.uses:
+        if use.node.index in nodes:
+            reason = Reason("control flow", use.node, "is weighed in a branch that inputs of this size do not reach")
+            for axis in use.axes:
+                scope.space.freeze(axis, reason)
 
 
 def _freeze_uncomputable(scope: Scope) -> None:

@@ -12,7 +12,7 @@ from graphprune.labels.space import Axes, LabelSpace
 from graphprune.labels.vector import stay
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph
-from graphprune.model.iterations import iterations_of_nodes
+from graphprune.model.iterations import LoopNode, iterations_of_nodes, loops
 from graphprune.model.scaling import Quantised
 from graphprune.model.shapes import Shapes
 
@@ -41,6 +41,9 @@ class Scope:
         self.weights: dict[str, Axes] = {}
         self.quantised: dict[str, Quantised] = {}
         self.turns = iterations_of_nodes(graph, shapes)
+        self.loops: dict[int, LoopNode] = {
+            index: loop for loop in loops(graph) for index in (loop.entry.index, loop.exit.index)
+        }
 
     def varies(self, name: str) -> tuple[bool, ...]:
         """Return for each axis of a value whether its length changes with the size of the model's inputs."""

@@ -71,7 +71,8 @@ class Labels:
     @property
     def live(self) -> bool:
         """Whether any slice may be removed, as far as known when the vector was made."""
-        return bool(self.base.any())
+        # Asked for all the time: nearly all vectors are wholly fixed, or begin with a label.
+        return self.base is not _ZERO and (bool(self.base[0]) or bool(self.base.any()))
 
     @property
     def plain(self) -> bool:

@@ -18,9 +18,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onnx import TypeProto
+from onnx import TensorShapeProto, TypeProto
 
-__all__ = ["UNCLEAR", "Declared", "is_name", "sample_axes"]
+__all__ = ["UNCLEAR", "Declared", "fixed_size", "is_name", "sample_axes"]
 
 UNCLEAR = -1
 """Stands for an axis that is there, but cannot be told from others."""
@@ -47,14 +47,20 @@ class Declared:
         if not kind.tensor_type.HasField("shape"):
             return None
         dims = kind.tensor_type.shape.dim
-        # Some exporters write -1 or 0 where they mean an open dimension.
-        sizes = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in dims)
-        return cls(sizes, tuple(dim.dim_param if is_name(dim.dim_param) else "" for dim in dims))
+        return cls(tuple(map(fixed_size, dims)), tuple(dim.dim_param if is_name(dim.dim_param) else "" for dim in dims))
 
     @property
     def open(self) -> tuple[int, ...]:
         """The axes that are open."""
         return tuple(axis for axis, size in enumerate(self.sizes) if size is None)
+
+
+def fixed_size(dim: TensorShapeProto.Dimension) -> int | None:
+    """Return what a dimension is declared to be, None where it is open: some exporters write -1 for that.
+
+    A size of 0 is one, as of a cache that is still empty: onnxruntime takes no other.
+    """
+    return dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0 else None
 
 
 def is_name(param: str) -> bool:

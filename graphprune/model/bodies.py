@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, helper
 
 __all__ = ["DOMAIN", "ENTRIES", "LOOPS", "Flat", "flatten", "owner_name"]
 
@@ -34,11 +34,24 @@ _SCAN_AXES = 9
 
 @dataclass(frozen=True, eq=False)
 class _Body:
-    """One body: the flat name of its owner's first output, that node, and the attribute that holds the body."""
+    """One body.
+
+    Attributes
+    ----------
+    owner : str
+        Flat name of the first output of the node on which it hangs.
+    node : NodeProto
+        That node.
+    attribute : AttributeProto
+        What holds the body.
+    takes : list of str
+        Flat names of its inputs.
+    """
 
     owner: str
     node: NodeProto
     attribute: AttributeProto
+    takes: list[str] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -52,7 +65,7 @@ class Flat:
     home : dict of str to int
         Values and initializers that belong to a body, and its number.
     declared : set of str
-        Body inputs whose declared type stands among the declared values of the flat graph.
+        Inputs and results of bodies whose declared type stands among the declared values of the flat graph.
     """
 
     proto: ModelProto
@@ -91,11 +104,13 @@ class Flat:
             if kept.domain == DOMAIN:
                 result.opset_import.remove(kept)
         places, home = self._places(edited.graph), self._homes(edited.graph)
+        before = {value.name: value.type for value in self.proto.graph.value_info}
+        types = {v.name: v.type for v in edited.graph.value_info if before.get(v.name, v.type) != v.type}
         parts = [self._part(edited.graph, places, home, number) for number in range(len(self.bodies) + 1)]
         for number in range(len(self.bodies), -1, -1):
             for node in parts[number].node:
                 if node.domain == DOMAIN:
-                    self._attach(node, parts)
+                    self._attach(node, parts, types)
         for name in ("node", "initializer", "value_info"):
             result.graph.ClearField(name)
             getattr(result.graph, name).extend(getattr(parts[_OUTER], name))
@@ -117,10 +132,11 @@ class Flat:
 
     def _common(self, places: Iterable[int]) -> int:
         """Return the innermost body around all these."""
-        ways = [[place, *self._outwards(place)] for place in places]
+        ways = [[place, *self.outwards(place)] for place in places]
         return next((place for place in ways[0] if all(place in way for way in ways)), _OUTER) if ways else _OUTER
 
-    def _outwards(self, place: int) -> Iterable[int]:
+    def outwards(self, place: int) -> Iterable[int]:
+        """Yield the numbers of the bodies around a body, from inside out; 0 is the main graph."""
         while place != _OUTER:
             place = self.around(place)
             yield place
@@ -173,8 +189,8 @@ class Flat:
             value.name = self.renamed.get(value.name, value.name)
         return part
 
-    def _attach(self, node: NodeProto, parts: list[GraphProto]) -> None:
-        """Turn a pseudo-operator back into the node that it stands for."""
+    def _attach(self, node: NodeProto, parts: list[GraphProto], types: Mapping[str, TypeProto]) -> None:
+        """Turn a pseudo-operator back into the node that it stands for; `types` holds declared types that changed."""
         edited = NodeProto()
         edited.CopyFrom(node)
         for number, names in self._given(edited):
@@ -187,8 +203,17 @@ class Flat:
             for field_name in ("node", "initializer", "value_info"):
                 graph.ClearField(field_name)
                 getattr(graph, field_name).extend(getattr(parts[number], field_name))
+            for value, name in zip(graph.input, self.bodies[number - 1].takes, strict=True):
+                _retype(value, types.get(name))
             for value, name in zip(graph.output, names, strict=True):
                 value.name = self.renamed.get(name, name)
+                _retype(value, types.get(name))
+
+
+def _retype(value: ValueInfoProto, known: TypeProto | None) -> None:
+    """Declare another type, where one is known."""
+    if known is not None and value.HasField("type"):
+        value.type.CopyFrom(known)
 
 
 def owner_name(outputs: Iterable[str]) -> str:
@@ -295,6 +320,7 @@ class _Layout:
     def _stand_in(self, node: NodeProto, names: Mapping[str, str]) -> NodeProto:
         """Lay out the bodies of a node and return the pseudo-operator that stands for it."""
         bodies = [attribute for attribute in node.attribute if attribute.type == AttributeProto.GRAPH]
+        bodies.sort(key=lambda attribute: attribute.name != "then_branch")  # whatever their order in the file
         entry = len(self.flat.proto.graph.node)
         given = [name for body in bodies for name in self._body(node, body, names)]
         result = NodeProto(op_type=node.op_type, domain=DOMAIN, name=node.name)
@@ -325,22 +351,26 @@ class _Layout:
             stored.CopyFrom(tensor)
             stored.name = own.get(tensor.name, tensor.name)
             flat.home[stored.name] = number
+        takes = flat.bodies[-1].takes
+        takes.extend(own.get(value.name, value.name) for value in graph.input)
         self._declare(graph, own, number)
         if owner.op_type in LOOPS:
             entry = flat.proto.graph.node.add(op_type=f"{owner.op_type}Entry", domain=DOMAIN, name=owner.name)
-            entry.output.extend(own.get(value.name, value.name) for value in graph.input)
+            entry.output.extend(takes)
             flat.home.update((name, number) for name in entry.output)
         self.lay_out(graph.node, number, own)
         return [own.get(output.name, output.name) for output in graph.output]
 
     def _declare(self, graph: GraphProto, own: Mapping[str, str], number: int) -> None:
-        """Take over the declared types of a body's values, and of its inputs."""
+        """Take over the declared types of a body's values, of its inputs, and of what its nodes give."""
         flat = self.flat
         among = {value.name for value in graph.value_info}
-        inputs = [value for value in graph.input if value.name not in among]
-        for value in (*graph.value_info, *inputs):
+        made = {name for node in graph.node for name in node.output}
+        ends = {v.name: v for v in (*graph.input, *(v for v in graph.output if v.name in made))}
+        shown = [value for name, value in ends.items() if name not in among and value.HasField("type")]
+        for value in (*graph.value_info, *shown):
             known = flat.proto.graph.value_info.add()
             known.CopyFrom(value)
             known.name = own.get(value.name, value.name)
             flat.home[known.name] = number
-        flat.declared.update(own.get(value.name, value.name) for value in inputs)
+        flat.declared.update(own.get(value.name, value.name) for value in shown)

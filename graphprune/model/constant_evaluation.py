@@ -8,7 +8,6 @@ computed by onnxruntime, with its own kernels, under limits of processor time an
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,17 @@ import numpy as np
 from onnx import ModelProto, ValueInfoProto, numpy_helper
 
 from graphprune.array_types import Array
+from graphprune.errors import UnsafeModelError
+from graphprune.model.allowance import Allowance
 from graphprune.model.graph import Graph, Node
-from graphprune.model.sandbox import RESULT, ChildError, limit_work, run_child
+from graphprune.model.sandbox import RESULT, ChildError, enter_sandbox, run_child
+from graphprune.model.scratch import scratch_folder
 
 __all__ = ["Outside"]
 
-_SECONDS: Final = 10.0
+_SECONDS: Final = 10
 _ALL_SECONDS: Final = 30.0
-_BYTES: Final = 1 << 30
+_BYTES: Final = 900_000_000
 _MOST_OPERANDS: Final = 1 << 28
 """Bytes that the operands of an expression may have; more would not fit into a message."""
 
@@ -49,12 +51,13 @@ class Outside:
             return None
         started = monotonic()
         try:
-            with tempfile.TemporaryDirectory(prefix="graphprune-evaluate-") as folder:
-                place = Path(folder)
+            with scratch_folder() as place:
                 (place / "model.onnx").write_bytes(_expression(graph, nodes, operands, name).SerializeToString())
-                run_child("graphprune.model.constant_evaluation", place, min(_SECONDS, self.left))
+                run_child(
+                    "graphprune.model.constant_evaluation", place, Allowance(min(_SECONDS, self.left), _SECONDS, _BYTES)
+                )
                 return np.asarray(np.load(place / "value.npy", allow_pickle=False))
-        except (ChildError, OSError, ValueError, TypeError):
+        except (ChildError, UnsafeModelError, OSError, ValueError, TypeError):
             return None
         finally:
             self.left -= monotonic() - started
@@ -76,7 +79,7 @@ _FREE_INITIALIZERS: Final = 4  # the IR version since which an initializer need 
 
 def main(folder: str) -> int:
     """Compute the expression in the folder (in the child process)."""
-    limit_work(seconds=int(_SECONDS), most_bytes=_BYTES)
+    enter_sandbox()
     import onnxruntime as ort
 
     place = Path(folder)

@@ -9,25 +9,23 @@ objection.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Final
 
-from graphprune.errors import GraphPruneError, InputError, ModelFileError, UnsafeModelError, UsageError, quote
+from graphprune.errors import InputError, ModelFileError, UnsafeModelError, UsageError, quote
 from graphprune.model.bodies import Flat
 from graphprune.model.graph import Graph, subgraphs
 from graphprune.model.inputs import assumed, candidate_shapes, input_shapes
 from graphprune.model.lengths import fitting_values
 from graphprune.model.load import Model
-from graphprune.model.normalize import inline_functions
-from graphprune.model.observation import NoneRunsError, failure, observe, unknown_values
+from graphprune.model.observation import NoneRunsError, Told, observe, unknown_values
 from graphprune.model.operands import misfit
 from graphprune.model.sandbox import shortened
 from graphprune.model.shapes import Shapes, infer
 
-__all__ = ["Fit", "Fitting", "blaming", "fit_inputs"]
+__all__ = ["Fit", "Fitting", "fit_inputs"]
 
 
 _MOST_ELEMENTS: Final = 1 << 36
@@ -99,12 +97,18 @@ class Fitting:
 
     def other(self, step: int) -> Shapes | None:
         """Return the shapes for a second size of every open dimension; None where none is open."""
-        inputs = input_shapes(self._graph, self._given, other=True, step=step)
-        if inputs == input_shapes(self._graph, self._given, step=step):
-            return None
-        shapes = infer(self._graph, self._model.tensors.array, inputs)
-        seen = self._seen([Fit(step, inputs, shapes)])
-        return shapes if seen is None else seen.shapes
+        usual = input_shapes(self._graph, self._given, step=step)
+        fits: list[Fit] = []
+        for apart in (True, False):  # not every network takes images that are no squares
+            inputs = input_shapes(self._graph, self._given, other=True, apart=apart, step=step)
+            if inputs == usual:
+                return None
+            if not fits or inputs != fits[0].inputs:
+                fits.append(Fit(step, inputs, infer(self._graph, self._model.tensors.array, inputs)))
+            if not apart or not (fits[0].shapes.refusal or misfit(self._graph, fits[0].shapes)):
+                break
+        seen = self._seen(fits[-1:])
+        return fits[-1].shapes if seen is None else seen.shapes
 
     def _seen(self, fits: list[Fit]) -> Fit | None:
         """Return the first that inference, or a run, says is taken; None where every run fails."""
@@ -121,7 +125,10 @@ class Fitting:
     def _observe(self, fits: list[Fit], names: list[str]) -> Fit | None:
         runnable = self._model.replaced(self._flat.restore(self._flat.proto))
         lengths = [fitting_values(self._graph, fit.shapes) for fit in fits]
-        observed = observe(runnable, self._graph, [fit.inputs for fit in fits], names, lengths)
+        dims: dict[str, tuple[int, ...]] = {}
+        for fit in fits:
+            dims.update({name: max(dims.get(name, ()), shape, key=prod) for name, shape in fit.shapes.dims.items()})
+        observed = observe(runnable, self._graph, [fit.inputs for fit in fits], names, Told(lengths, dims))
         if observed is None:
             return None
         fit = fits[observed.choice]
@@ -168,24 +175,3 @@ def _check_sizes(shapes: Shapes) -> None:
                 f"value {quote(name)} of shape {list(dims)} has more elements than the limit {_MOST_ELEMENTS}",
                 hint="if its size follows from an input, give a smaller one: --input-shape NAME=SIZES",
             )
-
-
-@contextmanager
-def blaming(model: Model, given: Mapping[str, Sequence[int]]) -> Iterator[None]:
-    """Ask onnxruntime whose fault it is where the analysis of a model fails in an unforeseen way.
-
-    Raises
-    ------
-    ModelFileError
-        If the model does not run with the usual or given sizes; what runs, and still fails, is our fault.
-    """
-    try:
-        yield
-    except (GraphPruneError, MemoryError):
-        raise
-    except Exception as error:  # rules may raise anything on a file that breaks ONNX
-        graph = Graph(inline_functions(model.proto))
-        said = failure(model, graph, input_shapes(graph, given))
-        if said is None:
-            raise
-        raise ModelFileError(f"the model does not run: {said}", hint="export it again") from error

@@ -9,10 +9,10 @@ from typing import Literal
 from onnx import TypeProto
 
 from graphprune.errors import UsageError, quote
-from graphprune.model.batch_axes import Declared, is_name, sample_axes
+from graphprune.model.batch_axes import Declared, fixed_size, is_name, sample_axes
 from graphprune.model.demands import demanded_sizes
 from graphprune.model.graph import Graph
-from graphprune.model.lengths import caches
+from graphprune.model.lengths import caches, sums
 
 __all__ = ["assumed", "candidate_shapes", "input_shapes"]
 
@@ -21,6 +21,9 @@ _VOLUMES = (112, 16, 32, 64, 128)
 _LINES = (16, 32, 64, 80, 100, 128, 160, 256, 400, 480, 512, 640, 768, 800, 1024, 1536, 2048, 4096, 8000, 16000)
 _LADDERS = {4: _IMAGES, 5: _VOLUMES}
 """Sizes for an open dimension other than the first, by rank (`_LINES` for others); the usual one comes first."""
+
+_FACTORS = (2, 3)
+"""By how much open dimensions grow for a second size."""
 
 Kind = Literal["samples", "free", "fixed"]
 
@@ -33,7 +36,7 @@ def candidate_shapes(
     Parameters, and errors, are those of :func:`input_shapes`.
     """
     before: list[dict[str, tuple[int, ...]]] = []
-    for step in range(len(_LINES)):
+    for step in range(2 * len(_LINES)):
         shapes = input_shapes(graph, given, step=step)
         if shapes not in before:
             before.append(shapes)
@@ -41,7 +44,12 @@ def candidate_shapes(
 
 
 def input_shapes(
-    graph: Graph, given: Mapping[str, Sequence[int]] | None = None, *, other: bool = False, step: int = 0
+    graph: Graph,
+    given: Mapping[str, Sequence[int]] | None = None,
+    *,
+    other: bool = False,
+    apart: bool = False,
+    step: int = 0,
 ) -> dict[str, tuple[int, ...]]:
     """Choose a concrete shape for every graph input.
 
@@ -51,14 +59,18 @@ def input_shapes(
         Shapes from the user; they win over what the file says.
     other : bool
         Use a second size for every open dimension, to find out what depends on it.
+    apart : bool
+        Let second sizes grow by different factors, to find out on which dimension it depends.
     step : int
-        Which of the usual sizes is taken for open dimensions.
+        Which of the usual sizes is taken for open dimensions; after the last of them they come again, without a
+        guess at what a mask covers.
 
     Returns
     -------
     dict of str to tuple of int
         Open dimensions become what the weights demand that read them, 1 on axis 0 and where samples are counted, and
-        otherwise 224 (images), 112 (volumes) or 16; those with the same name become the same.
+        otherwise 224 (images), 112 (volumes) or 16; those with the same name become the same, and what is as long
+        as others together follows from these (:func:`graphprune.model.lengths.sums`).
 
     Raises
     ------
@@ -75,9 +87,14 @@ def input_shapes(
         )
     tensors = {name: kind for name, kind in graph.inputs.items() if kind.WhichOneof("value") == "tensor_type"}
     axes = dict(zip(tensors, sample_axes([Declared.of(kind) for kind in tensors.values()]), strict=True))
-    choice = _Choice(given, axes, _demanded(graph, axes), step, caches(graph))
+    choice = _Choice(given, axes, _demanded(graph, axes), step % len(_LINES), frozenset(caches(graph)))
     choice.settle_names(tensors)
-    return {name: choice.shape(name, kind, other=other) for name, kind in tensors.items()}
+    shapes = {name: choice.shape(name, kind, other=other, apart=apart) for name, kind in tensors.items()}
+    for (name, axis), terms in sums(graph, guess=step < len(_LINES)).items():
+        if name not in given:
+            size = sum(term if isinstance(term, int) else shapes[term[0]][term[1]] for term in terms)
+            shapes[name] = (*shapes[name][:axis], size, *shapes[name][axis + 1 :])
+    return shapes
 
 
 def assumed(graph: Graph, given: Mapping[str, Sequence[int]]) -> dict[str, frozenset[int]]:
@@ -130,6 +147,7 @@ class _Choice:
         self._step = step
         self._cached = cached
         self._names: dict[str, tuple[int, Kind]] = {}
+        self._factors: dict[str, int] = {}
 
     def settle_names(self, tensors: Mapping[str, TypeProto]) -> None:
         """Choose the size of every named dimension: given sizes first, then demanded ones, then the usual ones."""
@@ -158,7 +176,7 @@ class _Choice:
         ladder = _LINES if name in self._cached else _LADDERS.get(rank, _LINES)
         return ladder[min(self._step, len(ladder) - 1)]
 
-    def shape(self, name: str, kind: TypeProto, *, other: bool) -> tuple[int, ...]:
+    def shape(self, name: str, kind: TypeProto, *, other: bool, apart: bool) -> tuple[int, ...]:
         """Fill the open dimensions of one input."""
         given = self._given.get(name)
         if not kind.tensor_type.HasField("shape"):
@@ -169,7 +187,7 @@ class _Choice:
                 )
             return tuple(given)
         dims = kind.tensor_type.shape.dim
-        declared = [dim.dim_value if dim.dim_value > 0 else None for dim in dims]
+        declared = [fixed_size(dim) for dim in dims]
         if given is not None:
             _check_given(name, declared, given)
         chosen = []
@@ -178,9 +196,14 @@ class _Choice:
             if given is not None:
                 size = int(given[axis])
             if other and how != "fixed":
-                size = size + 1 if how == "samples" else size * 2
+                key = f"{name}.{axis}" if dims[axis].dim_param not in self._names else dims[axis].dim_param
+                size = size + 1 if how == "samples" else size * (self._factor(key) if apart else _FACTORS[0])
             chosen.append(size if fixed is None else fixed)
         return tuple(chosen)
+
+    def _factor(self, key: str) -> int:
+        """Return the factor by which a dimension grows: two neighbours have different ones."""
+        return self._factors.setdefault(key, _FACTORS[len(self._factors) % len(_FACTORS)])
 
     def _open(self, name: str, axis: int, param: str, rank: int) -> tuple[int, Kind]:
         """Return the size of an open dimension, and how it was chosen."""
@@ -193,7 +216,9 @@ class _Choice:
 
 def _check_given(name: str, declared: Sequence[int | None], given: Sequence[int]) -> None:
     """Refuse a given shape that contradicts the declared one."""
-    fits = len(given) == len(declared) and all(size > 0 for size in given)
+    fits = len(given) == len(declared) and all(
+        size > 0 or size == fixed for fixed, size in zip(declared, given, strict=True)
+    )
     if not fits or any(fixed not in (None, size) for fixed, size in zip(declared, given, strict=True)):
         shown = "x".join("?" if fixed is None else str(fixed) for fixed in declared)
         raise UsageError(f"input {quote(name)} has the shape {shown}, got {'x'.join(map(str, given))}")

@@ -9,6 +9,7 @@ in this shape; a state that changes its shape from iteration to iteration is not
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from onnx import TensorProto
@@ -17,10 +18,44 @@ from graphprune.model.bodies import DOMAIN, ENTRIES, LOOPS
 from graphprune.model.graph import Graph, Node
 from graphprune.model.known import Shapes
 
-__all__ = ["LoopNode", "iterations_of_nodes", "loops", "unsettled"]
+__all__ = ["Collected", "LoopNode", "Scanned", "State", "iterations_of_nodes", "loops", "unsettled"]
 
 _MOST_ITERATIONS = 1 << 20
 """Numbers of iterations above this stand for "until the condition says so"."""
+
+
+class State(NamedTuple):
+    """What a loop hands on: what it begins as, what the body takes and gives, and the result ("" where nobody asks).
+
+    The slots are those of the exit: inputs of what it begins as and of what the body gives, and the output.
+    """
+
+    begin: str
+    taken: str
+    given: str
+    end: str
+    begin_slot: int
+    given_slot: int
+    end_slot: int
+
+
+class Scanned(NamedTuple):
+    """A tensor that is taken apart: the tensor, its axis, the slice that the body takes, and the input of the exit."""
+
+    tensor: str
+    axis: int
+    taken: str
+    slot: int
+
+
+class Collected(NamedTuple):
+    """What is put together: what the body gives, the axis on which, the result; and the slots of both at the exit."""
+
+    given: str
+    axis: int
+    end: str
+    given_slot: int
+    end_slot: int
 
 
 class LoopNode:
@@ -30,13 +65,9 @@ class LoopNode:
     ----------
     entry, exit : Node
         The pseudo-operators in front of the body and behind it.
-    states : tuple of (str, str, str, str)
-        For every state what it begins as, what the body takes and gives, and what it is at the end
-        (empty where nobody wants to know).
-    scanned : tuple of (str, int, str)
-        Tensors that are taken apart: the tensor, its axis, and the slice that the body takes.
-    collected : tuple of (str, int, str)
-        What the body gives that is put together: that, the axis on which, and the result.
+    states : tuple of State
+    scanned : tuple of Scanned
+    collected : tuple of Collected
     """
 
     def __init__(self, entry: Node, exit_: Node) -> None:
@@ -52,14 +83,21 @@ class LoopNode:
         count = max(len(outer), front) - front - scanned
         ends = (*results, *[""] * len(inner))
         self.states = tuple(
-            (outer[front + at], entry.outputs[front + at], inner[back + at], ends[at]) for at in range(count)
+            State(
+                *(outer[front + at], entry.outputs[front + at], inner[back + at], ends[at]),
+                *(front + at, given + back + at, at),
+            )
+            for at in range(count)
         )
         axes = exit_.attribute("scan_input_axes", [0] * scanned)
-        self.scanned = tuple((outer[count + at], int(axes[at]), entry.outputs[count + at]) for at in range(scanned))
+        self.scanned = tuple(
+            Scanned(outer[at], int(axis), entry.outputs[at], at) for at, axis in enumerate(axes, start=count)
+        )
         rest = inner[back + count :]
         axes = exit_.attribute("scan_output_axes", [0] * len(rest))
         self.collected = tuple(
-            (name, int(axis), ends[count + at]) for at, (name, axis) in enumerate(zip(rest, axes, strict=True))
+            Collected(name, int(axis), ends[at], given + back + at, at)
+            for at, (name, axis) in enumerate(zip(rest, axes, strict=True), start=count)
         )
         self.limit = "" if self._is_scan or not outer else outer[0]
         self.begins = "" if self._is_scan or len(outer) < 2 else outer[1]
@@ -68,7 +106,7 @@ class LoopNode:
     def iterations(self, graph: Graph, shapes: Shapes) -> int | None:
         """Return the number of iterations where it is constant and known."""
         if self._is_scan:
-            lengths = {shapes.dims[name][axis] for name, axis, _ in self.scanned if _has_axis(shapes, name, axis)}
+            lengths = {shapes.dims[it.tensor][it.axis] for it in self.scanned if _has_axis(shapes, it.tensor, it.axis)}
             return lengths.pop() if len(lengths) == 1 else None
         limit = shapes.values.get(self.limit)
         if limit is None or limit.size != 1 or not 0 <= int(limit.reshape(())) <= _MOST_ITERATIONS:
@@ -94,12 +132,12 @@ class LoopNode:
             for name, dtype in zip(self.entry.outputs[:2], (TensorProto.INT64, TensorProto.BOOL), strict=True):
                 shapes.dtypes[name] = dtype
                 shapes.dims[name] = declared.dims.get(name, ())
-        for begin, taken, _, _ in self.states:
-            if begin in shapes.dtypes:
-                shapes.dtypes[taken] = shapes.dtypes[begin]
-            if begin in shapes.dims and taken not in doubtful:
-                shapes.dims[taken] = shapes.dims[begin]
-        for name, axis, taken in self.scanned:
+        for state in self.states:
+            if state.begin in shapes.dtypes:
+                shapes.dtypes[state.taken] = shapes.dtypes[state.begin]
+            if state.begin in shapes.dims and state.taken not in doubtful:
+                shapes.dims[state.taken] = shapes.dims[state.begin]
+        for name, axis, taken, _ in self.scanned:
             if _has_axis(shapes, name, axis):
                 dims = list(shapes.dims[name])
                 del dims[axis]
@@ -108,25 +146,28 @@ class LoopNode:
 
     def set_exit(self, graph: Graph, shapes: Shapes) -> None:
         """Record the shapes of the results."""
-        for begin, taken, given, end in self.states:
-            known = {shapes.dims.get(name) for name in (begin, taken, given)}
-            settled = known.pop() if len(known) == 1 else None
-            if end and settled is not None:
-                shapes.dims[end] = settled
-                shapes.dtypes[end] = shapes.dtypes.get(given, TensorProto.UNDEFINED)
+        for state in self.states:
+            if state.end and self.keeps_shape(state, shapes):
+                shapes.dims[state.end] = shapes.dims[state.given]
+                shapes.dtypes[state.end] = shapes.dtypes.get(state.given, TensorProto.UNDEFINED)
         iterations = self.iterations(graph, shapes)
-        for given, axis, end in self.collected:
+        for given, axis, end, _, _ in self.collected:
             dims = shapes.dims.get(given)
             if end and iterations is not None and dims is not None and -len(dims) - 1 <= axis <= len(dims):
                 at = axis % (len(dims) + 1)
                 shapes.dims[end] = (*dims[:at], iterations, *dims[at:])
                 shapes.dtypes[end] = shapes.dtypes.get(given, TensorProto.UNDEFINED)
 
+    def keeps_shape(self, state: State, shapes: Shapes) -> bool:
+        """Whether a state is known to have one shape from the beginning to the end."""
+        known = {shapes.dims.get(name) for name in (state.begin, state.taken, state.given)}
+        return len(known) == 1 and None not in known
+
     def changing(self, shapes: Shapes) -> Iterator[str]:
         """Yield the states whose shape is not the same at each iteration, as far as known."""
-        for _, taken, given, _ in self.states:
-            if taken in shapes.dims and shapes.dims.get(given) != shapes.dims[taken]:
-                yield taken
+        for state in self.states:
+            if state.taken in shapes.dims and shapes.dims.get(state.given) != shapes.dims[state.taken]:
+                yield state.taken
 
 
 def loops(graph: Graph) -> list[LoopNode]:
@@ -148,7 +189,7 @@ def unsettled(laid_out: list[LoopNode], shapes: Shapes, doubtful: set[str], *, r
     if rounds > 0:
         return {name for loop in laid_out for name in loop.changing(shapes)} - doubtful
     changing = any(name not in doubtful for loop in laid_out for name in loop.changing(shapes))
-    return {taken for loop in laid_out for _, taken, _, _ in loop.states} - doubtful if changing else set()
+    return {state.taken for loop in laid_out for state in loop.states} - doubtful if changing else set()
 
 
 def iterations_of_nodes(graph: Graph, shapes: Shapes) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -22,11 +22,13 @@ from graphprune.checks import contained
 from graphprune.errors import ModelFileError, UnsafeModelError, UsageError, quote
 from graphprune.model.densify import densified
 from graphprune.model.external import reason
+from graphprune.model.main_memory import main_memory
 from graphprune.model.sniff import TEXT_SUFFIXES, sniff
 from graphprune.model.survey import Survey, survey
 from graphprune.model.tensors import TensorStore, count_bytes
 from graphprune.model.validate import validate
 from graphprune.notebook import html_table
+from graphprune.phases import logged
 from graphprune.report import text
 
 __all__ = ["Limits", "Model", "check_loaded", "load"]
@@ -34,6 +36,7 @@ __all__ = ["Limits", "Model", "check_loaded", "load"]
 # Files this small may declare anything up to here: eight zeros stored as one byte each are no attack.
 _ALWAYS_ALLOWED: Final = 1 << 26
 _MOST_DENSE: Final = 1 << 30
+_RAISE: Final = "if the model is trustworthy, raise graphprune.model.load.Limits in a script"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,10 @@ class Limits:
     name_length : int
         Characters of an identifier.
     tensor_bytes : int
-        Sum of what all tensors declare, each stored range counted as often as it is used.
+        Sum of what all tensors declare, each stored range counted as often as it is used, beyond the size of the
+        data files that are really there: these are mapped, and read piece by piece.
+    mapped_bytes : int
+        Sum of the sizes of data files; each is read more than once from one end to the other.
     tensor_ratio : int
         That sum divided by the bytes really present: models that unfold into far more than they hold are refused.
     function_calls : int
@@ -62,17 +68,10 @@ class Limits:
     nodes: int = 200_000
     depth: int = 16
     name_length: int = 2**20
-    tensor_bytes: int = field(default_factory=lambda: _memory() // 2)
+    tensor_bytes: int = field(default_factory=lambda: main_memory() // 2)
+    mapped_bytes: int = 2**40
     tensor_ratio: int = 4
     function_calls: int = 1_000_000
-
-
-def _memory() -> int:
-    """Return the bytes of main memory, or 16 GiB where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 1 << 34
 
 
 @dataclass(frozen=True)
@@ -174,6 +173,7 @@ def check_loaded(model: object) -> None:
         raise UsageError(f"a model cannot be {quote(model)}", hint="graphprune.load(path) reads one")
 
 
+@logged("loading")
 @contained
 def load(source: str | Path | onnx.ModelProto, *, limits: Limits | None = None) -> Model:
     """Read a model and check that it is safe and valid.
@@ -227,14 +227,18 @@ def _finish(proto: onnx.ModelProto, origin: tuple[Path, FileStamp] | None, limit
 def _check_amount(tensors: TensorStore, surveyed: Survey, limits: Limits, stamp: FileStamp | None) -> None:
     """Refuse a model whose tensors add up to more than memory, or than the files can stand for."""
     declared = sum(count_bytes(held.tensor) for held in surveyed.tensors)
-    allowed = limits.tensor_bytes
+    mapped = sum({file.identity: file.size for file in tensors.files.values()}.values())
+    allowed = limits.tensor_bytes + mapped
     if stamp is not None:
-        present = stamp.size + sum(file.size for file in tensors.files.values())
-        allowed = min(allowed, max(_ALWAYS_ALLOWED, limits.tensor_ratio * present))
+        allowed = min(allowed, max(_ALWAYS_ALLOWED, limits.tensor_ratio * (stamp.size + mapped)))
     if declared > allowed:
         raise UnsafeModelError(
             f"the tensors declare {declared} bytes, more than the limit {allowed} for this file and machine",
-            hint="if the model is trustworthy, raise graphprune.model.load.Limits in a script",
+            hint=_RAISE,
+        )
+    if mapped > limits.mapped_bytes:
+        raise UnsafeModelError(
+            f"the data files have {mapped} bytes, more than the limit {limits.mapped_bytes}", hint=_RAISE
         )
 
 

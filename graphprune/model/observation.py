@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto, helper
 
+from graphprune.model.allowance import allow
 from graphprune.model.bodies import DOMAIN
 from graphprune.model.graph import Graph, Node, subgraphs
 from graphprune.model.load import Model
-from graphprune.model.sandbox import RESULT, ChildError, limit_memory, run_child, shortened
+from graphprune.model.sandbox import RESULT, ChildError, enter_sandbox, run_child, unless_exhausted
+from graphprune.model.scratch import scratch_folder
 from graphprune.model.shapes import Shapes
 from graphprune.model.write import save
 
-__all__ = ["NoneRunsError", "RunShapes", "failure", "observe", "unknown_values"]
+__all__ = ["NoneRunsError", "RunShapes", "Told", "observe", "unknown_values"]
 
 DATA_DEPENDENT = frozenset({"Compress", "NonMaxSuppression", "NonZero", "StringSplit", "Unique"})
 
@@ -73,6 +74,22 @@ class RunShapes:
     dtypes: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Told:
+    """What is known of runs before they are done.
+
+    Attributes
+    ----------
+    lengths : sequence of mappings
+        For each of the input shapes, what integers have to be by input (:mod:`graphprune.model.lengths`).
+    dims : mapping of str to tuple of int
+        Shapes of values, by which it is told how much memory and time a run may take.
+    """
+
+    lengths: Sequence[Mapping[str, int]] = ()
+    dims: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
 class NoneRunsError(Exception):
     """The model can be opened, but runs with none of the shapes."""
 
@@ -82,7 +99,7 @@ def observe(
     graph: Graph,
     choices: Sequence[Mapping[str, tuple[int, ...]]],
     names: Sequence[str],
-    lengths: Sequence[Mapping[str, int]] = (),
+    told: Told | None = None,
 ) -> RunShapes | None:
     """Run the model with the first of several input shapes that it takes, and look at the shapes of values.
 
@@ -94,8 +111,8 @@ def observe(
         Shapes by input.
     names : sequence of str
         The values looked at.
-    lengths : sequence of mappings, optional
-        For each of the shapes, what integers have to be by input (:mod:`graphprune.model.lengths`).
+    told : Told, optional
+        What else is known.
 
     Returns
     -------
@@ -106,24 +123,13 @@ def observe(
     ------
     NoneRunsError
         If every run failed; its text says how the first did.
+    UnsafeModelError
+        If a run takes more than it may.
     """
     try:
-        return _observe(model, graph, choices, names, lengths)
+        return _observe(model, graph, choices, names, told or Told())
     except ChildError:
         return None
-
-
-def failure(model: Model, graph: Graph, inputs: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Return what onnxruntime says if it does not run the model, None where it runs."""
-    if any(kind.WhichOneof("value") != "tensor_type" for kind in graph.inputs.values()):
-        return None
-    try:
-        _observe(model, graph, [inputs], [])
-    except ChildError as error:
-        return error.message
-    except NoneRunsError as error:
-        return shortened(str(error))
-    return None
 
 
 def _observe(
@@ -131,7 +137,7 @@ def _observe(
     graph: Graph,
     choices: Sequence[Mapping[str, tuple[int, ...]]],
     names: Sequence[str],
-    lengths: Sequence[Mapping[str, int]] = (),
+    told: Told,
 ) -> RunShapes:
     if any(kind.WhichOneof("value") != "tensor_type" for kind in graph.inputs.values()):
         raise ChildError("only tensors are made up as inputs")
@@ -139,15 +145,16 @@ def _observe(
     exposed.CopyFrom(model.proto)
     present = {value.name for value in exposed.graph.output}
     exposed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in present)
-    with tempfile.TemporaryDirectory(prefix="graphprune-observe-") as folder:
-        place = Path(folder)
+    with scratch_folder() as place:
         save(model.replaced(exposed), place / "model.onnx")
         inputs = [
-            {name: {**_input(graph, choice.get(name, ()), name), "value": told.get(name, 0)} for name in graph.inputs}
-            for choice, told in zip(choices, lengths or [{}] * len(choices), strict=True)
+            {name: {**_input(graph, choice.get(name, ()), name), "value": values.get(name, 0)} for name in graph.inputs}
+            for choice, values in zip(choices, told.lengths or [{}] * len(choices), strict=True)
         ]
         (place / "spec.json").write_text(json.dumps({"names": list(names), "inputs": inputs}), "utf-8")
-        observed = run_child("graphprune.model.observation", place, _TIMEOUT)
+        observed = run_child(
+            "graphprune.model.observation", place, allow([model], {**choices[-1], **told.dims}, _TIMEOUT)
+        )
     if observed["choice"] is None:
         raise NoneRunsError(observed["said"])
     shown: dict[str, tuple[list[int], str]] = observed["values"]
@@ -174,7 +181,7 @@ def main(folder: str) -> int:
     import numpy as np
     import onnxruntime as ort
 
-    limit_memory()
+    enter_sandbox()
     place = Path(folder)
     spec = json.loads((place / "spec.json").read_text("utf-8"))
     options = ort.SessionOptions()
@@ -190,7 +197,7 @@ def main(folder: str) -> int:
         try:
             values = session.run(spec["names"], feeds)
         except Exception as error:  # whatever onnxruntime raises: this shape is not taken
-            first = first or str(error)
+            first = first or str(unless_exhausted(error))
             continue
         named = zip(spec["names"], values, strict=False)
         shown = {name: (value.shape, str(value.dtype)) for name, value in named if isinstance(value, np.ndarray)}

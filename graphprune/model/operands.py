@@ -32,6 +32,8 @@ def misfit(graph: Graph, shapes: Shapes) -> str | None:
             continue
         dims = [shapes.dims.get(name) if name else None for name in node.inputs]
         said = _reshape(node, dims, shapes) if node.op_type == "Reshape" else _operands(node, dims)
+        if said is None and node.op_type in _WINDOWS:
+            said = _window(node, dims)
         if said is not None:
             return said
     return None
@@ -70,6 +72,26 @@ def _reshape(node: Node, dims: Sequence[Dims | None], shapes: Shapes) -> str | N
     elements, known = prod(dims[0]), prod(size for size in sizes if size != -1)
     fits = elements == known if -1 not in sizes else known == 0 or elements % known == 0
     return None if fits else _said(node, 0, f"has the shape {list(dims[0])}, which cannot become {sizes}")
+
+
+def _window(node: Node, dims: Sequence[Dims | None]) -> str | None:
+    """Compare a kernel with what it slides over, where inference rounds a negative size up to one."""
+    data, kernel = dims[0], dims[_WINDOWS[node.op_type]]
+    auto_pad = str(node.attribute("auto_pad", "NOTSET"))
+    if data is None or kernel is None or auto_pad.startswith("SAME"):
+        return None
+    axes = len(kernel) - 2
+    pads = node.attribute("pads", [0] * 2 * axes) if auto_pad == "NOTSET" else [0] * 2 * axes
+    dilations = node.attribute("dilations", [1] * axes)
+    for axis, size in enumerate(data[2:]):
+        padded, reach = size + pads[axis] + pads[axis + axes], (kernel[axis + 2] - 1) * dilations[axis] + 1
+        if padded < reach:
+            return _said(
+                node,
+                0,
+                f"has the shape {list(data)}: its kernel reaches over {reach} on axis {axis + 2}, {padded} are there",
+            )
+    return None
 
 
 def _convolution(x: int, w: int, bias: int, *, transposed: bool = False) -> _Wanted:
@@ -132,6 +154,8 @@ _RULES: Final[dict[str, _Wanted]] = {
     "QLinearConv": _convolution(0, 3, 8),
     "RNN": _recurrent(1),
 }
+_WINDOWS: Final = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
+"""Slots of kernels."""
 _RANKS: Final[dict[str, dict[int, int]]] = {
     "Conv": {0: 3, 1: 3},
     "ConvInteger": {0: 3, 1: 3},

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sandbox: modules of this package that run a model do so in a child process, with limits and a timeout.
 
-A model is untrusted input: onnxruntime may crash, hang or eat all memory on a hostile one. The
-child gets a folder with everything it needs and leaves ``result.json`` there.
+A model is untrusted input: onnxruntime may crash, hang or eat all memory on a hostile one. The child gets a folder with
+everything it needs and leaves ``result.json`` there. What it may use follows from the model
+(:mod:`graphprune.model.allowance`), and it ends when its parent does (:mod:`graphprune.model.lifeline`).
 """
 
 from __future__ import annotations
@@ -11,85 +12,138 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphprune.errors import GraphPruneError
+from graphprune.errors import GraphPruneError, UnsafeModelError
+from graphprune.model.allowance import Allowance
+from graphprune.model.lifeline import follow_pipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "OUT_OF_TIME",
-    "RESULT",
-    "ChildError",
-    "limit_memory",
-    "limit_work",
-    "run_child",
-    "shortened",
-    "wait_for_parent",
-]
+__all__ = ["OUT_OF_TIME", "RESULT", "ChildError", "enter_sandbox", "run_child", "shortened", "unless_exhausted"]
 
 RESULT = "result.json"
 OUT_OF_TIME = "did not finish within"
-_GO = "go\n"
 
 
 class ChildError(GraphPruneError):
     """The child process did not finish: `message` says how it ended."""
 
 
-def run_child(module: str, folder: Path, timeout: float, prepare: Callable[[], object] | None = None) -> dict[str, Any]:
+def run_child(
+    module: str, folder: Path, allowance: Allowance, prepare: Callable[[], object] | None = None
+) -> dict[str, Any]:
     """Run ``python -m module folder`` and return what it wrote to ``result.json``.
 
     Parameters
     ----------
     module : str
-        A module of this package with a ``__main__`` part.
+        A module of this package with a ``__main__`` part, which calls :func:`enter_sandbox` first of all.
     folder : Path
         A private folder with its input.
-    timeout : float
-        Seconds after which it is ended.
+    allowance : Allowance
+        What it may use.
     prepare : callable, optional
-        Puts the input there while the child starts; the module calls :func:`wait_for_parent`. It is not timed.
+        Puts the input there while the child starts. It is not timed.
 
     Raises
     ------
     ChildError
         If it does not finish in time, fails, or dies.
+    UnsafeModelError
+        If it takes more memory or processor time than it may.
     """
     command = [sys.executable, "-P", "-m", module, str(folder)]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    with subprocess.Popen(  # noqa: S603 - a fixed command, no shell
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        env=environment,
-    ) as child:
-        try:
-            if prepare is not None:
-                prepare()
-            _, said = child.communicate(_GO, timeout=timeout)
-        except subprocess.TimeoutExpired as error:
-            raise ChildError(f"onnxruntime {OUT_OF_TIME} {timeout:.0f} s") from error
-        finally:
-            child.kill()  # nothing where it has ended
+    lifeline, held = os.pipe()
+    try:
+        with subprocess.Popen(  # noqa: S603 - a fixed command, no shell
+            command,
+            stdin=lifeline,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=environment,
+        ) as child:
+            try:
+                if prepare is not None:
+                    prepare()
+                with contextlib.suppress(BrokenPipeError):  # it has ended already, and says below why
+                    os.write(held, json.dumps(asdict(allowance)).encode() + b"\n")
+                _, said = child.communicate(timeout=allowance.patience)
+            except subprocess.TimeoutExpired as error:
+                raise ChildError(f"onnxruntime {OUT_OF_TIME} {allowance.patience:.0f} s") from error
+            finally:
+                child.kill()  # nothing where it has ended
+    finally:
+        os.close(lifeline)
+        os.close(held)
     if child.returncode or not (folder / RESULT).exists():
-        last = (said.strip().splitlines() or [f"the process ended with status {child.returncode}"])[-1]
-        raise ChildError(f"onnxruntime failed: {shortened(last)}")
+        raise _ending(child.returncode, said, allowance)
     result: dict[str, Any] = json.loads((folder / RESULT).read_text("utf-8"))
     return result
 
 
-def wait_for_parent() -> None:
-    """Wait until the input is there (in the child); end if the parent has ended."""
-    if sys.stdin.readline() != _GO:
-        sys.exit(1)
+def _ending(code: int, said: str, allowance: Allowance) -> GraphPruneError:
+    """Return how a child has ended."""
+    last = shortened((said.strip().splitlines() or [f"the process ended with status {code}"])[-1])
+    if code and code == _KILLED_BY_TIME:
+        return UnsafeModelError(
+            f"the model is still running after {allowance.seconds} s of processor time, "
+            "which is far more than its operators should take",
+            hint="check that it comes to an end in onnxruntime, for inputs of zeros too",
+        )
+    if _NO_MEMORY.search(said):
+        return UnsafeModelError(
+            f"running the model takes more than the {allowance.most_bytes / 1e9:.1f} GB of memory that are allowed "
+            f"for a model of its size: {last}",
+            hint="give smaller inputs with --input-shape NAME=SIZES, or check what it makes in onnxruntime",
+        )
+    return ChildError(f"onnxruntime failed: {last}")
+
+
+def enter_sandbox() -> None:
+    """Begin a child: end with the parent, wait until the input is there, and take on the limits."""
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = os.read(0, _LINE)
+        if not piece:
+            sys.exit(1)  # the parent has ended
+        line += piece
+    follow_pipe(0)
+    _limit(Allowance(**json.loads(line)))
+
+
+def _limit(allowance: Allowance) -> None:
+    """End after some processor time and refuse to grow, where the system can enforce that."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = int(used.ru_utime + used.ru_stime) + 1 + allowance.seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+        resource.setrlimit(resource.RLIMIT_DATA, (allowance.most_bytes, allowance.most_bytes))
+
+
+def unless_exhausted(error: Exception) -> Exception:
+    """Return what a run raised; in a child whose memory has run out, end it with that.
+
+    Raises
+    ------
+    MemoryError
+        If it is the memory of which there is too little: that says nothing of the model that happened to run.
+    """
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        raise MemoryError(str(error)) from error
+    return error
 
 
 def shortened(said: str) -> str:
@@ -99,27 +153,12 @@ def shortened(said: str) -> str:
     return ascii(said[:_LONGEST])[1:-1]  # text of a model: control characters stay harmless
 
 
+_KILLED_BY_TIME = -getattr(signal, "SIGXCPU", 0)
+_NO_MEMORY = re.compile(r"bad_?\s?alloc|MemoryError|(?:Failed|Unable|Cannot) to allocate|Cannot allocate memory")
+_LINE = 1 << 12
 _NOISE = (
     re.compile(r"^(?:\w+\.)+(?=\w+: )"),
     re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "),
     re.compile(r"Load model from \S+ failed: ?"),
 )
 _LONGEST = 300
-
-
-def limit_memory() -> None:
-    """Refuse to grow beyond the machine's memory, where the system can enforce that; called by the child."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        total = os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_DATA, (total, total))
-
-
-def limit_work(*, seconds: int, most_bytes: int) -> None:
-    """End after some processor time and refuse to grow, where the system can enforce that; called by the child."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-        resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))

@@ -10,7 +10,6 @@ onnx; where the whole-graph pass stopped, the pass here continues one node at a 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -19,13 +18,14 @@ from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, num
 
 from graphprune.array_types import Array
 from graphprune.model.arithmetic import evaluate, work
-from graphprune.model.bodies import DOMAIN, ENTRIES
+from graphprune.model.bodies import DOMAIN, ENTRIES, LOOPS
 from graphprune.model.contributed import infer_contributed
 from graphprune.model.graph import Graph, Node, subgraphs
 from graphprune.model.iterations import LoopNode, loops, unsettled
 from graphprune.model.known import Shapes
 from graphprune.model.layers import is_layer
 from graphprune.model.tensors import FLOATS
+from graphprune.model.whole_inference import infer_whole, is_negative
 
 __all__ = ["LARGEST_VALUE", "Shapes", "fixed_sizes", "infer", "shape_value"]
 
@@ -37,7 +37,6 @@ LARGEST_VALUE = 1 << 16
 _ALL_WORK = 1 << 26
 """Elements that all values evaluated here may read and make together; they are held in memory."""
 
-_LONGEST = 300
 _ROUNDS = 4
 """Passes in which states of loops are doubted one by one."""
 
@@ -63,7 +62,7 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
 
     Complexity: O(nodes); weights are not touched. Loops whose states change their shape take some more passes.
     """
-    whole, refusal = _inferred(_bare(graph, read, inputs))
+    whole, refusal = infer_whole(_bare(graph, read, inputs))
     types = {value.name: value.type for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)}
     believed, laid_out = _believed(graph, inputs, observed), loops(graph)
     doubtful: set[str] = set()
@@ -94,7 +93,7 @@ def _start(graph: Graph, read: Read, types: Mapping[str, TypeProto]) -> Shapes:
 
 def fixed_sizes(graph: Graph, read: Read) -> dict[str, tuple[int, ...]]:
     """Return the sizes that hold whatever the dynamic input dimensions are: shapes with -1 where nothing is certain."""
-    whole, _ = _inferred(_bare(graph, read, {}))
+    whole, _ = infer_whole(_bare(graph, read, {}))
     return {
         value.name: tuple(
             dim.dim_value if dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 else -1
@@ -168,30 +167,6 @@ def _bare(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]]) -> Mode
     return bare
 
 
-def _inferred(bare: ModelProto) -> tuple[ModelProto, str]:
-    """Return a graph with the shapes of its values as far as inference gets, and what it objects to."""
-    refusal = ""
-    try:
-        return shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True), ""
-    except shape_inference.InferenceError as error:
-        refusal = _objection(str(error))
-    except (RuntimeError, ValueError):
-        pass
-    try:
-        return shape_inference.infer_shapes(bare, data_prop=True), refusal
-    except (shape_inference.InferenceError, RuntimeError, ValueError):
-        return bare, refusal  # the node-by-node pass finds out how far it gets
-
-
-def _objection(said: str) -> str:
-    """Return the first objection of inference, without the frame around it."""
-    text = said.partition("Inference error(s): ")[2] or said
-    text = " ".join(text.partition("\n")[0].split())
-    return ascii(re.sub(r"\[\w+Error\] ", "", text)[:_LONGEST])[
-        1:-1
-    ]  # text of a model: control characters stay harmless
-
-
 def _copy_light(node: Node, bare: ModelProto) -> None:
     """Copy a node; a large `Constant` becomes an input of the same shape."""
     if node.op_type == "Constant" and not node.domain:
@@ -252,7 +227,7 @@ class _Forward:
                     result.open.update(node.outputs)
         elif all(name in result.constant for name in (names[:1] if _only_casts(node) else names)):
             moves = self._moves_data(node)
-            if moves and any(name in result.open for name in names[1:]):
+            if (moves and any(name in result.open for name in names[1:])) or self._begins_loop(node):
                 return  # as large as an activation: stored data that flows, like any other value
             made = {name for name in node.outputs if name}
             sources = {name for name in (names[:1] if moves else names) if name in result.constant}
@@ -268,6 +243,13 @@ class _Forward:
         if node.op_type not in _MOVING or node.domain or not data or data in self.result.derived:
             return False
         return self.result.dtypes.get(data) in FLOATS
+
+    def _begins_loop(self, node: Node) -> bool:
+        """Whether a node makes what a loop begins with, as one number in all places of an open shape."""
+        if node.op_type != "ConstantOfShape" or node.domain or node.inputs[0] not in self.result.open:
+            return False
+        readers = self.graph.consumers.get(node.outputs[0], ())
+        return any(reader.domain == DOMAIN and reader.op_type in LOOPS for reader, _ in readers)
 
     def _value(self, node: Node) -> None:
         """Evaluate a small constant node."""
@@ -368,6 +350,8 @@ class _Forward:
                 if name in result.values
             }
             imports = list(self.graph.proto.opset_import)
+            if any(map(is_negative, types.values())):
+                return  # inference is not made for such sizes
             outputs = shape_inference.infer_node_outputs(schema, node.proto, types, data, opset_imports=imports)
         except (onnx.defs.SchemaError, shape_inference.InferenceError, KeyError, RuntimeError, ValueError, TypeError):
             return

@@ -27,6 +27,7 @@ __all__ = ["OLDEST_IR", "OLDEST_OPSET", "validate", "without_weights"]
 OLDEST_OPSET: Final = 7
 OLDEST_IR: Final = 3
 _DEFAULT_DOMAINS: Final = frozenset({"", "ai.onnx"})
+_OF_TABLES: Final = frozenset({"ai.onnx.ml"})
 _GROUPED: Final = frozenset({"Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv"})
 _WEIGHT_SLOT: Final = {"QLinearConv": 3}
 _AUTO_PADS: Final = frozenset({b"", b"NOTSET", b"SAME_LOWER", b"SAME_UPPER", b"VALID"})
@@ -65,7 +66,7 @@ def validate(proto: onnx.ModelProto, surveyed: Survey, *, max_calls: int) -> Non
     """
     if not proto.HasField("graph"):
         raise ModelFileError("the model has no graph")
-    _check_versions(proto)
+    _check_versions(proto, surveyed)
     if not proto.graph.output:
         raise ModelFileError("the model has no outputs, so nothing of it is used", hint="export it again")
     _check_kinds(proto, surveyed)
@@ -88,14 +89,16 @@ def _objection(said: str) -> str:
     return quote(text)[1:-1] + where
 
 
-def _check_versions(proto: onnx.ModelProto) -> None:
+def _check_versions(proto: onnx.ModelProto, surveyed: Survey) -> None:
     """Check the IR version and the imported operator sets."""
     if not OLDEST_IR <= proto.ir_version <= onnx.IR_VERSION:
         raise UnsupportedModelError(
             f"the model has IR version {proto.ir_version}; supported are {OLDEST_IR} to {onnx.IR_VERSION}",
             hint="export it again with a current exporter, or update the onnx package",
         )
-    if "" not in _check_imports(proto.opset_import, "the model"):
+    # Trees and tables have operators of their own domain only.
+    standard = any(node.domain not in _OF_TABLES for node in surveyed.nodes)
+    if "" not in _check_imports(proto.opset_import, "the model") and standard:
         raise ModelFileError("the model does not say which version of the standard operators (opset) it uses")
     for function in proto.functions:
         _check_imports(function.opset_import, f"function {quote(function.name)}")
@@ -233,7 +236,7 @@ def without_weights(proto: onnx.ModelProto, surveyed: Survey) -> onnx.ModelProto
 
 def _set_apart(light: onnx.ModelProto) -> None:
     """Move what onnxruntime adds to the default domain to its own one, where the checker asks for no schema."""
-    version = max(entry.version for entry in light.opset_import if entry.domain in _DEFAULT_DOMAINS)
+    version = max((entry.version for entry in light.opset_import if entry.domain in _DEFAULT_DOMAINS), default=1)
     moved = False
     for node in (*nodes_below(light.graph), *(node for each in light.functions for node in nodes_below(each))):
         if is_contributed(node.domain, node.op_type, version):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from graphprune.planning.choose_channels import choose_channels
 from graphprune.planning.choose_widths import choose_widths
+from graphprune.planning.constraints.bounds import Bounds
 from graphprune.planning.planning_task import PlanningTask, limited_costs
 from graphprune.planning.records import record_plan
 from graphprune.planning.score_groups import score_groups
@@ -31,7 +32,23 @@ if TYPE_CHECKING:
     from graphprune.solvers.evidence import Evidence
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["SolveOptions", "make_plan", "score_groups"]
+__all__ = ["SolveOptions", "check_request", "make_plan", "score_groups"]
+
+
+def check_request(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> None:
+    """Refuse what :func:`make_plan` would refuse for what it says, before samples are made or read for it.
+
+    Raises
+    ------
+    UsageError
+        If there is no such solver, criterion, setting, rounding or group, or a metric is limited twice.
+    NothingToPruneError
+        If a budget asks for less and the model has no group.
+    """
+    methods = (widths.get(options.solver), criteria.get(options.criterion), *map(criteria.get, options.adapt))
+    chosen(options.settings, *methods)
+    limited_costs(analysis, [request for request in requests if request.metric != "latency"], None)
+    Bounds(analysis, replace(options, round_to=rule_for(options.round_to)).rules)
 
 
 def make_plan(

@@ -7,8 +7,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from graphprune.cost.counting import count_layers
+from graphprune.data.providers import current
 from graphprune.plan.schema import Budget, Certificate, Plan, PlanModel, SolverRecord
 from graphprune.plan.structure import structure_digest
+from graphprune.solvers import criteria
+from graphprune.solvers import widths as width_solvers
 from graphprune.solvers.bounds.certify import certify
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ def _options(task: PlanningTask, widths: ChosenWidths) -> dict[str, Any]:
         **({"aggregate": options.aggregate} if options.aggregate else {}),
         **({"settings": dict(sorted(options.settings.items()))} if options.settings else {}),
         **({"constraints": constraints} if (constraints := options.constraints.record()) else {}),
+        **({"device": current().name} if _measured(task) else {}),
         "relaxed": widths.relaxed,
         "attention": analysis.attention,
         "approximate": analysis.approximate,
@@ -74,6 +78,15 @@ def _options(task: PlanningTask, widths: ChosenWidths) -> dict[str, Any]:
         "choices": recorded_choices(analysis),
         "structure": structure_digest(analysis.model.proto),
     }
+
+
+def _measured(task: PlanningTask) -> bool:
+    """Whether networks were run for the choice of widths or channels."""
+    options = task.options
+    named = (options.criterion, *options.adapt)
+    return task.evidence is not None and (
+        width_solvers.needs_samples(options.solver) or bool(options.adapt) or any(map(criteria.needs_samples, named))
+    )
 
 
 def _emptied(task: PlanningTask, widths: ChosenWidths) -> dict[str, Any]:

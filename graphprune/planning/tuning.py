@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,10 +22,12 @@ from graphprune.cost.latency.environment import here
 from graphprune.cost.latency.measure import latency_cost, model_key
 from graphprune.errors import BudgetUnreachableError
 from graphprune.model import write
+from graphprune.model.scratch import scratch_folder
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.planning.make_plan import make_plan
 from graphprune.solvers.moves.levels import RULES, machine_rule, rule_for
 from graphprune.surgery.prune import prune
+from graphprune.verification.trial import try_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,10 @@ def make_measured_plan(
     ------
     BudgetUnreachableError, NothingToPruneError, UnsupportedModelError, UsageError
         As :func:`graphprune.planning.make_plan.make_plan`, or if onnxruntime cannot run the model.
+    UnsafeModelError
+        If a run takes more memory or time than a model of this size may.
     """
+    try_in_child(analysis)
     environment = here(options.threads)
     cache = Cache(environment)
     rule = rule_for(options.round_to)
@@ -125,6 +128,6 @@ def _ratio(analysis: Analysis, plan: Plan, environment: Environment) -> float:
     """Prune as planned, and time the result against the original."""
     pruned = analysis.model.replaced(prune(analysis, keep_mask(analysis, plan)))
     original = analysis.model.path or analysis.model.proto.SerializeToString()
-    with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
-        path = write.save(pruned, Path(folder) / "pruned.onnx")
+    with scratch_folder() as folder:
+        path = write.save(pruned, folder / "pruned.onnx")
         return paired_timing(original, path, analysis.input_shapes, environment).ratio

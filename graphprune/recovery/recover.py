@@ -81,8 +81,8 @@ def recover(
 
     Source: RECOVERY of the asymmetric kind, see :mod:`graphprune.recovery.least_squares`.
     """
-    used = source.limited(options.samples)
-    fitted, held = used.split(max(1, round(options.held_out * len(used))))
+    used, count = options.limited(source)
+    fitted, held = used.split(count)
     editable = EditableModel(pruned)
     dense = teacher or analysis.model
     method = BY_NAME[options.method]

@@ -13,6 +13,7 @@ from graphprune.notebook import html_table
 from graphprune.report import text
 
 if TYPE_CHECKING:
+    from graphprune.data.source import Source
     from graphprune.model.load import Model
 
 __all__ = ["METHODS", "Method", "Progress", "RecoverOptions", "Recovery"]
@@ -62,6 +63,11 @@ class RecoverOptions:
             raise UsageError(f"the held-out share is {self.held_out}, but must lie between 0 and 1")
         if self.samples < 2:
             raise UsageError(f"{self.samples} samples are too few: some are held out")
+
+    def limited(self, source: Source) -> tuple[Source, int]:
+        """Return the samples that are used, and how many of them are held out."""
+        used = source.limited(self.samples)
+        return used, max(1, round(self.held_out * len(used)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -28,10 +28,12 @@ from graphprune.data.signature import input_specs
 from graphprune.data.synthesis.blend import ANOTHER_KIND
 from graphprune.data.synthesis.make_samples import SampleOptions, default_count, make_samples
 from graphprune.errors import DataError, UnsupportedModelError
+from graphprune.planning.solver_choice import MOST_WORK, STAGE_WISE_PASSES
 from graphprune.recovery.made_samples import REFINING_PASSES, made_samples
 from graphprune.recovery.matched_statistics import MatchedNetwork, match_statistics, put_back, put_in
 from graphprune.recovery.recover import closer, recover
 from graphprune.recovery.recover_options import RecoverOptions
+from graphprune.verification.trial import try_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,13 +48,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Restorer", "WorkBound", "automatic_restorer", "recover_matched", "restorer_for"]
 
-_MOST_WORK = 8_000_000_000_000
 _MOST_REFINED = 100_000_000_000_000
 """Where samples are refined, which only happens if somebody asks for it."""
 _PASSES = 3
 """Of the network over the samples: one that matches and two that recover."""
-_MEASURING = 5
-"""More of them where widths are measured: stages are run for some candidates on a part of the samples."""
 _FEWEST = 32
 _JUDGES = 128
 """Samples of another kind that judge, at most."""
@@ -69,7 +68,7 @@ class WorkBound:
         Forward passes over each sample that refining is worth; 0 where none is refined.
     """
 
-    multiply_adds: int = _MOST_WORK
+    multiply_adds: int = MOST_WORK
     refining: int = 0
 
     def samples(self, macs: int, wanted: int, candidates: int) -> tuple[int, int, bool]:
@@ -82,7 +81,7 @@ class WorkBound:
         macs : int
             Multiply-adds of the network for one sample.
         """
-        for measuring in (_MEASURING, 0):
+        for measuring in (STAGE_WISE_PASSES, 0):
             for count in (wanted, max(_FEWEST, wanted // 2), _FEWEST):
                 for made in (candidates, 2, 1):
                     passes = made + self.refining + _PASSES + measuring
@@ -188,9 +187,12 @@ def restorer_for(
     ------
     DataError
         If the file does not tell what an input may be, or the network is too large for the bound.
+    UnsafeModelError
+        If a run takes more memory or time than a model of this size may.
     UsageError, UnsupportedModelError
         If samples are to be refined, and torch is missing or cannot run the network.
     """
+    try_in_child(analysis)
     options = options or SampleOptions()
     options = replace(options, shapes=options.shapes or analysis.input_shapes)
     macs = analysis.cost.flops(analysis.cost.sizes) // 2

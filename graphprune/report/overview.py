@@ -13,7 +13,7 @@ from rich.text import Text
 
 from graphprune.analysis.network import savings
 from graphprune.report import text
-from graphprune.report.summary import uncounted_notes
+from graphprune.report.summary import analysis_notes
 from graphprune.report.tables import cell, grid, table
 from graphprune.solvers import criteria
 
@@ -109,7 +109,7 @@ def _ending(analysis: Analysis) -> list[tuple[str, str]]:
     """Return the last lines: how much can be pruned, and which layers are the rest."""
     total = analysis.cost.flops(analysis.cost.sizes)
     rows = [("prunable", f"{_share(analysis.prunable)} of the FLOPs are in layers that can lose channels on some side")]
-    rows += [("note", note) for note in uncounted_notes(analysis)]
+    rows += [("note", note) for note in analysis_notes(analysis)]
     largest = analysis.rest[:_LARGEST]
     for index, held in enumerate(largest):
         what = f"{text.percent(held.flops, total)}  {text.name(held.op, 20)} {text.name(held.node)}"

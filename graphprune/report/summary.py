@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graphprune.cost.counting import count_costs
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from graphprune.verification.verify import Verification
 
 __all__ = [
+    "MEASURED",
+    "Outlook",
     "PruningSummary",
     "Total",
+    "analysis_notes",
     "count_totals",
     "gated_notes",
     "plan_json",
@@ -34,6 +37,8 @@ __all__ = [
 
 _BN_SCALE = "bn-scale"
 _SCALES = "BatchNormalization scale"
+MEASURED = "eval"
+"""The step of a plan that only measures."""
 _TOLERANCE = 0.05  # share by which a measured latency may exceed its budget without a word
 
 
@@ -52,6 +57,25 @@ class Total:
     def as_json(self) -> dict[str, Any]:
         """Return the total as a JSON object."""
         return {"before": self.before, "after": self.after, "ratio": self.ratio}
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is not known of a result, or not done to it, and what to do next.
+
+    Parameters
+    ----------
+    unmeasured : str
+        Why nothing is known of its accuracy; empty where something is.
+    unrecovered : str
+        That weights are those of the original; empty where they are not, or where that costs nothing.
+    command : str
+        What to do next, as it is typed; empty where there is nothing to do, or nothing was written.
+    """
+
+    unmeasured: str = ""
+    unrecovered: str = ""
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +98,8 @@ class PruningSummary:
         From ``--bench``.
     notes : tuple of str
         What the user should know besides.
+    outlook : Outlook
+        What is not known or not done.
     """
 
     command: str
@@ -83,6 +109,7 @@ class PruningSummary:
     files: Mapping[str, str | None]
     timing: Timing | None = None
     notes: tuple[str, ...] = ()
+    outlook: Outlook = field(default_factory=Outlook)
 
 
 def count_totals(reference: Reference, plan: Plan, pruned: Model) -> dict[str, Total]:
@@ -115,8 +142,19 @@ def summary_json(summary: PruningSummary) -> dict[str, Any]:
         "verification": asdict(summary.verification),
         "bench": asdict(summary.timing) if summary.timing else None,
         "notes": list(summary.notes),
+        "accuracy": _accuracy(summary),
+        "recovered": any(step.applied and step.name != MEASURED for step in summary.plan.steps),
+        "next": summary.outlook.command or None,
         **_widths(summary.plan),
     }
+
+
+def _accuracy(summary: PruningSummary) -> dict[str, Any]:
+    """Return what was measured of accuracy, or why nothing was."""
+    for step in summary.plan.steps:
+        if step.name == MEASURED:
+            return {"measure": step.measure, "before": step.before, "after": step.after, **step.facts}
+    return {"measure": None, "why": summary.outlook.unmeasured or None}
 
 
 def plan_notes(plan: Plan) -> tuple[str, ...]:
@@ -244,7 +282,26 @@ def uncounted_notes(analysis: Analysis) -> tuple[str, ...]:
     count = _count(len(nodes), "node")
     known = any(item.known for item in nodes)
     why = "for which there is no formula" if known else "whose shapes are not known before the model runs"
-    return (f"not in the FLOPs, and not pruned: {count} with {held}, {why}: {shown}",)
+    share = analysis.uncounted_time
+    took = "" if share is None else f" and about {100 * share:.0f} % of the time of a run,"
+    return (f"not in the FLOPs, and not pruned: {count} with {held}{took or ','} {why}: {shown}",)
+
+
+def analysis_notes(analysis: Analysis) -> tuple[str, ...]:
+    """Return what a user should know of how a model was read."""
+    return (*uncounted_notes(analysis), *_inside_heads_notes(analysis))
+
+
+def _inside_heads_notes(analysis: Analysis) -> tuple[str, ...]:
+    """Say where whole heads were asked for, and a part of each head goes."""
+    nodes, reason = analysis.inside_heads
+    if not nodes:
+        return ()
+    at = f"at {text.name(nodes[0], 40)}"
+    if len(nodes) > 1:
+        at += f" and {text.plural(len(nodes) - 1, 'more node')}"
+    why = f" ({reason.kind}: {reason.text})" if reason else ""
+    return (f"{at} whole heads cannot go{why}, so a part of each head does, as by --attention head-dim",)
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

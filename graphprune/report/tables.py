@@ -13,7 +13,7 @@ from rich.text import Text
 from graphprune.plan.schema import digest
 from graphprune.report import text
 from graphprune.report.name_table import NameCell, NameTable
-from graphprune.report.summary import gated_notes
+from graphprune.report.summary import MEASURED, gated_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,14 +67,16 @@ def grid(rows: Iterable[tuple[str, ...]]) -> Table:
     return result
 
 
-def summary_tables(summary: PruningSummary) -> RenderableType:
-    """Return the report of `solve` and `apply`: layers, totals, verification, timing, files, notes."""
+def summary_tables(summary: PruningSummary, *, verbose: bool = False) -> RenderableType:
+    """Return the report of `solve` and `apply`: layers, totals, verification, accuracy, timing, files, notes."""
     rows = [_total(name, total) for name, total in summary.totals.items()]
     rows += [("latency", _latency(budget)) for budget in summary.plan.budgets if budget.metric == "latency"]
     if summary.plan.solver.certificate:
         rows.append(("certificate", certificate_line(summary.plan.solver.certificate)))
-    rows.append((check_label(summary.verification), check_line(summary.verification)))
-    rows += [(step.name, step_line(step)) for step in summary.plan.steps]
+    rows.append((check_label(summary.verification), check_line(summary.verification, verbose=verbose)))
+    rows += [(step_label(step), step_line(step)) for step in summary.plan.steps]
+    rows += [("recover", summary.outlook.unrecovered)] if summary.outlook.unrecovered else []
+    rows += [("accuracy", summary.outlook.unmeasured)] if summary.outlook.unmeasured else []
     if summary.timing:
         rows.append(("time", _timing(summary.timing)))
     rows += [(role, path) for role, path in summary.files.items() if path and role != "model"]
@@ -82,12 +84,12 @@ def summary_tables(summary: PruningSummary) -> RenderableType:
     return Stack(_layers(summary.plan.layers), grid(rows))
 
 
-def check_text(verification: Verification) -> str:
+def check_text(verification: Verification, *, verbose: bool = False) -> str:
     """Return what a verification has shown, and how far, as one line."""
     if verification.status == "surgery":
         head = "surgery verified; weights are not those of the original, so nothing is said of them"
-        return f"{head}; {check_line(verification)}"
-    return f"{check_label(verification)}  {check_line(verification)}"
+        return f"{head}; {check_line(verification, verbose=verbose)}"
+    return f"{check_label(verification)}  {check_line(verification, verbose=verbose)}"
 
 
 def check_label(verification: Verification) -> str:
@@ -95,8 +97,12 @@ def check_label(verification: Verification) -> str:
     return "verified" if verification.status in ("verified", "identity") else "not proven"
 
 
-def check_line(verification: Verification) -> str:
-    """Return the outcome of a verification as one line."""
+def check_line(verification: Verification, *, verbose: bool = False) -> str:
+    """Return the outcome of a verification as one line.
+
+    How far masking moves the outputs shows that there was something to see; it is no measure of what is lost, so it is
+    left to those who ask.
+    """
     if verification.status == "identity":
         return "nothing is removed, the result is the original"
     if verification.status == "unverified":
@@ -106,8 +112,9 @@ def check_line(verification: Verification) -> str:
         compared = text.plural(verification.compared, "comparison")
         equal = f"{compared} of outputs: equal to the original's to {error} {allowed}"
         return "; ".join(part for part in (equal, verification.note) if part)
-    effect = f"masking moves the outputs by {100 * verification.effect:.3g} %"
-    if verification.status == "vacuous":
+    vacuous = verification.status == "vacuous"
+    effect = f"masking moves the outputs by {100 * verification.effect:.3g} %" if verbose or vacuous else ""
+    if vacuous:
         effect += ", so little that this proves nothing"
     equal = f"{_tensors(verification.compared)} the masked original to {error} {allowed}"
     return "; ".join(part for part in (equal, effect, verification.note) if part)
@@ -117,12 +124,41 @@ def _tensors(count: int) -> str:
     return f"{text.plural(count, 'tensor')} {'equals' if count == 1 else 'equal'}"
 
 
+def step_label(step: Step) -> str:
+    """Return what a step is called in front of its line."""
+    return (
+        {"accuracy": "accuracy", "agreement": "agreement"}.get(step.measure, "outputs") if _judges(step) else step.name
+    )
+
+
+def _judges(step: Step) -> bool:
+    return step.name == MEASURED
+
+
 def step_line(step: Step) -> str:
     """Return what a step after pruning brought as one line."""
+    if _judges(step):
+        return _measured(step)
     change = f"{step.method}: {step.measure} {step.before:.4g} -> {step.after:.4g}"
     facts = dict(step.facts)
     counts = f"{facts.get('held_out', '?')} samples held out, {facts.get('samples', '?')} used"
     return f"{change} ({counts}){'' if step.applied else '; no gain, so the model stayed as it was'}"
+
+
+def _measured(step: Step) -> str:
+    """Return what a result is worth as one line, and on which samples."""
+    facts = dict(step.facts)
+    kind = "held-out sample" if facts.get("held_out") else "sample"
+    on = f"on {text.plural(int(facts.get('samples', 0)), kind)} of {text.name(str(facts.get('data', '?')))}"
+    if step.measure == "accuracy":
+        return f"{_share(step.before)} -> {_share(step.after)} of the classes are right, {on}"
+    if step.measure == "agreement":
+        return f"{_share(step.after)} of the classes are those of the original, {on}"
+    return f"{100 * step.after:.3g} % of their variance away from the original's, {on}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.2f} %"
 
 
 def certificate_line(certificate: Certificate) -> str:
@@ -147,7 +183,7 @@ def plan_tables(plan: Plan) -> RenderableType:
         *(("budget", _budget(budget)) for budget in plan.budgets),
         ("solver", f"{text.name(solver.name)}, criterion {text.name(solver.criterion)}, seed {solver.seed}"),
         *([("certificate", certificate_line(solver.certificate))] if solver.certificate else []),
-        *((text.name(step.name), text.name(step_line(step), 160)) for step in plan.steps),
+        *((text.name(step_label(step)), text.name(step_line(step), 160)) for step in plan.steps),
         *(("gated", note) for note in gated_notes(plan)),
         ("digest", digest(plan)),
     ]

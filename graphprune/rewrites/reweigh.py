@@ -148,7 +148,7 @@ def _edited(store: TensorStore, tensor: TensorProto, change: Callable[[Array], A
 
     def make() -> bytes:
         before = store.array(tensor)
-        after = np.ascontiguousarray(change(before))
+        after = np.asarray(change(before))
         if after.dtype != before.dtype or after.shape != before.shape:
             raise InternalError(f"the edit of {quote(tensor.name)} changes its shape or type")
         return after.tobytes()

@@ -120,7 +120,7 @@ def _rewired(node: Node, before: NodeProto, kept: Kept, effects: Effects, new: l
         if reader in effects.constants:
             label = kept.analysis.graph.unused(f"{node.outputs[0]}.{slot}{EMPTIED}")
             array = _left(effects.constants[reader], kept.masks(kept.analysis.scope.values[node.inputs[slot]]))
-            new.append(numpy_helper.from_array(np.ascontiguousarray(array), label))
+            new.append(numpy_helper.from_array(array, label))
             names.append(label)
         elif reader not in effects.dropped:
             names.append(effects.replaced(name))

@@ -19,6 +19,7 @@ import numpy as np
 from graphprune.array_types import Array, Mask
 from graphprune.labels.rules.elementwise import BROADCASTING, UNARY
 from graphprune.model.arithmetic import evaluate
+from graphprune.model.bodies import DOMAIN
 
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
@@ -142,7 +143,9 @@ class _Walk:
         """Decide what becomes of one node."""
         outputs = [name for name in node.outputs if name]
         if any(name in self._voids for name in outputs):
-            if all(name in self._voids for name in outputs):
+            if node.domain == DOMAIN:
+                self._refuse(f"{node.op_type.removesuffix('Entry')} hands on what would be gone")
+            elif all(name in self._voids for name in outputs):
                 self.effects.vanished.add(node.index)
             else:
                 self._refuse(f"{node.op_type} makes more than what would be gone")

@@ -21,7 +21,7 @@ from graphprune.model.shapes import fixed_sizes
 
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
-    from graphprune.model.graph import Node
+    from graphprune.model.graph import Graph, Node
 
 __all__ = ["fold"]
 
@@ -77,6 +77,7 @@ class _Walk:
         self.nodes: set[int] = set()
         self.stored: set[str] = set()
         self.folded: dict[str, TensorProto] = {}
+        self._deciding = _deciding(analysis.graph)
 
     def run(self) -> None:
         """Note nodes, stored tensors and new tensors."""
@@ -106,6 +107,8 @@ class _Walk:
         shapes = analysis.shapes
         if any(name not in shapes.constant or name in analysis.graph.outputs for name in names):
             return False
+        if node.index in self._deciding:
+            return False
         keeps = not any(name in shapes.derived for name in names) and analysis.constants.layout(node) is not None
         if keeps or not all(self._fixed.all(name) for name in names):
             return False
@@ -120,11 +123,27 @@ class _Walk:
         """Return the value of a constant as a tensor of this name."""
         stored = self._analysis.constants.stored(name)
         if stored is None:
-            return numpy_helper.from_array(np.ascontiguousarray(self._analysis.constants.array(name)), name)
+            return numpy_helper.from_array(self._analysis.constants.array(name), name)
         tensor = TensorProto()
         tensor.CopyFrom(stored)
         tensor.name = name
         return tensor
+
+
+def _deciding(graph: Graph) -> frozenset[int]:
+    """Return the nodes that compute conditions of `If`.
+
+    Where such a condition is stored, onnxruntime puts the branch into the graph around it when it opens a model, and
+    then refuses shapes there that it would have run.
+    """
+    pending = [node.inputs[0] for node in graph.nodes if node.op_type == "If"]
+    found: set[int] = set()
+    while pending:
+        node = graph.producer.get(pending.pop())
+        if node is not None and node.index not in found:
+            found.add(node.index)
+            pending.extend(node.inputs)
+    return frozenset(found)
 
 
 class _Fixed:

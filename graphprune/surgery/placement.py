@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count
 
-import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from graphprune.analysis.analysis import Analysis
@@ -37,6 +36,13 @@ def _mapped(layout: tuple[int | None, ...], demands: dict[Reader, Demand]) -> bo
 class Placement:
     """Decide where every demanded slice is stored.
 
+    Parameters
+    ----------
+    analysis : Analysis
+    slices : Slices
+    cuts : bool
+        Whether tensors are cut; else only where they would be stored is found out.
+
     Attributes
     ----------
     in_place : dict of str to TensorProto
@@ -49,8 +55,9 @@ class Placement:
         What is left of stored tensors that are sliced in place, and of values that follow them.
     """
 
-    def __init__(self, analysis: Analysis, slices: Slices) -> None:
+    def __init__(self, analysis: Analysis, slices: Slices, *, cuts: bool = True) -> None:
         self._analysis = analysis
+        self._cuts = cuts
         self._suffix = slices.suffix
         self._demands: dict[str, dict[Reader, Demand]] = {}
         for use in analysis.scope.space.uses:
@@ -143,13 +150,15 @@ class Placement:
                 named[demand.key] = (
                     name if in_place else self._analysis.graph.unused(f"{name}.{self._suffix}{len(named)}")
                 )
-                store = self._analysis.model.tensors
-                cut = demand.cut_tensor(store, tensor, None if in_place else named[demand.key])
+                if self._cuts:
+                    store = self._analysis.model.tensors
+                    cut = demand.cut_tensor(store, tensor, None if in_place else named[demand.key])
+                    if in_place:
+                        self.in_place[name] = cut
+                    else:
+                        self.copies.append(cut)
                 if in_place:
-                    self.in_place[name] = cut
                     self.settled[name] = demand
-                else:
-                    self.copies.append(cut)
             if named[demand.key] != name:
                 self.rewired[reader] = named[demand.key]
 
@@ -161,10 +170,10 @@ class Placement:
             if demand.whole:
                 continue
             if demand.key not in named:
-                value = self._value(name) if value is None else value
                 named[demand.key] = self._analysis.graph.unused(f"{name}.{self._suffix}{len(named)}")
-                stored = numpy_helper.from_array(np.ascontiguousarray(demand.cut(value)), named[demand.key])
-                self.copies.append(stored)
+                if self._cuts:
+                    value = self._value(name) if value is None else value
+                    self.copies.append(numpy_helper.from_array(demand.cut(value), named[demand.key]))
             self.rewired[reader] = named[demand.key]
 
     def _value(self, name: str) -> Array:

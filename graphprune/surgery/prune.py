@@ -29,7 +29,7 @@ from graphprune.surgery.placement import Placement
 from graphprune.surgery.resizing import PrunedNode, Resizing
 from graphprune.surgery.slices import Changes, Kept, Slices
 
-__all__ = ["operate", "prune"]
+__all__ = ["adapt_node", "operate", "prune"]
 
 
 def prune(analysis: Analysis, keep: Mask, without: Collection[int] = ()) -> ModelProto:
@@ -70,18 +70,28 @@ def operate(analysis: Analysis, slices: Slices, without: Collection[int] = ()) -
     resizing = Resizing(analysis, slices, placement)
     changes = Changes(slices.suffix)
     for node in analysis.graph.nodes:
-        if node.index in without:
-            continue
-        is_constant = all(name in analysis.shapes.constant for name in node.outputs if name)
-        if not is_constant or any(name in placement.settled for name in node.outputs):
-            _adapt(node, resizing, changes)
-        if not is_constant:
-            _hold(node, analysis, placement, resizing, changes)
+        if node.index not in without:
+            adapt_node(node, resizing, changes)
     slices.balance(changes)
     for index in without:
         changes.scaled.pop(index, None)
     changes.inputs.update(placement.rewired)
     return analysis.flat.restore(_Writer(analysis, placement, resizing, changes).write())
+
+
+def adapt_node(node: Node, resizing: Resizing, changes: Changes) -> None:
+    """Bring the sizes that a node is given into line, and keep what else it reads of shapes as it was.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If that depends on the size of the model's inputs as well.
+    """
+    is_constant = all(name in resizing.analysis.shapes.constant for name in node.outputs if name)
+    if not is_constant or any(name in resizing.placement.settled for name in node.outputs):
+        _adapt(node, resizing, changes)
+    if not is_constant:
+        _hold(node, resizing, changes)
 
 
 def _adapt(node: Node, resizing: Resizing, changes: Changes) -> None:
@@ -118,8 +128,9 @@ def _splice(node: Node, slot: int, splice: tuple[Mask, Array], resizing: Resizin
     changes.inputs[node.index, slot] = names[2]
 
 
-def _hold(node: Node, analysis: Analysis, placement: Placement, resizing: Resizing, changes: Changes) -> None:
+def _hold(node: Node, resizing: Resizing, changes: Changes) -> None:
     """Keep data computed from shapes as it was: 1/sqrt(d) must not follow d (only sizes may)."""
+    analysis, placement = resizing.analysis, resizing.placement
     for slot, name in enumerate(node.inputs):
         reader = node.index, slot
         if name not in analysis.shapes.derived or reader in placement.rewired or reader in changes.inputs:
@@ -194,6 +205,7 @@ class _Writer:
                 for slot, name in slots.items():
                     proto.input.extend([""] * (slot + 1 - len(proto.input)))
                     proto.input[slot] = name
+                _drop_omitted(proto, node)
                 for name, value in (attributes or {}).items():
                     _set_attribute(proto, name, value)
                 if stored is not None:
@@ -221,6 +233,13 @@ class _Writer:
         proto.output[0] = unused(f"{name}.kept")
         inputs, label = [proto.output[0], constant.name], unused(f"{proto.name or name}.kept_share")
         return helper.make_node("Mul", inputs, [name], name=label)
+
+
+def _drop_omitted(proto: NodeProto, original: Node) -> None:
+    """Drop trailing inputs that are left out, unless the original has some: there are runtimes that count inputs."""
+    if original.inputs and original.inputs[-1]:
+        while proto.input and not proto.input[-1]:
+            del proto.input[-1]
 
 
 def _set_attribute(proto: NodeProto, name: str, value: int | float | list[int] | None) -> None:

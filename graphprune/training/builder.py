@@ -7,7 +7,6 @@ of their tensor, and whatever cannot be converted is named.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch.nn import functional
 
 from graphprune.errors import UnsupportedModelError, quote
 from graphprune.model.graph import Graph, Node
+from graphprune.model.survey import nodes_below
 from graphprune.model.tensors import TensorStore
 from graphprune.training.batch_norm import BatchNorm
 from graphprune.training.unfolded import Unfolded
@@ -45,7 +45,7 @@ class Builder(GraphBuilder):
     Parameters
     ----------
     proto : ModelProto
-        With harmless names (`naming.renamed`).
+        With harmless names (`naming.renamed`); changed.
     graph : Graph
         The model with its own names; its nodes are those of `proto`, in the same order.
     names : mapping of str to str
@@ -77,6 +77,7 @@ class Builder(GraphBuilder):
         self._unfold = unfold
         self.made: list[list[fx.Node]] = []
         self.unfolded: dict[int, str] = {}
+        _pass_only_parts_on(proto)
         super().__init__(proto)
 
     def _create_initializer_map(self) -> dict[str, Tensor]:
@@ -125,8 +126,6 @@ class Builder(GraphBuilder):
             handler, domain, _ = self._resolve_handler(proto)
             made = handler(self, proto)
             self._tag_operator_node(proto, made, domain)
-            if node.op_type == "Split" and len(proto.output) == 1:  # the handler gives a tuple of one
-                made = self.call_function(operator.getitem, (made, 0))
             self._register_outputs(proto, made, domain)
 
     def _batch_norm(self, proto: onnx.NodeProto) -> fx.Node:
@@ -161,6 +160,14 @@ class Builder(GraphBuilder):
             root.add_module(name, module)
         _unpack_only_outputs(root)
         return self.graph, root
+
+
+def _pass_only_parts_on(proto: onnx.ModelProto) -> None:
+    """Let every Split into one part be the identity that it is: the converter gives a tuple of one, in bodies too."""
+    for node in nodes_below(proto.graph):
+        if node.op_type == "Split" and not node.domain and len(node.output) == 1:
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
 
 
 class _OnlyOutput(nn.Module):

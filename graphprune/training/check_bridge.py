@@ -7,9 +7,7 @@ with the first node that differs; a file that does not compute what was trained 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from graphprune.data.signature import batch_size, input_specs
 from graphprune.errors import UnsupportedModelError, VerificationError, quote
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
+from graphprune.model.scratch import scratch_folder
 from graphprune.model.tensors import DATA_FIELDS
 from graphprune.model.write import save
 from graphprune.training.bridge import Trainable, constant_tensors
@@ -128,8 +127,8 @@ def run_file(model: Model, samples: Samples, names: tuple[str, ...], net: Traina
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     feeds = {name: value.cpu().numpy() for name, value in samples.feeds.items()}
-    with tempfile.TemporaryDirectory(prefix="graphprune-bridge-") as folder:
-        path = save(model, Path(folder) / "model.onnx")
+    with scratch_folder() as folder:
+        path = save(model, folder / "model.onnx")
         try:
             session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             return dict(zip(names, session.run(list(names), feeds), strict=True))

@@ -14,6 +14,7 @@ from graphprune.surgery.marks import FINETUNED, VERIFIED, put_marks
 from graphprune.training.bridge import to_onnx
 from graphprune.training.check_bridge import check_written
 from graphprune.training.checkpoint import Progress
+from graphprune.training.device_memory import enough_memory
 from graphprune.training.finetune_options import FinetuneOptions
 from graphprune.training.loader import Samples
 from graphprune.training.long_run import DEFAULT_RATES, Listener, RunFile, ignore_report, run_digest
@@ -75,6 +76,7 @@ class Finetuned:
     main: bool = True
 
 
+@enough_memory()
 def finetune(
     model: Model,
     data: Source,
@@ -108,7 +110,7 @@ def finetune(
     UnsupportedModelError
         If a model cannot be converted for training, before anything is trained.
     UsageError
-        If the data does not fit the options.
+        If the data does not fit the options, or the device has too little memory.
     """
     options = options or FinetuneOptions()
     task, before, facts = prepare(model, data, teacher, options, judges)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from graphprune.data.user_code import FAILURES, imported, reason
 from graphprune.errors import UsageError, quote
 from graphprune.model.graph import Graph
+from graphprune.training.device_memory import enough_memory
 
 __all__ = ["Kind", "LossFunction", "Objective", "choose_kinds", "load_function"]
 
@@ -205,7 +206,10 @@ class Objective:
 def _called(own: LossFunction, outputs: Outputs, teacher: Outputs | None, labels: Tensor | None) -> Tensor:
     """Return the user's own loss of a batch."""
     try:
-        loss: object = own(outputs, teacher, labels)
+        with enough_memory():
+            loss: object = own(outputs, teacher, labels)
+    except UsageError:
+        raise
     except FAILURES as error:
         name = getattr(own, "__qualname__", type(own).__qualname__)
         raise UsageError(f"your own loss {quote(name)} failed: {reason(error)}") from error

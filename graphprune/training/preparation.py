@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
+from graphprune.choices import Device
+from graphprune.data.providers import wanted
 from graphprune.data.signature import batch_size, input_specs
 from graphprune.data.source import Source
 from graphprune.errors import UsageError, quote
@@ -57,7 +59,7 @@ def prepare(
     if other is not None and teacher is not None:
         check_converted(other, teacher, first)
         _match(net, other)
-    accelerator = Accelerator(cpu=options.device == "cpu", mixed_precision=options.precision)
+    accelerator = Accelerator(cpu=_device(options.device) == "cpu", mixed_precision=options.precision)
     shape = _image_shape(first)
     text = _augmentation(options.augment, first) if options.augment == "auto" else options.augment
     loader = Loader(
@@ -84,6 +86,23 @@ def prepare(
         "device": str(accelerator.device),
     }
     return task, before, facts
+
+
+def _device(asked: Device) -> Device:
+    """Return where it learns; what is said of all networks holds where nothing is said of this one.
+
+    Raises
+    ------
+    UsageError
+        If CUDA is asked for and torch does not find it.
+    """
+    device = wanted() if asked == "auto" else asked
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "CUDA cannot be used: torch does not find it",
+            hint="leave it to --device auto, or install torch for CUDA: https://pytorch.org/get-started",
+        )
+    return device
 
 
 def _divided(data: Source, judges: Source | None, count: int | None) -> tuple[Source, Source]:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphprune import api
+from graphprune.choices import Device
+from graphprune.data.providers import on, wanted
 from graphprune.errors import RequestError, UsageError
+from graphprune.model.lifeline import follow_parent
 from graphprune.model.write import write_bytes_atomically
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.schema import Metric
@@ -144,7 +148,7 @@ def sweep(
     done = {key_of(trial): trial for trial in kept}
     others = [trial for trial in kept if key_of(trial) not in keys]
     missing = [point for point, key in zip(points, keys, strict=True) if key not in done]
-    with closing(_trials(_Job(path, request, what), missing)) as trials:
+    with closing(_trials(_Job(path, request, what, wanted()), missing)) as trials:
         for trial in trials:
             done[key_of(trial)] = trial
             rows = [*(done[key] for key in keys if key in done), *others]
@@ -156,11 +160,13 @@ def sweep(
 
 @dataclass(frozen=True)
 class _Job:
-    """What a process has to know: the model, what is tried, and a name for both."""
+    """What a process has to know: the model, what is tried, a name for both, where networks run, and who asks."""
 
     path: Path
     request: str
     what: Sweep
+    device: Device
+    asked_by: int = field(default_factory=os.getpid)
 
 
 def _trials(job: _Job, points: list[tuple[str, str, BudgetRequest]]) -> Generator[Trial, None, None]:
@@ -177,10 +183,13 @@ def _trials(job: _Job, points: list[tuple[str, str, BudgetRequest]]) -> Generato
 
 def _trial_of_worker(job: _Job, criterion: str, solver: str, budget: BudgetRequest) -> Trial:
     """Try one point in a process of its own, which analyses the model once."""
-    if job.request not in _worker:
-        _worker.clear()
-        _worker[job.request] = _State(job.path, job.what)
-    return _trial(_worker[job.request], criterion, solver, budget)
+    if not _worker:
+        follow_parent(job.asked_by)
+    with on(job.device):  # a process of its own knows nothing of what was chosen here
+        if job.request not in _worker:
+            _worker.clear()
+            _worker[job.request] = _State(job.path, job.what)
+        return _trial(_worker[job.request], criterion, solver, budget)
 
 
 def _trial(state: _State, criterion: str, solver: str, budget: BudgetRequest) -> Trial:

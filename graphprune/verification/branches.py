@@ -14,6 +14,7 @@ from graphprune.labels.adapt import whole
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import DOMAIN, flatten, owner_name
 from graphprune.model.iterations import loops
+from graphprune.model.unreached import unreached_bodies
 
 __all__ = ["BranchPath", "force_branches", "pruned_branches", "switches"]
 
@@ -39,10 +40,12 @@ def force_branches(model: ModelProto, paths: list[BranchPath]) -> ModelProto:
         if owner in owners:
             nodes.extend(_steer_loop(node, owner) if node.op_type == "Loop" else _steer_if(node, owner))
         nodes.append(NodeProto.FromString(node.SerializeToString()))
-    flat.proto.graph.ClearField("node")
-    flat.proto.graph.node.extend(nodes)
-    flat.proto.graph.initializer.append(numpy_helper.from_array(np.asarray(1, dtype=np.int64), _ONE))
-    result = flat.restore(flat.proto)
+    steered = ModelProto()
+    steered.CopyFrom(flat.proto)
+    steered.graph.ClearField("node")
+    steered.graph.node.extend(nodes)
+    steered.graph.initializer.append(numpy_helper.from_array(np.asarray(1, dtype=np.int64), _ONE))
+    result = flat.restore(steered)
     for name in sorted(name for owner in owners for name in force_inputs(owner)):
         result.graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, []))
     return result
@@ -87,19 +90,19 @@ def force_inputs(owner: str) -> tuple[str, str]:
 def pruned_branches(analysis: Analysis, mask: Callable[[Labels], Mask]) -> list[BranchPath]:
     """Return the ways into all bodies in which something is removed.
 
-    A way says which branch to take at each `If`, and that a `Loop` runs where that is not certain.
+    A way says which branch to take at each `If`, and that a `Loop` runs where that is not certain. None leads where
+    inputs of this size do not reach (`model.unreached`): channels only pass there.
     """
-    touched: set[int] = set()
-    for name, axes in analysis.scope.values.items():
-        if name in analysis.flat.home and not all(whole(mask(labels)) for labels in axes):
-            touched.add(analysis.flat.home[name])
     certain = {
         owner_name(loop.exit.outputs)
         for loop in loops(analysis.graph)
         if loop.exit.op_type == "Scan" or loop.iterations(analysis.graph, analysis.shapes)
     }
     paths: list[BranchPath] = []
-    for number in sorted(touched):
+    home = analysis.flat.home
+    values = {name: axes for name, axes in analysis.scope.values.items() if name in home}
+    touched = {home[name] for name, axes in values.items() if not all(whole(mask(labels)) for labels in axes)}
+    for number in sorted(touched - unreached_bodies(analysis.flat, analysis.graph, analysis.shapes)):
         path: BranchPath = {}
         place = number
         while place:

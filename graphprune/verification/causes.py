@@ -7,25 +7,28 @@ The original is run first; if it does not run, that is the answer.
 from __future__ import annotations
 
 import functools
-import tempfile
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from graphprune.analysis.analysis import Analysis
-from graphprune.errors import GraphPruneError, UnsupportedModelError, VerificationError, quote
+from graphprune.errors import GraphPruneError, ModelFileError, UnsupportedModelError, VerificationError, quote
+from graphprune.model.allowance import allow
 from graphprune.model.bodies import DOMAIN
 from graphprune.model.graph import Graph
 from graphprune.model.inputs import input_shapes
 from graphprune.model.load import Model
+from graphprune.model.normalize import inline_functions
 from graphprune.model.sandbox import OUT_OF_TIME, ChildError, run_child
+from graphprune.model.scratch import scratch_folder
+from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.sizes import input_specs
 from graphprune.verification.spec import SOURCE, Spec
 from graphprune.verification.staging import stage_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["blame", "blames_the_file", "strange_domains"]
+__all__ = ["blame", "blames_the_file", "blaming", "strange_domains"]
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
@@ -41,15 +44,17 @@ def blame(analysis: Analysis, error: ChildError, timeout: float) -> GraphPruneEr
     Returns
     -------
     UnsupportedModelError
-        Where the original itself does not run: the file is at fault, or the sizes that were assumed for it.
+        Where the original itself does not run: the file is at fault, the sizes that were assumed for it, or it has
+        operators that onnxruntime does not bring along.
     VerificationError
-        Otherwise, and where it has operators that onnxruntime does not bring along.
+        Otherwise.
     """
     if OUT_OF_TIME in error.message:
         return VerificationError(f"the pruned model could not be verified: {error.message}", hint=_FASTER)
-    trouble = _trouble(analysis.model, analysis.graph, analysis.input_shapes, timeout)
+    runs = has_room(room_needed(analysis.model))
+    trouble = _trouble(analysis.model, analysis.graph, analysis.input_shapes, timeout) if runs else ""
     if trouble and strange_domains(analysis):  # other runtimes may know them
-        return VerificationError(
+        return UnsupportedModelError(
             f"the pruned model could not be verified, since the original does not run: {trouble}", hint=_FASTER
         )
     if trouble:
@@ -63,27 +68,46 @@ def blame(analysis: Analysis, error: ChildError, timeout: float) -> GraphPruneEr
     return VerificationError(f"the pruned model could not be verified: {error.message}", hint=_FASTER)
 
 
-def blames_the_file(function: Function) -> Function:
-    """Let a function of a model raise `UnsupportedModelError` where it stumbles over one that does not run at all.
+@contextmanager
+def blaming(model: Model | Analysis, given: Mapping[str, Sequence[int]] | None = None) -> Iterator[None]:
+    """Ask onnxruntime whose fault it is where something that is done with a model fails in an unforeseen way.
 
     Rules trust what ONNX demands of a file. Where one breaks it, they raise whatever they like, and onnxruntime says
     better what is wrong.
+
+    Parameters
+    ----------
+    model : Model or Analysis
+    given : mapping of str to sequence of int, optional
+        Shapes of inputs; others are the usual ones.
+
+    Raises
+    ------
+    ModelFileError
+        If the model does not run; what runs, and still fails, is our fault.
     """
+    try:
+        yield
+    except (GraphPruneError, MemoryError):
+        raise
+    except Exception as error:  # as said above: whatever they like
+        loaded = model if isinstance(model, Model) else model.model
+        graph = Graph(inline_functions(loaded.proto))
+        trouble = _trouble(loaded, graph, input_shapes(graph, given), _PATIENCE)
+        if not trouble:
+            raise
+        raise ModelFileError(
+            f"the model does not run: {trouble}", hint="check that onnxruntime opens and runs it, or export it again"
+        ) from error
+
+
+def blames_the_file(function: Function) -> Function:
+    """Do all that a function does, whose first argument is a model, under :func:`blaming`."""
 
     @functools.wraps(function)
     def guarded(model: Model | Analysis, *args: Any, **kwargs: Any) -> Any:
-        try:
+        with blaming(model):
             return function(model, *args, **kwargs)
-        except (GraphPruneError, MemoryError):
-            raise
-        except Exception as error:  # as said above: whatever they like
-            loaded = model if isinstance(model, Model) else model.model
-            graph = Graph(loaded.proto)
-            trouble = _trouble(loaded, graph, input_shapes(graph), _PATIENCE)
-            if not trouble:
-                raise
-            text = f"the model itself does not run in onnxruntime: {trouble}"
-            raise UnsupportedModelError(text, hint="check that onnxruntime opens and runs it") from error
 
     return cast(Function, guarded)
 
@@ -91,17 +115,17 @@ def blames_the_file(function: Function) -> Function:
 def _trouble(model: Model, graph: Graph, shapes: Mapping[str, tuple[int, ...]], timeout: float) -> str:
     """Run a model as its users do, and return what onnxruntime says of it; empty if it runs or cannot be fed."""
     inputs = input_specs(graph, shapes)
-    if any(info.dtype == "bfloat16" for info in inputs.values()):
+    if len(inputs) < len(graph.inputs) or any(info.dtype == "bfloat16" for info in inputs.values()):
         return ""
-    with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
-        place = Path(folder)
+    allowance = allow([model], shapes, timeout)
+    with scratch_folder() as place:
 
         def lay_out() -> None:
             stage_file(model, place / SOURCE)
             Spec(inputs=inputs, tensors=[], outputs=list(graph.outputs)).write(place)
 
         try:
-            return str(run_child("graphprune.verification.plain_run", place, timeout, lay_out)["trouble"])
+            return str(run_child("graphprune.verification.plain_run", place, allowance, lay_out)["trouble"])
         except ChildError as error:
             return error.message
 

@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto
 
 from graphprune.errors import UsageError, VerificationError, quote
+from graphprune.model.allowance import allow
 from graphprune.model.graph import Graph
 from graphprune.model.inputs import input_shapes
 from graphprune.model.sandbox import ChildError, run_child
+from graphprune.model.scratch import scratch_folder
+from graphprune.model.shapes import infer
 from graphprune.model.survey import survey
 from graphprune.model.tensors import FLOATS
 from graphprune.verification.jumps import DISCRETE, RANDOM
@@ -69,8 +70,9 @@ def check_runs(
         given = input_shapes(graph, dict(shapes or {}))
     except UsageError:  # an input declares no shape, and none is given
         return 0
-    with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
-        place = Path(folder)
+    models = [written] if original is None else [original, written]
+    allowance = allow(models, _dims(models[0], graph, given), _TIMEOUT)
+    with scratch_folder() as place:
 
         def lay_out() -> None:
             stage_file(written, place / WRITTEN)
@@ -81,7 +83,7 @@ def check_runs(
             spec.write(place)
 
         try:
-            report = run_child("graphprune.verification.plain_run", place, _TIMEOUT, lay_out)
+            report = run_child("graphprune.verification.plain_run", place, allowance, lay_out)
         except ChildError as error:
             raise _unusable(written, error.message) from error
     if report["failed"]:
@@ -89,6 +91,11 @@ def check_runs(
     if not report["sizes"] and original is None:
         raise _unusable(written, "it does not run in onnxruntime")
     return int(report["sizes"])
+
+
+def _dims(model: Model, graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
+    """Return the shapes of the values that inference knows."""
+    return infer(graph, model.tensors.array, shapes).dims
 
 
 def _unusable(written: Model, what: str) -> VerificationError:

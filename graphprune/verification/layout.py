@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ import numpy as np
 from onnx import ModelProto, TensorProto, TypeProto
 
 from graphprune.analysis.analysis import Analysis
+from graphprune.errors import UnsupportedModelError
 from graphprune.labels.adapt import whole
+from graphprune.model.graph import Node
 from graphprune.model.lengths import fitting_values
 from graphprune.model.load import Model
+from graphprune.model.main_memory import main_memory
 from graphprune.model.tensors import FLOATS
 from graphprune.model.widen_floats import NARROW, widened
+from graphprune.report import text
 from graphprune.surgery.slices import Slices
 from graphprune.verification.branches import force_branches, pruned_branches, switches
 from graphprune.verification.integers import with_unsigned_weights
@@ -25,6 +30,7 @@ from graphprune.verification.jumps import discrete_names, random_names, stand_st
 from graphprune.verification.limits import RELATIVE
 from graphprune.verification.oracle import Oracle, bare_oracle, without_weights
 from graphprune.verification.pieces import cut_in_step, stops_of
+from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.rounding import OWN, behind, cut_kind, cut_roundings, roundings
 from graphprune.verification.sizes import dtype_name, second_sizes
 from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, FedInput, PieceSpec, Spec, TensorSpec
@@ -80,9 +86,33 @@ class Question:
     widened: bool = False
     tamed: bool = False
 
+    @cached_property
+    def in_pieces(self) -> bool:
+        """Whether memory does not hold both models, so that they are only ever looked at piece by piece."""
+        return not has_room(2 * room_needed(self.analysis.model))
+
+    @cached_property
+    def needed(self) -> int:
+        """Bytes of memory for the file itself, as its users run it, where this machine has less; else 0."""
+        needed = room_needed(self.pruned) if self.in_pieces else 0
+        return 0 if has_room(needed) else needed
+
 
 def lay_out(question: Question, place: Path) -> None:
-    """Write both models, the masks and what is to be compared into the child's folder."""
+    """Write both models, the masks and what is to be compared into the child's folder.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If float32 copies would be compared, and memory does not hold them.
+    """
+    if question.widened and question.in_pieces:
+        needed = text.file_size(2 * room_needed(question.analysis.model))
+        raise UnsupportedModelError(
+            f"float32 copies of both models would have to be compared, which takes about {needed} of memory: "
+            f"this machine has {text.file_size(main_memory())}",
+            hint="verify on a machine with more memory, or export the model in float16, which is compared as it is",
+        )
     _Layout(question, place).write()
 
 
@@ -123,15 +153,18 @@ class _Layout:
             for name, value in question.oracle.masks.items()
         }
         np.savez(place / "masks.npz", **masks)
-        stage_file(question.pruned, place / WRITTEN)
+        if not question.needed:
+            stage_file(question.pruned, place / WRITTEN)
         masked, masked_weights = self._copy(
             question.oracle.light, question.oracle.weights, self.analysis.model, "masked"
         )
         pruned, pruned_weights = self._copy(*without_weights(question.pruned.proto), question.pruned, "pruned")
-        self._write_source(masked_weights)
-        masked_weights.write(self._exposed(masked, self._whole_names), REFERENCE)
-        if not self.serves:
-            pruned_weights.write(self._cut(self._exposed(pruned, self._whole_names)), _ENDS)
+        if not question.needed:
+            self._write_source(masked_weights)
+        if not question.in_pieces:
+            masked_weights.write(self._exposed(masked, self._whole_names), REFERENCE)
+            if not self.serves:
+                pruned_weights.write(self._cut(self._exposed(pruned, self._whole_names)), _ENDS)
         masked, pruned = (self._exposed(model, self.names) for model in (masked, pruned))
         pruned = self._cut(pruned)
         stops, pieces = self._pieces(masked, masked_weights, pruned, pruned_weights)
@@ -199,8 +232,11 @@ class _Layout:
         """Write both models with all tensors as outputs, cut into pieces if these are many."""
         dims = self.analysis.shapes.dims
         elements = {name: int(np.prod(dims.get(name, ()))) for name in self.names}
-        nodes = ([name for name in node.outputs if name in elements] for node in self.analysis.graph.nodes)
-        stops = stops_of(({name: elements[name] for name in made} for made in nodes), _MOST_ELEMENTS)
+        nodes = (
+            ({name: elements[name] for name in node.outputs if name in elements}, self._weights_of(node))
+            for node in self.analysis.graph.nodes
+        )
+        stops = stops_of(nodes, _MOST_ELEMENTS)
         if len(set(stops.values())) <= 1 or self.question.widened:
             masked_weights.write(masked, "masked.onnx")
             pruned_weights.write(pruned, "pruned.onnx")
@@ -218,6 +254,13 @@ class _Layout:
             for spec, part in zip(specs[-1], parts, strict=True):
                 (self.place / spec.file).write_bytes(part.model.SerializeToString())
         return stops, specs
+
+    def _weights_of(self, node: Node) -> int:
+        """Elements of the constants that a node reads, where not all of them fit into memory."""
+        if not self.question.in_pieces:
+            return 0
+        shapes = self.analysis.shapes
+        return sum(prod(shapes.dims.get(name, (0,))) for name in node.inputs if name in shapes.constant)
 
     def _write_orders(self) -> None:
         """Write where the slices that the pruned model has stand in the original."""
@@ -249,9 +292,10 @@ class _Layout:
             jumping=[name for name in self.outputs if name in self.discrete],
             masked=pieces[0],
             pruned=pieces[1],
-            ends="" if self.serves else _ENDS,
+            ends="" if self.serves or question.in_pieces else _ENDS,
+            in_pieces=question.in_pieces,
             optimised=not self.cuts,
-            plain=TensorProto.BFLOAT16 not in fed,
+            plain=TensorProto.BFLOAT16 not in fed and not question.needed,
             plain_values=not (self.cuts or self.wild or question.widened or self.random),
             widened=question.widened,
             grain=max(grains.coarsest, question.grain),

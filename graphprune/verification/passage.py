@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
+from functools import cached_property
 from pathlib import Path
 
 import onnxruntime as ort
 
 from graphprune.array_types import Array
+from graphprune.model.sandbox import unless_exhausted
 from graphprune.verification.spec import PieceSpec
 
 __all__ = ["Feeds", "Passage", "RunError"]
@@ -51,6 +53,14 @@ class Passage:
         self._coming: Future[ort.InferenceSession] | None = None
         self._live: Feeds = {}
 
+    @cached_property
+    def other(self) -> Passage:
+        """The same model with optimisation where this one is without, and without where this one is with.
+
+        Both are what onnxruntime makes of the model, with kernels that sum in another order.
+        """
+        return Passage(self._folder, self._pieces, self._failure, plain=not self._plain)
+
     def open_ahead(self, pool: Executor) -> None:
         """Begin to open a model of one piece, which takes one core, while something else runs."""
         self._coming = pool.submit(self._opened, 0)
@@ -72,14 +82,27 @@ class Passage:
             feeds = {item.name: self._live[item.name] for item in session.get_inputs() if item.name in self._live}
             made = dict(zip(wanted, session.run(wanted, feeds), strict=True)) if wanted else {}
         except Exception as error:  # onnxruntime's exceptions share no base
+            unless_exhausted(error)
             raise self._failure(" ".join(f"{type(error).__name__}: {error}".split())) from error
         self._live = {name: value for name, value in {**self._live, **made}.items() if name in later}
         return {name: made[name] for name in names}
 
     def run(self, names: Sequence[str], feeds: Feeds) -> Feeds:
-        """Run a model of one piece."""
+        """Run a model from its inputs to its outputs; one of several pieces gives what these do of what is wanted."""
         self.start(feeds)
-        return self.step(0, names)
+        if len(self._pieces) == 1:
+            return self.step(0, names)
+        made: Feeds = {}
+        for number in range(len(self._pieces)):
+            made.update(self.step(number, [name for name in names if name in self._outputs(number)]))
+        return made
+
+    def _outputs(self, number: int) -> set[str]:
+        """Return what a piece gives."""
+        try:
+            return {item.name for item in self._open(number).get_outputs()}
+        except Exception as error:  # onnxruntime's exceptions share no base
+            raise self._failure(" ".join(f"{type(error).__name__}: {error}".split())) from error
 
     def _open(self, number: int) -> ort.InferenceSession:
         """Open a piece; of several, one at a time."""
@@ -90,13 +113,15 @@ class Passage:
 
     def _opened(self, number: int) -> ort.InferenceSession:
         path = str(self._folder / self._pieces[number].file)
-        options = None if self._plain else _unoptimised()
+        options = None if self._plain else _unoptimised(pooled=len(self._pieces) == 1)
         ort.set_default_logger_severity(4)
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _unoptimised() -> ort.SessionOptions:
+def _unoptimised(*, pooled: bool) -> ort.SessionOptions:
+    """Return options without graph optimisation; without a pool, what a session took goes back to the system."""
     options = ort.SessionOptions()
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = pooled
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     return options

@@ -28,18 +28,19 @@ class Piece:
     gives: list[str]
 
 
-def stops_of(nodes: Iterable[Mapping[str, int]], most: int) -> dict[str, int]:
+def stops_of(nodes: Iterable[tuple[Mapping[str, int], int]], most: int) -> dict[str, int]:
     """Give each tensor to a stop, so that no stop has many more elements than `most`.
 
     Parameters
     ----------
-    nodes : iterable of dict of str to int
-        Tensors that each node makes, with their elements, in the order of the nodes; a node is not torn.
+    nodes : iterable of (dict of str to int, int)
+        Tensors that each node makes, with their elements, and elements of weights that it reads, in the order of the
+        nodes; a node is not torn.
     """
     stops: dict[str, int] = {}
     stop, taken = 0, 0
-    for made in nodes:
-        count = sum(made.values())
+    for made, read in nodes:
+        count = sum(made.values()) + read
         if taken and taken + count > most:
             stop, taken = stop + 1, 0
         stops.update(dict.fromkeys(made, stop))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.array_types import Array
-from graphprune.model.sandbox import RESULT, limit_memory, shortened, wait_for_parent
+from graphprune.model.sandbox import RESULT, enter_sandbox, shortened
 from graphprune.verification.deviation import deviation
 from graphprune.verification.ledger import Ledger
 from graphprune.verification.passage import Feeds, Passage, RunError
@@ -30,8 +30,7 @@ __all__ = ["OriginalError", "PlainError", "PlainRun", "make_inputs"]
 
 def main(folder: str) -> int:
     """Check the file and write the result."""
-    limit_memory()
-    wait_for_parent()
+    enter_sandbox()
     place = Path(folder)
     spec = Spec.read(place)
     if (place / WRITTEN).exists():
@@ -193,9 +192,18 @@ class PlainRun:
         """Whether an output is of the right type and shape; types that are no arrays are not looked into."""
         return _kind(expected) == _kind(actual) if not self._spec.widened else np.shape(expected) == np.shape(actual)
 
+    def _other_kernels(self, shapes: Shapes | None) -> Feeds:
+        """Return the outputs of the reference with kernels that sum in another order; none if it does not run so."""
+        try:
+            inputs = make_inputs(self._spec, "normal", shapes)
+            return self._reference.other.run(self._spec.outputs, {**inputs, **self._masks})
+        except OriginalError:
+            return {}
+
     def _compare(self, ledger: Ledger, shapes: Shapes | None, expected: Feeds, actual: Feeds) -> None:
         """Compare the values of outputs; rounding is measured where it matters."""
         moved: Feeds = {}
+        other: Feeds = {}
         for tensor in self._spec.tensors:
             name = tensor.name
             if not tensor.end or name not in expected or name not in actual:
@@ -205,6 +213,9 @@ class PlainRun:
                 if not moved:
                     inputs = make_inputs(self._spec, "normal", shapes, moved=True)
                     moved = self._reference.run(self._spec.outputs, {**inputs, **self._masks})
+                    other = self._other_kernels(shapes)
+                if name in other:
+                    error = min(error, deviation(other[name], actual[name]))
                 ledger.settle(tensor, "normal", error, deviation(expected[name], moved[name]), expected[name].dtype)
 
 

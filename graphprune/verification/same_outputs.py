@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,10 @@ from onnx import helper
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.errors import VerificationError
+from graphprune.model.allowance import allow
 from graphprune.model.load import Model
-from graphprune.model.sandbox import RESULT, ChildError, limit_memory, run_child
+from graphprune.model.sandbox import RESULT, ChildError, enter_sandbox, run_child, unless_exhausted
+from graphprune.model.scratch import scratch_folder
 from graphprune.model.write import save
 
 __all__ = ["check_same_outputs"]
@@ -53,15 +54,15 @@ def check_same_outputs(analysis: Analysis, rewritten: Model) -> None:
         }
         for name in tensors
     }
-    with tempfile.TemporaryDirectory(prefix="graphprune-same-") as folder:
-        place = Path(folder)
+    allowance = allow([analysis.model, rewritten], analysis.shapes.dims, _TIMEOUT)
+    with scratch_folder() as place:
         for name, model in (("original", analysis.model), ("rewritten", rewritten)):
             (place / name).mkdir()
             save(model.replaced(model.proto), place / name / "model.onnx")
         runs = len(tensors) == len(graph.inputs)
         (place / "spec.json").write_text(json.dumps({"inputs": spec, "runs": runs}), "utf-8")
         try:
-            said = run_child("graphprune.verification.same_outputs", place, _TIMEOUT)["said"]
+            said = run_child("graphprune.verification.same_outputs", place, allowance)["said"]
         except ChildError as error:
             raise VerificationError(f"the rewritten model could not be compared: {error.message}") from error
     if said:
@@ -73,7 +74,7 @@ def check_same_outputs(analysis: Analysis, rewritten: Model) -> None:
 
 def main(folder: str) -> int:
     """Compare the two models in the folder (in the child process)."""
-    limit_memory()
+    enter_sandbox()
     place = Path(folder)
     (place / RESULT).write_text(json.dumps({"said": _compare(place)}), "utf-8")
     return 0
@@ -86,23 +87,25 @@ def _compare(place: Path) -> str:
     spec = json.loads((place / "spec.json").read_text("utf-8"))
     try:
         original = _session(place / "original")
-    except Exception:  # onnxruntime does not know an operator: there is nothing to compare with
+    except Exception as error:  # onnxruntime does not know an operator: there is nothing to compare with
+        unless_exhausted(error)
         return ""
     try:
         rewritten = _session(place / "rewritten")
     except Exception as error:  # onnxruntime raises classes of its own
-        return f"it does not open: {error}"
+        return f"it does not open: {unless_exhausted(error)}"
     for seed in range(_DRAWS if spec["runs"] else 0):
         random = np.random.default_rng(seed)
         feeds = {name: _random(random, info) for name, info in spec["inputs"].items()}
         try:
             wanted = original.run(None, feeds)
-        except Exception:  # nor does it run
+        except Exception as error:  # nor does it run
+            unless_exhausted(error)
             return ""
         try:
             given = rewritten.run(None, feeds)
         except Exception as error:  # as above
-            return f"it does not run: {error}"
+            return f"it does not run: {unless_exhausted(error)}"
         for name, one, other in zip((value.name for value in original.get_outputs()), wanted, given, strict=True):
             said = _difference(one, other)
             if said:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from onnx import helper
 
 from graphprune.model.batch_axes import Declared, is_name, sample_axes
+from graphprune.model.lengths import sums
 from graphprune.verification.spec import FedInput
 
 if TYPE_CHECKING:
@@ -43,14 +44,18 @@ def second_sizes(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> list[di
     Returns
     -------
     list of dict of str to list of int
-        First with every open dimension changed; where there are several, then with one of them changed at a time.
-        Dimensions of one name change together. Empty where nothing is open.
+        First with every open dimension changed, each by another amount; where there are several, then all by the same,
+        and with one of them changed at a time. Dimensions of one name change together, and what is as long as others
+        together changes with them. Empty where nothing is open.
     """
+    added = sums(graph)
     declared = {name: Declared.of(graph.inputs[name]) for name in shapes}
     samples = dict(zip(declared, sample_axes(list(declared.values())), strict=True))
     places: dict[str, list[tuple[str, int]]] = {}
     for name, one in declared.items():
         for axis in one.open if one is not None else ():
+            if (name, axis) in added:
+                continue
             param = one.names[axis] if one is not None else ""
             # Samples are counted by one number, whatever it is called at each input.
             key = "samples" if axis == samples[name] else param if is_name(param) else f"{name}.{axis}"
@@ -60,7 +65,18 @@ def second_sizes(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> list[di
         for key, group in places.items()
     ]
     if len(changes) > 1:
-        changes.insert(0, {place: size for change in changes for place, size in change.items()})
+        alike = {place: size for change in changes for place, size in change.items()}
+        free = [key for key in places if key != "samples"]
+        steps = {place: free.index(key) for key in free for place in places[key]}
+        apart = {
+            place: size + (size - shapes[place[0]][place[1]]) * steps.get(place, 0) for place, size in alike.items()
+        }
+        changes = [apart, *([alike] if apart != alike else []), *changes]
+    for change in changes:
+        for place, terms in added.items():
+            moved = sum(change.get(term, shapes[term[0]][term[1]]) for term in terms if not isinstance(term, int))
+            before = sum(shapes[term[0]][term[1]] for term in terms if not isinstance(term, int))
+            change[place] = shapes[place[0]][place[1]] + moved - before
     return [
         {name: [change.get((name, axis), size) for axis, size in enumerate(shape)] for name, shape in shapes.items()}
         for change in changes

@@ -107,6 +107,8 @@ class Spec:
     ends : str
         File of the pruned model with what extreme inputs are compared at; empty if these are its outputs, so that
         the file that is written serves.
+    in_pieces : bool
+        Whether memory holds no model as a whole: then what else would be looked at in one piece is in these, too.
     optimised : bool
         Whether the masked original is optimised where only its ends are looked at: not where values are rounded.
     plain : bool
@@ -136,6 +138,7 @@ class Spec:
     masked: list[PieceSpec] = field(default_factory=lambda: [PieceSpec("masked.onnx")])
     pruned: list[PieceSpec] = field(default_factory=lambda: [PieceSpec("pruned.onnx")])
     ends: str = ""
+    in_pieces: bool = False
     optimised: bool = True
     plain: bool = True
     plain_values: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphprune.errors import VerificationError, quote
+from graphprune.errors import UnsupportedModelError, VerificationError, quote
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import digest
 from graphprune.surgery.marks import PLAN
@@ -56,14 +56,14 @@ def judged(
         verdict = verify_pruned(analysis, pruned, keep)
         if plan.lossless and verdict.ok:
             verdict = verify_equal(original or analysis, pruned, keep)
-    except VerificationError as error:
+    except (UnsupportedModelError, VerificationError) as error:
         strange = strange_domains(analysis)
         if not strange:
             raise
         if unverified:
             return Verification("unverified", error=0.0, tolerance=0.0, tensor="", effect=0.0, compared=0)
         hint = f"it has operators of {', '.join(strange)}; --unverified (unverified=True) goes on without a proof"
-        raise VerificationError(error.message, hint=hint) from error
+        raise type(error)(error.message, hint=hint) from error
     if not verdict.ok:
         raise _difference(verdict, pruned, plan)
     return verdict

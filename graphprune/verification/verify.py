@@ -9,9 +9,7 @@ input changes by rounding. Then the very file that will be written is run as its
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from onnx import TensorProto
@@ -19,8 +17,11 @@ from onnx import TensorProto
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
 from graphprune.errors import UnsupportedModelError, quote
+from graphprune.model.allowance import allow
 from graphprune.model.load import Model
+from graphprune.model.main_memory import main_memory
 from graphprune.model.sandbox import ChildError, run_child
+from graphprune.model.scratch import scratch_folder
 from graphprune.model.widen_floats import NARROW
 from graphprune.notebook import html_table
 from graphprune.report import text
@@ -28,6 +29,7 @@ from graphprune.surgery.slices import Kept, Slices
 from graphprune.verification.causes import blame
 from graphprune.verification.layout import Question, lay_out
 from graphprune.verification.oracle import bare_oracle, build_oracle
+from graphprune.verification.room import room_needed
 
 __all__ = ["EXACT", "Verification", "verify_equal", "verify_pruned", "verify_widened"]
 
@@ -41,6 +43,8 @@ _CHAOTIC = (
     "this network makes much of rounding: tensors were held to how far a change of its input by 1e-6 moves them, "
     "and not at all where that is far"
 )
+_PER_TIMEOUT = 2e10
+"""Bytes of a model that take as long once more."""
 EXACT = 1e-5
 """What is allowed between tensors that should be the same."""
 
@@ -186,10 +190,12 @@ def _compare_tamed(question: Question, timeout: float) -> Verification:
 
 def _compare(question: Question, timeout: float) -> tuple[Verification, bool]:
     """Let a child process compare both models; says as well whether values at their ends are not finite."""
-    with tempfile.TemporaryDirectory(prefix="graphprune-verify-") as folder:
-        place = Path(folder)
-        module = "graphprune.verification.comparison"
-        report = run_child(module, place, timeout, lambda: lay_out(question, place))
+    if question.in_pieces:
+        timeout *= 1 + room_needed(question.analysis.model) / _PER_TIMEOUT
+    models = [question.analysis.model, question.pruned]
+    allowance = allow(models, question.analysis.shapes.dims, timeout)
+    with scratch_folder() as place:
+        report = run_child("graphprune.verification.comparison", place, allowance, lambda: lay_out(question, place))
     verdict = _judge(report, question)
     if verdict.status == "failed" and not report.get("steady", True):
         raise UnsupportedModelError(
@@ -200,6 +206,13 @@ def _compare(question: Question, timeout: float) -> tuple[Verification, bool]:
     return verdict, bool(report["not_finite"])
 
 
+def _in_pieces(needed: int) -> str:
+    return (
+        "both models were compared in pieces, and the file was not run as a whole: that takes about "
+        f"{text.file_size(needed)} of memory, of which this machine has {text.file_size(main_memory())}"
+    )
+
+
 def _judge(report: dict[str, Any], question: Question) -> Verification:
     effect, compared = float(report["effect"]), int(report["compared"])
     vacuous = question.removed and (effect < _MOVES_NOTHING or not compared)
@@ -207,7 +220,9 @@ def _judge(report: dict[str, Any], question: Question) -> Verification:
     if report["not_finite"]:
         where = ", ".join(quote(name) for name in report["not_finite"][:_MOST_NAMED])
         notes.append(f"on random inputs the original gives values that are not finite at {where}")
-    if not report["sizes"] and not report["failed"]:
+    if question.needed:
+        notes.append(_in_pieces(question.needed))
+    elif not report["sizes"] and not report["failed"]:
         notes.append("the file itself was not run, since onnxruntime does not run the original here as it is")
     return Verification(
         status="failed" if report["failed"] else "vacuous" if vacuous else "verified",

@@ -115,7 +115,7 @@ class Spread(Demand):
 
     def cut_tensor(self, store: TensorStore, tensor: TensorProto, name: str | None = None) -> TensorProto:
         """Return a tensor message with the wanted slices, under another name if one is given."""
-        made = np.ascontiguousarray(self.cut(store.array(tensor)))
+        made = self.cut(store.array(tensor))
         result = TensorProto()
         copy_but(tensor, result, "dims", *DATA_FIELDS)
         if name is not None:

@@ -43,7 +43,8 @@ def test_recovery_is_part_of_the_plan(quick: Command, model: Path, data: Path, m
     done = quick("solve", model, "--flops", "0.5", "--calib", data, "--recover", method, "--force")
     assert done.code == 0, done.err
     assert f"{method}: output error" in done.out
-    (step,) = read_plan(plan_file).steps
+    step, judged = read_plan(plan_file).steps
+    assert (judged.name, judged.measure, judged.facts["held_out"]) == ("eval", "agreement", True)
     assert (step.name, step.method, step.applied) == ("recover", method, True)
     assert step.after < step.before
     assert output_error(quick, output, model, data) < alone
@@ -66,10 +67,11 @@ def test_the_whole_way(graphprune: Command, model: Path, data: Path) -> None:
     )
     assert done.code == 0, done.err
     steps = json.loads(done.out)["steps"]
-    assert [step["name"] for step in steps] == ["recover", "finetune"]
+    assert [step["name"] for step in steps] == ["recover", "finetune", "eval"]
     assert steps[0]["applied"]
     assert all(step["after"] <= step["before"] for step in steps)
-    assert [step.name for step in read_plan(model.with_name("net.plan.json")).steps] == ["recover", "finetune"]
+    stored = read_plan(model.with_name("net.plan.json")).steps
+    assert [step.name for step in stored] == ["recover", "finetune", "eval"]
     onnx.checker.check_model(onnx.load(model.with_name("net.pruned.onnx")), full_check=True)
 
 
@@ -80,7 +82,10 @@ def test_a_step_names_labels_where_they_were_learned_from(quick: Command, model:
     command = ("solve", model, "--flops", "0.5", "--finetune", "--epochs", "1", "--data", tmp_path / "labelled.npz")
     done = quick(*command, "--json")
     assert done.code == 0, done.err
-    assert [step["method"] for step in json.loads(done.out)["steps"]] == ["distillation and labels"]
+    learned, judged = json.loads(done.out)["steps"]
+    assert learned["method"] == "distillation and labels"
+    assert (judged["measure"], judged["facts"]["samples"], judged["facts"]["held_out"]) == ("accuracy", 9, True)
+    assert learned["facts"]["samples"] + learned["facts"]["held_out"] == 96 - 9
 
 
 def test_a_recovered_file_with_another_change_is_refused(quick: Command, model: Path, data: Path) -> None:
@@ -100,7 +105,7 @@ def test_a_recovered_file_with_another_change_is_refused(quick: Command, model: 
         (("--recover", "bn"), "--recover needs samples"),
         (("--finetune", "--quick"), "--finetune needs samples"),
         (("--epochs", "1"), "--epochs is how long --finetune learns"),
-        (("--data", "x.npz"), "--data is what --finetune learns from"),
+        (("--data", "x.npz"), "'x.npz' does not exist"),
         (("--recover", "bn", "--calib", "missing.npz"), "missing.npz"),
     ],
 )
@@ -138,7 +143,7 @@ def test_samples_that_are_counted_on_different_axes(quick: Command, tmp_path: Pa
     np.savez(tmp_path / "data.npz", x=x, state=state, rate=np.int64(3))
     done = quick("solve", path, "--flops", "0.4", "--calib", tmp_path / "data.npz", "--recover", "least-squares")
     assert done.code == 0, done.err
-    (step,) = read_plan(path.with_name("stateful.plan.json")).steps
+    step, _ = read_plan(path.with_name("stateful.plan.json")).steps
     assert step.applied and step.after < step.before
     pruned = path.with_name("stateful.pruned.onnx")
     assert output_error(quick, pruned, path, tmp_path / "data.npz") < 1.0

@@ -73,7 +73,7 @@ def test_settings_and_a_contest(graphprune: Command, model: Path, data: Path) ->
         *("--adapt", "l1, bn-scale", "--calib", data, "--round-to", "1"),
     )
     assert done.code == 0, done.err
-    assert "channels by" in done.out and "accuracy on 24 held-out samples" in done.out
+    assert "channels by" in done.out and "accuracy on 21 held-out samples" in done.out
     plan = json.loads(model.with_name("net.plan.json").read_text())
     assert [entry["name"] for entry in plan["solver"]["options"]["adapt"]["contest"]] == [
         "l1",
@@ -130,3 +130,25 @@ def test_samples_that_nothing_reads_are_said_to_be_unread(
     assert done.code == 0, done.err
     notes = [note for note in json.loads(done.out)["notes"] if "not read" in note]
     assert [unread in note for note in notes] == ([True] if unread else [])
+
+
+def test_widths_are_measured_where_there_are_samples_and_nobody_names_a_solver(
+    quick: Command, model: Path, data: Path
+) -> None:
+    done = quick("solve", model, "--flops", "0.5", "--calib", data)
+    assert done.code == 0, done.err
+    assert "solver  sensitivity: widths are measured, for " in done.err
+    assert "less: --solver stage-wise or --solver bisection" in done.err
+    plan = json.loads(model.with_name("net.plan.json").read_text())
+    assert plan["solver"]["name"] == "sensitivity"
+    assert [step["name"] for step in plan["steps"]] == ["recover", "eval"]  # by least squares, without being asked
+    assert plan["steps"][0]["method"] == "least-squares"
+
+
+@pytest.mark.parametrize("bare", [("--recover", "none"), ("--quick",)])
+def test_the_bare_surgery_measures_no_widths(quick: Command, model: Path, data: Path, bare: tuple[str, ...]) -> None:
+    done = quick("solve", model, "--flops", "0.5", "--calib", data, *bare)
+    assert done.code == 0, done.err
+    plan = json.loads(model.with_name("net.plan.json").read_text())
+    assert plan["solver"]["name"] == "bisection"
+    assert [step["name"] for step in plan["steps"]] == ["eval"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,47 @@ def test_weights_from_files_that_hold_nothing_but_tensors(tmp_path: Path) -> Non
             load_weights(target, tmp_path / name)
     with pytest.raises(InputError, match="do not fit"):
         load_weights(nn.Linear(2, 2), tmp_path / "w.pth")
+
+
+ODD_STATES: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
+    "missing": (lambda state: state.pop("stem.weight"), "Missing key.*stem.weight"),
+    "extra": (lambda state: state.update(more=torch.ones(1)), "Unexpected key.*more"),
+    "of another shape": (lambda state: state.update({"stem.weight": torch.ones(2)}), "size mismatch for stem"),
+    "without data": (lambda state: state.update({"stem.weight": torch.ones(8, 3, 3, 3, device="meta")}), "meta tensor"),
+    "no tensor": (lambda state: state.update({"stem.weight": 1}), "stem.weight"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_STATES)
+def test_a_state_that_does_not_fit_is_refused_with_what_does_not(odd: str, tmp_path: Path) -> None:
+    change, said = ODD_STATES[odd]
+    state = {name: value.clone() for name, value in Small().state_dict().items()}
+    change(state)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=f"do not fit the module: .*{said}"):
+        load_weights(Small(), tmp_path / "w.pth")
+
+
+def test_a_state_whose_tensors_share_their_storage_is_read_as_it_is(tmp_path: Path) -> None:
+    state = Small().state_dict()
+    state["bn2.weight"] = state["bn1.weight"].mul_(3.0)
+    torch.save(state, tmp_path / "w.pth")
+    target = Small()
+    load_weights(target, tmp_path / "w.pth")
+    assert torch.equal(target.bn2.weight, torch.full((8,), 3.0))
+    assert target.bn2.weight.data_ptr() != target.bn1.weight.data_ptr()
+
+
+def test_a_module_without_data_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"does not run .*meta"):
+        export_module(Small().to("meta"), OPTIONS)
+
+
+def test_weights_that_are_no_numbers_are_exported_and_refused_where_they_would_be_pruned() -> None:
+    module = Small()
+    module.block.weight.data.fill_(float("nan"))
+    with pytest.raises(InputError, match=r"not finite|NaN|nan"):
+        graphprune.solve(export_module(module, OPTIONS), flops=0.5)
 
 
 def test_what_was_exported_is_an_ordinary_model() -> None:

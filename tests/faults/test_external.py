@@ -266,8 +266,15 @@ def test_equal_and_adjacent_ranges(tmp_path: Path) -> None:
 
 def test_many_tensors_on_one_region(tmp_path: Path) -> None:
     path = two_tensors(tmp_path, *[0] * 50)
-    with pytest.raises(UnsafeModelError, match="declare 4224 bytes, more than the limit 4000"):
+    with pytest.raises(UnsafeModelError, match="declare 4224 bytes, more than the limit 4128"):
         load(path, limits=Limits(tensor_bytes=4000))
+
+
+def test_a_data_file_may_be_larger_than_memory(tmp_path: Path) -> None:
+    path = two_tensors(tmp_path, 0, 64)
+    assert load(path, limits=Limits(tensor_bytes=1100))
+    with pytest.raises(UnsafeModelError, match="the data files have 128 bytes, more than the limit 100"):
+        load(path, limits=Limits(mapped_bytes=100))
 
 
 def in_constant(model: onnx.ModelProto, tensor: TensorProto) -> None:

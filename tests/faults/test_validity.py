@@ -352,3 +352,15 @@ def test_long_chain_is_checked_without_recursion() -> None:
     reverse_nodes(model)
     with pytest.raises(ModelFileError, match="before"):
         load(model)
+
+
+def test_a_model_of_tables_needs_no_standard_operators() -> None:
+    node = helper.make_node("Binarizer", ["x"], ["y"], domain="ai.onnx.ml", threshold=0.5)
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in ("x", "y")]
+    graph = helper.make_graph([node], "table", value[:1], value[1:])
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("ai.onnx.ml", 1)])
+    assert load(model).proto is model
+    node.domain = ""
+    model.graph.node[0].CopyFrom(node)
+    with pytest.raises(ModelFileError, match="does not say which version"):
+        load(model)

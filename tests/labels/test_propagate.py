@@ -57,14 +57,14 @@ LOOP = """m = Loop (three, , h) <body = step (int64 i, bool go, float[2,8,6,6] s
 
 
 @pytest.mark.parametrize("inner", [pytest.param("s", id="state-of-a-loop"), pytest.param("h", id="captured-by-a-loop")])
-def test_loops_freeze_what_goes_in(inner: str) -> None:
+def test_loops_hand_on_what_goes_in(inner: str) -> None:
     proto = _around(LOOP % inner)
     proto.graph.initializer.append(helper.make_tensor("three", 7, [], [3]))
     analysis = analyze(proto)
     found = groups(analysis)
     assert found["g"] == BEFORE
-    assert "h" not in found
-    assert found.get("n", BEHIND) == BEHIND
+    assert found["h"] == (8, frozenset({"first.0 out", "middle.1 in"}))
+    assert found["n"] == BEHIND
     keep = halves(analysis)
     assert verify_pruned(analysis, analysis.model.replaced(prune(analysis, keep)), keep).status == "verified"
 

@@ -122,6 +122,31 @@ CASES = (
         weights={"w": integers(4)},
     ),
     Case(
+        "a computed number has no axes",
+        """(float[n, 4] x) => (float[n] y) {
+            s = Shape (x)
+            size = Gather (s, first)
+            zero = Sub (one, one)
+            r = Range (zero, size, one)
+            y = Cast <to = 1> (r)
+        }""",
+        ["Shape", "Gather", "Range", "Cast"],
+        weights={"first": np.int64(0), "one": np.int64(1)},
+    ),
+    Case(
+        "a computed condition",
+        """(float[n, 4] x) => (float[n, 4] y) {
+            both = Add (one, one)
+            same = Equal (both, one)
+            y = If (same) <
+                then_branch = g1 () => (float[n, 4] p) { p = Relu (x) },
+                else_branch = g2 () => (float[n, 4] q) { q = Neg (x) }
+            >
+        }""",
+        ["Add", "Equal", "If"],
+        weights={"one": np.int64(1)},
+    ),
+    Case(
         "a body that reads a computed value",
         """(float[n, 4] x, bool b) => (float[n, 4] y) {
             two = Add (w, w)

@@ -290,9 +290,25 @@ _BRANCH = f"""size = Size (a)
             else_branch = no () => (float[n,8,6,6] v) {{ v = Identity (a) }}> (many)"""
 
 
-@pytest.mark.parametrize("middle", [_LOOP, _SCAN, _BRANCH], ids=["loop", "scan", "loop-in-a-branch"])
-def test_a_loop_with_one_output_gives_a_tensor(middle: str) -> None:
-    constants = {"trip": np.int64(2), "none": np.int64(0)}
+_PART = "b = Split <axis = 1> (a, whole)"
+_PART_IN_A_LOOP = _LOOP.replace("r = Relu (s)", "p = Split <axis = 1> (s, whole)\n r = Relu (p)")
+_PART_IN_A_BRANCH = """size = Size (a)
+    many = Greater (size, none)
+    b = If <then_branch = yes () => (float[n,8,6,6] u) { u = Split <axis = 1> (a, whole) },
+            else_branch = no () => (float[n,8,6,6] v) { v = Identity (a) }> (many)"""
+_ONLY = {
+    "loop": _LOOP,
+    "scan": _SCAN,
+    "loop-in-a-branch": _BRANCH,
+    "split": _PART,
+    "split-in-a-loop": _PART_IN_A_LOOP,
+    "split-in-a-branch": _PART_IN_A_BRANCH,
+}
+
+
+@pytest.mark.parametrize("middle", _ONLY.values(), ids=_ONLY)
+def test_what_has_one_output_gives_a_tensor(middle: str) -> None:
+    constants = {"trip": np.int64(2), "none": np.int64(0), "whole": [8]}
     found = loaded(_looping(middle, **{name: value for name, value in constants.items() if name in middle}))
     net = bridge.to_torch(found)
     value = Samples({"x": torch.randn(2, 3, 6, 6)}, None, 2)

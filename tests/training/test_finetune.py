@@ -16,6 +16,7 @@ from training_runs import pruned
 
 from graphprune.data.source import Source
 from graphprune.errors import UsageError
+from graphprune.training.device_memory import enough_memory
 from graphprune.training.finetune import Finetuned, FinetuneOptions, finetune, lower
 from graphprune.training.trainer import Optimisation
 
@@ -108,6 +109,30 @@ def test_a_run_that_explodes_stops_with_the_best_so_far() -> None:
     assert result.steps == 9  # the first call only tried whether there are gradients
     assert result.best_step == 8
     assert result.improved
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 18.00 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["cuda", "mps", "cpu"],
+)
+def test_a_device_without_memory_is_said_with_what_may_help(error: RuntimeError) -> None:
+    def loss(outputs: Any, teacher: Any, labels: Any) -> torch.Tensor:
+        raise error
+
+    with pytest.raises(UsageError, match=r"too little memory: .*memory") as caught:
+        tuned(replace(QUICK, loss=loss))
+    assert "--batch" in (caught.value.hint or "")
+    assert "more" not in caught.value.message
+
+
+def test_other_errors_of_torch_are_not_taken_for_it() -> None:
+    with pytest.raises(RuntimeError, match="size mismatch"), enough_memory():
+        raise RuntimeError("size mismatch")
 
 
 def test_averaged_weights_are_what_is_kept() -> None:

@@ -6,15 +6,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 from oracle_check import analyze, halves
-from quantised_models import quantised
+from quantised_models import converted, quantised
 from tiny_models import chain
 
+from graphprune.analysis.analysis import Analysis
+from graphprune.errors import UnsupportedModelError
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune
-from graphprune.verification import layout
+from graphprune.verification import layout, room
 from graphprune.verification.pieces import stops_of
+from graphprune.verification.room import room_needed
 from graphprune.verification.verify import verify_pruned
 
 if TYPE_CHECKING:
@@ -77,7 +80,33 @@ def test_pieces_of_models_that_are_cut_at_roundings(form: str, specs: list[Spec]
 
 
 def test_stops() -> None:
-    found = stops_of([{"a": 4}, {"b": 4}, {}, {"c": 9}, {"d": 1}, {"e": 1}], 8)
+    found = stops_of([({"a": 4}, 0), ({"b": 4}, 0), ({}, 0), ({"c": 9}, 0), ({"d": 1}, 0), ({"e": 1}, 0)], 8)
     assert found == {"a": 0, "b": 0, "c": 1, "d": 2, "e": 2}
-    assert stops_of([{"a": 4}, {"b": 4, "c": 4}], 8) == {"a": 0, "b": 1, "c": 1}
-    assert set(stops_of([{"a": 0}, {"b": 0}], 8).values()) == {0}
+    assert stops_of([({"a": 4}, 0), ({"b": 4, "c": 4}, 0)], 8) == {"a": 0, "b": 1, "c": 1}
+    assert set(stops_of([({"a": 0}, 0), ({"b": 0}, 0)], 8).values()) == {0}
+    assert stops_of([({"a": 1}, 7), ({}, 5), ({"b": 1}, 0)], 8) == {"a": 0, "b": 1}
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_what_does_not_fit_into_memory_is_only_looked_at_in_pieces(
+    plain: bool, specs: list[Spec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analysis = analyze(SKIP)
+    keep = halves(analysis)
+    pruned = prune(analysis, keep)
+    monkeypatch.setattr(room, "main_memory", lambda: 2 * room_needed(load(pruned)) - (not plain))
+    found = verify_pruned(analysis, load(pruned), keep)
+    assert (found.status, found.sizes > 0) == ("verified", plain)
+    assert ("was not run as a whole" in found.note) is not plain
+    assert specs[0].in_pieces
+    (relu,) = (node for node in pruned.graph.node if node.output[0] == "r")
+    relu.op_type = "Neg"
+    assert verify_pruned(analysis, load(pruned), keep).status == "failed"
+
+
+def test_a_wide_copy_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    analysis = Analysis(load(converted(TensorProto.BFLOAT16)))
+    keep = halves(analysis)
+    monkeypatch.setattr(room, "main_memory", lambda: 100)
+    with pytest.raises(UnsupportedModelError, match="float32 copies of both models"):
+        verify_pruned(analysis, load(prune(analysis, keep)), keep)

@@ -42,6 +42,7 @@ def compare(
     from graphprune.trials.compare import compare as run
 
     talk, model = printing.talk(), reading.model
+    measuring.running.select(talk)
     contest = Contest(widths.solvers(), channels.criteria(), options, measuring.measures(model, talk))
     with talk.stage("analysis"):
         analysis = api.analyze(api.load(model), analysed)

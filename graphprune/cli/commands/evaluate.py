@@ -10,6 +10,7 @@ import typer
 
 from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
+from graphprune.cli.options.device import RunningDevice
 from graphprune.cli.options.model_reading import ModelFile
 from graphprune.cli.options.output import Printing
 from graphprune.cli.options.samples import TrainingSamples
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from graphprune.data.evaluation import Evaluation
 
 __all__ = ["evaluate"]
+
+_SEED = 1
+"""Of samples that are made: others than those that a network is recovered from."""
 
 
 @examples(
@@ -30,6 +34,7 @@ def evaluate(
     model: ModelFile,
     *,
     samples: TrainingSamples,
+    device: RunningDevice,
     teacher: Annotated[
         Path | None,
         typer.Option(
@@ -46,12 +51,17 @@ def evaluate(
     from dataclasses import asdict
 
     from graphprune import accuracy, api
+    from graphprune.data.synthesis.make_samples import read_request
 
     talk = printing.talk()
+    device.select(talk)
     with talk.stage("loading"):
         loaded = api.load(model)
         other = None if teacher is None else api.load(teacher)
-        source = samples.open(loaded, talk)
+        made = read_request(samples.data) is not None
+        source = accuracy.samples(other or loaded, samples.data, seed=_SEED) if made else samples.open(loaded, talk)
+    if made:
+        talk.note("samples that are made show how near two networks are on such samples, which is no accuracy")
     with talk.progress("evaluating") as progress:
         evaluation = accuracy.evaluate(loaded, source, other, progress=progress)
     if printing.as_json:

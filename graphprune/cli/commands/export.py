@@ -88,7 +88,8 @@ def export(
     with talk.stage("importing torch"):
         from graphprune.export.factory import load_weights, make_module
         from graphprune.export.from_torch import ExportOptions, export_module
-    module = make_module(source)
+    with talk.stage("building the network"):
+        module = make_module(source)
     if weights is not None:
         load_weights(module, weights)
     elif source.startswith("torchvision:"):
@@ -98,7 +99,8 @@ def export(
         options = ExportOptions([dims for _, dims in shapes], names, exporter, opset, talk.note)
         model = export_module(module, options)
     inputs = [value.name for value in model.proto.graph.input]
-    check_runs(model, shapes=dict(zip(inputs, options.shapes, strict=False)))
+    with talk.stage("running the result"):
+        check_runs(model, shapes=dict(zip(inputs, options.shapes, strict=False)))
     api.save(model, output, force=force)
     graph = model.proto.graph
     facts = {

@@ -11,6 +11,7 @@ import typer
 
 from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
+from graphprune.cli.options.device import run_on
 from graphprune.cli.options.model_reading import PrunedFile
 from graphprune.cli.options.output import Output, Printing
 from graphprune.cli.options.samples import TrainingSamples
@@ -72,24 +73,28 @@ def finetune(
     from graphprune import api
     from graphprune.data.synthesis.make_samples import SampleOptions, read_request
     from graphprune.verification.check_runs import check_runs
+    from graphprune.verification.pair import partner_note
 
     request = read_request(samples.data)
     if request is not None and teacher is None:
         raise UsageError(_NO_LABELS, hint="give the original model with --teacher")
     talk = printing.talk()
+    run_on(training.device, talk)
     if note := missing_processes():
         talk.note(note)
     with talk.stage("loading"):
         model = api.load(pruned)
         original = None if teacher is None else api.load(teacher)
         given = None if request is not None else samples.open(original or model, talk)
+    if note := partner_note(pruned):
+        talk.note(note)
     options, judges = training.options(checkpoint), None
     with talk.stage("importing torch"):
         from graphprune.training.finetune import finetune as run
     if given is None:
         made = _made(original or model, replace(request or SampleOptions(), seed=options.seed), talk)
         given, judges, options = made.learned.limited(samples.limit), made.judges, made.suited(options)
-    with ProgressLine() as meter:
+    with ProgressLine("finetuning") as meter:
         result = run(model, given, original, options, meter.listen, judges)
     if not result.main:
         return
@@ -98,11 +103,7 @@ def finetune(
         api.save(result.model, target, force=replacing)
     checkpoint.unlink(missing_ok=True)
     if not result.improved:
-        raise NotImprovedError(
-            f"finetuning did not help: the held-out loss is {result.before.loss:.4g} at the start and was never lower "
-            f"in {result.steps} steps{' (' + result.stopped + ')' if result.stopped else ''}; nothing was written",
-            hint="try more data, more --epochs, or a lower --rate",
-        )
+        raise _no_gain(result)
     _show(result, target, made=judges is not None, as_json=printing.as_json)
 
 
@@ -112,6 +113,14 @@ def _made(original: Model, request: SampleOptions, talk: Talk) -> MadeTrainingDa
 
     with talk.steps("making samples") as progress:
         return make_training_data(original, request, progress)
+
+
+def _no_gain(result: Finetuned) -> NotImprovedError:
+    return NotImprovedError(
+        f"finetuning did not help: the held-out loss is {result.before.loss:.4g} at the start and was never lower "
+        f"in {result.steps} steps{' (' + result.stopped + ')' if result.stopped else ''}; nothing was written",
+        hint="try more data, more --epochs, or a lower --rate",
+    )
 
 
 def _show(result: Finetuned, target: Path, *, made: bool, as_json: bool) -> None:

@@ -49,6 +49,7 @@ def init(
     target = model.parent / SETTINGS
     check_target(target, [model], force=force)
     talk = printing.talk()
+    calibration.running.select(talk)
     with talk.stage("loading"):
         image = _image(api.load(model), calibration, talk)
     text = settings_text(image)

@@ -83,24 +83,27 @@ def inspect(
     if file.suffix.lower() == ".json":
         if questions.why is not None:
             raise UsageError("--why is a question about a model, not about a plan", hint="name the MODEL.onnx")
-        _inspect_plan(file, questions, as_json=printing.as_json)
+        _inspect_plan(file, questions, printing)
     else:
         if questions.votes is not None:
             raise UsageError("--votes is a question about a plan, not about a model", hint="name the MODEL.plan.json")
         _inspect_model(file, reading, questions, printing)
 
 
-def _inspect_plan(file: Path, questions: _Questions, *, as_json: bool) -> None:
+def _inspect_plan(file: Path, questions: _Questions, printing: Printing) -> None:
     from graphprune.plan.file import read_plan
     from graphprune.report.summary import plan_json
     from graphprune.report.tables import plan_tables
+    from graphprune.verification.pair import partner_note
 
     if questions.graph is not None:
         from graphprune.report.widths_chart import check_chart_format
 
         check_chart_format(questions.graph)
         check_target(questions.graph, [file], force=questions.force)
-    plan = read_plan(file)
+    plan, as_json = read_plan(file), printing.as_json
+    if note := partner_note(file):
+        printing.talk().note(note)
     if questions.graph is not None:
         from graphprune.report.widths_chart import save_widths
 
@@ -126,6 +129,7 @@ def _inspect_model(file: Path, reading: GraphReading, questions: _Questions, pri
 
     from graphprune import api
     from graphprune.report.picture import check_format, save_drawing
+    from graphprune.verification.pair import partner_note
 
     if questions.graph is not None:
         check_format(questions.graph)
@@ -133,6 +137,8 @@ def _inspect_model(file: Path, reading: GraphReading, questions: _Questions, pri
     talk = printing.talk()
     with talk.stage("loading"):
         loaded = api.load(file)
+    if note := partner_note(file):
+        talk.note(note)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, options)
     data, tables = _report(analysis, questions.why, printing)

@@ -60,6 +60,7 @@ def recover(
     from graphprune.plan.file import read_plan
     from graphprune.recovery.without_data import restorer_for
     from graphprune.verification.check_runs import check_runs
+    from graphprune.verification.pair import parted
 
     target = output.output or beside(pruned, ".recovered.onnx")
     inputs = (pruned, teacher, plan)
@@ -67,6 +68,7 @@ def recover(
         check_target(target, inputs, force=output.force)
     options = refitting.options(calibration.samples)
     talk = printing.talk()
+    calibration.running.select(talk)
     stored = read_plan(plan)
     with talk.stage("loading"):
         original, candidate = api.load(teacher), api.load(pruned)
@@ -75,6 +77,8 @@ def recover(
     with talk.stage("analysis"):
         analysis = api.analyze_for(original, stored, rebind=rebind)
         current = api.reconcile(analysis, stored, rebind=rebind).plan
+    if note := parted(candidate, plan, stored, current):
+        talk.note(note)
     if source is None:
         with talk.steps("making samples") as making:
             source = restorer_for(analysis, replace(request or SampleOptions(), seed=options.seed), tell=making)

@@ -93,6 +93,7 @@ def sweep(
     from graphprune.trials.sweep import sweep as run
 
     talk = printing.talk()
+    measuring.running.select(talk)
     contest = Contest(widths.solvers(), channels.criteria(), options, measuring.measures(model, talk))
     what = Sweep(*(limited or DEFAULT), contest, reading.options(), output.jobs)
 

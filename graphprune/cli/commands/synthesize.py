@@ -12,6 +12,7 @@ import typer
 from graphprune.choices import Quality
 from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
+from graphprune.cli.options.device import RunningDevice
 from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Output, Printing
 from graphprune.cli.spread import spread
@@ -33,6 +34,7 @@ def synthesize(
     reading: ModelReading,
     output: Output,
     printing: Printing,
+    device: RunningDevice,
     count: Annotated[
         int | None,
         typer.Option(
@@ -81,6 +83,7 @@ def synthesize(
     from graphprune.recovery.made_samples import made_samples
 
     talk = printing.talk()
+    device.select(talk)
     with talk.stage("loading"):
         loaded = api.load(reading.model)
     options = SampleOptions(count, seed=seed, shapes=reading.options().input_shapes, quality=quality)

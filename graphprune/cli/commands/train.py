@@ -11,6 +11,7 @@ from graphprune.cli.carry_out import Job, carry_out, show
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import Budgets
 from graphprune.cli.options.channel_choice import PrunableChannels
+from graphprune.cli.options.device import run_on
 from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Printing, TrainedOutput
 from graphprune.cli.options.samples import TrainingSamples
@@ -66,6 +67,7 @@ def train(
     from graphprune import accuracy, api
 
     talk = printing.talk()
+    run_on(training.device, talk)
     if note := missing_processes():
         talk.note(note)
     with talk.stage("loading"):
@@ -189,7 +191,7 @@ class _FinalFinetune:
         if files.finetuned is None:
             return ""
         pruned = api.apply(result.analysis, result.plan)
-        with ProgressLine() as meter:
+        with ProgressLine("finetuning") as meter:
             tuned = finetune(pruned, self.samples, self.teacher, self.options, meter.listen)
         if not tuned.improved:
             return f"finetuning did not help: the held-out loss was {tuned.before.loss:.4g} and was never lower"
@@ -240,11 +242,11 @@ class _ChosenMethod:
 
 
 def _notes(result: Trained) -> tuple[str, ...]:
-    from graphprune.report.summary import plan_notes, uncounted_notes
+    from graphprune.report.summary import analysis_notes, plan_notes
 
     when = "" if result.pruned else "before pruning, "
     trained = f"{when}held-out {_measures(result.before, result.after)}"
-    notes = (*plan_notes(result.plan), *uncounted_notes(result.analysis), trained)
+    notes = (*plan_notes(result.plan), *analysis_notes(result.analysis), trained)
     if result.facts["processes"] != 1:
         notes = (*notes, f"{result.facts['processes']} processes trained together")
     return notes

@@ -42,6 +42,7 @@ def verify(
     from graphprune import api
     from graphprune.plan.file import read_plan
     from graphprune.report.tables import check_text
+    from graphprune.verification.pair import parted
 
     talk = printing.talk()
     stored = read_plan(plan)
@@ -50,7 +51,7 @@ def verify(
     with talk.stage("analysis"):
         analysis = api.analyze_for(original, stored, rebind=rebind)
         current = api.reconcile(analysis, stored, rebind=rebind)
-    for note in current.notes:
+    for note in filter(None, (*current.notes, parted(candidate, plan, stored, current.plan))):
         talk.note(note)
     with talk.stage("verification"):
         verification = api.verify(analysis, candidate, current)
@@ -58,4 +59,4 @@ def verify(
         files = {"model": str(model), "pruned": str(pruned), "plan": str(plan)}
         print_json({"command": "verify", **files, **asdict(verification)})
     else:
-        typer.echo(check_text(verification))
+        typer.echo(check_text(verification, verbose=printing.verbose))

@@ -24,9 +24,30 @@ class Printing:
 
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr what takes how long.")] = False
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what is done as JSON lines: phase, progress, seconds, figures.",
+            show_default=False,
+        ),
+    ] = None
 
     def talk(self) -> Talk:
-        """Return what a command says while it works."""
+        """Return what a command says while it works; from here on it is shown what that is.
+
+        Raises
+        ------
+        OutputError
+            If the log cannot be written.
+        """
+        from graphprune.cli.live import LogFile, ProgressDisplay, listen
+        from graphprune.model.atomic import output_errors
+
+        listen(ProgressDisplay(verbose=self.verbose))
+        if self.log is not None:
+            with output_errors(self.log):
+                listen(LogFile(self.log))
         talk = Talk(verbose=self.verbose)
         if conflict := runtime_conflict():
             talk.note(conflict)

@@ -45,8 +45,10 @@ class Restoring:
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="Samples to learn from; those of --calib by default, else made ones.",
+            help="Measure the accuracy before and after on these: against labels, or else the original. --finetune "
+            "learns from most of them, by default from those of --calib, or from made ones.",
             show_default=False,
+            rich_help_panel="Samples",
         ),
     ] = None
     epochs: Annotated[
@@ -70,7 +72,8 @@ class Restoring:
         """Whether samples are made where none are given."""
         from graphprune.data.synthesis.make_samples import read_request
 
-        return self.automatic and (self.data is None or read_request(self.data) is not None)
+        learned = self.data if self.finetune else None
+        return self.automatic and (learned is None or read_request(learned) is not None)
 
     def wanted(self, *, samples: bool) -> bool:
         """Whether anything follows pruning, given whether there are samples to recover from."""
@@ -81,8 +84,8 @@ class Restoring:
         """Whether the samples of ``--calib`` are read after pruning."""
         return self.method is not None or (self.finetune and self.data is None)
 
-    def training_data(self, images: ImageOptions, model: Model, talk: Talk) -> Source | SampleOptions | None:
-        """Return the samples of ``--data``, or how they are made.
+    def open_data(self, images: ImageOptions, model: Model, talk: Talk) -> Source | SampleOptions | None:
+        """Return the samples of ``--data``; or, where ones that are made are learned from, how they are made.
 
         Raises
         ------
@@ -93,7 +96,8 @@ class Restoring:
 
         if self.data is None:
             return None
-        return read_request(self.data) or images.open_source(self.data, model, talk)
+        request = read_request(self.data) if self.finetune else None
+        return images.open_source(self.data, model, talk) if request is None else request
 
     def check(self, calib: str | None) -> None:
         """Refuse what cannot be done, before anything is.
@@ -101,7 +105,7 @@ class Restoring:
         Raises
         ------
         UsageError
-            If there is nothing to recover or to learn from, data that nobody reads, or no torch to learn with.
+            If there is nothing to recover or to learn from, or no torch to learn with.
         """
         if self.quick and self.recover not in ("auto", "none"):
             raise UsageError(f"--quick recovers nothing, so it does not go with --recover {self.recover}")
@@ -114,8 +118,6 @@ class Restoring:
             raise UsageError("--finetune needs samples", hint="give some with --data SOURCE or --calib SOURCE")
         if self.epochs is not None and not self.finetune:
             raise UsageError("--epochs is how long --finetune learns", hint="add --finetune, or leave it out")
-        if self.data is not None and not self.finetune:
-            raise UsageError("--data is what --finetune learns from", hint="add --finetune, or give --calib SOURCE")
         if self.finetune:
             require("train", "--finetune")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from graphprune.choices import Layout
+from graphprune.cli.options.device import RunningDevice
 from graphprune.errors import UsageError, quote
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class CalibrationSamples:
         typer.Option(metavar="SOURCE", help=f"Samples, labels are not needed: {_SOURCES}.", show_default=False),
     ] = None
     images: ImageOptions
+    running: RunningDevice
 
     def open(self, model: Model, talk: Talk) -> Source | None:
         """Open the samples, if some are given."""
@@ -146,6 +148,7 @@ class RecoverySamples:
     calib: Annotated[str, typer.Option(metavar="SOURCE", help=f"Samples, labels are not needed: {_SOURCES}.")]
     samples: Annotated[int, typer.Option(metavar="N", min=2, help="The most samples used.")] = 1024
     images: ImageOptions
+    running: RunningDevice
 
     def open(self, model: Model, talk: Talk) -> Source:
         """Open the samples."""
@@ -193,6 +196,7 @@ class MeasuringSamples:
         bool, typer.Option("--bench", help="Measure the latency of each result.", rich_help_panel="Output")
     ] = False
     images: ImageOptions
+    running: RunningDevice
 
     def measures(self, path: Path, talk: Talk) -> Measures:
         """Return the same for the Python API; images of both sources are normalised as is found for the first.

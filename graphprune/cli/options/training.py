@@ -67,7 +67,15 @@ class Training:
             show_default=False,
         ),
     ] = None
-    device: Annotated[Device, typer.Option(help="auto, or cpu; `accelerate launch` decides for several.")] = "auto"
+    device: Annotated[
+        Device,
+        typer.Option(
+            envvar="GRAPHPRUNE_DEVICE",
+            help="Where it learns. auto: on the graphics processor if it is there and works; `accelerate launch` "
+            "decides for several.",
+            case_sensitive=False,
+        ),
+    ] = "auto"
     precision: Annotated[Precision, typer.Option(help="Of activations.")] = "no"
     checkpoint: Annotated[
         Path | None,

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AUTOMATIC",
-    "MEASURING",
     "ComparedWidths",
     "SolvedWidths",
     "TrainedWidths",
@@ -31,8 +30,6 @@ __all__ = [
 
 
 AUTOMATIC = "auto"
-MEASURING = "stage-wise"
-"""The solver that measures widths where nobody names one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +101,9 @@ class SolvedWidths:
         typer.Option(
             metavar="NAME",
             autocompletion=solvers,
-            help="How widths are chosen. auto: by measuring (stage-wise) where samples are made for it and the work is "
-            "bounded, else by bisection. An unknown name lists all.",
+            help="How widths are chosen. auto: measured on the samples that weights are recovered from, as well as a "
+            "bounded amount of work allows (sensitivity, stage-wise), else by bisection; it says which and why. An "
+            "unknown name lists all.",
         ),
     ] = AUTOMATIC
     settings: Annotated[

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphprune.data.providers import CPU, CUDA, current
 from graphprune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 
     import onnxruntime
 
-__all__ = ["PROVIDER", "Environment", "clock", "here", "open_session"]
-
-PROVIDER = "CPUExecutionProvider"
+__all__ = ["Environment", "clock", "here", "open_session"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ def here(threads: int = 1) -> Environment:
     """Return the environment of this process."""
     import onnxruntime
 
-    return Environment(onnxruntime.__version__, PROVIDER, threads, _processor())
+    provider = CPU if current().name == "cpu" else CUDA
+    return Environment(onnxruntime.__version__, provider, threads, _processor())
 
 
 def _processor() -> str:
@@ -66,9 +66,10 @@ def clock(environment: Environment) -> Callable[[], float]:
     """Return the clock to measure with.
 
     With one thread everything runs on the thread that calls, and its processor time is what a run takes when nothing
-    else disturbs it; with several only the time on the wall tells.
+    else disturbs it; with several, or on a graphics processor, only the time on the wall tells.
     """
-    return time.thread_time if environment.threads == 1 else time.perf_counter
+    alone = environment.threads == 1 and environment.provider == CPU
+    return time.thread_time if alone else time.perf_counter
 
 
 def open_session(
@@ -90,7 +91,8 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     model = source if isinstance(source, bytes) else str(source)
+    providers = [CPU] if environment.provider == CPU else current().providers
     try:
-        return onnxruntime.InferenceSession(model, options, providers=[environment.provider])
+        return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:
         raise UnsupportedModelError(f"onnxruntime cannot load the model: {str(error).splitlines()[0]}") from error

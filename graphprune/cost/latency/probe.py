@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.cost.latency.environment import open_session
 from graphprune.model.bodies import DOMAIN
+from graphprune.model.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -101,9 +101,9 @@ def _batches(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
 def _run(batch: list[Sample], environment: Environment) -> list[int | None] | None:
     """Return nanoseconds by sample, None where no kernel bears its name; None if onnxruntime refuses the model."""
     model, feed = _model(batch)
-    with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
+    with scratch_folder() as folder:
         try:
-            session = open_session(model.SerializeToString(), environment, profile=Path(folder) / "profile")
+            session = open_session(model.SerializeToString(), environment, profile=folder / "profile")
             for _ in range(_RUNS):
                 session.run(None, feed)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -39,7 +39,16 @@ if TYPE_CHECKING:
     from graphprune.data.statistics import RememberedNorm
     from graphprune.model.load import Model
 
-__all__ = ["MadeSamples", "Refinement", "SampleOptions", "default_count", "make_samples", "read_request"]
+__all__ = [
+    "NAME",
+    "MadeSamples",
+    "Refinement",
+    "SampleOptions",
+    "can_make",
+    "default_count",
+    "make_samples",
+    "read_request",
+]
 
 NAME = "synthetic"
 """What the user writes for samples that are made."""
@@ -150,6 +159,16 @@ def default_count(shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Return how many samples are made where nobody says it: fewer of large ones, which show more positions each."""
     pixels = max((int(np.prod(shape[2:])) for shape in shapes.values() if len(shape) > 3), default=1)
     return int(np.clip(_PIXELS // max(1, pixels), _FEWEST, _MOST))
+
+
+def can_make(model: Model) -> bool:
+    """Whether the file tells what each of its inputs may be; nothing is made for it."""
+    specs, graph = input_specs(model), Graph(inline_functions(model.proto))
+    shapes, norms = input_shapes(graph, {}), remembered(model, graph)
+    return all(
+        canvas_of(spec, shapes[spec.name], None) is not None or number_maker(model, graph, spec, norms) is not None
+        for spec in specs
+    )
 
 
 def make_samples(

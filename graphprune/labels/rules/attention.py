@@ -14,12 +14,13 @@ from graphprune.labels.registry import rule
 from graphprune.labels.rules.elementwise import tail
 from graphprune.labels.rules.heads import Heads, choose_heads, each_label, heads_left, part_of_head
 from graphprune.labels.scales import Operand
-from graphprune.labels.space import Alternative
+from graphprune.labels.space import Alternative, Axes
 from graphprune.labels.vector import Labels, all_matched, stay
 from graphprune.model.contributed import MICROSOFT
 
 _MASK, _PAST_KEY, _PAST_VALUE, _LENGTHS = 3, 4, 5, 6
 _PACKED = 3
+_POSITIONS = 3
 
 
 @rule("Attention", since=23)
@@ -106,6 +107,8 @@ def adapt_attention(op: Pruned) -> Edits:
 @rule("RotaryEmbedding", since=23)
 def rotary_embedding(op: Operator) -> None:
     """Positions of a head are turned in pairs, which live and die together; heads pass."""
+    if op.has(_POSITIONS):
+        op.tie(_POSITIONS, _by_sample(op, _POSITIONS), maskable=False)
     rotate(op, op.node.attribute("num_heads", 0) if len(op.shape(0)) == _PACKED else 1)
 
 
@@ -115,7 +118,7 @@ def own_rotary_embedding(op: Operator) -> None:
     packed = len(op.shape(0)) == _PACKED
     heads = op.node.attribute("num_heads", 0) or len(op.labels(0)[-1]) // (2 * op.shape(2)[-1])
     if op.has(1):
-        op.tie(1, tuple(stay(size) for size in op.shape(1)), maskable=False)
+        op.tie(1, _by_sample(op, 1), maskable=False)
     rotate(op.seen_as((Operand(0), Operand(2), Operand(3))), heads if packed else 1)
 
 
@@ -138,8 +141,16 @@ def rotate(op: Operator, heads: int) -> None:
         op.unite(x[-1], inside)
     table = pairs if turned == size else stay(turned // 2)
     for slot in (1, 2):
-        op.tie(slot, (*(stay(length) for length in op.shape(slot)[:-1]), table), maskable=False)
+        # Tables of one row per step and sample need no position ids.
+        rows = _by_sample(op, slot)[:-1] if len(op.shape(slot)) == _PACKED else (stay(op.shape(slot)[0]),)
+        op.tie(slot, (*rows, table), maskable=False)
     op.set(0, (*x[:-2], stay(len(x[-2])), x[-1]))
+
+
+def _by_sample(op: Operator, slot: int) -> Axes:
+    """Labels of an operand whose first axis counts the samples of input 0, unless it is the same for all of them."""
+    first, *others = op.shape(slot)
+    return (op.labels(0)[0] if first != 1 and others else stay(first), *(stay(size) for size in others))
 
 
 @adapter("RotaryEmbedding", attributes=("num_heads",))

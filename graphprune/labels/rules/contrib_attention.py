@@ -43,7 +43,7 @@ def own_attention(op: Operator) -> None:
     if op.has(2):
         op.tie(2, (w[1],))
         _mask_weight(op, 2, 0, w[1])
-    _follow_mask(op, 3, parts)
+    _follow_samples(op, 3, parts)
     if op.has(4):
         op.tie(4, (stay(2), x[0], parts.heads, stay(op.shape(4)[3]), parts.key))
     seen = len(x[1]) + (op.shape(4)[3] if op.has(4) else 0)
@@ -71,7 +71,8 @@ def multi_head_attention(op: Operator) -> None:
         bias = concatenate(list(axes))
         op.tie(3, (bias,))
         _mask_weight(op, 3, 0, bias)
-    _follow_mask(op, 4, parts)
+    for slot in (4, 9):
+        _follow_samples(op, slot, parts)
     _follow_scores(op, 5, parts)
     seen = len(k[1]) + (op.shape(6)[2] if op.has(6) else 0)
     _follow_states(op, (6, 7), seen, parts)
@@ -97,6 +98,8 @@ def group_query_attention(op: Operator) -> None:
     op.contract(0, 2)
     if op.has(1):
         op.contract(1, 2)
+    for slot in (5, 9):
+        _follow_samples(op, slot, parts)
     _follow_scores(op, 10, parts)
     if op.has(11):
         op.tie(11, (parts.queries,), maskable=False)
@@ -136,10 +139,14 @@ def _mask_weight(op: Operator, slot: int, axis: int, labels: Labels) -> None:
         op.contract(slot, axis)
 
 
-def _follow_mask(op: Operator, slot: int, parts: Heads) -> None:
-    """Let a mask of positions keep the samples, where it has an axis for them."""
-    if op.has(slot) and op.shape(slot)[:1] == (len(parts.batch),):
+def _follow_samples(op: Operator, slot: int, parts: Heads) -> None:
+    """Let what has an entry for each sample (a mask of positions, lengths) keep the samples, if it counts them so."""
+    if not op.has(slot):
+        return
+    if op.shape(slot)[:1] == (len(parts.batch),):
         op.tie(slot, (parts.batch, *(stay(size) for size in op.shape(slot)[1:])), maskable=False)
+    else:
+        op.freeze(parts.batch, op.node.op_type, "is counted by a mask in another way")
 
 
 def _follow_scores(op: Operator, slot: int, parts: Heads) -> None:

@@ -62,7 +62,20 @@ def broadcasting(op: Operator) -> None:
     for slot in slots:
         if op.is_constant(slot):
             op.tie(slot, tail(y, op.shape(slot)), maskable=(op.node.op_type, slot) not in _NOT_MASKABLE)
+        else:
+            keep_where_spread(op, slot, y)
     op.set(0, y)
+
+
+def keep_where_spread(op: Operator, slot: int, result: Axes) -> None:
+    """Keep axes of a result along which an operand is spread only because an open dimension of it is 1 just now."""
+    shape = op.shape(slot)
+    if 1 not in shape:
+        return
+    aligned = result[len(result) - len(shape) :]
+    spread = [axis for axis, size in enumerate(shape) if size == 1 != len(aligned[axis]) and aligned[axis].live]
+    varies = op.scope.varies(op.inputs[slot]) if spread else ()
+    op.freeze((aligned[axis] for axis in spread if varies[axis]), op.node.op_type, "meets an axis of open size")
 
 
 def tail(axes: Axes, shape: Sequence[int]) -> Axes:

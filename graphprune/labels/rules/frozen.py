@@ -45,7 +45,7 @@ FROZEN: Mapping[str, str] = {
 
 IRRELEVANT = frozenset(
     {
-        *("BlackmanWindow", "Constant", "ConstantOfShape", "HammingWindow", "HannWindow", "ImageDecoder"),
+        *("BlackmanWindow", "Constant", "HammingWindow", "HannWindow", "ImageDecoder"),
         *("MelWeightMatrix", "RandomNormal", "RandomUniform", "Range", "RegexFullMatch", "SequenceEmpty", "Shape"),
         *("Size", "StringConcat", "StringNormalizer", "StringSplit"),
     }

@@ -74,6 +74,8 @@ def matmul_integer(op: Operator) -> None:
 def dynamic_matmul(op: Operator) -> None:
     """A `MatMul` whose first operand is quantised on the way, by a range that includes zero: masked slices leave it."""
     _as_float(op, matmul, (Operand(0), Operand(1, 2, 3, axis=-1)))
+    for axis in range(len(op.shape(0)) - 1):
+        op.contract(0, axis)  # a row that is gone takes part in the range no more
     _add_bias(op, 4)
 
 

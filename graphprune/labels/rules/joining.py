@@ -10,7 +10,7 @@ import numpy as np
 from graphprune.labels.adapt import Edits, Pruned, adapter
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
-from graphprune.labels.vector import Labels, concatenate
+from graphprune.labels.vector import Labels, concatenate, stay
 
 
 @rule("Concat")
@@ -52,6 +52,9 @@ def split(op: Operator) -> None:
     """Every output takes its stretch of the labels along `axis`."""
     x = op.labels(0)
     axis = op.node.attribute("axis", 0) % len(x)
+    if op.is_computed(1):
+        op.freeze(x[axis], "Split", "is cut into parts whose sizes are computed while the model runs")
+        x = (*x[:axis], stay(len(x[axis])), *x[axis + 1 :])
     start = 0
     for slot, name in enumerate(op.node.outputs):
         if not name:

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
-from graphprune.labels.rules.elementwise import broadcast, tail
+from graphprune.labels.rules.elementwise import broadcast, keep_where_spread, tail
 from graphprune.labels.space import Axes, Role
 from graphprune.labels.vector import Labels, stay
+
+_MATRIX = 2
 
 
 @rule("Gemm")
@@ -24,6 +26,8 @@ def gemm(op: Operator) -> None:
     y = (a[a_rows], b[b_columns])
     if op.has(2):
         op.tie(2, tail(y, op.shape(2)))
+        if not op.is_constant(2):
+            keep_where_spread(op, 2, y)
     op.cost((y[0],), a[a_inner], y[1])
     op.set(0, y)
 
@@ -45,6 +49,9 @@ def multiply(op: Operator, *, transposed: tuple[bool, bool]) -> None:
     b = (*b[:-2], b[-1], b[-2]) if turn_b else b
     size = len(op.out_shape()) - (rank_a > 1) - (rank_b > 1)
     batch = broadcast(op, [a[:-2] if rank_a > 1 else (), b[:-2] if rank_b > 1 else ()], op.out_shape()[:size])
+    for slot, rank in enumerate((rank_a, rank_b)):
+        if rank > _MATRIX and not op.is_constant(slot):
+            keep_where_spread(op, slot, (*batch, stay(1), stay(1)))
     if not (op.is_constant(0) or op.is_constant(1)):
         op.space.batch.extend(axis.base for axis in batch if axis.live)
     y = (*batch, *((a[-2],) if rank_a > 1 else ()), *((b[-1],) if rank_b > 1 else ()))

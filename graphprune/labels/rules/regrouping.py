@@ -20,6 +20,9 @@ def reshape(op: Operator) -> None:
     if prod(op.shape(0)) != prod(op.out_shape()):  # the file is at odds with itself; running it says so
         op.barrier("unknown shape", "has shapes with different numbers of elements at this node")
         return
+    if op.is_computed(1):
+        op.barrier("Reshape", "its target is computed while the model runs")
+        return
     op.set(0, regroup(op.space, op.node, op.moved(0), op.out_shape()))
 
 
@@ -40,6 +43,9 @@ def squeeze(op: Operator) -> None:
 @rule("Expand")
 def expand(op: Operator) -> None:
     """Axes of equal length pass; copies of one slice can go one by one, unless their number depends on the inputs."""
+    if op.is_computed(1):
+        op.barrier("Expand", "its target is computed while the model runs")
+        return
     x, shape = op.moved(0), op.out_shape()
     own = (*(stay(1) for _ in range(len(shape) - len(x))), *x)
     spread = any(len(vector) != size for vector, size in zip(own, shape, strict=True))
@@ -51,9 +57,19 @@ def expand(op: Operator) -> None:
     op.set(0, y)
 
 
+@rule("ConstantOfShape")
+def constant_of_shape(op: Operator) -> None:
+    """Every slice of an axis can go, unless its length depends on the inputs: it is one number everywhere."""
+    varies = op.scope.varies(op.node.outputs[0])
+    op.set(0, (stay(n) if v else op.space.fresh(n) for n, v in zip(op.out_shape(), varies, strict=True)))
+
+
 @rule("Tile")
 def tile(op: Operator) -> None:
     """A repeated axis repeats its labels."""
+    if any(op.is_computed(slot) for slot in (1, 2)):
+        op.barrier("Tile", "how often it repeats is computed while the model runs")
+        return
     shape = op.out_shape()
     op.set(
         0,
@@ -153,6 +169,17 @@ def adapt_expand(op: Pruned) -> Edits:
     target = [size if wide else 1 for size, wide in zip(after, spread, strict=True)]
     fixed = np.asarray([not (wide and is_open[at]) for at, wide in enumerate(spread)])
     return spell(Edits(), op, 1, target, fixed)
+
+
+@adapter("ConstantOfShape", slots=(0,))
+def adapt_constant_of_shape(op: Pruned) -> Edits:
+    """Write the kept counts, and leave lengths that depend on the inputs to the graph."""
+    after = [int(mask.sum()) for mask in op.kept_out(0)]
+    current = op.current(0)
+    if current is not None and [int(v) for v in np.ravel(current)] == after:
+        return Edits()
+    is_open, _ = op.follows()
+    return spell(Edits(), op, 0, after, ~is_open)
 
 
 def _full(op: Pruned, rank: int) -> list[int]:

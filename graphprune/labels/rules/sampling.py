@@ -36,10 +36,11 @@ def region_pool(op: Operator) -> None:
 
 @rule("AffineGrid")
 def affine_grid(op: Operator) -> None:
-    """Every matrix (N, d, d + 1) becomes a grid of its own."""
+    """Every matrix (N, d, d + 1) becomes a grid of its own; `size` says how many there are."""
     theta = op.labels(0)
+    op.freeze(theta[0], "AffineGrid", "is counted by the size of the grids")
     op.freeze(theta[1:], "AffineGrid", "is an axis of a matrix")
-    op.set(0, (theta[0], *(stay(size) for size in op.out_shape()[1:])))
+    op.set(0, (stay(size) for size in op.out_shape()))
 
 
 @rule("Col2Im")
@@ -49,6 +50,9 @@ def columns_to_image(op: Operator) -> None:
     op.freeze(x[2:], "Col2Im", "is an axis of columns")
     made = op.space.fresh(channels) if x[1].live else stay(channels)
     block = len(x[1]) // channels
+    if any(op.is_computed(slot) for slot in (1, 2)):
+        op.barrier("Col2Im", "the size of its image or blocks is computed while the model runs")
+        return
     if block * channels != len(x[1]) or (op.value(2) is not None and prod(op.ints(2) or [block]) != block):
         op.barrier("Col2Im", "its channels do not fill blocks")
         return

@@ -41,7 +41,7 @@ def scatter_nd(op: Operator) -> None:
         _match(op, data, updates, lines)
     tails = (data[depth:], updates[placed:])
     if op.is_constant(0):
-        data = (*_spread(data[:depth], updates, lines), *tails[1])
+        data = (*_spread(op, data[:depth], updates[:placed], lines), *tails[1])
         op.tie(0, data)
     elif op.is_constant(2):
         op.tie(2, (*_picked(data, updates[:placed], lines), *tails[0]))
@@ -78,15 +78,18 @@ def _match(op: Operator, data: Axes, updates: Axes, lines: list[Ints]) -> None:
         op.unite(data[axis].select(line), updates[axis])
 
 
-def _spread(data: Axes, updates: Axes, lines: list[Ints]) -> list[Labels]:
+def _spread(op: Operator, data: Axes, updates: Axes, lines: list[Ints]) -> list[Labels]:
     """Labels of a constant that is written into: those of the updates where they are put; the rest stays."""
+    if not any(vector.live for vector in updates):
+        return list(data)
     result = []
-    for own, vector, line in zip(data, updates, lines, strict=False):
+    for own, vector, line in zip(data, updates, lines, strict=True):
         if vector.live and len(np.unique(line)) == len(line):
             base = np.zeros(len(own), dtype=np.int64)
             base[line] = vector.expand()
             result.append(Labels(base))
         else:
+            op.freeze(vector, "ScatterND", "is put at the same place twice")
             result.append(own)
     return result
 

@@ -26,6 +26,7 @@ from graphprune.planning.make_plan import SolveOptions, make_plan
 from graphprune.training.bridge import to_onnx, value_in, weights_now, with_values
 from graphprune.training.check_bridge import check_written
 from graphprune.training.checkpoint import Progress, below, take
+from graphprune.training.device_memory import enough_memory
 from graphprune.training.gates import Gate
 from graphprune.training.loader import Samples
 from graphprune.training.long_run import DEFAULT_RATES, Clock, RunFile, ignore_report, run_digest
@@ -39,6 +40,7 @@ from graphprune.training.trainer import Measure, Trainer, measure, put, snapshot
 __all__ = ["TrainOptions", "Trained", "train"]
 
 
+@enough_memory()
 def train(
     analysis: Analysis,
     data: Source,
@@ -69,7 +71,7 @@ def train(
     UnsupportedModelError
         If the model cannot be converted for training, before anything is trained.
     UsageError
-        If the data does not fit, or the method needs labels and there are none.
+        If the data does not fit, the method needs labels and there are none, or the device has too little memory.
     BudgetUnreachableError, NothingToPruneError
         If the model cannot be made as small, before anything is trained.
     NotImprovedError

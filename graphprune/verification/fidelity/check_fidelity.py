@@ -241,9 +241,11 @@ class _Nodes:
         """Raise unless inputs are those of the original, or new tensors in place of constants and sizes."""
         touched = self._expectation.touches(node)
         constant = self._expectation.analysis.shapes.constant
-        if len(proto.input) < len(node.inputs):
+        given = [*proto.input, *[""] * (len(node.inputs) - len(proto.input))]
+        ends_empty = [bool(names) and not names[-1] for names in (proto.input, node.inputs)]
+        if ends_empty[0] != ends_empty[1]:
             _fail(f"the inputs of the node {node!r}")
-        for slot, name in enumerate(proto.input):
+        for slot, name in enumerate(given):
             old = node.inputs[slot] if slot < len(node.inputs) else ""
             is_size = slot in size_slots(node) and (touched or old in constant)
             if not name and is_size and self._is_zero(old):
@@ -251,7 +253,7 @@ class _Nodes:
             if is_size and name in self._splices and self._splices[name].input[2] == old:
                 continue
             if name != old and not (name in self.added and (is_size or old in constant)):
-                _fail(f"input {slot} of the node {node!r}")
+                _fail(f"{f'input {slot}' if slot < len(proto.input) else 'the inputs'} of the node {node!r}")
 
     def _is_zero(self, name: str) -> bool:
         try:
@@ -327,7 +329,7 @@ def _check_values(source: GraphProto, pruned: GraphProto, expectation: Expectati
 
 def _declared(value: ValueInfoProto, masks: Masks | None) -> ValueInfoProto:
     """Return the declaration of a value of which only some slices are left."""
-    if masks is None or all(whole(mask) for mask in masks):
+    if masks is None or all(whole(mask) for mask in masks) or not value.type.tensor_type.HasField("shape"):
         return value
     result = ValueInfoProto()
     result.CopyFrom(value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bodies of `If`, `Loop` and `Scan`: layers inside are pruned, what a body is given and gives stays whole."""
+"""Bodies of `If`, `Loop` and `Scan`: layers inside are pruned like any others; for states see `test_loop_states`."""
 
 from __future__ import annotations
 
@@ -190,30 +190,6 @@ def test_nothing_removed_is_nothing_changed(case: Case) -> None:
     assert prune(analysis, np.ones(int(analysis.grouping.sizes.sum()), dtype=np.bool_)) == case.model
 
 
-@pytest.mark.parametrize(
-    ("place", "axis", "node"),
-    [
-        pytest.param("s", 1, "y", id="state"),
-        pytest.param("t", 1, "y", id="what-the-body-gives"),
-    ],
-)
-def test_states_stay_whole(place: str, axis: int, node: str) -> None:
-    text = """(float[2,4] x) => (float[2,4] z) {
-        h = MatMul (x, up)
-        y = Loop (three, , h) <body = step (int64 i, bool go, float[2,8] s) => (bool on, float[2,8] t) {
-            on = Identity (go)
-            m = MatMul (s, inner)
-            t = Relu (m)
-        }>
-        z = MatMul (y, down)
-    }"""
-    analysis = analyze(model(text, {"up": (4, 8), "inner": (8, 8), "down": (8, 4)}, **THREE))
-    assert groups(analysis) == {}
-    assert ("control flow", node) in reasons(analysis, "t", 1)
-    assert ("control flow", node) in reasons(analysis, "h", 1)
-    assert not analysis.scope.values["s"][axis].live
-
-
 def test_a_state_that_grows_freezes_what_follows_from_it() -> None:
     text = """(float[2,4] x) => (float[n,4] y) {
         y = Loop (three, , x) <body = step (int64 i, bool go, float[n,4] s) => (bool on, float[m,4] t) {
@@ -326,7 +302,8 @@ def test_a_loop_that_would_take_no_turn_is_made_to_take_one(given: str, tmp_path
     assert found.effect > 1e-3
 
 
-def test_a_branch_that_is_always_taken_decides_the_shape() -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_branch_that_is_always_taken_decides_the_shape(turned: bool) -> None:
     text = """(float[2,1,4] x) => (float[2,4] y) {
         sizes = Shape (x)
         middle = Gather <axis = 0> (sizes, one)
@@ -340,8 +317,49 @@ def test_a_branch_that_is_always_taken_decides_the_shape() -> None:
         y = MatMul (r, down)
     }"""
     proto = model(text, {"up": (4, 8), "down": (8, 4)}, one=[1])
+    if turned:
+        _turn_branches(proto)
     assert groups(analyze(proto)) == {"h": (8, frozenset({"up.1 out", "down.0 in"}))}
     assert check(proto).effect > 1e-3
+
+
+def _turn_branches(proto: ModelProto) -> None:
+    """Let the else branch come first among the attributes, as `onnx.helper` sorts them."""
+    for node in (node for node in proto.graph.node if node.op_type == "If"):
+        attributes = sorted(node.attribute, key=lambda attribute: attribute.name)
+        del node.attribute[:]
+        node.attribute.extend(attributes)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_branches_of_which_one_squeezes_keep_the_same_channels(turned: bool) -> None:
+    """As exporters write `squeeze` of an unknown length: one branch is impossible, but its channels go, too."""
+    text = """(float[2,4,1] x) => (float[2,4] y) {
+        h = Conv (x, up)
+        sizes = Shape (h)
+        last = Gather <axis = 0> (sizes, two)
+        single = Equal (last, one)
+        m = If (single) <
+            then_branch = yes () => (float[n,k] a) { a = Squeeze (h, two) },
+            else_branch = no () => (float[n,m,k] b) { b = Identity (h) }
+        >
+        r = Relu (m)
+        large = ReduceSum <keepdims = 0> (r)
+        is_large = Less (large, limit)
+        t = If (is_large) <
+            then_branch = yes2 () => (float[n,k] c) { c1 = Tanh (r) c = Sin (c1) },
+            else_branch = no2 () => (float[n,k] d) { d = Neg (r) }
+        >
+        y = MatMul (t, down)
+    }"""
+    proto = model(text, {"up": (8, 4, 1), "down": (8, 4)}, one=[1], two=[2], limit=np.float32(9))
+    if turned:
+        _turn_branches(proto)
+    assert groups(analyze(proto)) == {"h": (8, frozenset({"up.0 out", "down.0 in"}))}
+    assert check(proto).effect > 1e-3
+    analysis = Analysis(load(proto))
+    plan = api.solve(analysis, api.BudgetRequest("flops", 0.6))
+    assert api.verify(analysis, api.apply(analysis, plan), plan).status == "verified"
 
 
 def test_a_loop_without_end_is_not_waited_for() -> None:
@@ -432,3 +450,74 @@ def test_what_both_branches_make_keeps_the_same_channels_in_both(limit: float) -
         (6, frozenset({"common.1 out", "one.0 in", "other.0 in"})),
     }
     assert check(proto).effect > 1e-3
+
+
+def test_declared_results_of_branches_follow() -> None:
+    weights = {"common": (4, 6), "one": (6, 8), "other": (6, 8), "shift": (8,), "down": (8, 4)}
+    proto = model(BRANCHES.replace("float[n,k]", "float[2,8]"), weights, limit=np.float32(0))
+    pruned = check(proto).pruned
+    bodies = [a.g for node in pruned.graph.node for a in node.attribute if a.type == AttributeProto.GRAPH]
+    sizes = [dim.dim_value for body in bodies for dim in body.output[0].type.tensor_type.shape.dim]
+    assert sizes == [2, 4, 2, 4]
+
+
+@pytest.mark.parametrize("field", ["type", "shape"])
+def test_results_of_branches_need_not_be_declared(field: str) -> None:
+    """Functions that are inlined leave their results without a type."""
+    weights = {"common": (4, 6), "one": (6, 8), "other": (6, 8), "shift": (8,), "down": (8, 4)}
+    proto = model(BRANCHES, weights, limit=np.float32(0))
+    for body in (a.g for node in proto.graph.node for a in node.attribute if a.type == AttributeProto.GRAPH):
+        for value in body.output:
+            if field == "type":
+                value.ClearField("type")
+            else:
+                value.type.tensor_type.ClearField("shape")
+    analysis = Analysis(load(proto))
+    plan = api.solve(analysis, api.BudgetRequest("flops", 0.6))
+    assert api.verify(analysis, api.apply(analysis, plan), plan).status == "verified"
+
+
+def test_weights_in_a_branch_that_is_not_reached_stay_whole() -> None:
+    """Nothing can be compared there; what only passes through such a branch may lose channels."""
+    text = """(float[2,4,1] x) => (float[2,4] y) {
+        h = Conv (x, up)
+        sizes = Shape (h)
+        last = Gather <axis = 0> (sizes, two)
+        single = Equal (last, one)
+        m = If (single) <
+            then_branch = yes () => (float[n,k] a) { a = Squeeze (h, two) },
+            else_branch = no () => (float[n,m,k] b) { d = Conv (h, there) e = Relu (d) b = Conv (e, back) }
+        >
+        r = Relu (m)
+        y = MatMul (r, down)
+    }"""
+    weights = {"up": (8, 4, 1), "down": (8, 4), "there": (6, 8, 1), "back": (8, 6, 1)}
+    analysis = analyze(model(text, weights, one=[1], two=[2]))
+    assert groups(analysis) == {}
+    assert ("control flow", "d") in reasons(analysis, "d", 1)
+    assert ("control flow", "d") in reasons(analysis, "h", 1)
+
+
+def test_a_branch_that_cannot_run_holds_what_it_reads_and_no_more() -> None:
+    """Five channels are no four parts: onnxruntime runs such a file until it takes that branch."""
+    text = """(float[1,3,8,8] x, bool cond) => (float[1,4,8,8] y) {
+        a = Conv (x, first)
+        y = If (cond) <
+            then_branch = dead () => (float[1,4,8,8] y1) {
+                p, q, u, v = Split <axis = 1, num_outputs = 4> (a)
+                y1 = Conv (p, never)
+            },
+            else_branch = live () => (float[1,4,8,8] y2) {
+                h = Conv (a, up)
+                r = Relu (h)
+                y2 = Conv (r, down)
+            }
+        >
+    }"""
+    weights = {"first": (5, 3, 1, 1), "never": (4, 2, 1, 1), "up": (8, 5, 1, 1), "down": (4, 8, 1, 1)}
+    analysis = analyze(model(text, weights, opset=18))
+    assert groups(analysis) == {"h": (8, frozenset({"up.0 out", "down.1 in"}))}
+    assert ("unknown shape", "p") in reasons(analysis, "a", 1)
+    keep = halves(analysis)
+    verified = verify_pruned(analysis, load(prune(analysis, keep)), keep)
+    assert verified.status == "verified"

@@ -213,3 +213,12 @@ def test_query_heads_that_share_keys_and_values_go_one_by_one() -> None:
     outcome = check(proto)
     assert outcome.analysis.grouping.sizes.tolist() == [4]
     assert outcome.effect > 1e-3
+
+
+def test_an_image_need_not_be_a_square() -> None:
+    """Height and width are alike by default, and still one of them must not be copied for the other."""
+    text = f"to = Concat <axis = 0> (n, two, four, high, wide) {SHUFFLE} m = Reshape (t, s)"
+    analysis = analyze(_image(text, four=[4]))
+    assert analysis.input_shapes == {"x": (1, 3, 224, 224)}
+    pruned = prune(analysis, halves(analysis))
+    assert run(pruned, {"x": np.ones((1, 3, 4, 6), dtype=np.float32)}, ["r"])["r"].shape == (1, 2, 2, 4, 6)

@@ -133,6 +133,7 @@ def test_leaves_states_of_zeros_out_so_that_the_batch_stays_open(batch: int) -> 
     analysis = analyze(_stateful(0.0), x=(4, batch, 3))
     pruned = prune(analysis, halves(analysis))
     assert [node.op_type for node in pruned.graph.node] == ["LSTM", "Squeeze", "MatMul"]
+    assert list(pruned.graph.node[0].input) == ["x", "w", "r"]
     found = run(pruned, {"x": np.ones((4, 5, 3), dtype=np.float32)}, ["y"])
     assert found["y"].shape == (5, 2)
     if batch == 1:

@@ -78,6 +78,29 @@ CASES = [
 
 STAYS = [
     Stays(
+        "twice-at-one-place",
+        chain(
+            "t = Transpose <perm = [1, 0, 2, 3]> (h) s = ScatterND (z, i, t) m = Identity (s)",
+            {"z": (3, 2, 6, 6)},
+            after=2,
+            i=np.asarray([[0], [0], [1], [1], [2], [2], [0], [1]]),
+        ),
+        ("ScatterND", "s"),
+    ),
+    Stays(
+        "into-a-constant-at-single-elements",
+        chain(
+            "p = GlobalAveragePool (h) f = Reshape (p, flat) s = ScatterND (z, i, f) m = Reshape (s, square)",
+            {"z": (2, 16)},
+            after=4,
+            flat=[16],
+            i=np.stack([np.arange(16) % 2, np.arange(16)], axis=-1),
+            square=[2, 4, 2, 2],
+        ),
+        ("ScatterND", "s"),
+        ("f", 0),
+    ),
+    Stays(
         "no-grid",
         chain(
             PAIR + "u = Slice (g, zero, one, zero) v = Squeeze (u, zero) m = ScatterND (h, i, u)",

@@ -175,6 +175,7 @@ TAMPERINGS = (
     ),
     Tampering("swapped inputs", "plain", lambda p: node(p, "y").input.__setitem__(slice(0, 2), ["w2", "b"]), "input"),
     Tampering("lost input", "plain", lambda p: node(p, "a").input.pop(), "inputs of the node"),
+    Tampering("omitted input", "plain", lambda p: node(p, "b").input.append(""), "inputs of the node"),
     Tampering("other input", "plain", lambda p: node(p, "y").input.__setitem__(0, "a"), "input 0"),
     Tampering("extra node", "plain", add_node, "is new"),
     Tampering("lost node", "plain", lambda p: p.graph.node.remove(node(p, "b")), "gone, but still read"),

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The device: where networks run on samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+
+from graphprune.choices import Device
+
+if TYPE_CHECKING:
+    from graphprune.cli.console import Talk
+
+__all__ = ["RunningDevice", "run_on"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningDevice:
+    """Where networks run; verification does on the processor in any case."""
+
+    panel: ClassVar[str] = "Samples"
+
+    device: Annotated[
+        Device,
+        typer.Option(
+            envvar="GRAPHPRUNE_DEVICE",
+            help="Where networks run on samples and for timing. auto: on the graphics processor if it is there and "
+            "works.",
+            case_sensitive=False,
+        ),
+    ] = "auto"
+
+    def select(self, talk: Talk) -> None:
+        """Let everything run there until the command ends.
+
+        Raises
+        ------
+        UsageError
+            If it is asked for and does not work.
+        """
+        run_on(self.device, talk)
+
+
+def run_on(device: Device, talk: Talk) -> None:
+    """Let networks run on a device until the command ends; say which it is to those who ask."""
+    from graphprune.data import providers
+
+    providers.use(device)
+    if device == "cuda" or talk.verbose:  # else nothing is tried before a network runs
+        chosen = providers.current()
+        talk.detail(f"device: {chosen.name} ({chosen.why})")
