@@ -53,6 +53,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="samples that are used")
     parser.add_argument("--candidates", type=int, default=4, help="samples that are made for each one that is used")
     parser.add_argument("--quality", default="fast", choices=("fast", "fine"), help="fine: refined by gradient")
+    parser.add_argument("--learn", type=int, metavar="N", help="then distil on so many refined images")
+    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--rate", type=float, help="the best of a few by default")
+    parser.add_argument("--save", type=Path, help="folder for the recovered models")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     model = graphprune.load(options.model)
@@ -85,6 +89,9 @@ def pruned_alone(
     pruned = graphprune.apply(analysis, plan)
     recovery = restorer.recover(plan, pruned)
     seconds = cpu_seconds() - start
+    if options.save:
+        graphprune.save(recovery.model, options.save / f"{options.model.stem}-{solver}.onnx", force=True)
+    learned = distilled(options, restorer, recovery.model, test) if options.learn else {}
     return {
         "flops": round(plan.budget.after / plan.budget.before, 4),
         "solver": solver,
@@ -93,6 +100,29 @@ def pruned_alone(
         **restorer.facts,
         "cpu_s": [round(part, 1) for part in (prepared, solved, seconds)],
         "widths": [len(group.kept) for group in plan.groups],
+        **learned,
+    }
+
+
+def distilled(
+    options: argparse.Namespace, restorer: Restorer, recovered: graphprune.Model, test: graphprune.Source
+) -> dict[str, object]:
+    """Let a recovered network learn from the original on images that are made; return what is printed of it."""
+    from graphprune.training.finetune import FinetuneOptions, finetune
+    from graphprune.training.made_training_data import make_training_data
+
+    start, original = cpu_seconds(), restorer.analysis.model
+    made = make_training_data(original, SampleOptions(options.learn, options.candidates, restorer.seed))
+    settings = made.suited(FinetuneOptions(options.epochs, rate=options.rate, seed=restorer.seed, device="cpu"))
+    tuned = finetune(recovered, made.learned, original, settings, judges=made.judges)
+    return {
+        "distilled": accuracy(tuned.model, test)["top1"],
+        "kept": tuned.improved,
+        "loss": [round(tuned.before.loss, 4), round(tuned.after.loss, 4)],
+        "rate": tuned.rate,
+        "steps": tuned.steps,
+        **{f"learned_{name}": value for name, value in made.facts.items()},
+        "learning_cpu_s": round(cpu_seconds() - start, 1),
     }
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from graphprune.errors import DataError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from graphprune.cli.options.samples import CalibrationSamples
     from graphprune.data.judging import DividedSamples
     from graphprune.data.source import Source
+    from graphprune.data.synthesis.make_samples import SampleOptions
     from graphprune.model.load import Model
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Plan, Step
@@ -67,18 +70,26 @@ class RecoveryMaterial:
         """What criteria and solvers look at."""
         return self.samples if self.divided is None else self.divided.shown
 
-    def with_data(self, data: Source | None, *, learns: bool) -> tuple[Source | None, Source | None, bool]:
+    def with_data(
+        self, data: Source | SampleOptions | None, *, learns: bool
+    ) -> tuple[Source | SampleOptions | None, Source | None, bool]:
         """Return what is learned from, what judges, and whether the latter is set apart from other samples.
 
         Parameters
         ----------
-        data : Source, optional
-            Of ``--data``. Where ``--calib`` names the same, some of these samples are set apart already.
+        data : Source or SampleOptions, optional
+            Of ``--data``, or how samples to learn from are made. Where ``--calib`` names the same, some of these are
+            set apart already.
         learns : bool
             Whether the network learns from it, too.
         """
         from graphprune.data.judging import DividedSamples
+        from graphprune.data.synthesis.make_samples import SampleOptions
 
+        if data is None and learns and self.restorer is not None:
+            data = SampleOptions()
+        if isinstance(data, SampleOptions):
+            return (data, None, False) if self.divided is None else (data, self.divided.judged, True)
         if data is not None and not (self.samples is not None and self.samples.name == data.name):
             if not learns:
                 return None, data, False
@@ -110,7 +121,7 @@ def find_material(
     Raises
     ------
     DataError, UsageError
-        If samples were asked for that cannot be opened or made.
+        If samples were asked for that cannot be opened or made, or something shall be learned from none.
     """
     from graphprune.data.synthesis.make_samples import read_request
 
@@ -124,6 +135,8 @@ def find_material(
             restorer = restorer_for(analysis, replace(request, seed=seed), tell=progress)
             return RecoveryMaterial(restorer.made.source, restorer)
         found, why = automatic_restorer(analysis, seed, tell=progress)
+    if found is None and wanted.finetune:
+        raise DataError(f"--finetune has nothing to learn from: {why}", hint="give samples with --data SOURCE")
     if found is None:
         return RecoveryMaterial(note=f"accuracy is not brought back: {why}; --calib SOURCE gives samples")
     return RecoveryMaterial(found.made.source, found)
@@ -138,14 +151,14 @@ class RecoverySteps:
     wanted : Restoring
     seed : int
     material : RecoveryMaterial
-    training_data : Source, optional
-        What is learned from.
+    training_data : Source or SampleOptions, optional
+        What is learned from, or how it is made.
     """
 
     wanted: Restoring
     seed: int
     material: RecoveryMaterial
-    training_data: Source | None
+    training_data: Source | SampleOptions | None
 
     def __call__(self, analysis: Analysis, plan: Plan, pruned: Model, talk: Talk) -> tuple[Model, tuple[Step, ...]]:
         """Return the model after all steps, and what each of them brought."""
@@ -181,24 +194,34 @@ class RecoverySteps:
             facts |= {"misfit": list(recovery.misfit), "agreement": list(recovery.agreement)}
         return recovery.model, _recovered(recovery, facts, "output error")
 
-    def _finetune(self, analysis: Analysis, pruned: Model, data: Source, talk: Talk) -> tuple[Model, Step]:
+    def _finetune(
+        self, analysis: Analysis, pruned: Model, data: Source | SampleOptions, talk: Talk
+    ) -> tuple[Model, Step]:
         from graphprune.cli.training_run import ProgressLine
+        from graphprune.data.synthesis.make_samples import SampleOptions
         from graphprune.plan.schema import Step
 
         with talk.stage("importing torch"):
             from graphprune.training.finetune import FinetuneOptions, finetune
+            from graphprune.training.made_training_data import make_training_data
         meter = ProgressLine("finetuning")
         epochs = FinetuneOptions.epochs if self.wanted.epochs is None else self.wanted.epochs
-        options = FinetuneOptions(epochs=epochs, seed=self.seed)
+        options, judges, facts = FinetuneOptions(epochs=epochs, seed=self.seed), None, {}
+        if isinstance(data, SampleOptions):
+            wanted = replace(data, seed=self.seed, shapes=analysis.input_shapes)
+            with talk.steps("making samples") as progress:
+                made = make_training_data(analysis.model, wanted, progress)
+            data, judges, options, facts = made.learned, made.judges, made.suited(options), dict(made.facts)
         with meter:
-            tuned = finetune(pruned, data, analysis.model, options, meter.listen)
-        facts = {"data": data.name, "epochs": epochs, "rate": tuned.rate, "steps": tuned.steps}
+            tuned = finetune(pruned, data, analysis.model, options, meter.listen, judges)
+        facts |= {"data": data.name, "epochs": epochs, "rate": tuned.rate, "steps": tuned.steps}
         facts |= {name: tuned.facts[name] for name in ("samples", "held_out", "augment", "device")} | {
             "seed": self.seed
         }
         before, after = _finite(tuned.before.loss), _finite(tuned.after.loss)
         how = "distillation and labels" if tuned.facts["labels"] else "distillation"
-        return tuned.model, Step("finetune", how, "held-out loss", before, after, tuned.improved, facts)
+        measure = "held-out loss" if judges is None else "loss on made samples"
+        return tuned.model, Step("finetune", how, measure, before, after, tuned.improved, facts)
 
 
 def _recovered(recovery: Recovery, facts: Mapping[str, Any], measure: str) -> Step:

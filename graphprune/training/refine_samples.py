@@ -72,7 +72,7 @@ class RefineOptions:
     """
 
     passes: int = 60
-    rate: float = 0.1
+    rate: float = 0.05
     smoothness: float = 0.01
     device: Device = "auto"
 

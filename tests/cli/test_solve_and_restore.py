@@ -103,7 +103,7 @@ def test_a_recovered_file_with_another_change_is_refused(quick: Command, model: 
     ("options", "message"),
     [
         (("--recover", "bn"), "--recover needs samples"),
-        (("--finetune",), "--finetune needs samples"),
+        (("--finetune", "--quick"), "--finetune needs samples"),
         (("--epochs", "1"), "--epochs is how long --finetune learns"),
         (("--data", "x.npz"), "'x.npz' does not exist"),
         (("--recover", "bn", "--calib", "missing.npz"), "missing.npz"),

@@ -123,3 +123,38 @@ def test_fine_samples_are_refined_and_it_is_said(quick: Command, model: Path) ->
     assert done.code == 0, done.err
     (step,) = json.loads(done.out)["steps"]
     assert step["facts"]["refined"]["passes"] == 60
+
+
+def test_a_network_learns_from_made_samples(quick: Command, model: Path) -> None:
+    few = ("--calib", "synthetic:32", "--solver", "uniform")
+    learning = ("--finetune", "--data", "synthetic:64", "--epochs", "0.02")
+    done = quick("solve", model, "--flops", "0.5", *few, *learning, "--json")
+    assert done.code == 0, done.err
+    _, step = json.loads(done.out)["steps"]
+    assert (step["name"], step["method"], step["measure"]) == ("finetune", "distillation", "loss on made samples")
+    assert step["facts"]["different"] == 64
+    assert step["facts"]["held_out"] == 32
+    done = quick("finetune", model.with_name("net.pruned.onnx"), "--data", "synthetic:64")
+    assert done.code == 2
+    assert "made have no labels" in done.err
+
+
+def test_what_cannot_be_made_is_not_learned_from(quick: Command, tmp_path: Path) -> None:
+    proto = tiny(
+        "(float[n, 6] state) => (float[n, 3] y) { a = MatMul (state, w) b = Relu (a) y = MatMul (b, v) }",
+        {"w": (6, 16), "v": (16, 3)},
+    )
+    onnx.save(proto, tmp_path / "net.onnx")
+    done = quick("solve", tmp_path / "net.onnx", "--flops", "0.5", "--finetune")
+    assert done.code == 2
+    assert "--finetune has nothing to learn from" in done.err
+
+
+def test_finetune_takes_made_samples_and_says_that_they_are_made(quick: Command, model: Path) -> None:
+    assert quick("solve", model, "--flops", "0.5", "--quick").code == 0
+    pruned = model.with_name("net.pruned.onnx")
+    learning = ("--data", "synthetic:64", "--epochs", "0.02", "--rate", "0.01", "--device", "cpu")
+    done = quick("finetune", pruned, "--teacher", model, *learning)
+    assert done.code == 0, done.err
+    assert "all of them made, so none of this is an accuracy" in done.out
+    assert "32 held out" in done.out

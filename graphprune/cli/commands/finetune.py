@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,18 +19,25 @@ from graphprune.cli.options.training import FinetuneTraining
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import beside, check_target
 from graphprune.cli.training_run import ProgressLine, check_checkpoint, missing_processes
-from graphprune.errors import NotImprovedError
+from graphprune.errors import NotImprovedError, UsageError
 from graphprune.extras import require
 
 if TYPE_CHECKING:
+    from graphprune.cli.console import Talk
+    from graphprune.data.synthesis.make_samples import SampleOptions
+    from graphprune.model.load import Model
     from graphprune.training.finetune import Finetuned
+    from graphprune.training.made_training_data import MadeTrainingData
 
 __all__ = ["finetune"]
+
+_NO_LABELS = "samples that are made have no labels, so there is nothing to learn from"
 
 
 @examples(
     "graphprune finetune model.pruned.onnx --data training/ --teacher model.onnx",
     "graphprune finetune model.pruned.onnx --data training/ --teacher model.onnx --epochs 10 --resume",
+    "graphprune finetune model.pruned.onnx --data synthetic:fine --teacher model.onnx",
 )
 @spread
 def finetune(
@@ -53,7 +60,8 @@ def finetune(
     """Let a pruned model learn from the original, or from labels, and keep it if that helped.
 
     Writes PRUNED.finetuned.onnx, in which nothing but weights differs. Samples that are held out judge;
-    if their loss does not fall, nothing is written. A run that was ended is taken up with --resume.
+    if their loss does not fall, nothing is written. `--data synthetic` makes samples from the
+    original's file, and others of another kind that judge. A run that was ended is taken up with --resume.
     """
     require("train", "`graphprune finetune`")
     target = output.output or beside(pruned, ".finetuned.onnx")
@@ -63,9 +71,13 @@ def finetune(
     check_checkpoint(checkpoint, resume=training.resume, force=output.force)
 
     from graphprune import api
+    from graphprune.data.synthesis.make_samples import SampleOptions, read_request
     from graphprune.verification.check_runs import check_runs
     from graphprune.verification.pair import partner_note
 
+    request = read_request(samples.data)
+    if request is not None and teacher is None:
+        raise UsageError(_NO_LABELS, hint="give the original model with --teacher")
     talk = printing.talk()
     run_on(training.device, talk)
     if note := missing_processes():
@@ -73,13 +85,17 @@ def finetune(
     with talk.stage("loading"):
         model = api.load(pruned)
         original = None if teacher is None else api.load(teacher)
-        source = samples.open(original or model, talk)
+        given = None if request is not None else samples.open(original or model, talk)
     if note := partner_note(pruned):
         talk.note(note)
+    options, judges = training.options(checkpoint), None
     with talk.stage("importing torch"):
         from graphprune.training.finetune import finetune as run
+    if given is None:
+        made = _made(original or model, replace(request or SampleOptions(), seed=options.seed), talk)
+        given, judges, options = made.learned.limited(samples.limit), made.judges, made.suited(options)
     with ProgressLine("finetuning") as meter:
-        result = run(model, source, original, training.options(checkpoint), meter.listen)
+        result = run(model, given, original, options, meter.listen, judges)
     if not result.main:
         return
     if result.improved:
@@ -87,15 +103,27 @@ def finetune(
         api.save(result.model, target, force=replacing)
     checkpoint.unlink(missing_ok=True)
     if not result.improved:
-        raise NotImprovedError(
-            f"finetuning did not help: the held-out loss is {result.before.loss:.4g} at the start and was never lower "
-            f"in {result.steps} steps{' (' + result.stopped + ')' if result.stopped else ''}; nothing was written",
-            hint="try more data, more --epochs, or a lower --rate",
-        )
-    _show(result, target, as_json=printing.as_json)
+        raise _no_gain(result)
+    _show(result, target, made=judges is not None, as_json=printing.as_json)
 
 
-def _show(result: Finetuned, target: Path, *, as_json: bool) -> None:
+def _made(original: Model, request: SampleOptions, talk: Talk) -> MadeTrainingData:
+    """Make samples to learn from, and others that judge."""
+    from graphprune.training.made_training_data import make_training_data
+
+    with talk.steps("making samples") as progress:
+        return make_training_data(original, request, progress)
+
+
+def _no_gain(result: Finetuned) -> NotImprovedError:
+    return NotImprovedError(
+        f"finetuning did not help: the held-out loss is {result.before.loss:.4g} at the start and was never lower "
+        f"in {result.steps} steps{' (' + result.stopped + ')' if result.stopped else ''}; nothing was written",
+        hint="try more data, more --epochs, or a lower --rate",
+    )
+
+
+def _show(result: Finetuned, target: Path, *, made: bool, as_json: bool) -> None:
     before, after = result.before, result.after
     if as_json:
         print_json(
@@ -109,6 +137,7 @@ def _show(result: Finetuned, target: Path, *, as_json: bool) -> None:
                 "steps": result.steps,
                 "best_step": result.best_step,
                 "stopped": result.stopped,
+                "made_samples": made,
                 **result.facts,
             }
         )
@@ -129,6 +158,8 @@ def _show(result: Finetuned, target: Path, *, as_json: bool) -> None:
     if result.facts["processes"] != 1:
         rows["processes"] = str(result.facts["processes"])
     rows["samples"] = f"{result.facts['samples']}, and {result.facts['held_out']} held out"
+    if made:
+        rows["samples"] += "; all of them made, so none of this is an accuracy"
     if result.stopped:
         rows["stopped"] = result.stopped
     rows["output"] = str(target)

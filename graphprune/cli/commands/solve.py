@@ -74,7 +74,7 @@ def solve(
     calibration.running.select(talk)
     with talk.stage("loading"):
         loaded = api.load(reading.model)
-        data = None if restoring.data is None else calibration.images.open_source(restoring.data, loaded, talk)
+        data = restoring.open_data(calibration.images, loaded, talk)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, analysed)
     if not budgets.lossless:

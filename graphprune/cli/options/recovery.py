@@ -14,6 +14,11 @@ from graphprune.extras import require
 from graphprune.recovery.recover_options import Method
 
 if TYPE_CHECKING:
+    from graphprune.cli.console import Talk
+    from graphprune.cli.options.samples import ImageOptions
+    from graphprune.data.source import Source
+    from graphprune.data.synthesis.make_samples import SampleOptions
+    from graphprune.model.load import Model
     from graphprune.recovery.recover_options import RecoverOptions
 
 __all__ = ["Refitting", "Restoring"]
@@ -41,7 +46,7 @@ class Restoring:
         typer.Option(
             metavar="SOURCE",
             help="Measure the accuracy before and after on these: against labels, or else the original. --finetune "
-            "learns from most of them, by default from those of --calib.",
+            "learns from most of them, by default from those of --calib, or from made ones.",
             show_default=False,
             rich_help_panel="Samples",
         ),
@@ -65,7 +70,10 @@ class Restoring:
     @property
     def makes_samples(self) -> bool:
         """Whether samples are made where none are given."""
-        return self.automatic and not (self.finetune and self.data is not None)
+        from graphprune.data.synthesis.make_samples import read_request
+
+        learned = self.data if self.finetune else None
+        return self.automatic and (learned is None or read_request(learned) is not None)
 
     def wanted(self, *, samples: bool) -> bool:
         """Whether anything follows pruning, given whether there are samples to recover from."""
@@ -75,6 +83,21 @@ class Restoring:
     def reads_calib(self) -> bool:
         """Whether the samples of ``--calib`` are read after pruning."""
         return self.method is not None or (self.finetune and self.data is None)
+
+    def open_data(self, images: ImageOptions, model: Model, talk: Talk) -> Source | SampleOptions | None:
+        """Return the samples of ``--data``; or, where ones that are made are learned from, how they are made.
+
+        Raises
+        ------
+        DataError, UsageError
+            If they cannot be opened.
+        """
+        from graphprune.data.synthesis.make_samples import read_request
+
+        if self.data is None:
+            return None
+        request = read_request(self.data) if self.finetune else None
+        return images.open_source(self.data, model, talk) if request is None else request
 
     def check(self, calib: str | None) -> None:
         """Refuse what cannot be done, before anything is.
@@ -91,7 +114,7 @@ class Restoring:
                 "--recover needs samples",
                 hint="give some with --calib SOURCE; labels are not needed, and --calib synthetic makes some",
             )
-        if self.finetune and self.data is None and calib is None:
+        if self.finetune and self.data is None and calib is None and not self.makes_samples:
             raise UsageError("--finetune needs samples", hint="give some with --data SOURCE or --calib SOURCE")
         if self.epochs is not None and not self.finetune:
             raise UsageError("--epochs is how long --finetune learns", hint="add --finetune, or leave it out")
