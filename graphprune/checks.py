@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import inspect
 import numbers
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_args
 
 from graphprune.errors import GraphPruneError, InternalError, UnsafeModelError, UsageError, did_you_mean, quote
@@ -80,7 +82,8 @@ def contained(function: Callable[Arguments, Returned]) -> Callable[Arguments, Re
     """Let no exception of another library out of a public function: callers catch one base class.
 
     Where one is raised and an argument is of no type that the function takes, that is what the error says. What the
-    system says about files (`OSError`) passes, and so does what ends a program.
+    system says about files (`OSError`) passes, so does what ends a program, and what the caller's own code raises that
+    was called back.
     """
 
     @wraps(function)
@@ -94,6 +97,8 @@ def contained(function: Callable[Arguments, Returned]) -> Callable[Arguments, Re
                 "there is not enough memory for this model", hint="give smaller input sizes: --input-shape NAME=SIZES"
             ) from error
         except Exception as error:  # the last boundary: nothing foreign reaches the caller
+            if _is_of_the_caller(error):
+                raise
             misfit = _misfit(function, args, kwargs)
             if misfit is not None:
                 raise UsageError(misfit) from error
@@ -103,6 +108,28 @@ def contained(function: Callable[Arguments, Returned]) -> Callable[Arguments, Re
             ) from error
 
     return inner
+
+
+_HERE = Path(__file__).resolve().parents[1]
+_PARTS = ("graphprune", "solvers", "export")
+"""Where this package lies, and its folders there: in a checkout other things lie beside them."""
+
+_INSTALLED = {"site-packages", "dist-packages"}
+
+
+def _is_of_the_caller(error: Exception) -> bool:
+    """Return whether code has raised it that is neither of this package nor of a library that is installed."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    path = Path(trace.tb_frame.f_code.co_filename)
+    if not path.is_file():
+        return False
+    path = path.resolve()
+    ours = path.is_relative_to(_HERE) and path.relative_to(_HERE).parts[0] in _PARTS
+    return not (ours or _INSTALLED & {*path.parts} or path.is_relative_to(Path(os.__file__).resolve().parent))
 
 
 def _misfit(function: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]) -> str | None:

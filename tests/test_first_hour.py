@@ -104,6 +104,14 @@ def test_what_the_callers_own_data_raises_is_said_to_be_theirs(model: Model) -> 
         graphprune.samples(model, broken())
 
 
+def test_what_a_callback_of_the_caller_raises_passes(model: Model) -> None:
+    def stop(_done: int, _all: int) -> None:
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        graphprune.evaluate(model, graphprune.samples(model, values(8)), model, progress=stop)
+
+
 def test_the_short_form_of_a_budget(model: Model) -> None:
     request = graphprune.BudgetRequest("flops", 0.5)
     assert graphprune.solve(model, flops=0.5) == graphprune.solve(model, request)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import networkx as nx
 import numpy as np
 
 from graphprune.analysis.groups import Grouping, form_groups
@@ -62,8 +61,9 @@ def resolve_grouped(
     for number in open_choices:
         own = of_layer == part[number]
         wanted[number] = min(costs, key=lambda name: float(costs[name][own].sum()))  # of equal ones whole groups
-    mixed = resolve(space, attention, wanted)
-    candidates = [plain, *tried.values(), mixed]
+    candidates = [plain, *tried.values()]
+    if len({*wanted.values()}) > 1:
+        candidates.append(resolve(space, attention, wanted))
     return min(candidates, key=lambda resolution: float(_narrowest(scope, resolution).sum()))
 
 
@@ -108,20 +108,17 @@ def _parts(space: LabelSpace, numbers: list[int]) -> tuple[Mapping[int, int], In
     left = np.concatenate([empty, *(coupling[0] for coupling in space.couplings)])
     right = np.concatenate([empty, *(coupling[1] for coupling in space.couplings)])
     component = components(space.count, left, right)
-    touched = {
-        number: np.unique(component[np.concatenate([part for a in choice.alternatives for part in (a.left, a.right)])])
-        for number, choice in enumerate(space.choices)
-    }
-    graph: nx.Graph[tuple[str, int]] = nx.Graph()
-    for number, own in touched.items():
-        first = ("choice", number)
-        graph.add_node(first)
-        graph.add_edges_from((first, ("channels", channel)) for channel in own.tolist() if channel != component[0])
-    part_of = {node: at for at, nodes in enumerate(nx.connected_components(graph)) for node in nodes}
-    of_component = np.full(int(component.max()) + 1, -1, dtype=np.int64)
-    for (kind, number), at in part_of.items():
-        if kind == "channels":
-            of_component[number] = at
+    touched = [
+        np.unique(component[np.concatenate([part for a in choice.alternatives for part in (a.left, a.right)])])
+        for choice in space.choices
+    ]
+    channels = [own[own != component[0]] for own in touched]
+    size = int(component.max()) + 1
+    firsts = [np.arange(size, size + len(channels)).repeat([len(own) for own in channels])]
+    part = components(size + len(channels), np.concatenate([empty, *firsts]), np.concatenate([empty, *channels]))
+    of_component = np.full(size, -1, dtype=np.int64)
+    for own in channels:
+        of_component[own] = part[own]
     bases = [np.concatenate([cost.inner.base, cost.outer.base]) for cost in space.costs]
     layers = [int(of_component[component[base]].max()) for base in bases]
-    return {number: part_of["choice", number] for number in numbers}, np.array(layers, dtype=np.int64)
+    return {number: int(part[size + number]) for number in numbers}, np.array(layers, dtype=np.int64)

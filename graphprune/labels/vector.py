@@ -53,7 +53,8 @@ class Labels:
 
     Attributes
     ----------
-    base : ndarray of int64, shape (n,), n >= 1
+    base : ndarray of int64, shape (n,)
+        Of an axis of size 0 it is empty.
     repeat, tile : int
         The vector has ``n * repeat * tile`` entries.
     """
@@ -72,7 +73,8 @@ class Labels:
     def live(self) -> bool:
         """Whether any slice may be removed, as far as known when the vector was made."""
         # Asked for all the time: nearly all vectors are wholly fixed, or begin with a label.
-        return self.base is not _ZERO and (bool(self.base[0]) or bool(self.base.any()))
+        base = self.base
+        return base is not _ZERO and len(base) > 0 and (bool(base[0]) or bool(base.any()))
 
     @property
     def plain(self) -> bool:

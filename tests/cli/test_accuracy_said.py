@@ -52,7 +52,7 @@ def test_labels_give_the_accuracy_before_and_after(quick: Command, model: Path, 
     )
     (step,) = read_plan(model.with_name("net.plan.json")).steps
     assert (step.name, step.measure, step.before, step.after) == ("eval", "accuracy", before, after)
-    assert step.facts == {"data": data, "samples": 96, "held_out": False}
+    assert step.facts == {"data": data, "samples": 96, "held_out": False, "device": "cpu"}
     assert rows(quick("inspect", model.with_name("net.plan.json")).out)["accuracy"] == rows(done.out)["accuracy"]
 
 

@@ -144,7 +144,7 @@ def test_what_fails_is_in_the_log(quick: Command, model: Path, tmp_path: Path) -
     done = quick("solve", model, "--flops", "0.0001", "--quick", "--log", "log.jsonl")
     assert done.code == 1
     entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert ("solving", "failed") in [(entry["phase"], entry["event"]) for entry in entries]
+    assert ("analysis", "failed") in [(entry["phase"], entry["event"]) for entry in entries]
 
 
 def test_nobody_listens_once_a_command_has_ended(quick: Command, model: Path) -> None:

@@ -87,3 +87,10 @@ def test_what_stays_takes_no_room() -> None:
 
 def test_select_of_nothing_live_does_not_expand() -> None:
     assert len(stay(50).select(slice(10, 20))) == 10
+
+
+def test_an_axis_of_size_0_has_no_labels_and_is_not_live() -> None:
+    empty = Labels(np.zeros(0, dtype=np.int64))
+    assert not empty.live
+    assert len(empty) == 0
+    assert len(concatenate([empty, stay(2)])) == 2

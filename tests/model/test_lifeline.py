@@ -75,7 +75,7 @@ def test_an_endless_loop_ends_with_its_killed_parent(
 def test_workers_of_a_sweep_end_with_their_killed_parent(tmp_path: Path, root: Path) -> None:
     onnx.save(endless(), tmp_path / "net.onnx")
     table = tmp_path / "t.csv"
-    arguments = ("sweep", str(tmp_path / "net.onnx"), "--jobs", "2", "--output", str(table))
+    arguments = ("sweep", str(tmp_path / "net.onnx"), "--quick", "--jobs", "2", "--output", str(table))
     with start(root, "-m", "graphprune", *arguments) as parent:
         assert wait_until(lambda: table.exists() or parent.poll() is not None)
         assert parent.poll() is None

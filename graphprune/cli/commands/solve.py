@@ -77,8 +77,8 @@ def solve(
         data = restoring.open_data(calibration.images, loaded, talk)
     with talk.stage("analysis"):
         analysis = api.analyze(loaded, analysed)
-    if not budgets.lossless:
-        check_request(analysis, requests, options)
+        if not budgets.lossless:
+            check_request(analysis, requests, options)
     material = (
         RecoveryMaterial(calibration.open(loaded, talk))
         if budgets.lossless
