@@ -61,10 +61,11 @@ def resolve_grouped(
     for number in open_choices:
         own = of_layer == part[number]
         wanted[number] = min(costs, key=lambda name: float(costs[name][own].sum()))  # of equal ones whole groups
-    candidates = [plain, *tried.values()]
+    candidates = [(_narrowest(scope, plain), plain), *((costs[name], tried[name]) for name in tried)]
     if len({*wanted.values()}) > 1:
-        candidates.append(resolve(space, attention, wanted))
-    return min(candidates, key=lambda resolution: float(_narrowest(scope, resolution).sum()))
+        mixed = resolve(space, attention, wanted)
+        candidates.append((_narrowest(scope, mixed), mixed))
+    return min(candidates, key=lambda candidate: float(candidate[0].sum()))[1]
 
 
 def decided(resolution: Resolution) -> dict[str, str]:

@@ -161,3 +161,28 @@ def test_how_far_masking_moves_the_outputs_is_for_those_who_ask(quick: Command, 
         assert ("masking moves the outputs" in done.out) is said
         shown = quick("verify", model, "net.pruned.onnx", "net.plan.json", *arguments)
         assert ("masking moves the outputs" in shown.out) is said
+
+
+@pytest.mark.parametrize("options", [(), ("--quick",)])
+def test_a_model_that_nothing_can_be_fed_to_is_pruned_all_the_same(
+    quick: Command, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    shape = onnx.helper.make_tensor_value_info
+    random = np.random.default_rng(0)
+    weights = [
+        onnx.helper.make_tensor(name, onnx.TensorProto.BFLOAT16, size, random.standard_normal(size).ravel())
+        for name, size in (("first", (8, 16)), ("last", (16, 4)))
+    ]
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "first"], ["h"]),
+        onnx.helper.make_node("Relu", ["h"], ["r"]),
+        onnx.helper.make_node("MatMul", ["r", "last"], ["y"]),
+    ]
+    ends = [shape(name, onnx.TensorProto.BFLOAT16, size) for name, size in (("x", (2, 8)), ("y", (2, 4)))]
+    graph = onnx.helper.make_graph(nodes, "halves", ends[:1], ends[1:], weights)
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "halves.onnx")
+    done = quick("solve", "halves.onnx", "--flops", "0.5", *options)
+    assert done.code == 0, done.err
+    assert (tmp_path / "halves.pruned.onnx").exists()
+    assert "unmeasured" in done.out

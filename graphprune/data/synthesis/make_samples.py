@@ -24,7 +24,7 @@ from graphprune.data.synthesis.choose import choose_samples
 from graphprune.data.synthesis.exposure import Exposure, fit_exposure
 from graphprune.data.synthesis.images import Canvas, ImageMaker, canvas_of
 from graphprune.data.synthesis.numbers import number_maker, quantised_range
-from graphprune.errors import DataError, UsageError, quote
+from graphprune.errors import DataError, InputError, UsageError, quote
 from graphprune.model.graph import Graph
 from graphprune.model.inputs import input_shapes
 from graphprune.model.normalize import inline_functions
@@ -163,8 +163,11 @@ def default_count(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 def can_make(model: Model) -> bool:
     """Whether the file tells what each of its inputs may be; nothing is made for it."""
-    specs, graph = input_specs(model), Graph(inline_functions(model.proto))
-    shapes, norms = input_shapes(graph, {}), remembered(model, graph)
+    try:
+        specs, graph = input_specs(model), Graph(inline_functions(model.proto))
+        shapes, norms = input_shapes(graph, {}), remembered(model, graph)
+    except InputError:  # inputs of a type that nothing can be fed to, or of no declared shape
+        return False
     return all(
         canvas_of(spec, shapes[spec.name], None) is not None or number_maker(model, graph, spec, norms) is not None
         for spec in specs
