@@ -100,8 +100,11 @@ def refreshed(page: str, runner: Runner) -> str:
 
 
 def words(page: str) -> list[str]:
-    """Return a page without figures, signs of alignment and space, which differ between processors."""
-    return re.sub(r"[-+\d.,%─]+(e[-+]?\d+)?", " ", page).split()
+    """Return the words of a page in alphabetical order.
+
+    Figures, signs of alignment and space differ between processors, and so may the order of what is ranked by figures.
+    """
+    return sorted(re.sub(r"[-+\d.,%─>▁▂▃▄▅▆▇█]+(e[-+]?\d+)?", " ", page).split())
 
 
 def main(argv: list[str] | None = None) -> int:
