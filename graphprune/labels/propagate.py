@@ -89,6 +89,9 @@ def _run(scope: Scope, node: Node) -> None:
             _freeze_unread(op)
         except UnknownShapeError:
             _stop(op)
+        except (LookupError, TypeError, ValueError):
+            # onnxruntime runs some nodes that the standard does not allow: an axis beyond the rank, a scalar bias
+            _stop(op, "odd operands", "its operands or attributes are none that the standard allows")
     count_whole(op)
     for slot, axes in op.outputs.items():
         if node.outputs[slot]:
@@ -108,11 +111,13 @@ def _unruled(node: Node) -> str:
     return f"{node.op_type} has no rule" + (": if an optimiser made it, prune the model before" if added else "")
 
 
-def _stop(op: Operator) -> None:
+def _stop(
+    op: Operator, kind: str = "unknown shape", text: str = "the shapes at this node are not known before the model runs"
+) -> None:
     """Keep everything that a node reads and makes; what a rule has said of it so far holds nothing more up."""
     for slot, axes in op.outputs.items():
         op.outputs[slot] = tuple(stay(len(vector)) for vector in axes)
-    op.barrier("unknown shape", "the shapes at this node are not known before the model runs")
+    op.barrier(kind, text)
 
 
 def _complete(op: Operator) -> bool:

@@ -43,6 +43,7 @@ _SECONDS_PER_CORE: Final = 2
 _STEPS_PER_SECOND: Final = 100_000_000
 _RUNS: Final = 32
 _STEPS_PER_NODE: Final = 1_000
+_STEPS_PER_TENSOR: Final = 3_000
 _STEPS_PER_BYTE: Final = 1
 _ITERATIONS: Final = 100
 _LOOPING: Final = frozenset({"BeamSearch", "GreedySearch", "Loop", "Sampling", "Scan", "WhisperBeamSearch"})
@@ -90,7 +91,7 @@ def allow(models: Iterable[Model], dims: Mapping[str, tuple[int, ...]], patience
         sizes.update({name: _elements(shape) for name, shape in dims.items()})
         stored += sum(count_bytes(held.tensor) for held in parts.tensors)
         values += sum(sizes.get(name, known) for node in parts.nodes for name in node.output if name)
-        steps += sum(_steps(node, sizes, known) for node in parts.nodes)
+        steps += sum(_steps(node, sizes, known) for node in parts.nodes) + _STEPS_PER_TENSOR * len(parts.tensors)
         bodies = (node for loop in parts.nodes if loop.op_type in _LOOPING for node in _in_bodies(loop))
         steps += _ITERATIONS * sum(_steps(node, sizes, known) for node in bodies)
     cores = os.cpu_count() or 1

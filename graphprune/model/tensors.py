@@ -31,11 +31,13 @@ __all__ = [
     "count_bytes",
     "is_external",
     "is_packed",
+    "may_be_sizes",
 ]
 
 Buffer = bytes | memoryview
 
 _MAX_RANK: Final = 16
+_LONGEST_LIST: Final = 1 << 24
 # No location in a file can be this: it is no relative path.
 _DEFERRED: Final = "graphprune://deferred/"
 _PIECE: Final = 1 << 24
@@ -61,6 +63,15 @@ DATA_FIELDS: Final = (*_TYPED_FIELDS, "raw_data", "external_data", "data_locatio
 def is_packed(tensor: onnx.TensorProto) -> bool:
     """Return whether several values of `tensor` share a byte."""
     return _BITS.get(tensor.data_type, 0) % 8 != 0
+
+
+def may_be_sizes(tensor: onnx.TensorProto) -> bool:
+    """Return whether `tensor` is a list of whole numbers, such as the sizes of parts.
+
+    onnxruntime reads them when it opens a model, and refuses those that lie in another file.
+    """
+    whole = tensor.data_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+    return whole and len(tensor.dims) <= 1 and count_bytes(tensor) < _LONGEST_LIST
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:

@@ -23,7 +23,7 @@ from graphprune.errors import OutputError, quote
 from graphprune.model.atomic import PendingFile, check_target, holds, output_errors, terminate_by_exception
 from graphprune.model.load import Model
 from graphprune.model.survey import survey
-from graphprune.model.tensors import TensorStore, count_bytes, is_external
+from graphprune.model.tensors import TensorStore, count_bytes, is_external, may_be_sizes
 
 __all__ = [
     "ALIGNMENT",
@@ -238,7 +238,7 @@ def _lay_out(model: Model, proto: onnx.ModelProto) -> tuple[list[onnx.TensorProt
     for source, entry in zip(survey(model.proto).tensors, survey(proto).tensors, strict=True):
         tensor, size = entry.tensor, count_bytes(entry.tensor)
         stored = is_external(tensor) or tensor.HasField("raw_data")
-        if stored and entry.node is None and size >= _SMALLEST_OUTSIDE:
+        if stored and entry.node is None and size >= _SMALLEST_OUTSIDE and not may_be_sizes(tensor):
             offset = -(-end // ALIGNMENT) * ALIGNMENT
             content.sources.append(source.tensor)
             content.offsets.append(offset)

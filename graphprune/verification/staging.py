@@ -15,7 +15,7 @@ from google.protobuf.message import EncodeError
 from onnx import ModelProto, TensorProto
 
 from graphprune.model.load import Model
-from graphprune.model.tensors import TensorStore, count_bytes, is_external, is_packed
+from graphprune.model.tensors import TensorStore, count_bytes, is_external, is_packed, may_be_sizes
 from graphprune.model.write import ALIGNMENT, INLINE_LIMIT, save
 
 __all__ = ["StagedWeights", "stage_file"]
@@ -86,7 +86,7 @@ def stage_file(model: Model, path: Path) -> None:
 
 def _is_large(tensor: TensorProto) -> bool:
     stored = is_external(tensor) or tensor.HasField("raw_data")
-    return stored and not is_packed(tensor) and count_bytes(tensor) >= _SMALLEST
+    return stored and not is_packed(tensor) and not may_be_sizes(tensor) and count_bytes(tensor) >= _SMALLEST
 
 
 def _inside(tensor: TensorProto, store: TensorStore) -> TensorProto:

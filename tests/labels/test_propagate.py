@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import ModelProto, helper, parser
+from onnx import AttributeProto, ModelProto, helper, parser
 from oracle_check import analyze, check, halves
 from rule_cases import groups, reasons
 from tiny_models import model
@@ -153,3 +153,15 @@ def test_constants_are_not_labelled_as_activations() -> None:
     analysis = analyze(_around("k = Neg (first)\n m = Relu (h)"))
     assert "k" not in analysis.scope.values
     assert set(groups(analysis)) == {"g", "h", "n"}
+
+
+def test_what_the_standard_does_not_allow_is_frozen_with_its_reason() -> None:
+    """It runs in onnxruntime all the same, which takes an axis beyond the rank for the last one."""
+    proto = model(
+        "(float[2,3,6,6] x) => (float[2,2,6,6] y) { h = Conv (x, first) m = Hardmax (h) y = Conv (m, last) }",
+        {"first": (8, 3, 1, 1), "last": (2, 8, 1, 1)},
+    )
+    proto.graph.node[1].attribute.add(name="axis", type=AttributeProto.INT, i=2**63 - 1)
+    analysis = analyze(proto)
+    assert analysis.groups == ()
+    assert "odd operands" in {entry.kind for entry in analysis.frozen}

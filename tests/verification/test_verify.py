@@ -12,6 +12,7 @@ from onnx import ModelProto, numpy_helper
 from oracle_check import analyze, halves
 from tiny_models import chain, model
 
+from graphprune import api
 from graphprune.analysis.analysis import Analysis
 from graphprune.errors import UnsupportedModelError, VerificationError
 from graphprune.model.load import load
@@ -262,3 +263,17 @@ def test_kernels_that_sum_in_another_order_are_no_difference() -> None:
     verification = _verify(analysis, prune(analysis, keep), keep)
     assert verification.status == "verified"
     assert verification.tolerance == 1e-4
+
+
+def test_a_long_list_of_sizes_is_no_weight() -> None:
+    """A session looks at it before it opens the files that weights lie in."""
+    parts = [f"s{number}" for number in range(300)]
+    proto = model(
+        f"(float[1,300] x) => (float[1,4] y) {{ {', '.join(parts)} = Split <axis = 1> (x, parts)"
+        f" c = Concat <axis = 1> ({', '.join(parts)}) h = MatMul (c, first) r = Relu (h) y = MatMul (r, last) }}",
+        {"first": (300, 16), "last": (16, 4)},
+        parts=[1] * 300,
+    )
+    analysis = Analysis(load(proto))
+    plan = api.solve(analysis, api.BudgetRequest("flops", 0.6))
+    assert api.verify(analysis, api.apply(analysis, plan), plan).status == "verified"

@@ -93,12 +93,12 @@ def _star(consumers: int) -> ModelProto:
 
 def _many_groups(count: int) -> ModelProto:
     """Return a chain of so many products, each with channels of its own and equal weights."""
-    lines, name = [], "x"
+    lines, name, weights = [], "x", {f"w{at}": (4, 4) for at in range(count + 1)}
     for at in range(count):
-        lines.append(f"h{at} = MatMul ({name}, w)\n r{at} = Relu (h{at})")
+        lines.append(f"h{at} = MatMul ({name}, w{at})\n r{at} = Relu (h{at})")
         name = f"r{at}"
     body = "\n".join(lines)
-    return tiny.model(f"(float[1,4] x) => (float[a,b] y) {{ {body}\n y = MatMul ({name}, w) }}", {"w": (4, 4)})
+    return tiny.model(f"(float[1,4] x) => (float[a,b] y) {{ {body}\n y = MatMul ({name}, w{count}) }}", weights)
 
 
 def _memory(bench: Bench) -> None:
