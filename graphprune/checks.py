@@ -82,8 +82,8 @@ def contained(function: Callable[Arguments, Returned]) -> Callable[Arguments, Re
     """Let no exception of another library out of a public function: callers catch one base class.
 
     Where one is raised and an argument is of no type that the function takes, that is what the error says. What the
-    system says about files (`OSError`) passes, so does what ends a program, and what the caller's own code raises that
-    was called back.
+    system says about files (`OSError`) passes, so does what ends a program, and so does an exception of a class of the
+    caller's own, with which code that was called back ends the work.
     """
 
     @wraps(function)
@@ -118,7 +118,9 @@ _INSTALLED = {"site-packages", "dist-packages"}
 
 
 def _is_of_the_caller(error: Exception) -> bool:
-    """Return whether code has raised it that is neither of this package nor of a library that is installed."""
+    """Return whether it is of a class of its own, and raised by neither this package nor an installed library."""
+    if type(error).__module__ == "builtins":
+        return False
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -153,7 +153,7 @@ def take(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
     Raises
     ------
     InputError
-        If there is none of this name, or it has another shape or type.
+        If there is none of this name, it has another shape or type, or holds values that are no numbers.
     """
     value = tensors.get(name)
     if value is None:
@@ -163,6 +163,8 @@ def take(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
             f"the tensor {quote(name)} is {value.dtype} of shape {quote(list(value.shape))}, but must be {like.dtype} "
             f"of shape {list(like.shape)}"
         )
+    if value.is_floating_point() and bool(like.isfinite().all()) and not bool(value.isfinite().all()):
+        raise InputError(f"the tensor {quote(name)} holds values that are no numbers")
     return value
 
 

@@ -122,7 +122,12 @@ def retyped(tensors: dict[str, Tensor], name: str) -> None:
     tensors[name] = tensors[name].to(torch.int16)
 
 
-DAMAGES = {"shape": grown, "type": retyped}
+def spoiled(tensors: dict[str, Tensor], name: str) -> None:
+    tensors[name] = torch.full_like(tensors[name], math.nan)
+
+
+REFORMED = {"shape": grown, "type": retyped}
+DAMAGES = {**REFORMED, "no numbers": spoiled}
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
@@ -163,7 +168,7 @@ PARTS += [("white-box", "hook/vote/"), ("fbs", "hook/mean/"), ("fbs", "hook/fire
 
 
 @pytest.mark.parametrize(("method", "part"), PARTS)
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("damage", REFORMED.values(), ids=REFORMED)
 def test_pruning_does_not_go_on_from_other_tensors(
     kept: dict[str, Path], tmp_path: Path, method: str, part: str, damage: Callable[[dict[str, Tensor], str], None]
 ) -> None:
