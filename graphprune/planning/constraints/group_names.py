@@ -118,7 +118,10 @@ class Names:
                 hint="name the group, or the layer that makes its channels",
             )
         near = difflib.get_close_matches(
-            pattern.removeprefix(_REGULAR), {**self._makers, **self._carriers, **self._readers}, n=_NEAREST, cutoff=_NEAR
+            pattern.removeprefix(_REGULAR),
+            {**self._makers, **self._carriers, **self._readers},
+            n=_NEAREST,
+            cutoff=_NEAR,
         )
         nearest = f"the nearest names are {', '.join(map(quote, near))}" if near else ""
         listed = "`graphprune inspect` lists the groups"
