@@ -105,7 +105,10 @@ def test_the_extra_installs_what_is_asked_for_and_tests_have_it() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     assert {re.split(r"[=>]", line)[0] for line in extras["train"]} == set(EXTRAS["train"])
-    assert "graphprune[train]" in extras["test"]
+    assert {re.split(r"[=>]", line)[0].replace("vl-convert-python", "vl_convert") for line in extras["report"]} == set(
+        EXTRAS["report"]
+    )
+    assert {"graphprune[train]", "graphprune[report]"} <= set(extras["test"])
     assert "graphprune[test]" in extras["dev"]
     assert not {re.split(r"[=>]", line)[0] for line in project["dependencies"]} & set(EXTRAS["train"])
 

@@ -15,7 +15,7 @@ from graphprune.report.arcs import svg
 if TYPE_CHECKING:
     from graphprune.report.drawing import Drawing
 
-__all__ = ["box_records", "page"]
+__all__ = ["box_records", "explore_script", "page"]
 
 _LONGEST = 300
 
@@ -35,8 +35,16 @@ def page(drawing: Drawing) -> str:
     data = data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     template = Template(files("graphprune.report").joinpath(_TEMPLATE).read_text(encoding="utf-8"))
     return template.substitute(
-        title=escape(text.name(drawing.name, 80)), drawing=svg(drawing, standalone=False), boxes=data
+        title=escape(text.name(drawing.name, 80)),
+        drawing=svg(drawing, standalone=False),
+        boxes=data,
+        explore=explore_script(),
     )
+
+
+def explore_script() -> str:
+    """Return the script that lets people point at rows of a drawing, which every page with one shares."""
+    return files("graphprune.report").joinpath("explore.js").read_text(encoding="utf-8")
 
 
 def box_records(drawing: Drawing) -> dict[str, dict[str, object]]:

@@ -10,6 +10,8 @@ from oracle_check import analyze, check, halves
 from rule_cases import groups, reasons
 from tiny_models import model
 
+from graphprune.analysis.analysis import Analysis
+from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 from graphprune.verification.verify import verify_pruned
 
@@ -162,6 +164,6 @@ def test_what_the_standard_does_not_allow_is_frozen_with_its_reason() -> None:
         {"first": (8, 3, 1, 1), "last": (2, 8, 1, 1)},
     )
     proto.graph.node[1].attribute.add(name="axis", type=AttributeProto.INT, i=2**63 - 1)
-    analysis = analyze(proto)
+    analysis = Analysis(load(proto))
     assert analysis.groups == ()
     assert "odd operands" in {entry.kind for entry in analysis.frozen}

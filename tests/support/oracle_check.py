@@ -58,8 +58,10 @@ class Outcome:
 
 
 def analyze(proto: ModelProto, *, attention: Attention = "heads", **shapes: tuple[int, ...]) -> Analysis:
-    """Load and analyse a model; `shapes` are those of dynamic inputs."""
-    return Analysis(load(proto), shapes, attention)
+    """Load and analyse a model; `shapes` are those of dynamic inputs. No rule may stumble."""
+    analysis = Analysis(load(proto), shapes, attention)
+    assert "odd operands" not in {reason.kind for reason in analysis.scope.space.barriers.values()}
+    return analysis
 
 
 def halves(analysis: Analysis, seed: int = 0) -> Mask:

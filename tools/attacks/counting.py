@@ -70,7 +70,7 @@ class CountingPlugin:
             except UnsatisfiedAssumption:
                 self.counts["rejected"] += 1
                 raise
-            except Exception:
+            except Exception:  # whatever a property raises when it does not hold
                 self.counts["failed"] += 1
                 raise
             self.counts["held"] += 1

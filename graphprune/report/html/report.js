@@ -42,57 +42,7 @@ search?.addEventListener("input", () => {
 
 const picture = document.querySelector(".picture svg");
 if (picture) {
-  const boxes = read("boxes"), side = document.getElementById("side");
-  const rows = new Map([...picture.querySelectorAll(".row")].map(row => [row.dataset.box, row]));
-  const arcs = [...picture.querySelectorAll(".arc")];
-  let kept = null;
-  const put = (kind, text, parent = side) => {
-    const element = document.createElement(kind);
-    element.textContent = text;
-    parent.append(element);
-    return element;
-  };
-  const list = (title, lines) => {
-    if (!lines.length) return;
-    put("h3", title);
-    const all = put("ul", "");
-    for (const text of lines) put("li", text, all);
-  };
-  const show = id => {
-    for (const element of [...rows.values(), ...arcs]) element.classList.remove("near", "here");
-    picture.classList.toggle("dim", id !== null);
-    if (id === null) return;
-    rows.get(id).classList.add("near", "here");
-    const from = [], into = [];
-    for (const arc of arcs) {
-      if (arc.dataset.from !== id && arc.dataset.to !== id) continue;
-      arc.classList.add("near");
-      const other = arc.dataset.from === id ? arc.dataset.to : arc.dataset.from;
-      rows.get(other).classList.add("near");
-      (arc.dataset.from === id ? into : from).push(boxes[other].name);
-    }
-    side.replaceChildren();
-    put("h3", boxes[id].name);
-    put("p", boxes[id].facts);
-    list(boxes[id].list, boxes[id].members);
-    list("made from", from);
-    list("read to make", into);
-  };
-  const keep = id => { kept = kept === id ? null : id; show(kept === null ? id : kept); };
-  for (const [id, row] of rows) {
-    row.setAttribute("tabindex", "0");
-    row.setAttribute("role", "button");
-    row.setAttribute("aria-label", boxes[id].name);
-    row.addEventListener("mouseenter", () => kept === null && show(id));
-    row.addEventListener("mouseleave", () => kept === null && show(null));
-    row.addEventListener("click", () => keep(id));
-    row.addEventListener("keydown", event => {
-      if (event.key === "Escape") { kept = null; show(null); }
-      if (event.key !== "Enter" && event.key !== " ") return;
-      event.preventDefault();
-      keep(id);
-    });
-  }
+  explore(picture, document.getElementById("side"), read("boxes"), "h3");
   const wide = Number(picture.getAttribute("width")), high = Number(picture.getAttribute("height"));
   let scale = 1;
   for (const button of document.querySelectorAll("[data-zoom]")) {

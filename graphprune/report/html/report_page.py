@@ -14,7 +14,7 @@ from graphprune.report import text
 from graphprune.report.arcs import svg
 from graphprune.report.html.contents import Contents, plan_contents
 from graphprune.report.html.vega_charts import comparison_chart, front_chart, layer_charts, saliency_chart
-from graphprune.report.page import box_records
+from graphprune.report.page import box_records, explore_script
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,6 +99,7 @@ def report_page(title: str, subject: ReportSubject) -> str:
         boxes=_embedded(_boxes(subject.analysis)),
         vega=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # its stub demands what has a default
         trials=subject.trials,
+        explore=explore_script(),
         script=files("graphprune.report.html").joinpath("report.js").read_text(encoding="utf-8"),
         style=files("graphprune.report.html").joinpath("report.css").read_text(encoding="utf-8"),
     )
