@@ -20,6 +20,7 @@ from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.model.sandbox import OUT_OF_TIME, ChildError, run_child
 from graphprune.model.scratch import scratch_folder
+from graphprune.model.usual_shapes import usual_shapes
 from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.sizes import input_specs
 from graphprune.verification.spec import SOURCE, Spec
@@ -93,12 +94,22 @@ def blaming(model: Model | Analysis, given: Mapping[str, Sequence[int]] | None =
     except Exception as error:  # as said above: whatever they like
         loaded = model if isinstance(model, Model) else model.model
         graph = Graph(inline_functions(loaded.proto))
-        trouble = _trouble(loaded, graph, input_shapes(graph, given), _PATIENCE)
+        trouble = _trouble(loaded, graph, _shapes(loaded, graph, given), _PATIENCE)
         if not trouble:
             raise
         raise ModelFileError(
             f"the model does not run: {trouble}", hint="check that onnxruntime opens and runs it, or export it again"
         ) from error
+
+
+def _shapes(model: Model, graph: Graph, given: Mapping[str, Sequence[int]] | None) -> Mapping[str, tuple[int, ...]]:
+    """Return the shapes that an analysis would choose; the usual ones where choosing is what fails."""
+    try:
+        return usual_shapes(model, given)
+    except GraphPruneError:
+        raise
+    except Exception:  # the file breaks a rule, as is said by what comes of running it
+        return input_shapes(graph, given)
 
 
 def blames_the_file(function: Function) -> Function:

@@ -13,12 +13,12 @@ from onnx import TensorProto
 from graphprune.errors import UsageError, VerificationError, quote
 from graphprune.model.allowance import allow
 from graphprune.model.graph import Graph
-from graphprune.model.inputs import input_shapes
 from graphprune.model.sandbox import ChildError, run_child
 from graphprune.model.scratch import scratch_folder
 from graphprune.model.shapes import infer
 from graphprune.model.survey import survey
 from graphprune.model.tensors import FLOATS
+from graphprune.model.usual_shapes import usual_shapes
 from graphprune.verification.jumps import DISCRETE, RANDOM
 from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.rounding import ROUNDING
@@ -71,7 +71,7 @@ def check_runs(
         return 0
     graph = Graph((original or written).proto)
     try:
-        given = input_shapes(graph, dict(shapes or {}))
+        given = usual_shapes(original or written, dict(shapes or {}))
     except UsageError:  # an input declares no shape, and none is given
         return 0
     models = [written] if original is None else [original, written]

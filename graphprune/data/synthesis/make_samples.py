@@ -26,8 +26,8 @@ from graphprune.data.synthesis.images import Canvas, ImageMaker, canvas_of
 from graphprune.data.synthesis.numbers import number_maker, quantised_range
 from graphprune.errors import DataError, InputError, UsageError, quote
 from graphprune.model.graph import Graph
-from graphprune.model.inputs import input_shapes
 from graphprune.model.normalize import inline_functions
+from graphprune.model.usual_shapes import usual_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -165,7 +165,7 @@ def can_make(model: Model) -> bool:
     """Whether the file tells what each of its inputs may be; nothing is made for it."""
     try:
         specs, graph = input_specs(model), Graph(inline_functions(model.proto))
-        shapes, norms = input_shapes(graph, {}), remembered(model, graph)
+        shapes, norms = usual_shapes(model), remembered(model, graph)
     except InputError:  # inputs of a type that nothing can be fed to, or of no declared shape
         return False
     return all(
@@ -195,7 +195,7 @@ def make_samples(
     """
     options = options or SampleOptions()
     specs, graph = input_specs(model), Graph(inline_functions(model.proto))
-    shapes = input_shapes(graph, {name: size for name, size in options.shapes.items() if name in graph.inputs})
+    shapes = usual_shapes(model, {name: size for name, size in options.shapes.items() if name in graph.inputs})
     norms = remembered(model, graph)
     count = options.count or default_count(shapes)
     fixed = batch_size(specs) or 1
