@@ -15,6 +15,7 @@ Wherever a model is taken, its analysis does as well, and is then not made again
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ from graphprune.planning.lossless import lossless_plan
 from graphprune.planning.make_plan import SolveOptions, make_plan
 from graphprune.planning.reconcile import Reconciled
 from graphprune.planning.reconcile import reconcile as _reconcile
+from graphprune.planning.solver_choice import settled_solver
+from graphprune.recovery.recover_options import RecoverOptions
+from graphprune.solvers import criteria
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, drop_marks, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
@@ -145,8 +149,12 @@ def solve(
     UnsupportedModelError
         If a latency is limited and onnxruntime cannot run the model.
     """
-    requests = given_requests(budget, limits)
-    analysis, options = _analysis(model), options or SolveOptions()
+    _check_keywords(limits)
+    requests, options = given_requests(budget, limits), options or SolveOptions()
+    for name in (options.criterion, *options.adapt):
+        criteria.require(name, options.settings)
+    analysis = _analysis(model)
+    options = settled_solver(analysis, None if data is None else len(data), requests, options)
     if options.lossless:
         return lossless_plan(analysis, requests, options)
     if not requests:
@@ -161,6 +169,28 @@ def solve(
 
         return make_measured_plan(analysis, requests, options, evidence)
     return make_plan(analysis, requests, options, evidence=evidence)
+
+
+def _check_keywords(limits: Mapping[str, object]) -> None:
+    """Say where an option belongs that is given as if it were a budget.
+
+    Raises
+    ------
+    UsageError
+        If there is one.
+    """
+    for name in limits:
+        for kind, call in _OPTIONS.items():
+            if name in {field.name for field in fields(kind)}:
+                shown = f"graphprune.{kind.__name__}({name}=...)"
+                raise UsageError(f"solve has no keyword {quote(name)}: it is an option", hint=call.format(shown))
+
+
+_OPTIONS = {
+    SolveOptions: "give it in the options: graphprune.solve(model, flops=0.5, options={})",
+    AnalyzeOptions: "analyse the model with it first: graphprune.solve(graphprune.analyze(model, {}), flops=0.5)",
+    RecoverOptions: "it is for what follows: graphprune.recover(model, pruned, plan, samples, {})",
+}
 
 
 @contained

@@ -74,7 +74,11 @@ def evaluate(
         If onnxruntime cannot run a model.
     """
     if not source.labelled and teacher is None:
-        raise UsageError(f"{quote(source.name)} has no labels to compare with", hint="give --teacher MODEL")
+        why = getattr(source.reader, "unlabelled", "")
+        raise UsageError(
+            f"{quote(source.name)} has no labels to compare with{f': {why}' if why else ''}",
+            hint="compare with another model by --teacher MODEL, or give a folder for every class, in their order",
+        )
     session = Session(model)
     other = None if teacher is None else Session(teacher)
     if other is not None and other.outputs != session.outputs:

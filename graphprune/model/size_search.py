@@ -2,8 +2,8 @@
 """Sizes that a graph fixes, although its inputs declare them open: computed from what does not fit.
 
 A classifier that flattens its last maps for a product with 5,184 rows takes images of one size. The first node that
-refuses a size says how long some axes must be (`Demand`). Lengths grow with the open dimensions that they depend on, so
-the right size is found by bisection; then the next node that refuses is asked, until none does.
+refuses a size says how long some axes must be (`LengthDemand`). Lengths grow with the open dimensions that they depend
+on, so the right size is found by bisection; then the next node that refuses is asked, until none does.
 
 =================================  ======================================================================
 a length depends on                sizes that are tried
@@ -32,7 +32,7 @@ from graphprune.model.inputs import OpenSizes, free_dimensions, input_shapes
 from graphprune.model.known import Shapes
 from graphprune.model.shapes import infer
 
-__all__ = ["Demand", "SizeSearch", "unmet"]
+__all__ = ["LengthDemand", "SizeSearch", "unmet"]
 
 _MOST_SIZES: Final = 300
 """Sizes of which the shapes of all values are inferred at most."""
@@ -51,7 +51,7 @@ Sides = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Demand:
+class LengthDemand:
     """How many elements some axes of a value must have together, as a node wants it."""
 
     value: str
@@ -59,7 +59,7 @@ class Demand:
     length: int
 
 
-def unmet(graph: Graph, shapes: Shapes) -> list[Demand]:
+def unmet(graph: Graph, shapes: Shapes) -> list[LengthDemand]:
     """Return what the first node that refuses a size wants instead; empty where all is as it should be, or unknown.
 
     Complexity: O(nodes).
@@ -77,12 +77,12 @@ def unmet(graph: Graph, shapes: Shapes) -> list[Demand]:
     return []
 
 
-def _length(shapes: Shapes, demand: Demand) -> int | None:
+def _length(shapes: Shapes, demand: LengthDemand) -> int | None:
     dims = shapes.dims.get(demand.value)
     return None if dims is None else prod(dims[axis] for axis in demand.axes)
 
 
-def _demands(graph: Graph, node: Node, shapes: Shapes) -> Iterator[Demand]:
+def _demands(graph: Graph, node: Node, shapes: Shapes) -> Iterator[LengthDemand]:
     """Yield what a node wants of the values that it reads."""
     first = node.inputs[0] if node.inputs else ""
     dims = shapes.dims.get(first)
@@ -93,23 +93,23 @@ def _demands(graph: Graph, node: Node, shapes: Shapes) -> Iterator[Demand]:
             sizes = [dims[at] if size == 0 and at < len(dims) else size for at, size in enumerate(target)]
             known = prod(size for size in sizes if size != -1)
             if -1 not in target or (known and prod(dims) % known):
-                yield Demand(first, tuple(range(len(dims))), known * (rows if -1 in target else 1))
+                yield LengthDemand(first, tuple(range(len(dims))), known * (rows if -1 in target else 1))
         return
     if node.op_type == "Squeeze" and dims is not None:
         axes = node.attribute("axes") or _integers(shapes, node.inputs[1] if len(node.inputs) > 1 else "") or []
-        yield from (Demand(first, (axis,), 1) for axis in axes if -len(dims) <= axis < len(dims))
+        yield from (LengthDemand(first, (axis,), 1) for axis in axes if -len(dims) <= axis < len(dims))
     if node.op_type == "Split" and dims is not None:
         parts = node.attribute("split") or _integers(shapes, node.inputs[1] if len(node.inputs) > 1 else "")
         axis = node.attribute("axis", 0)
         if parts and -len(dims) <= axis < len(dims):
-            yield Demand(first, (axis,), sum(parts))
+            yield LengthDemand(first, (axis,), sum(parts))
     for slot, name in enumerate(node.inputs):
         read = shapes.dims.get(name)
         if read is None or name in graph.initializers:
             continue
         for axis, size in own_demands(graph, node, slot, len(read)):
             if not (node.op_type in _BROADCAST and read[axis] == 1):
-                yield Demand(name, (axis,), size)
+                yield LengthDemand(name, (axis,), size)
 
 
 def _target(node: Node, shapes: Shapes) -> list[int] | None:
@@ -183,7 +183,7 @@ class SizeSearch:
             pass
         return None
 
-    def _mixed(self, shapes: Shapes) -> Iterator[Demand]:
+    def _mixed(self, shapes: Shapes) -> Iterator[LengthDemand]:
         """Yield what reshapes into rows want that are neither samples nor positions."""
         for node in self._graph.nodes:
             target = _target(node, shapes) if node.op_type == "Reshape" and not node.domain else None
@@ -195,7 +195,7 @@ class SizeSearch:
                 continue
             fixed = self._fixed_end(node.inputs[0])
             if len(target) > 1 and fixed % row and row % fixed == 0:
-                yield Demand(node.inputs[0], tuple(range(1, len(dims))), row)
+                yield LengthDemand(node.inputs[0], tuple(range(1, len(dims))), row)
 
     def _fixed_end(self, name: str) -> int:
         """Return how many elements the last axes of a value have together that depend on no open dimension."""
@@ -231,7 +231,7 @@ class SizeSearch:
                 return met
         return None
 
-    def _solutions(self, demand: Demand, sides: Sides, settled: frozenset[str]) -> Iterator[dict[str, int]]:
+    def _solutions(self, demand: LengthDemand, sides: Sides, settled: frozenset[str]) -> Iterator[dict[str, int]]:
         """Yield sizes of dimensions that are not settled with which a demand is met."""
 
         def length(**other: int) -> int | None:
@@ -249,7 +249,7 @@ class SizeSearch:
         if len(free) == _PAIR:
             yield from self._pairs(demand, sides, free[0], free[1])
 
-    def _pairs(self, demand: Demand, sides: Sides, first: str, second: str) -> Iterator[dict[str, int]]:
+    def _pairs(self, demand: LengthDemand, sides: Sides, first: str, second: str) -> Iterator[dict[str, int]]:
         """Yield sizes of two dimensions that make up one length together."""
         apart = self._apart(demand, sides, first, second)
         if apart is None:
@@ -274,7 +274,9 @@ class SizeSearch:
             if sizes[0] is not None and sizes[1] is not None:
                 yield {first: sizes[0], second: sizes[1]}
 
-    def _apart(self, demand: Demand, sides: Sides, first: str, second: str) -> tuple[str, tuple[int, int], int] | None:
+    def _apart(
+        self, demand: LengthDemand, sides: Sides, first: str, second: str
+    ) -> tuple[str, tuple[int, int], int] | None:
         """Return a value before the demanding one that has an axis for each of two dimensions, and their product."""
         base = self._shapes(sides)
         grown = [self._shapes({**sides, key: 2 * sides[key]}) for key in (first, second)]
@@ -300,7 +302,7 @@ class SizeSearch:
 _PAIR: Final = 2
 
 
-def _axes(demand: Demand, rank: int) -> set[int]:
+def _axes(demand: LengthDemand, rank: int) -> set[int]:
     return {axis % rank for axis in demand.axes}
 
 

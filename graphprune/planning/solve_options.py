@@ -26,7 +26,8 @@ class SolveOptions:
     Parameters
     ----------
     solver : str
-        How widths are chosen: a name in :mod:`graphprune.solvers.widths`.
+        How widths are chosen: a name in :mod:`graphprune.solvers.widths`; or "auto": measured on the samples that are
+        given, as well as a bounded amount of work allows, and by `bisection` without any.
     criterion : str
         How important a channel is: a name in :mod:`graphprune.solvers.criteria`.
     round_to : int or str

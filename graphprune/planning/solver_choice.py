@@ -17,17 +17,19 @@ solver          passes over all samples that are used
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from graphprune.report import text
+from graphprune.solvers.widths import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.plan.budget import BudgetRequest
+    from graphprune.planning.solve_options import SolveOptions
 
 __all__ = [
     "BOUNDS",
@@ -39,6 +41,7 @@ __all__ = [
     "choose_made_solver",
     "choose_solver",
     "sensitivity_passes",
+    "settled_solver",
 ]
 
 MOST_WORK = 8_000_000_000_000
@@ -107,6 +110,23 @@ def choose_solver(
     }
     best = next((name for name, needed in work.items() if needed <= bounds[name]), UNMEASURED)
     return SolverChoice(best, _reason(best, work, bounds))
+
+
+def settled_solver(
+    analysis: Analysis, samples: int | None, requests: Sequence[BudgetRequest], options: SolveOptions
+) -> SolveOptions:
+    """Return options with a solver in place of "auto".
+
+    Parameters
+    ----------
+    samples : int or None
+        How many of them a solver can look at, if there are any.
+    """
+    if options.solver != AUTO:
+        return options
+    measures = samples is not None and not (options.settings or options.allow_empty or options.certify)
+    choice = choose_solver(analysis, samples or 0, requests).name if measures else UNMEASURED
+    return replace(options, solver=choice)
 
 
 def choose_made_solver(*, measures: bool) -> SolverChoice:

@@ -93,16 +93,18 @@ class Comparison:
         self.unmasked: Feeds = {}
         self.not_finite: dict[str, None] = {}
         tensors = list(enumerate(spec.tensors))
-        masked = Passage(place, spec.masked, OriginalError)
-        self.all = Pair(masked, Passage(place, spec.pruned, PrunedError), tensors)
+        masked = Passage(place, spec.masked, OriginalError, device=spec.device)
+        self.all = Pair(masked, Passage(place, spec.pruned, PrunedError, device=spec.device), tensors)
         self.whole = (
             masked
             if spec.in_pieces
-            else Passage(place, [PieceSpec(spec.reference)], OriginalError, plain=spec.optimised)
+            else Passage(place, [PieceSpec(spec.reference)], OriginalError, plain=spec.optimised, device=spec.device)
         )
         free = {name: np.asarray(False) for path in spec.branches for name in path}
         self.plain = PlainRun(place, spec, self.whole, {**self.masks, **free})
-        pruned = Passage(place, [PieceSpec(spec.ends)], PrunedError) if spec.ends else self.plain.passage
+        pruned = (
+            Passage(place, [PieceSpec(spec.ends)], PrunedError, device=spec.device) if spec.ends else self.plain.passage
+        )
         ends = [item for item in tensors if item[1].end or item[1].cut]
         self.ends = Pair(self.whole, pruned, ends, whole=True)
 

@@ -14,6 +14,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, TypeProto
 
 from graphprune.analysis.analysis import Analysis
+from graphprune.data.providers import verifying
 from graphprune.errors import UnsupportedModelError
 from graphprune.labels.adapt import whole
 from graphprune.model.graph import Node
@@ -303,6 +304,7 @@ class _Layout:
             chaotic=question.grain > 0,
             branches=[switches(path, self.branches) for path in self.branches],
             sizes=second_sizes(self.analysis.graph, self.analysis.input_shapes),
+            device=verifying().name,
         )
 
     def _tensors(self, stops: dict[str, int], grains: Grains) -> list[TensorSpec]:

@@ -35,7 +35,7 @@ def main(folder: str) -> int:
     spec = Spec.read(place)
     if (place / WRITTEN).exists():
         ledger = Ledger(spec)
-        reference = Passage(place, [PieceSpec(spec.reference)], OriginalError)
+        reference = Passage(place, [PieceSpec(spec.reference)], OriginalError, device=spec.device)
         facts = PlainRun(place, spec, reference, {}).check_all(ledger)
         report = {**ledger.report(), **facts}
     else:
@@ -121,8 +121,8 @@ class PlainRun:
         self._spec = spec
         self._reference = reference
         self._masks = masks
-        self.passage = Passage(place, [PieceSpec(WRITTEN)], PlainError, plain=True)
-        self._source = Passage(place, [PieceSpec(spec.source)], OriginalError, plain=True)
+        self.passage = Passage(place, [PieceSpec(WRITTEN)], PlainError, plain=True, device=spec.device)
+        self._source = Passage(place, [PieceSpec(spec.source)], OriginalError, plain=True, device=spec.device)
 
     def check_all(self, ledger: Ledger, expected: Feeds | None = None) -> dict[str, Any]:
         """Check the file with the inputs of the comparison, and with a second size of every open dimension.

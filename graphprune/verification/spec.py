@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from graphprune.verification.limits import RELATIVE
 
@@ -129,6 +129,8 @@ class Spec:
         Files of what gives the expected outputs, and of the original.
     sizes : list of Shapes
         Second sizes of open dimensions: all at once, then one by one for the case that the original refuses that.
+    device : {"cpu", "cuda"}
+        Where all of them run.
     """
 
     inputs: dict[str, FedInput]
@@ -150,6 +152,7 @@ class Spec:
     reference: str = REFERENCE
     source: str = SOURCE
     sizes: list[Shapes] = field(default_factory=list)
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def write(self, folder: Path) -> None:
         """Leave it for the child."""

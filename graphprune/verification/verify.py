@@ -16,6 +16,7 @@ from onnx import TensorProto
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
+from graphprune.data.providers import verifying
 from graphprune.errors import UnsupportedModelError, quote
 from graphprune.model.allowance import allow
 from graphprune.model.load import Model
@@ -45,6 +46,8 @@ _CHAOTIC = (
 )
 _PER_TIMEOUT = 2e10
 """Bytes of a model that take as long once more."""
+_OF_CUDA = 8 << 30
+"""Bytes of main memory that the libraries of CUDA and cuDNN may take for themselves."""
 EXACT = 1e-5
 """What is allowed between tensors that should be the same."""
 
@@ -194,6 +197,8 @@ def _compare(question: Question, timeout: float) -> tuple[Verification, bool]:
         timeout *= 1 + room_needed(question.analysis.model) / _PER_TIMEOUT
     models = [question.analysis.model, question.pruned]
     allowance = allow(models, question.analysis.shapes.dims, timeout)
+    if verifying().name == "cuda":
+        allowance = replace(allowance, most_bytes=allowance.most_bytes + _OF_CUDA)
     with scratch_folder() as place:
         report = run_child("graphprune.verification.comparison", place, allowance, lambda: lay_out(question, place))
     verdict = _judge(report, question)
@@ -217,6 +222,8 @@ def _judge(report: dict[str, Any], question: Question) -> Verification:
     effect, compared = float(report["effect"]), int(report["compared"])
     vacuous = question.removed and (effect < _MOVES_NOTHING or not compared)
     notes = [_WIDENED] if question.widened else []
+    if verifying().name != "cpu":
+        notes.append(f"run on {verifying().name}")
     if report["not_finite"]:
         where = ", ".join(quote(name) for name in report["not_finite"][:_MOST_NAMED])
         notes.append(f"on random inputs the original gives values that are not finite at {where}")

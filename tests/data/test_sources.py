@@ -286,7 +286,7 @@ def test_settings_beside_the_model(tmp_path: Path) -> None:
     assert read_settings(model) == Preprocessing((0.5,), (1.0, 2.0, 3.0), (224, 224), "NHWC")
     (tmp_path / "graphprune.toml").write_text('[data]\nlayout = "nchw"\n')
     assert read_settings(model).layout == "NCHW"
-    (tmp_path / "graphprune.toml").write_text("[data]\nsize = [0, 3]\n")
+    (tmp_path / "graphprune.toml").write_text("[data]\nimage_size = [0, 3]\n")
     with pytest.raises(UsageError, match=r"toml': size cannot be '0x3'"):
         read_settings(model)
     for text in (

@@ -11,6 +11,7 @@ from graphprune.cli.carry_out import Job, carry_out, show
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import BudgetsOrLossless
 from graphprune.cli.options.channel_choice import SolvedChannels
+from graphprune.cli.options.device import VerifyingDevice
 from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Printing, PrunedOutput
 from graphprune.cli.options.recovery import Restoring
@@ -47,6 +48,7 @@ def solve(
     reading: ModelReading,
     calibration: CalibrationSamples,
     restoring: Restoring,
+    verifying: VerifyingDevice,
     output: PrunedOutput,
     printing: Printing,
 ) -> None:
@@ -67,11 +69,12 @@ def solve(
     targets.check([reading.model, *widths.limits.inputs])
 
     from graphprune import api
-    from graphprune.planning.make_plan import check_request
+    from graphprune.planning.make_plan import check_request, is_met
     from graphprune.report.summary import analysis_notes, plan_notes
 
     talk = printing.talk()
     calibration.running.select(talk)
+    verifying.select(talk)
     with talk.stage("loading"):
         loaded = api.load(reading.model)
         data = restoring.open_data(calibration.images, loaded, talk)
@@ -79,20 +82,22 @@ def solve(
         analysis = api.analyze(loaded, analysed)
         if not budgets.lossless:
             check_request(analysis, requests, options)
-    material = (
-        RecoveryMaterial(calibration.open(loaded, talk))
-        if budgets.lossless
-        else find_material(analysis, calibration, restoring, options.seed, talk)
-    )
+    met = not budgets.lossless and is_met(analysis, requests, options)
+    if met:
+        material, data = RecoveryMaterial(), None
+    elif budgets.lossless:
+        material = RecoveryMaterial(calibration.open(loaded, talk))
+    else:
+        material = find_material(analysis, calibration, restoring, options.seed, talk)
     learned, judged, apart = material.with_data(data, learns=restoring.finetune)
     judge = None if judged is None or budgets.lossless else original_judge(loaded, judged, talk, apart=apart)
     measurable = widths.measurable and restoring.method is not None and not budgets.lossless
     choice = material.solver(analysis, requests) if measurable else None
     plan, used = _planned(analysis, requests, options, material, choice, talk)
     notes = (*plan_notes(plan), *analysis_notes(analysis), *filter(None, [material.note]))
-    if not used and not restoring.reads_calib:
+    if not (used or met) and not restoring.reads_calib:
         notes = (*notes, _unread(options))
-    follows = restoring.wanted(samples=material.samples is not None)
+    follows = not met and restoring.wanted(samples=material.samples is not None)
     job = Job(
         "solve",
         analysis,
