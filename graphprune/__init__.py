@@ -38,11 +38,13 @@ if TYPE_CHECKING:
         solve,
         verify,
     )
+    from graphprune.consistency import check_consistency
     from graphprune.data.arrays import from_arrays
     from graphprune.data.evaluation import Evaluation
     from graphprune.data.preprocessing import Preprocessing
     from graphprune.data.source import Batch, Source
     from graphprune.errors import GraphPruneError
+    from graphprune.installation import Finding, examine_installation
     from graphprune.model.load import Model
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.file import read_plan, write_plan
@@ -65,6 +67,7 @@ __all__ = [
     "Contest",
     "Evaluation",
     "Explanation",
+    "Finding",
     "GraphPruneError",
     "Model",
     "Plan",
@@ -80,8 +83,10 @@ __all__ = [
     "__version__",
     "analyze",
     "apply",
+    "check_consistency",
     "compare",
     "evaluate",
+    "examine_installation",
     "explain",
     "from_arrays",
     "group_graph",
@@ -112,6 +117,7 @@ _HOMES = {
     "Contest": "graphprune.trials.compare",
     "Evaluation": "graphprune.data.evaluation",
     "Explanation": "graphprune.analysis.explain",
+    "Finding": "graphprune.installation",
     "GraphPruneError": "graphprune.errors",
     "Model": "graphprune.model.load",
     "Plan": "graphprune.plan.schema",
@@ -124,8 +130,10 @@ _HOMES = {
     "Source": "graphprune.data.source",
     "Sweep": "graphprune.trials.sweep",
     "Verification": "graphprune.verification.verify",
+    "check_consistency": "graphprune.consistency",
     "compare": "graphprune.trials.compare",
     "evaluate": "graphprune.accuracy",
+    "examine_installation": "graphprune.installation",
     "explain": "graphprune.analysis.explain",
     "from_arrays": "graphprune.data.arrays",
     "group_graph": "graphprune.analysis.network",

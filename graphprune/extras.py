@@ -14,7 +14,7 @@ from typing import Literal
 
 from graphprune.errors import UsageError
 
-__all__ = ["EXTRAS", "require", "runtime_conflict"]
+__all__ = ["EXTRAS", "PURPOSES", "missing", "require", "runtime_conflict"]
 
 Extra = Literal["train", "report"]
 
@@ -24,7 +24,18 @@ EXTRAS: dict[Extra, tuple[str, ...]] = {
 }
 """The packages of each extra, as they are imported."""
 
+PURPOSES: dict[Extra, str] = {
+    "train": "train, finetune, export, refined samples, criteria that read gradients",
+    "report": "report",
+}
+"""What needs each extra."""
+
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+
+
+def missing(extra: Extra) -> list[str]:
+    """Return the packages of an extra that are not installed; none of them is imported."""
+    return [name for name in EXTRAS[extra] if find_spec(name) is None]
 
 
 def require(extra: Extra, what: str) -> None:
@@ -41,11 +52,11 @@ def require(extra: Extra, what: str) -> None:
     UsageError
         If one is missing, naming it and the command that installs it.
     """
-    missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
-    if missing:
-        are = "is" if len(missing) == 1 else "are"
+    absent = missing(extra)
+    if absent:
+        are = "is" if len(absent) == 1 else "are"
         raise UsageError(
-            f"{', '.join(missing)} {are} not installed, but needed for {what}",
+            f"{', '.join(absent)} {are} not installed, but needed for {what}",
             hint=f"pip install 'graphprune[{extra}]'",
         )
 

@@ -9,7 +9,9 @@ import typer
 
 from graphprune import __version__
 from graphprune.cli.commands.apply import apply
+from graphprune.cli.commands.check import check
 from graphprune.cli.commands.compare import compare
+from graphprune.cli.commands.doctor import doctor
 from graphprune.cli.commands.evaluate import evaluate
 from graphprune.cli.commands.export import export
 from graphprune.cli.commands.finetune import finetune
@@ -37,10 +39,11 @@ app = typer.Typer(
 )
 _TASKS = {
     "Prune": {"solve": solve, "apply": apply, "compare": compare, "sweep": sweep},
-    "Look": {"inspect": inspect, "report": report, "verify": verify},
+    "Look": {"inspect": inspect, "report": report, "verify": verify, "check": check},
     "Accuracy": {"eval": evaluate, "recover": recover},
     "Train": {"train": train, "finetune": finetune},
     "Files": {"init": init, "export": export, "normalize": normalize, "synthesize": synthesize, "widen": widen},
+    "Help": {"doctor": doctor},
 }
 for task, commands in _TASKS.items():
     for name, command in commands.items():
