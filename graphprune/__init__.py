@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from graphprune.errors import GraphPruneError
     from graphprune.installation import Finding, examine_installation
     from graphprune.model.load import Model
+    from graphprune.phases import Event, listening
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.file import read_plan, write_plan
     from graphprune.plan.schema import Plan
@@ -66,6 +67,7 @@ __all__ = [
     "Constraints",
     "Contest",
     "Evaluation",
+    "Event",
     "Explanation",
     "Finding",
     "GraphPruneError",
@@ -90,6 +92,7 @@ __all__ = [
     "explain",
     "from_arrays",
     "group_graph",
+    "listening",
     "load",
     "normalize",
     "open_data",
@@ -117,6 +120,7 @@ _HOMES = {
     "Contest": "graphprune.trials.compare",
     "Evaluation": "graphprune.data.evaluation",
     "Explanation": "graphprune.analysis.explain",
+    "Event": "graphprune.phases",
     "Finding": "graphprune.installation",
     "GraphPruneError": "graphprune.errors",
     "Model": "graphprune.model.load",
@@ -137,6 +141,7 @@ _HOMES = {
     "explain": "graphprune.analysis.explain",
     "from_arrays": "graphprune.data.arrays",
     "group_graph": "graphprune.analysis.network",
+    "listening": "graphprune.phases",
     "open_data": "graphprune.accuracy",
     "read_plan": "graphprune.plan.file",
     "recover": "graphprune.accuracy",

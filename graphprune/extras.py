@@ -14,7 +14,7 @@ from typing import Literal
 
 from graphprune.errors import UsageError
 
-__all__ = ["EXTRAS", "PURPOSES", "missing", "require", "runtime_conflict"]
+__all__ = ["EXTRAS", "PURPOSES", "RUNTIMES", "installed", "missing", "require", "runtime_conflict"]
 
 Extra = Literal["train", "report"]
 
@@ -30,7 +30,8 @@ PURPOSES: dict[Extra, str] = {
 }
 """What needs each extra."""
 
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+"""Packages that bring the module ``onnxruntime``; one of them is enough."""
 
 
 def missing(extra: Extra) -> list[str]:
@@ -66,16 +67,17 @@ def runtime_conflict() -> str:
 
     Both own the folder ``onnxruntime``: whichever came last replaced a part of the other's files.
     """
-    if not all(_installed(name) for name in _RUNTIMES):
+    if not all(installed(name) for name in RUNTIMES):
         return ""
-    both = " and ".join(_RUNTIMES)
+    both = " and ".join(RUNTIMES)
     return (
         f"{both} are both installed and overwrite each other's files, so the GPU may not be found or nothing may run; "
-        f"keep one: pip uninstall -y {' '.join(_RUNTIMES)} && pip install {_RUNTIMES[1]}"
+        f"keep one: pip uninstall -y {' '.join(RUNTIMES)} && pip install {RUNTIMES[1]}"
     )
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
+    """Whether a package of this name is installed; it is not imported."""
     try:
         metadata.distribution(name)
     except metadata.PackageNotFoundError:

@@ -104,6 +104,9 @@ def _package(requirement: Requirement) -> Finding:
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
+        other = next((name for name in extras.RUNTIMES if name != requirement.name), "")
+        if requirement.name in extras.RUNTIMES and extras.installed(other):
+            return Finding("package", other, f"{metadata.version(other)}, in place of {requirement.name}")
         return Finding("package", requirement.name, "not installed", "wrong", install)
     if not requirement.specifier.contains(version, prereleases=True):
         return Finding("package", requirement.name, f"{version}, needed {requirement.specifier}", "wrong", install)

@@ -65,8 +65,22 @@ def test_a_package_that_is_old_or_gone_is_wrong(
     assert of("numpy") == Finding("package", "numpy", said, "wrong", "pip install 'numpy>=1.26'")
 
 
+def test_the_plain_runtime_does_for_that_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"onnxruntime": "1.31.1"}
+
+    def answered(name: str) -> str:
+        if name not in versions:
+            raise metadata.PackageNotFoundError
+        return versions[name]
+
+    monkeypatch.setattr(metadata, "requires", lambda _: ["onnxruntime-gpu>=1.20"])
+    monkeypatch.setattr(metadata, "version", answered)
+    monkeypatch.setattr(extras, "installed", lambda name: name in versions)
+    assert of("onnxruntime") == Finding("package", "onnxruntime", "1.31.1, in place of onnxruntime-gpu")
+
+
 def test_two_runtimes_over_one_another_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extras, "_installed", lambda _: True)
+    monkeypatch.setattr(extras, "installed", lambda _: True)
     found = of("onnxruntime twice")
     assert found.state == "wrong"
     assert found.advice.startswith("keep one: pip uninstall")

@@ -20,6 +20,7 @@ from graphprune.cli.commands.inspect import inspect
 from graphprune.cli.commands.normalize import normalize
 from graphprune.cli.commands.recover import recover
 from graphprune.cli.commands.report import report
+from graphprune.cli.commands.run import run
 from graphprune.cli.commands.solve import solve
 from graphprune.cli.commands.sweep import sweep
 from graphprune.cli.commands.synthesize import synthesize
@@ -38,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _TASKS = {
-    "Prune": {"solve": solve, "apply": apply, "compare": compare, "sweep": sweep},
+    "Prune": {"solve": solve, "apply": apply, "compare": compare, "sweep": sweep, "run": run},
     "Look": {"inspect": inspect, "report": report, "verify": verify, "check": check},
     "Accuracy": {"eval": evaluate, "recover": recover},
     "Train": {"train": train, "finetune": finetune},
