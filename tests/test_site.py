@@ -59,11 +59,9 @@ def test_links_out_of_the_pages_lead_into_the_repository_or_to_the_page_that_was
         from site_hooks import relinked
     finally:
         sys.path.remove(str(ROOT / "tools"))
-    page = (
-        "[a](../README.md) [b](../CONTRIBUTING.md#x) [c](../solvers/fill.py) [d](https://e.org) [e](#here) [f](llm.md)"
-    )
+    page = "[a](../README.md) [b](../CONTRIBUTING.md#x) [c](../Makefile) [d](https://e.org) [e](#here-1) [f](llm.md)"
     assert relinked(page, "docs/tutorial.md", "tutorial.md", "R") == (
-        "[a](index.md) [b](contributing.md#x) [c](R/blob/main/solvers/fill.py) [d](https://e.org) [e](#here) [f](llm.md)"
+        "[a](index.md) [b](contributing.md#x) [c](R/blob/main/Makefile) [d](https://e.org) [e](#here_1) [f](llm.md)"
     )
     assert relinked("[g](docs/llm.md)", "README.md", "index.md", "R") == "[g](llm.md)"
     assert relinked("[h](../README.md)", "docs/how_to/no_data.md", "how_to/no_data.md", "R") == "[h](../index.md)"

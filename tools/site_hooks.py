@@ -26,7 +26,7 @@ ROOT_PAGES = {
 SAME = {"docs/README.md": "index.md"}
 """Pages whose content is that of another one on the site."""
 REPEATED = re.compile(r"(\]\([^)\s]*#[\w-]*\w)-(\d+)\)")
-"""The end of a link to the second heading of one name, which GitHub numbers with a dash and mkdocs with a line below."""
+"""A link to the second heading of one name; mkdocs numbers such headings in another way than GitHub."""
 LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)]*)?\))")
 
 
