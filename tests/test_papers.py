@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import re
 import shlex
 
@@ -11,7 +13,7 @@ import typer
 from source_tree import ROOT
 
 from graphprune.cli.app import app
-from graphprune.solvers import criteria, widths
+from graphprune.solvers import criteria, training, widths
 
 DOCS = ROOT / "docs"
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted((DOCS / "papers").glob("*.md"))}
@@ -20,6 +22,7 @@ MEASURED = "\n".join(page.read_text(encoding="utf-8") for page in sorted(DOCS.gl
 
 HEADINGS = ["What it says", "What graphprune has", "What was measured", "When to use it"]
 FEWEST_WORDS, MOST_WORDS = 150, 400
+METHODS = {"--criterion": criteria, "--solver": widths, "--method": training}
 
 COMMANDS = [
     (name, line)
@@ -51,19 +54,26 @@ def test_every_page_shows_a_command() -> None:
 @pytest.mark.parametrize(("name", "line"), COMMANDS)
 def test_commands_have_the_options_that_pages_give_them(name: str, line: str) -> None:
     program, command, *words = shlex.split(line)
-    known = {option for each in parameters(command) for option in each.opts}
     assert program == "graphprune"
-    assert [word for word in words if re.match(r"--?[a-z]", word) and word not in known] == []
-    given = dict(zip(words, words[1:], strict=False))
-    if command == "solve":
-        assert given.get("--criterion", "l1") in criteria.names()
-        assert given.get("--solver", "uniform") in widths.names()
-        assert {*given.get("--adapt", "l1").split(",")} <= {*criteria.names()}
-    if command == "train":
-        assert (ROOT / f"solvers/training/{given['--method'].replace('-', '_')}.py").exists()
+    assert [word for word in words if re.match(r"--?[a-z]", word) and word not in options(command)] == []
 
 
-def parameters(command: str) -> list[typer.core.TyperOption | typer.core.TyperArgument]:
-    """Return the options and arguments of a command."""
+@pytest.mark.parametrize(
+    "line", [line for _, line in COMMANDS if line.startswith(("graphprune solve", "graphprune train"))]
+)
+def test_commands_name_methods_and_settings_that_are_there(line: str) -> None:
+    pairs = list(itertools.pairwise(shlex.split(line)))
+    settings: set[str] = set()
+    for option, registry in METHODS.items():
+        for name in (given for before, given in pairs if before == option):
+            settings |= set(inspect.signature(registry.get(name)).parameters)
+    assert {given.partition("=")[0] for before, given in pairs if before == "--set"} <= settings
+    competing = [name for before, given in pairs if before == "--adapt" for name in given.split(",")]
+    assert set(competing) <= set(criteria.names())
+
+
+def options(command: str) -> set[str]:
+    """Return the names of the options of a command."""
     group = typer.main.get_command(app)
-    return list(group.commands[command].params)  # type: ignore[attr-defined]  # the program is a group of commands
+    assert isinstance(group, typer.core.TyperGroup)
+    return {name for parameter in group.commands[command].params for name in parameter.opts}
