@@ -15,7 +15,6 @@ Wherever a model is taken, its analysis does as well, and is then not made again
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +30,11 @@ from graphprune.plan.schema import Plan
 from graphprune.plan.structure import check_model
 from graphprune.planning.analyze_options import AnalyzeOptions
 from graphprune.planning.lossless import lossless_plan
-from graphprune.planning.make_plan import SolveOptions, make_plan
+from graphprune.planning.make_plan import SolveOptions, check_installed, make_plan
 from graphprune.planning.reconcile import Reconciled
 from graphprune.planning.reconcile import reconcile as _reconcile
 from graphprune.planning.solver_choice import settled_solver
-from graphprune.recovery.recover_options import RecoverOptions
-from graphprune.solvers import criteria
+from graphprune.recovery.misplaced import check_keywords
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, drop_marks, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
@@ -149,10 +147,9 @@ def solve(
     UnsupportedModelError
         If a latency is limited and onnxruntime cannot run the model.
     """
-    _check_keywords(limits)
+    check_keywords(limits)
     requests, options = given_requests(budget, limits), options or SolveOptions()
-    for name in (options.criterion, *options.adapt):
-        criteria.require(name, options.settings)
+    check_installed(options)
     analysis = _analysis(model)
     options = settled_solver(analysis, None if data is None else len(data), requests, options)
     if options.lossless:
@@ -169,28 +166,6 @@ def solve(
 
         return make_measured_plan(analysis, requests, options, evidence)
     return make_plan(analysis, requests, options, evidence=evidence)
-
-
-def _check_keywords(limits: Mapping[str, object]) -> None:
-    """Say where an option belongs that is given as if it were a budget.
-
-    Raises
-    ------
-    UsageError
-        If there is one.
-    """
-    for name in limits:
-        for kind, call in _OPTIONS.items():
-            if name in {field.name for field in fields(kind)}:
-                shown = f"graphprune.{kind.__name__}({name}=...)"
-                raise UsageError(f"solve has no keyword {quote(name)}: it is an option", hint=call.format(shown))
-
-
-_OPTIONS = {
-    SolveOptions: "give it in the options: graphprune.solve(model, flops=0.5, options={})",
-    AnalyzeOptions: "analyse the model with it first: graphprune.solve(graphprune.analyze(model, {}), flops=0.5)",
-    RecoverOptions: "it is for what follows: graphprune.recover(model, pruned, plan, samples, {})",
-}
 
 
 @contained

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from graphprune.solvers.evidence import Evidence
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["SolveOptions", "check_request", "is_met", "make_plan", "score_groups"]
+__all__ = ["SolveOptions", "check_installed", "check_request", "is_met", "make_plan", "score_groups"]
 
 
 def check_request(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> None:
@@ -52,6 +52,18 @@ def check_request(analysis: Analysis, requests: Sequence[BudgetRequest], options
     options = replace(options, round_to=rule_for(options.round_to))
     counted = limited_costs(analysis, [request for request in requests if request.metric != "latency"], None)
     check_reachable(analysis, counted, options)
+
+
+def check_installed(options: SolveOptions) -> None:
+    """Refuse criteria that need packages which are not installed.
+
+    Raises
+    ------
+    UsageError
+        If there are any.
+    """
+    for name in (options.criterion, *options.adapt):
+        criteria.require(name, options.settings)
 
 
 def is_met(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> bool:

@@ -14,8 +14,8 @@ __all__ = ["bar", "caution", "count", "distinct", "duration", "file_size", "name
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 _THOUSAND = 1000
-_FEW = 100
-"""Samples below which a share is a guess: at half of them it is good to ten points."""
+_FEW = 50
+"""Samples below which a share is a guess: of fifty, a half is good to fourteen points."""
 _NORMAL = 1.96
 """How many deviations hold 95 % of a normal distribution."""
 _TIMES = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"))
@@ -53,7 +53,7 @@ def file_size(size: int) -> str:
 
 
 def caution(share: float, samples: int) -> str:
-    """Return what is to be said of a share that few samples show; nothing for a hundred and more.
+    """Return what is to be said of a share that few samples show; nothing for fifty and more.
 
     The range is that of Wilson [1]_: what the share of all samples may be, with a confidence of 95 %.
 

@@ -11,7 +11,7 @@ from graphprune.cli.carry_out import Job, carry_out, show
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import BudgetsOrLossless
 from graphprune.cli.options.channel_choice import SolvedChannels
-from graphprune.cli.options.device import VerifyingDevice
+from graphprune.cli.options.device import verify_on
 from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Printing, SolvedOutput
 from graphprune.cli.options.recovery import Restoring
@@ -50,7 +50,6 @@ def solve(
     reading: ModelReading,
     calibration: CalibrationSamples,
     restoring: Restoring,
-    verifying: VerifyingDevice,
     output: SolvedOutput,
     printing: Printing,
 ) -> None:
@@ -75,7 +74,7 @@ def solve(
 
     talk = printing.talk()
     calibration.running.select(talk)
-    verifying.select(talk)
+    verify_on(output.verify_device, talk)
     with talk.stage("loading"):
         loaded = api.load(reading.model)
         data = restoring.open_data(calibration.images, loaded, talk)

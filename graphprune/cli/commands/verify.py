@@ -10,7 +10,7 @@ import typer
 
 from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
-from graphprune.cli.options.device import VerifyingDevice
+from graphprune.cli.options.device import VerifyDevice, verify_on
 from graphprune.cli.options.model_reading import ModelFile, PlanFile, Rebind
 from graphprune.cli.options.output import Printing
 from graphprune.cli.spread import spread
@@ -31,7 +31,7 @@ def verify(
     plan: PlanFile,
     *,
     rebind: Rebind = False,
-    verifying: VerifyingDevice,
+    verify_device: VerifyDevice = "cpu",
     printing: Printing,
 ) -> None:
     """Compare a pruned model with the masked original.
@@ -47,7 +47,7 @@ def verify(
     from graphprune.verification.pair import parted
 
     talk = printing.talk()
-    verifying.select(talk)
+    verify_on(verify_device, talk)
     stored = read_plan(plan)
     with talk.stage("loading"):
         original, candidate = api.load(model), api.load(pruned)

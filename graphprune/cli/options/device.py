@@ -13,7 +13,7 @@ from graphprune.choices import Device
 if TYPE_CHECKING:
     from graphprune.cli.console import Talk
 
-__all__ = ["RunningDevice", "VerifyingDevice", "run_on"]
+__all__ = ["RunningDevice", "VerifyDevice", "run_on", "verify_on"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,35 +43,31 @@ class RunningDevice:
         run_on(self.device, talk)
 
 
-@dataclass(frozen=True, kw_only=True)
-class VerifyingDevice:
-    """Where verification runs both models."""
+VerifyDevice = Annotated[
+    Device,
+    typer.Option(
+        envvar="GRAPHPRUNE_VERIFY_DEVICE",
+        help="Where verification runs both models. What it allows as rounding is known best of the processor.",
+        case_sensitive=False,
+        rich_help_panel="Output",
+    ),
+]
 
-    panel: ClassVar[str] = "Output"
 
-    verify_device: Annotated[
-        Device,
-        typer.Option(
-            envvar="GRAPHPRUNE_VERIFY_DEVICE",
-            help="Where verification runs both models. What it allows as rounding is known best of the processor.",
-            case_sensitive=False,
-        ),
-    ] = "cpu"
+def verify_on(device: Device, talk: Talk) -> None:
+    """Let verification run on a device until the command ends; say which it is to those who ask.
 
-    def select(self, talk: Talk) -> None:
-        """Let verification run there until the command ends.
+    Raises
+    ------
+    UsageError
+        If it is asked for and does not work.
+    """
+    from graphprune.data import providers
 
-        Raises
-        ------
-        UsageError
-            If it is asked for and does not work.
-        """
-        from graphprune.data import providers
-
-        providers.use_for_verification(self.verify_device)
-        if self.verify_device == "cuda" or talk.verbose:
-            chosen = providers.verifying()
-            talk.detail(f"device of verification: {chosen.name} ({chosen.why})")
+    providers.use_for_verification(device)
+    if device == "cuda" or talk.verbose:
+        chosen = providers.verifying()
+        talk.detail(f"device of verification: {chosen.name} ({chosen.why})")
 
 
 def run_on(device: Device, talk: Talk) -> None:
