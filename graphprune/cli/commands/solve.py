@@ -83,13 +83,11 @@ def solve(
         if not budgets.lossless:
             check_request(analysis, requests, options)
     met = not budgets.lossless and is_met(analysis, requests, options)
-    if met:
-        material, data = RecoveryMaterial(), None
-    elif budgets.lossless:
-        material = RecoveryMaterial(calibration.open(loaded, talk))
+    if met or budgets.lossless:
+        material = RecoveryMaterial(None if met else calibration.open(loaded, talk))
     else:
         material = find_material(analysis, calibration, restoring, options.seed, talk)
-    learned, judged, apart = material.with_data(data, learns=restoring.finetune)
+    learned, judged, apart = material.with_data(None if met else data, learns=restoring.finetune)
     judge = None if judged is None or budgets.lossless else original_judge(loaded, judged, talk, apart=apart)
     measurable = widths.measurable and restoring.method is not None and not budgets.lossless
     choice = material.solver(analysis, requests) if measurable else None
