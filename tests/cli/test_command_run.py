@@ -7,7 +7,9 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+import typer
 
+from graphprune.cli.app import app
 from graphprune.cli.recipes.command_lines import command_lines
 from graphprune.cli.recipes.recipe import read_recipe
 from graphprune.errors import UsageError
@@ -20,12 +22,14 @@ if TYPE_CHECKING:
 
     Command = Callable[..., Outcome]
 
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 CHAIN = """
 model: net.onnx
 folder: built
 steps:
   - solve: {flops: 0.5, quick: true}
   - check
+  - inspect
 """
 
 
@@ -48,14 +52,14 @@ def test_a_chain_runs_is_recorded_and_goes_on_where_something_changed(quick: Com
         (model.parent / "built" / "02-check.txt").read_text().startswith("ok  built/01-solve.plan.json fits net.onnx")
     )
     first = steps(model.parent)
-    assert [step["command"].split()[1] for step in first] == ["solve", "check"]
+    assert [step["command"].split()[1] for step in first] == ["solve", "check", "inspect"]
 
-    assert quick("run", recipe).err.count("done before, nothing changed") == 2
+    assert quick("run", recipe).err.count("done before, nothing changed") == 3
     assert steps(model.parent) == first
 
     write(model.parent, CHAIN.replace("- check", "- verify"))
     told = quick("run", recipe).err
-    assert (told.count("done before"), "step 2 of 2  graphprune verify net.onnx" in told) == (1, True)
+    assert (told.count("done before"), "step 2 of 3  graphprune verify net.onnx" in told) == (2, True)
     assert steps(model.parent)[0] == first[0]
 
 
@@ -83,7 +87,7 @@ def test_a_dry_run_shows_commands_and_writes_nothing(quick: Command, model: Path
 
 def test_files_follow_from_the_steps_before(tmp_path: Path) -> None:
     text = "{model: a.onnx, steps: [{train: {method: cac, flops: 0.5, data: d}}, {finetune: {data: d}}, report]}"
-    lines = command_lines(read_recipe(write(tmp_path, text)))
+    lines = command_lines(read_recipe(write(tmp_path, text)), COMMANDS)
     trained, finetuned, report = (" ".join(line.arguments) for line in lines)
     assert "--trained=recipe.run/01-train.trained.onnx" in trained
     assert finetuned.startswith("recipe.run/01-train.onnx --output=recipe.run/02-finetune.onnx --force")
@@ -111,7 +115,7 @@ def test_files_follow_from_the_steps_before(tmp_path: Path) -> None:
 )
 def test_what_is_no_recipe_is_said_before_anything_runs(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as told:
-        command_lines(read_recipe(write(tmp_path, text)))
+        command_lines(read_recipe(write(tmp_path, text)), COMMANDS)
     assert said in str(told.value)
 
 

@@ -23,6 +23,7 @@ __all__ = ["run"]
 
 @examples("graphprune run recipe.yaml", "graphprune run recipe.yaml --dry-run")
 def run(
+    context: typer.Context,
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The YAML file.", show_default=False)],
     *,
     again: Annotated[
@@ -46,7 +47,7 @@ def run(
     from graphprune.cli.recipes.record import Done, Record
 
     written = read_recipe(recipe)
-    lines = command_lines(written)
+    lines = command_lines(written, context.find_root().command.commands)  # type: ignore[attr-defined]
     home = recipe.resolve().parent
     if dry_run:
         for line in lines:

@@ -64,10 +64,8 @@ def solve(
     requests = budgets.requests()
     options = channels.solve_options(widths, lossless=budgets.lossless)
     analysed = reading.options()
-    targets = output.targets(reading.model)
     restoring.check(calibration.calib)
-    targets.check([reading.model, *widths.limits.inputs])
-    output.check_report([reading.model, targets.output, *filter(None, [targets.plan])])
+    targets = output.checked_targets(reading.model, widths.limits.inputs)
 
     from graphprune import api
     from graphprune.planning.make_plan import check_request

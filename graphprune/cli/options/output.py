@@ -141,13 +141,19 @@ class SolvedOutput(PrunedOutput):
         ),
     ] = None
 
-    def check_report(self, inputs: Iterable[Path]) -> None:
-        """Refuse a report that could not be drawn or written.
+    def checked_targets(self, model: Path, inputs: Iterable[Path]) -> Targets:
+        """Return where everything goes; what could not be written, or a report not be drawn, is refused.
 
         Raises
         ------
         OutputError, UsageError
         """
+        targets, inputs = self.targets(model), [model, *inputs]
+        targets.check(inputs)
+        self._check_report([*inputs, targets.output, *filter(None, [targets.plan])])
+        return targets
+
+    def _check_report(self, inputs: Iterable[Path]) -> None:
         if self.report is None:
             return
         if self.dry_run:

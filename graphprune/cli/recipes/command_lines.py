@@ -6,14 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-
 from graphprune.errors import UsageError, did_you_mean, quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from graphprune.cli.recipes.recipe import Recipe, Step
+    from graphprune.cli.recipes.recipe import Recipe, RecipeStep
 
 __all__ = ["CommandLine", "command_lines"]
 
@@ -89,8 +87,14 @@ class CommandLine:
     inputs: tuple[str, ...]
 
 
-def command_lines(recipe: Recipe) -> list[CommandLine]:
+def command_lines(recipe: Recipe, commands: Mapping[str, Any]) -> list[CommandLine]:
     """Return the command lines of a recipe, all of them parsed once.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    commands : mapping of str to command
+        All commands of the program by name.
 
     Raises
     ------
@@ -98,9 +102,6 @@ def command_lines(recipe: Recipe) -> list[CommandLine]:
         If a step is no command that a recipe can have, comes before what it needs, or has options or values that the
         command does not take. The command line's own errors of usage come as they are.
     """
-    from graphprune.cli.app import app
-
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     known: dict[Role, str] = {"model": recipe.model, "latest": recipe.model}
     lines = []
     for number, step in enumerate(recipe.steps, 1):
@@ -136,7 +137,7 @@ class _Place:
         raise UsageError(f"{self.name}, needs {what}, which no step before it makes", hint="put `solve` before it")
 
 
-def _use(step: Step, number: int, commands: Mapping[str, Any]) -> _Use:
+def _use(step: RecipeStep, number: int, commands: Mapping[str, Any]) -> _Use:
     """Return what is known of a command.
 
     Raises
@@ -151,7 +152,7 @@ def _use(step: Step, number: int, commands: Mapping[str, Any]) -> _Use:
     raise UsageError(f"step {number} of the recipe is {quote(step.command)}, which is no step", hint=hint)
 
 
-def _line(step: Step, use: _Use, place: _Place, command: Any) -> CommandLine:
+def _line(step: RecipeStep, use: _Use, place: _Place, command: Any) -> CommandLine:
     """Put a command line together."""
     options = {option.removeprefix("--"): each for each in command.params for option in _spellings(each)}
     arguments = [place.file(role) for role in use.takes]

@@ -26,7 +26,7 @@ from graphprune.errors import UsageError, did_you_mean, quote
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Recipe", "Step", "read_recipe"]
+__all__ = ["Recipe", "RecipeStep", "read_recipe"]
 
 Value = bool | int | float | str
 
@@ -36,7 +36,7 @@ _FORM = "a recipe has `model:`, `steps:` and perhaps `folder:`; docs/how_to/reci
 
 
 @dataclass(frozen=True)
-class Step:
+class RecipeStep:
     """A command with its options.
 
     Attributes
@@ -60,13 +60,13 @@ class Recipe:
         The file.
     model, folder : str
         As seen from the folder of the file.
-    steps : tuple of Step
+    steps : tuple of RecipeStep
     """
 
     path: Path
     model: str
     folder: str
-    steps: tuple[Step, ...]
+    steps: tuple[RecipeStep, ...]
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -118,11 +118,11 @@ def _mapping(value: object, what: str) -> dict[Any, Any]:
     return value
 
 
-def _step(number: int, entry: object) -> Step:
+def _step(number: int, entry: object) -> RecipeStep:
     """Return a step: the name of a command, or that with its options."""
     what = f"step {number} of the recipe"
     if isinstance(entry, str):
-        return Step(entry, {})
+        return RecipeStep(entry, {})
     steps = _mapping(entry, what)
     if len(steps) != 1:
         raise UsageError(
@@ -130,7 +130,7 @@ def _step(number: int, entry: object) -> Step:
         )
     command, options = next(iter(steps.items()))
     given = {} if options is None else _mapping(options, f"{what} ({command})")
-    return Step(str(command), {str(name): _values(what, name, value) for name, value in given.items()})
+    return RecipeStep(str(command), {str(name): _values(what, name, value) for name, value in given.items()})
 
 
 def _values(what: str, name: object, value: object) -> tuple[Value, ...]:

@@ -98,8 +98,8 @@ class Record:
         return all((self._home / name).is_file() and _sha256(self._home / name) == own for name, own in written.items())
 
     def add(self, number: int, done: Done) -> None:
-        """Keep what a step came to; steps behind it are to be done anew."""
-        self.steps = [*self.steps[:number], done]
+        """Keep what a step came to."""
+        self.steps = [*self.steps[:number], done, *self.steps[number + 1 :]]
         content = {"graphprune": __version__, "steps": [asdict(step) for step in self.steps]}
         write_bytes_atomically((json.dumps(content, indent=2) + "\n").encode(), self._path, force=True)
 
