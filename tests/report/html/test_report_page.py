@@ -151,7 +151,7 @@ def test_nothing_to_show_is_refused() -> None:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-# What a reader does, done by a script within the page: search, point at a channel, walk to a row with the keyboard, zoom.
+# What a reader does, done by a script within the page: search, point at a channel, walk with the keyboard, zoom.
 DEEDS = """
 <script>
 const wait = () => document.documentElement.dataset.ready ? act() : setTimeout(wait, 50);
