@@ -83,10 +83,9 @@ def solve(
         if not budgets.lossless:
             check_request(analysis, requests, options)
     met = not budgets.lossless and is_met(analysis, requests, options)
-    if met or budgets.lossless:
-        material = RecoveryMaterial(None if met else calibration.open(loaded, talk))
-    else:
-        material = find_material(analysis, calibration, restoring, options.seed, talk)
+    known = RecoveryMaterial(calibration.open(loaded, talk) if budgets.lossless else None)
+    searched = not (met or budgets.lossless)
+    material = find_material(analysis, calibration, restoring, options.seed, talk) if searched else known
     learned, judged, apart = material.with_data(None if met else data, learns=restoring.finetune)
     judge = None if judged is None or budgets.lossless else original_judge(loaded, judged, talk, apart=apart)
     measurable = widths.measurable and restoring.method is not None and not budgets.lossless
