@@ -40,6 +40,7 @@ __all__ = [
     "SolverChoice",
     "choose_made_solver",
     "choose_solver",
+    "decides_channels",
     "sensitivity_passes",
     "settled_solver",
 ]
@@ -124,9 +125,25 @@ def settled_solver(
     """
     if options.solver != AUTO:
         return options
-    measures = samples is not None and not (options.settings or options.allow_empty or options.certify)
+    set_otherwise = options.settings or options.allow_empty or options.certify or decides_channels(options)
+    measures = samples is not None and not set_otherwise
     choice = choose_solver(analysis, samples or 0, requests).name if measures else UNMEASURED
     return replace(options, solver=choice)
+
+
+def decides_channels(options: SolveOptions) -> SolverChoice | None:
+    """Return the solver for those who say which channels stay; None where nobody does.
+
+    Solvers that measure choose the channels themselves, and would pass over a criterion without a word.
+    """
+    if options.adapt:
+        who = f"--adapt {','.join(options.adapt)}"
+    elif options.criterion != type(options)().criterion:
+        who = f"--criterion {options.criterion}"
+    else:
+        return None
+    reason = f"{who} decides which channels stay; solvers that measure widths ({MADE_SOLVER}) choose them themselves"
+    return SolverChoice(UNMEASURED, reason)
 
 
 def choose_made_solver(*, measures: bool) -> SolverChoice:

@@ -70,6 +70,7 @@ def solve(
 
     from graphprune import api
     from graphprune.planning.make_plan import check_request, is_met
+    from graphprune.planning.solver_choice import decides_channels
     from graphprune.report.summary import analysis_notes, plan_notes
 
     talk = printing.talk()
@@ -89,7 +90,7 @@ def solve(
     learned, judged, apart = material.with_data(None if met else data, learns=restoring.finetune)
     judge = None if judged is None or budgets.lossless else original_judge(loaded, judged, talk, apart=apart)
     measurable = widths.measurable and restoring.method is not None and not budgets.lossless
-    choice = material.solver(analysis, requests) if measurable else None
+    choice = (decides_channels(options) or material.solver(analysis, requests)) if measurable else None
     plan, used = _planned(analysis, requests, options, material, choice, talk)
     notes = (*plan_notes(plan), *analysis_notes(analysis), *filter(None, [material.note]))
     if not (used or met) and not restoring.reads_calib:
