@@ -43,6 +43,7 @@ _CHAOTIC = (
     "this network makes much of rounding: tensors were held to how far a change of its input by 1e-6 moves them, "
     "and not at all where that is far"
 )
+_EXTREMES = {"zeros": "inputs of zeros", "large": "inputs ten times as large"}
 _PER_TIMEOUT = 2e10
 """Bytes of a model that take as long once more."""
 EXACT = 1e-5
@@ -220,6 +221,9 @@ def _judge(report: dict[str, Any], question: Question) -> Verification:
     if report["not_finite"]:
         where = ", ".join(quote(name) for name in report["not_finite"][:_MOST_NAMED])
         notes.append(f"on random inputs the original gives values that are not finite at {where}")
+    if report["unfed"]:
+        kinds = " and ".join(_EXTREMES[kind] for kind in dict.fromkeys(report["unfed"]))
+        notes.append(f"the original does not run with {kinds}, so both were compared on others only")
     if question.needed:
         notes.append(_in_pieces(question.needed))
     elif not report["sizes"] and not report["failed"]:
