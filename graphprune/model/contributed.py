@@ -254,6 +254,7 @@ _RULES: Mapping[str, _Rule] = {
     **dict.fromkeys(
         ("DequantizeLinear", "QuantizeLinear", "GemmaRotaryEmbedding", "GroupNorm", "Inverse", "MoE"), _like_first(0)
     ),
+    "GroupNormalization": _like_first(0),  # of ONNX itself, which has no inference for it
     **dict.fromkeys(("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QMoE", "QuickGelu"), _like_first(0)),
     **dict.fromkeys(("LayerNormalization", "RotaryEmbedding", "SimplifiedLayerNormalization"), _like_first(0)),
     **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _like_first(0, 3)),

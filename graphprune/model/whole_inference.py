@@ -12,8 +12,17 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, TypeProto, checker, defs, numpy_helper
-from onnx import shape_inference
+from onnx import (
+    AttributeProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    checker,
+    defs,
+    numpy_helper,
+    shape_inference,
+)
 
 from graphprune.errors import quote
 

@@ -106,9 +106,7 @@ def blaming(model: Model | Analysis, given: Mapping[str, Sequence[int]] | None =
         raise
 
 
-def _raise_trouble(
-    model: Model | Analysis, given: Mapping[str, Sequence[int]] | None, error: Exception
-) -> None:
+def _raise_trouble(model: Model | Analysis, given: Mapping[str, Sequence[int]] | None, error: Exception) -> None:
     """Raise what onnxruntime says of a model that it does not run."""
     loaded = model if isinstance(model, Model) else model.model
     graph = Graph(inline_functions(loaded.proto))
@@ -117,6 +115,7 @@ def _raise_trouble(
         raise ModelFileError(
             f"the model does not run: {trouble}", hint="check that onnxruntime opens and runs it, or export it again"
         ) from error
+
 
 def blames_the_file(function: Function) -> Function:
     """Do all that a function does, whose first argument is a model, under :func:`blaming`."""

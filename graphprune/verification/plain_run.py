@@ -34,10 +34,7 @@ def main(folder: str) -> int:
     enter_sandbox()
     place = Path(folder)
     spec = Spec.read(place)
-    if (place / WRITTEN).exists():
-        report = _checked(place, spec)
-    else:
-        report = {"trouble": _trouble(place, spec)}
+    report = _checked(place, spec) if (place / WRITTEN).exists() else {"trouble": _trouble(place, spec)}
     (place / RESULT).write_text(json.dumps(report), "utf-8")
     return 0
 

@@ -53,19 +53,19 @@ def test_a_network_that_runs_with_all_its_channels_only_is_refused() -> None:
         axes=[1],
         table=np.ones((1, 4), np.float32),
     )
-    with pytest.raises(UnsupportedModelError, match="reads where its values say.*channels set to zero.*indices"):
+    with pytest.raises(UnsupportedModelError, match=r"reads where its values say.*channels set to zero.*indices"):
         _verify(proto)
 
 
 def test_a_wrong_result_of_a_wrong_file_is_the_files_fault() -> None:
     """Its updates have another size than its indices tell, which nothing looks at but onnxruntime."""
-    proto = chain("m = Einsum <equation = \"nchw,c->nchw\"> (h, w)", w=np.zeros(0, np.float32))
+    proto = chain('m = Einsum <equation = "nchw,c->nchw"> (h, w)', w=np.zeros(0, np.float32))
     with pytest.raises(ModelFileError, match="the model does not run"):
         _verify(proto, 0.7)
 
 
 def test_a_product_of_two_types_is_the_files_fault() -> None:
-    """onnx says so with an exception of a class of its own where inference goes node by node."""
+    """Onnx says so with an exception of a class of its own where inference goes node by node."""
     body = (
         "step (int64 i, bool go, float[2,8] s) => (bool on, float[2,8] t)"
         " { a, b = Split <axis = 1> (s, fours)\n c = Tanh (b)\n t = Concat <axis = 1> (c, a)\n on = Identity (go) }"
