@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From loading to the written file, the parent never holds more than three times the model; samples take little more."""
+"""From loading to the written file, the parent never holds more than three times the model; samples take little."""
 
 from __future__ import annotations
 
