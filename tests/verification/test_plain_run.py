@@ -254,14 +254,15 @@ def test_where_the_original_does_not_run_nothing_is_asked_of_the_file() -> None:
 
 
 def test_a_body_that_declares_another_rank_than_it_gives_is_compared_all_the_same() -> None:
-    """onnxruntime runs it optimised only; the masked original, which is not, says nothing false."""
+    """It runs in onnxruntime where that optimises it; the masked original is not optimised, and says nothing false."""
     body = (
         "step (float[2,8] s, float[2,8] e) => (float[2,8] t, float[2,8] o) { t = Add (s, e)\n u = Mul (t, e)"
         "\n v = Unsqueeze (u, last)\n o = Squeeze (v, last) }"
     )
     proto = model(
         "(float[2,5,3] x) => (float[a,b,c] y) { h = MatMul (x, first)\n"
-        f" end, all = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1], body = {body}> (zero, h)"
+        f" end, all = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1], body = {body}>"
+        " (zero, h)"
         "\n y = MatMul (all, down) }",
         {"first": (3, 8), "down": (8, 4)},
         zero=np.zeros((2, 8), np.float32),
