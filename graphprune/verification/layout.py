@@ -27,6 +27,7 @@ from graphprune.model.write import save
 from graphprune.report import text
 from graphprune.surgery.slices import Slices
 from graphprune.verification.branches import force_branches, pruned_branches, switches
+from graphprune.verification.grains import Grains
 from graphprune.verification.integers import with_unsigned_weights
 from graphprune.verification.jumps import discrete_names, random_names, stand_still
 from graphprune.verification.limits import RELATIVE
@@ -42,7 +43,6 @@ from graphprune.verification.taming import tame, wild_values
 
 __all__ = ["Question", "lay_out"]
 
-_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _MOST_ELEMENTS = 1 << 27
 """Elements of tensors that one piece of a model gives: more would have to be in memory at once."""
 _CARRIED = FLOATS - {TensorProto.BFLOAT16} | {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8}
@@ -357,28 +357,6 @@ class _Layout:
     def _dtype(self, name: str, *, widened: bool) -> str:
         elem_type = self.analysis.graph.inputs[name].tensor_type.elem_type
         return "float32" if widened and elem_type in NARROW else dtype_name(self.analysis.graph, name)
-
-
-class Grains:
-    """The coarsest float type on the way to each value, as its relative precision: a cast does not make it finer."""
-
-    def __init__(self, analysis: Analysis, *, widened: bool) -> None:
-        self._widened = widened
-        self._dtypes = analysis.shapes.dtypes
-        self._coarsest: dict[str, float] = {}
-        for node in analysis.graph.nodes:
-            if not all(name in analysis.shapes.constant for name in node.outputs):
-                before = max((self.of(name) for name in (*node.inputs, *node.captured)), default=0.0)
-                self._coarsest.update((name, max(before, self._own(name))) for name in node.outputs)
-        self.coarsest = max((self.of(name) for name in (*analysis.graph.inputs, *self._coarsest)), default=0.0)
-
-    def of(self, name: str) -> float:
-        """Return the precision of a value, 0 where it is no float."""
-        return self._coarsest.get(name, self._own(name))
-
-    def _own(self, name: str) -> float:
-        elem_type = self._dtypes.get(name, TensorProto.UNDEFINED)
-        return float(np.finfo(np.float32 if self._widened else np.float16).eps) if elem_type in _HALVES else 0.0
 
 
 def _read_by(light: ModelProto, weights: Iterable[TensorProto]) -> list[TensorProto]:
