@@ -145,7 +145,9 @@ def kill_commands(output: Path, seed: int, count: int) -> int:
     journal = Journal(output, "kills", seed)
     with tempfile.TemporaryDirectory(prefix="attack-kills-") as base:
         stage = Stage(Path(base))
-        for number in journal.open_cases(count):
+        for number in journal.open_cases(2 * count):  # some have ended before they are killed
+            if sum(entry["killed"] for entry in journal.entries().values()) >= count:
+                break
             scene = TRAIN if number % _EVERY_TRAIN == _EVERY_TRAIN - 1 else SCENES[number % len(SCENES)]
             folder = Path(base) / f"kill-{number}"
             entry = _kill(stage, scene, folder, random.Random(f"{seed}:{number}"))
