@@ -232,7 +232,13 @@ class Comparison:
                 self.ledger.settle(tensor, kind, error * usual[number], noise * usual[number], wanted.dtype)
 
     def _usual(self, pair: Pair, doubts: dict[int, Doubt]) -> dict[int, float]:
-        """Return how large tensors in doubt are beside what they are on another draw of inputs."""
+        """Return how large tensors in doubt are beside what they are on another draw, if it runs with that."""
+        try:
+            return self._shares(pair, doubts)
+        except OriginalError:
+            return dict.fromkeys(doubts, 1.0)
+
+    def _shares(self, pair: Pair, doubts: dict[int, Doubt]) -> dict[int, float]:
         shares: dict[int, float] = {}
         pair.masked.start({**make_inputs(self.spec, "normal", seed=1), **self.switches, **self.masks})
         for stop, tensors in sorted(pair.stops.items()):
