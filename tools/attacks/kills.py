@@ -221,6 +221,8 @@ def _next_run(stage: Stage, scene: Scene, folder: Path, new: dict[str, str]) -> 
     again = scene.again
     if scene is TRAIN and any((folder / name).exists() for name in scene.targets):
         again = ("--force",)
+    elif scene is TRAIN and not list(folder.glob("*.checkpoint.*")):  # killed before the first: nothing to go on with
+        again = ()
     done = stage.graphprune(folder, *scene.arguments, *again)
     if done.code:
         return f"the next run ends with {done.code}: {done.err}"
