@@ -15,8 +15,9 @@ __all__ = ["read_names", "remove_unread", "without_unread"]
 
 
 def read_names(model: ModelProto) -> set[str]:
-    """Return the names that some node reads, or that the model gives."""
-    return {*_readings(model), *(value.name for value in model.graph.output)}
+    """Return the names that some node reads, that the model gives, or that it takes: weights, before IR version 4."""
+    ends = (*model.graph.output, *model.graph.input)
+    return {*_readings(model), *(value.name for value in ends)}
 
 
 def without_unread(model: ModelProto) -> ModelProto:

@@ -16,6 +16,7 @@ import graphprune
 from graphprune import BudgetRequest
 from graphprune.errors import InputError, VerificationError
 from graphprune.model.load import load
+from graphprune.model.unread import without_unread
 from graphprune.surgery.prune import prune
 from graphprune.verification import room
 from graphprune.verification.check_runs import check_runs
@@ -274,3 +275,16 @@ def test_a_body_that_declares_another_rank_than_it_gives_is_compared_all_the_sam
     analysis = graphprune.analyze(graphprune.load(proto))
     plan = graphprune.solve(analysis, [BudgetRequest("params", 0.7)])
     assert graphprune.verify(analysis, graphprune.apply(analysis, plan), plan).status == "verified"
+
+
+def test_weights_that_are_inputs_and_that_nobody_reads_stay_with_what_runs() -> None:
+    """Before IR version 4 every weight is an input, and one without a value would have to be fed."""
+    proto = chain("m = Relu (h)", {"idle": (8,)})
+    proto.ir_version = 3
+    for tensor in proto.graph.initializer:
+        proto.graph.input.append(helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, tensor.dims))
+    light = without_unread(proto)
+    assert [tensor.name for tensor in light.graph.initializer] == [t.name for t in proto.graph.initializer]
+    analysis = analyze(proto)
+    keep = halves(analysis)
+    assert verify_pruned(analysis, load(prune(analysis, keep)), keep).status == "verified"
