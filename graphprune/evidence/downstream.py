@@ -10,9 +10,8 @@ import numpy as np
 
 from graphprune.array_types import Array, Floats, Ints
 from graphprune.data.agreement import Agreement
-from graphprune.data.feeding import whole_batches
+from graphprune.data.feeding import model_batches
 from graphprune.data.session import Session
-from graphprune.data.signature import input_specs
 from graphprune.data.walk import Walk, constant_nodes, cut_subgraph
 from graphprune.recovery.least_squares import refit
 from graphprune.recovery.sites import find_affine
@@ -78,7 +77,7 @@ class DownstreamErrors:
     ) -> dict[int, dict[int, float]]:
         """Return the error that every level of every group that has consumers adds."""
         graph = self._editable.graph
-        batches = whole_batches(source, input_specs(self._editable.model))
+        batches = model_batches(self._editable.model, source)
         downstream = {
             at: behind(graph, [consumer.node for consumer in consumers])
             for at, consumers in enumerate(self._consumers)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.array_types import Floats, Ints
-from graphprune.data.feeding import whole_batches
-from graphprune.data.signature import input_specs
+from graphprune.data.feeding import model_batches
 from graphprune.evidence.consumers import Consumer, find_consumers
 from graphprune.evidence.downstream import DownstreamErrors, Readings
 from graphprune.evidence.elimination import Elimination, backward_elimination
@@ -163,7 +162,7 @@ def read_consumers(
     editable = EditableModel(analysis.model)
     by_group = find_consumers(editable, analysis)
     used, _ = options.divided(source)
-    batches = whole_batches(used, input_specs(analysis.model))
+    batches = model_batches(analysis.model, used)
     moments = consumer_moments(
         editable,
         [consumer for consumers in by_group if consumers for consumer in consumers],

@@ -13,8 +13,7 @@ import numpy as np
 
 from graphprune.array_types import Array
 from graphprune.data.evaluation import compare
-from graphprune.data.feeding import whole_batches
-from graphprune.data.signature import input_specs
+from graphprune.data.feeding import model_batches
 from graphprune.data.walk import Walk
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
@@ -133,7 +132,7 @@ class _Walks:
         self._dense = dense
         self._editable = editable
         self._source = source
-        self._batches = whole_batches(source, input_specs(dense))
+        self._batches = model_batches(dense, source)
 
     def run(
         self, method: type[RecoveryMethod], stops: Sequence[Stop], options: RecoverOptions, progress: Progress | None

@@ -104,11 +104,11 @@ class Passage:
             return self.step(0, names)
         made: Feeds = {}
         for number in range(len(self._pieces)):
-            made.update(self.step(number, [name for name in names if name in self._outputs(number)]))
+            made.update(self.step(number, [name for name in names if name in self.open(number)]))
         return made
 
-    def _outputs(self, number: int) -> set[str]:
-        """Return what a piece gives."""
+    def open(self, number: int = 0) -> set[str]:
+        """Open a piece, and return the names of what it gives."""
         try:
             return {item.name for item in self._open(number).get_outputs()}
         except Exception as error:  # onnxruntime's exceptions share no base
