@@ -140,7 +140,7 @@ class _Walks:
     ) -> tuple[list[str], list[str]]:
         """Recover at every stop; return the names of nodes that were changed, and of those too large to refit."""
         random = np.random.default_rng(options.seed)
-        setting = Setting(self._editable, random, options.ridge, options.rounds, options.rescale)
+        setting = Setting(self._editable, random, options.ridge, options.rounds, options.rescale, options.positions)
         wanted = [_wanted(stop) for stop in stops]
         dense = Walk(
             self._dense,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from graphprune.checks import check_fields
+from graphprune.data.windows import POSITIONS
 from graphprune.errors import UsageError
 from graphprune.notebook import html_table
 from graphprune.report import text
@@ -45,6 +46,8 @@ class RecoverOptions:
         After least squares, give every output the variance of its target, as CaP does; ReLUs are not looked at then.
     seed : int
         For the sampled positions.
+    positions : int
+        The most output positions of a convolution that are looked at per sample.
     """
 
     method: Method = "least-squares"
@@ -54,6 +57,7 @@ class RecoverOptions:
     rounds: int = 4
     rescale: bool = False
     seed: int = 0
+    positions: int = POSITIONS
 
     def __post_init__(self) -> None:
         check_fields(self, method=Method)
@@ -61,6 +65,8 @@ class RecoverOptions:
             raise UsageError(f"the ridge is {self.ridge}, but must be in (0, 1]")
         if not 0 < self.held_out < 1:
             raise UsageError(f"the held-out share is {self.held_out}, but must lie between 0 and 1")
+        if self.positions < 1:
+            raise UsageError(f"at least one position per sample is looked at, positions is {self.positions}")
         if self.samples < 2:
             raise UsageError(f"{self.samples} samples are too few: some are held out")
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from outcome_cases import analysis, images, samples
+from solver_cases import problem
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.data.arrays import from_arrays
@@ -19,6 +22,7 @@ from graphprune.evidence.sensitivity import SensitivityOptions, read_consumers
 from graphprune.evidence.stages import node_stages
 from graphprune.evidence.subgraphs import DenseOutputs, StageSubgraph
 from graphprune.model.graph import Graph
+from graphprune.solvers import widths
 from graphprune.solvers.protocols.outcomes import Kept, Profile
 
 NAMES = {"stem": 8, "first": 12, "down": 10, "third": 14}
@@ -214,3 +218,36 @@ def test_progress_is_told() -> None:
     made.profiles(tuple(whole(made)), [np.array([2, group.size]) for group in made.analysis.groups], 1)
     assert {what for what, _, _ in told} == {"reading", "recovering", "measuring groups"}
     assert all(0 <= done <= total for _, done, total in told)
+
+
+def test_the_present_network_measures_what_profiles_measure(outcomes: MeasuredOutcomes) -> None:
+    kept = tuple(whole(outcomes))
+    present, sizes = outcomes.present(kept), [group.size for group in outcomes.analysis.groups]
+    levels = [np.arange(1, size + 1) for size in sizes]
+    by_width = outcomes.profiles(kept, levels, 1)
+    probes = np.array([0 if profile is None else profile.widths[0] for profile in by_width])
+    for error, curve, profile in zip(present.errors(probes), present.curves, by_width, strict=True):
+        assert profile is not None and curve is not None
+        assert error == profile.errors[0]
+        assert curve.order.tolist() == profile.order.tolist() and (np.diff(curve.errors) <= 0).all()
+    only = np.where(np.arange(len(sizes)) == 1, 3, 0)
+    assert np.isnan(present.errors(only)).tolist() == [True, False, True, True]
+
+
+def test_in_a_narrower_network_atoms_have_the_numbers_of_the_dense_one(outcomes: MeasuredOutcomes) -> None:
+    kept = tuple(np.arange(1, group.size, 2) for group in outcomes.analysis.groups)
+    present = outcomes.present(kept)
+    for curve, atoms in zip(present.curves, kept, strict=True):
+        assert curve is not None
+        assert sorted(curve.order.tolist()) == atoms.tolist() and curve.widths[-1] == len(atoms)
+    errors = present.errors(np.array([1 for _ in kept]))
+    assert np.isfinite(errors).all() and errors.max() > 0.1
+    assert present.errors(np.array([len(atoms) for atoms in kept])).tolist() == pytest.approx([0.0] * 4, abs=0.01)
+
+
+def test_scaled_curves_choose_widths_about_as_good_as_measuring_all_of_them(outcomes: MeasuredOutcomes) -> None:
+    case = problem([group.size for group in outcomes.analysis.groups], share=0.5)
+    evidence = SampleEvidence(analysis(), samples())
+    made = {how: widths.get("sensitivity")(replace(case, evidence=evidence), measure=how) for how in ("scaled", "full")}
+    errors = {how: outcomes.realise(solution.kept).error for how, solution in made.items() if solution.kept}
+    assert errors["scaled"] < 1.25 * errors["full"]
