@@ -70,7 +70,7 @@ class ScaledCurves:
 
         A group that nothing is known of counts like the median of the others.
         """
-        measured = [np.mean(list(points.values())) if points else np.nan for points in self._points]
+        measured = np.array([np.mean(list(points.values())) if points else np.nan for points in self._points])
         known = np.where(np.isnan(measured), self._expected, measured)
         positive = known[known > 0]
         middle = float(np.median(positive)) if len(positive) else 1.0
