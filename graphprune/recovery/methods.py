@@ -130,6 +130,8 @@ class RecoveryMethod(Estimate):
 
     residual: ClassVar[bool] = True
     """Whether the target of a site may be a sum that its output goes into."""
+    refined: ClassVar[bool] = False
+    """Whether blocks learn from the dense network afterwards, for which torch is needed."""
 
     def __init__(self, setting: Setting, site: Site) -> None:
         self._setting = setting
@@ -256,6 +258,13 @@ class LeastSquares(RecoveryMethod):
         if setting.rescale:
             weight = rescaled(moments, weight)
         return weights.write(weight, intercept(moments, weight))
+
+
+@recovery_method("blocks")
+class Blocks(LeastSquares):
+    """The same, as the start of what blocks learn (:mod:`graphprune.recovery.refine_blocks`)."""
+
+    refined = True
 
 
 class _NormInputs(Estimate):

@@ -16,12 +16,14 @@ from graphprune.data.evaluation import compare
 from graphprune.data.feeding import whole_batches
 from graphprune.data.signature import input_specs
 from graphprune.data.walk import Walk
+from graphprune.extras import require
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
 from graphprune.recovery.check_recovered import check_recovered
 from graphprune.recovery.editable_model import EditableModel
 from graphprune.recovery.methods import BY_NAME, RecoveryMethod, Setting, Stop
 from graphprune.recovery.recover_options import Recovery
+from graphprune.recovery.refine_blocks import refine_blocks
 from graphprune.recovery.sites import Norm, find_sites
 from graphprune.reproducible import one_blas_thread, settled
 from graphprune.surgery.marks import RECOVERED, VERIFIED, put_marks
@@ -75,7 +77,7 @@ def recover(
     Raises
     ------
     DataError, UsageError
-        If the samples do not fit, or are too few.
+        If the samples do not fit, or are too few; or if torch is needed and not installed.
     VerificationError
         If anything but weights changed.
 
@@ -86,11 +88,17 @@ def recover(
     editable = EditableModel(pruned)
     dense = teacher or analysis.model
     method = BY_NAME[options.method]
+    if method.refined:
+        require("train", f"recovery by {options.method}")
     stops = method.stops(editable, find_sites(editable, analysis, plan, residual=method.residual))
     walks = _Walks(dense, editable, fitted)
     changed, left = walks.run(method, stops, options, progress)
     recovered = editable.finished()
     check_recovered(pruned, recovered, editable)
+    if method.refined:
+        refined = refine_blocks(analysis, plan, recovered, dense, fitted, options.seed, progress)
+        if closer(compare(dense, recovered, held), compare(dense, refined, held)):
+            recovered = refined
     put_marks(recovered.proto, {RECOVERED: options.method, VERIFIED: f"no (weights recovered by {options.method})"})
     before, after = (compare(dense, model, held) for model in (pruned, recovered))
     misfit, agreement = (_both(before, after, name) for name in ("misfit", "agreement"))

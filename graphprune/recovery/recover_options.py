@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "Method", "Progress", "RecoverOptions", "Recovery"]
 
-Method = Literal["least-squares", "bn", "bias"]
+Method = Literal["least-squares", "blocks", "bn", "bias"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
@@ -31,8 +31,10 @@ class RecoverOptions:
 
     Parameters
     ----------
-    method : {"least-squares", "bn", "bias"}
-        Refit weights; estimate BatchNormalization anew; or shift biases only (:mod:`graphprune.recovery.methods`).
+    method : {"least-squares", "blocks", "bn", "bias"}
+        Refit weights; refit them, and then let blocks of layers learn from the dense network, which needs torch
+        (:mod:`graphprune.recovery.refine_blocks`); estimate BatchNormalization anew; or shift biases only
+        (:mod:`graphprune.recovery.methods`).
     ridge : float
         The weakest pull towards the present weights, relative to the variance of the inputs. How much stronger it is at
         a layer, is what one half of the samples says of the other (:mod:`graphprune.recovery.ridge`).
