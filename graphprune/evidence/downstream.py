@@ -205,9 +205,9 @@ def masked_refit(moments: MomentSummary, weight: Floats, columns: Ints, kept: In
     gone = np.delete(columns, kept, axis=0).ravel()
     live = np.ones(weight.shape[1], dtype=np.bool_)
     live[gone] = False
-    of_live = moments.of(live)
     result = np.zeros_like(weight)
-    result[:, live] = refit(of_live, weight[:, live], ridge)
+    if live.any():
+        result[:, live] = refit(moments.of(live), weight[:, live], ridge)
     return result
 
 

@@ -26,6 +26,7 @@ from graphprune.planning.records import describe_model
 from graphprune.recovery.recover import recover
 from graphprune.recovery.recover_options import METHODS, RecoverOptions
 from graphprune.reproducible import one_blas_thread, settled, settled_all
+from graphprune.rewrites.reference import make_reference
 from graphprune.solvers.protocols.outcomes import Profile
 from graphprune.surgery.prune import prune
 
@@ -88,7 +89,9 @@ class MeasuredOutcomes:
         Raises
         ------
         UsageError
-            If there is no such method, a group is empty, or there are too few samples.
+            If there is no such method, or there are too few samples.
+        PlanError
+            If a group is empty and cannot be.
         """
         key = method, _key(kept)
         if key not in self._known:
@@ -221,7 +224,7 @@ class MeasuredOutcomes:
         plan = self._plan(kept)
         if plan.is_identity:
             return self.analysis.model
-        pruned = self.analysis.model.replaced(prune(self.analysis, keep_mask(self.analysis, plan)))
+        pruned = self._cut(plan)
         if method == "none":
             return pruned
         known = next((name for name in METHODS if name == method), None)
@@ -243,13 +246,16 @@ class MeasuredOutcomes:
             samples=options.samples, held_out=options.held_out, rounds=0, seed=self.seed, positions=positions
         )
         plan = self._plan(kept)
-        pruned = self.analysis.model.replaced(prune(self.analysis, keep_mask(self.analysis, plan)))
-        return recover(self.analysis, plan, pruned, self.source, how, self._told("recovering")).model
+        return recover(self.analysis, plan, self._cut(plan), self.source, how, self._told("recovering")).model
+
+    def _cut(self, plan: Plan) -> Model:
+        """Return the pruned network."""
+        whole = all(group.kept for group in plan.groups)
+        start = self.analysis if whole else make_reference(self.analysis, plan).start
+        return self.analysis.model.replaced(prune(start, keep_mask(self.analysis, plan)))
 
     def _plan(self, kept: Kept) -> Plan:
         """Return what is needed of a plan to prune and recover."""
-        if not all(len(atoms) for atoms in kept):
-            raise UsageError("networks without a whole group cannot be tried out", hint="leave out --allow-empty")
         analysis, widths = self.analysis, np.array([len(atoms) for atoms in kept], dtype=np.int64)
         flops = analysis.cost.flops
         before, after = flops(analysis.cost.sizes), flops(widths)

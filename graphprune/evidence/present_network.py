@@ -84,7 +84,7 @@ class PresentNetwork:
         Parameters
         ----------
         widths : ndarray of int64, shape (groups,)
-            0 for groups that are not to be measured.
+            -1 for groups that are not to be measured.
 
         Returns
         -------
@@ -93,12 +93,12 @@ class PresentNetwork:
         """
         levels = [np.zeros(0, dtype=np.int64)] * len(self._read.orders)
         for at, width in zip(self._places, widths.tolist(), strict=True):
-            if at is not None and width:
+            if at is not None and width >= 0:
                 levels[at] = np.array([width])
         made = self._downstream.measure(levels, self._progress)
         return np.array(
             [
-                np.nan if at is None or not width else made.get(at, {}).get(width, np.nan)
+                np.nan if at is None or width < 0 else made.get(at, {}).get(width, np.nan)
                 for at, width in zip(self._places, widths.tolist(), strict=True)
             ]
         )
@@ -119,5 +119,5 @@ def closed_form(elimination: Elimination, atoms: Ints) -> Profile:
     atoms : ndarray of int64
         Their numbers in the dense network.
     """
-    lost = settled_all(np.cumsum(elimination.costs)[: len(atoms) - 1])  # after one atom, two, ... are gone
-    return Profile(atoms[elimination.order], np.arange(1, len(atoms) + 1, dtype=np.int64), np.append(lost[::-1], 0.0))
+    lost = settled_all(np.cumsum(elimination.costs))  # after one atom, two, ... all are gone
+    return Profile(atoms[elimination.order], np.arange(len(atoms) + 1, dtype=np.int64), np.append(lost[::-1], 0.0))

@@ -102,7 +102,7 @@ class Present(Protocol):
     def errors(self, widths: Ints) -> Floats:
         """Return what each group adds to the error of the outputs if it alone has such a width.
 
-        A width of 0 says that a group is not to be measured; its error is NaN, as is that of a group without a curve.
+        A width of -1 says that a group is not to be measured; its error is NaN, as is that of a group without a curve.
         """
 
 

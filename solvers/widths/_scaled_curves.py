@@ -41,15 +41,15 @@ class ScaledCurves:
         self._points: list[dict[int, float]] = [{} for _ in self._curves]
 
     def worth_measuring(self, widths: Ints) -> Ints:
-        """Return at which of some widths a measurement would tell something; 0 for the other groups.
+        """Return at which of some widths a measurement would tell something; -1 for the other groups.
 
-        A group with a measurement close by is not measured again.
+        A group with a measurement close by is not measured again, unless it is to go as a whole.
         """
-        wanted = np.zeros(len(self._curves), dtype=np.int64)
+        wanted = np.full(len(self._curves), -1, dtype=np.int64)
         for group, (curve, points) in enumerate(zip(self._curves, self._points, strict=True)):
             if curve is None or curve.at(widths[group : group + 1])[0] <= 0:
                 continue
-            near = max(1, int(curve.widths[-1]) // 16)
+            near = max(1, int(curve.widths[-1]) // 16) if widths[group] else 0
             if all(abs(width - int(widths[group])) > near for width in points):
                 wanted[group] = widths[group]
         return wanted

@@ -147,7 +147,7 @@ class _Search:
         for _ in range(self._measured):
             point = allocate(part, errors_at_levels(part, curves.profiles()))
             widths = curves.worth_measuring(_probes(part, point))
-            if not widths.any():
+            if (widths < 0).all():
                 break
             curves.add(widths, present.errors(widths))
         self._scales = curves.scales

@@ -40,10 +40,10 @@ def lost(one: Reading, kept: np.ndarray) -> float:
 def test_the_closed_form_is_what_solving_every_width_gives(seed: int, atoms: int, taps: list[int]) -> None:
     readings = [reading(seed + at, atoms, own) for at, own in enumerate(taps)]
     curve = closed_form(backward_elimination(readings, RIDGE), np.arange(atoms))
-    for width in range(1, atoms + 1):
+    for width in range(atoms + 1):
         kept = curve.kept(width)
-        assert curve.errors[width - 1] == pytest.approx(sum(lost(one, kept) for one in readings), rel=2e-3, abs=1e-9)
-    assert curve.widths.tolist() == list(range(1, atoms + 1)) and (np.diff(curve.errors) <= 0).all()
+        assert curve.errors[width] == pytest.approx(sum(lost(one, kept) for one in readings), rel=2e-3, abs=1e-9)
+    assert curve.widths.tolist() == list(range(atoms + 1)) and (np.diff(curve.errors) <= 0).all()
 
 
 def test_each_step_removes_what_costs_least() -> None:
@@ -59,4 +59,4 @@ def test_each_step_removes_what_costs_least() -> None:
 def test_a_curve_has_the_numbers_of_the_dense_network() -> None:
     found = closed_form(Elimination(np.array([2, 0, 1]), np.array([0.5, 1.0, 4.0])), np.array([3, 5, 9]))
     assert found.order.tolist() == [9, 3, 5]
-    assert found.widths.tolist() == [1, 2, 3] and found.errors.tolist() == [1.5, 0.5, 0.0]
+    assert found.widths.tolist() == [0, 1, 2, 3] and found.errors.tolist() == [5.5, 1.5, 0.5, 0.0]

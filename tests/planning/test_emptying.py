@@ -11,7 +11,8 @@ from fast_oracle import compare, counted_flops, feeds
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from inheritance_cases import changed, plan_of
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
+from outcome_cases import network, samples
 from random_models import Case, models
 from random_properties import examples
 from tiny_models import model
@@ -311,3 +312,31 @@ def test_random_networks_without_whole_groups_equal_the_masked_original(case: Ca
     compare(analysis, keep, pruned)
     again = Analysis(load(pruned), analysis.input_shapes)
     assert plan.budget.after == again.cost.flops(again.cost.sizes)
+
+
+def measured_plan(share: float, **options: object) -> tuple[Analysis, Plan]:
+    """Return a plan of widths that were measured, of a network whose last branch says little."""
+    proto = ModelProto()
+    proto.CopyFrom(network())
+    for tensor in proto.graph.initializer:
+        if tensor.name == "fourth":
+            tensor.CopyFrom(numpy_helper.from_array(0.02 * numpy_helper.to_array(tensor), tensor.name))
+    analysis = Analysis(load(proto))
+    wanted = api.SolveOptions("sensitivity", criterion="l2", round_to=1, allow_empty=True, **options)  # type: ignore[arg-type]
+    return analysis, api.solve(analysis, api.BudgetRequest("flops", share), wanted, data=samples())
+
+
+def test_a_branch_goes_where_it_is_measured_to_matter_least() -> None:
+    analysis, plan = measured_plan(0.5)
+    gone = {group.size for group, own in zip(analysis.groups, plan.groups, strict=True) if not own.kept}
+    assert gone == {14}
+    assert plan.solver.options["emptied"] == [group.id for group in plan.groups if not group.kept]
+    assert plan.budget.after <= plan.budget.limit
+    carried_out(analysis, plan)
+
+
+def test_where_all_branches_matter_none_goes() -> None:
+    analysis = Analysis(load(network()))
+    options = api.SolveOptions("sensitivity", criterion="l2", round_to=1, allow_empty=True)
+    plan = api.solve(analysis, api.BudgetRequest("flops", 0.9), options, data=samples())
+    assert all(group.kept for group in plan.groups) and plan.solver.options["emptied"] == []

@@ -68,4 +68,11 @@ def test_a_small_error_may_be_less_than_nothing_by_chance() -> None:
 def test_what_is_close_to_a_measurement_is_not_measured_again() -> None:
     curves = ScaledCurves([curve(64), curve(64), None, curve(64)])
     curves.add(np.array([40, 40, 0, 0]), np.array([0.1, 0.1, np.nan, np.nan]))
-    assert curves.worth_measuring(np.array([44, 45, 9, 64])).tolist() == [0, 45, 0, 0]
+    assert curves.worth_measuring(np.array([44, 45, 9, 64])).tolist() == [-1, 45, -1, -1]
+
+
+def test_that_a_group_goes_is_measured_whatever_is_close_by() -> None:
+    whole = Profile(np.arange(64), np.arange(65), (1 - np.arange(65) / 64) ** 2)
+    curves = ScaledCurves([whole, whole])
+    curves.add(np.array([2, 2]), np.array([0.1, 0.1]))
+    assert curves.worth_measuring(np.array([0, 1])).tolist() == [0, -1]

@@ -86,7 +86,7 @@ class MadeUpPresent:
 
     def errors(self, widths: np.ndarray) -> np.ndarray:
         measured = zip(self.outcomes.reconstructions(self.kept), widths, strict=True)
-        return np.array([np.nan if curve is None or not width else curve.at(width) for curve, width in measured])
+        return np.array([np.nan if curve is None or width < 0 else curve.at(width) for curve, width in measured])
 
 
 @dataclass(eq=False)
