@@ -38,12 +38,15 @@ if TYPE_CHECKING:
         solve,
         verify,
     )
+    from graphprune.consistency import check_consistency
     from graphprune.data.arrays import from_arrays
     from graphprune.data.evaluation import Evaluation
     from graphprune.data.preprocessing import Preprocessing
     from graphprune.data.source import Batch, Source
     from graphprune.errors import GraphPruneError
+    from graphprune.installation import Finding, examine_installation
     from graphprune.model.load import Model
+    from graphprune.phases import Event, listening
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.file import read_plan, write_plan
     from graphprune.plan.schema import Plan
@@ -64,7 +67,9 @@ __all__ = [
     "Constraints",
     "Contest",
     "Evaluation",
+    "Event",
     "Explanation",
+    "Finding",
     "GraphPruneError",
     "Model",
     "Plan",
@@ -80,11 +85,14 @@ __all__ = [
     "__version__",
     "analyze",
     "apply",
+    "check_consistency",
     "compare",
     "evaluate",
+    "examine_installation",
     "explain",
     "from_arrays",
     "group_graph",
+    "listening",
     "load",
     "normalize",
     "open_data",
@@ -112,6 +120,8 @@ _HOMES = {
     "Contest": "graphprune.trials.compare",
     "Evaluation": "graphprune.data.evaluation",
     "Explanation": "graphprune.analysis.explain",
+    "Event": "graphprune.phases",
+    "Finding": "graphprune.installation",
     "GraphPruneError": "graphprune.errors",
     "Model": "graphprune.model.load",
     "Plan": "graphprune.plan.schema",
@@ -124,11 +134,14 @@ _HOMES = {
     "Source": "graphprune.data.source",
     "Sweep": "graphprune.trials.sweep",
     "Verification": "graphprune.verification.verify",
+    "check_consistency": "graphprune.consistency",
     "compare": "graphprune.trials.compare",
     "evaluate": "graphprune.accuracy",
+    "examine_installation": "graphprune.installation",
     "explain": "graphprune.analysis.explain",
     "from_arrays": "graphprune.data.arrays",
     "group_graph": "graphprune.analysis.network",
+    "listening": "graphprune.phases",
     "open_data": "graphprune.accuracy",
     "read_plan": "graphprune.plan.file",
     "recover": "graphprune.accuracy",

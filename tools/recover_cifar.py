@@ -43,7 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--draw", type=int, default=0, help="which 1,024 training images calibrate: the first ones are 0")
+    parser.add_argument(
+        "--draw", type=int, default=0, help="which 1,024 training images calibrate: the first ones are 0"
+    )
     add_options(parser, flops=0.5)
     options = parser.parse_args()
     data = np.load(options.data)

@@ -9,7 +9,9 @@ import typer
 
 from graphprune import __version__
 from graphprune.cli.commands.apply import apply
+from graphprune.cli.commands.check import check
 from graphprune.cli.commands.compare import compare
+from graphprune.cli.commands.doctor import doctor
 from graphprune.cli.commands.evaluate import evaluate
 from graphprune.cli.commands.export import export
 from graphprune.cli.commands.finetune import finetune
@@ -18,6 +20,7 @@ from graphprune.cli.commands.inspect import inspect
 from graphprune.cli.commands.normalize import normalize
 from graphprune.cli.commands.recover import recover
 from graphprune.cli.commands.report import report
+from graphprune.cli.commands.run import run
 from graphprune.cli.commands.solve import solve
 from graphprune.cli.commands.sweep import sweep
 from graphprune.cli.commands.synthesize import synthesize
@@ -36,11 +39,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _TASKS = {
-    "Prune": {"solve": solve, "apply": apply, "compare": compare, "sweep": sweep},
-    "Look": {"inspect": inspect, "report": report, "verify": verify},
+    "Prune": {"solve": solve, "apply": apply, "compare": compare, "sweep": sweep, "run": run},
+    "Look": {"inspect": inspect, "report": report, "verify": verify, "check": check},
     "Accuracy": {"eval": evaluate, "recover": recover},
     "Train": {"train": train, "finetune": finetune},
     "Files": {"init": init, "export": export, "normalize": normalize, "synthesize": synthesize, "widen": widen},
+    "Help": {"doctor": doctor},
 }
 for task, commands in _TASKS.items():
     for name, command in commands.items():

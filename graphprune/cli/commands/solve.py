@@ -12,7 +12,7 @@ from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import BudgetsOrLossless
 from graphprune.cli.options.channel_choice import SolvedChannels
 from graphprune.cli.options.model_reading import ModelReading
-from graphprune.cli.options.output import Printing, PrunedOutput
+from graphprune.cli.options.output import Printing, SolvedOutput
 from graphprune.cli.options.recovery import Restoring
 from graphprune.cli.options.samples import CalibrationSamples
 from graphprune.cli.options.widths import SolvedWidths
@@ -22,6 +22,7 @@ from graphprune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.cli.console import Talk
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
     from graphprune.planning.make_plan import SolveOptions
     from graphprune.planning.solver_choice import SolverChoice
+    from graphprune.report.summary import PruningSummary
 
 __all__ = ["solve"]
 
@@ -47,7 +49,7 @@ def solve(
     reading: ModelReading,
     calibration: CalibrationSamples,
     restoring: Restoring,
-    output: PrunedOutput,
+    output: SolvedOutput,
     printing: Printing,
 ) -> None:
     """Prune a model to a budget.
@@ -62,9 +64,8 @@ def solve(
     requests = budgets.requests()
     options = channels.solve_options(widths, lossless=budgets.lossless)
     analysed = reading.options()
-    targets = output.targets(reading.model)
     restoring.check(calibration.calib)
-    targets.check([reading.model, *widths.limits.inputs])
+    targets = output.checked_targets(reading.model, widths.limits.inputs)
 
     from graphprune import api
     from graphprune.planning.make_plan import check_request
@@ -105,7 +106,30 @@ def solve(
         judge=judge,
         next_step=NextStep(reading.model, targets, targets.plan),
     )
-    show(carry_out(job, talk), as_json=printing.as_json, verbose=printing.verbose)
+    summary = carry_out(job, talk)
+    if output.report is not None:
+        with talk.stage("drawing the report"):
+            summary = _reported(summary, job, output.report, material)
+    show(summary, as_json=printing.as_json, verbose=printing.verbose)
+
+
+def _reported(summary: PruningSummary, job: Job, target: Path, material: RecoveryMaterial) -> PruningSummary:
+    """Write the report of what was done; return the summary that names it."""
+    from graphprune import api
+    from graphprune.cli.report_file import known_scores, samples_picture, write_report
+    from graphprune.report.html.report_page import ReportSubject
+
+    analysis, plan = job.analysis, summary.plan
+    made = None if material.restorer is None else material.samples
+    subject = ReportSubject(
+        (plan,),
+        analysis,
+        api.load(job.targets.output),
+        known_scores(analysis, plan),
+        samples=samples_picture(analysis, made),
+    )
+    write_report(target, plan.model.name, subject, force=job.targets.force)
+    return replace(summary, files={**summary.files, "report": str(target)})
 
 
 def _planned(
