@@ -6,8 +6,9 @@
     python tools/recover_cifar.py resnet56_cifar10.onnx cifar10.npz --solver sensitivity --set stages=3
     python tools/recover_cifar.py resnet20_cifar10.onnx cifar10.npz --solver bisection --adapt l1,l2,fpgm
 
-The archive holds x_train, x_test (uint8, NHWC) and y_test. Calibration sees 1,024 training images and no label (the
-first ones; others by --draw); test labels are looked at once, for the figures that are printed. One thread: OMP_NUM_THREADS=1.
+The archive holds x_train, x_test (uint8, NHWC) and y_test. Calibration sees 1,024 training images (the first ones, or
+others by --draw) and no label; test labels are looked at once, for the figures that are printed. One thread:
+OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
