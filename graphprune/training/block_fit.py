@@ -22,7 +22,7 @@ __all__ = ["fit_block"]
 
 Values = dict[str, Tensor]
 
-STEPS = 300
+STEPS = 600
 RATES = (0.01, 0.003)
 """How far a step moves weights, relative to their root mean square; it falls to nothing along half a cosine. The second
 is tried where the first one made nothing better."""
