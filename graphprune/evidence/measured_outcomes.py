@@ -22,6 +22,7 @@ from graphprune.evidence.subgraphs import DenseOutputs, StageSubgraph, go_forwar
 from graphprune.plan.check import group_plan
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Budget, Plan, SolverRecord
+from graphprune.planning.bundles import close
 from graphprune.planning.records import describe_model
 from graphprune.recovery.recover import recover
 from graphprune.recovery.recover_options import METHODS, RecoverOptions
@@ -255,7 +256,10 @@ class MeasuredOutcomes:
         return self.analysis.model.replaced(prune(start, keep_mask(self.analysis, plan)))
 
     def _plan(self, kept: Kept) -> Plan:
-        """Return what is needed of a plan to prune and recover."""
+        """Return what is needed of a plan to prune and recover; what can only go with an empty group goes with it."""
+        emptied = [group for group, atoms in enumerate(kept) if not len(atoms)]
+        closed = close(self.analysis, emptied)[0] if emptied else frozenset()
+        kept = tuple(atoms[:0] if group in closed else atoms for group, atoms in enumerate(kept))
         analysis, widths = self.analysis, np.array([len(atoms) for atoms in kept], dtype=np.int64)
         flops = analysis.cost.flops
         before, after = flops(analysis.cost.sizes), flops(widths)

@@ -64,8 +64,8 @@ def measured_attempt(analysis: Analysis, whole: Problem, build: Build, solve: So
         np.insert(own, 0, 0) if group in offered and own[0] > 0 else own for group, own in enumerate(whole.levels)
     )
     free = replace(whole, levels=levels)
-    if not free.fits(free.narrowest):
-        return None
+    if not free.fits(free.narrowest):  # only without more groups than one of each bundle
+        return best_attempt(analysis, whole, build, solve)
     solution = solve(free)
     gone = [bundle for group, bundle in offered.items() if not solution.widths[group]]
     if not gone:

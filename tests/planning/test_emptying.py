@@ -21,6 +21,8 @@ from graphprune import api
 from graphprune.analysis.analysis import Analysis
 from graphprune.cost.counting import count_costs
 from graphprune.cost.metrics import model_cost
+from graphprune.data.arrays import from_arrays
+from graphprune.data.signature import input_specs
 from graphprune.errors import BudgetUnreachableError, PlanError, UnsupportedModelError, UsageError, VerificationError
 from graphprune.model.load import load
 from graphprune.model.write import file_bytes
@@ -340,3 +342,21 @@ def test_where_all_branches_matter_none_goes() -> None:
     options = api.SolveOptions("sensitivity", criterion="l2", round_to=1, allow_empty=True)
     plan = api.solve(analysis, api.BudgetRequest("flops", 0.9), options, data=samples())
     assert all(group.kept for group in plan.groups) and plan.solver.options["emptied"] == []
+
+
+@pytest.mark.parametrize("tight", [False, True])
+def test_groups_that_go_together_go_together_when_they_are_measured(tight: bool) -> None:
+    proto = changed(block(offset=", bias", bias=(6,)), ("third", ..., 1e-3))
+    analysis = Analysis(load(proto))
+    source = from_arrays("noise", input_specs(analysis.model), {"x": noise((96, 3, 6, 6))})
+    stem = 1 if tight else 6  # either nothing fits with the branch, or the branch only with a narrower stem
+    costs = [analysis.cost.flops(np.array(widths)) for widths in ([6, 8, 4], [stem, 1, 1], [stem, 0, 0])]
+    share = (costs[1] + costs[2]) / 2 / costs[0]
+    options = api.SolveOptions("sensitivity", criterion="l2", round_to=1, allow_empty=True)
+    plan = api.solve(analysis, api.BudgetRequest("flops", share), options, data=source)
+    assert [len(group.kept) > 0 for group in plan.groups] == [True, False, False]
+    carried_out(analysis, plan)
+
+
+def noise(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
