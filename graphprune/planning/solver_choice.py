@@ -7,7 +7,7 @@ file, samples and budget give the same choice on every machine.
 ==============  ====================================================================================
 solver          passes over all samples that are used
 ==============  ====================================================================================
-`sensitivity`   in each of two stages one that reads, and for each of up to four widths of every group
+`sensitivity`   in each of two stages one that reads, and for each of up to three widths of every group
                 one of a quarter of the samples through what lies behind it; between them a recovery
 `stage-wise`    five: stages are run for some candidates on a part of the samples
 `bisection`     none
@@ -58,6 +58,7 @@ UNMEASURED = "bisection"
 """Chooses widths without looking at samples."""
 
 _STAGES = 2
+_WIDTHS = 3
 _RECOVERY = 2
 _FEWEST = 8
 _ROUNDS = 4
@@ -183,8 +184,8 @@ def _reason(best: str, work: Mapping[str, int], bounds: Mapping[str, int]) -> st
 def sensitivity_passes(analysis: Analysis) -> float:
     """Return how often `sensitivity` passes all samples through the network, with its default settings.
 
-    Four widths on a quarter of the samples are one pass through what lies behind a group, which is counted as all
-    layers from the first one on that reads it.
+    Each width on a quarter of the samples is a quarter of a pass through what lies behind a group, which is counted as
+    all layers from the first one on that reads it.
     """
     place = {layer.node: at for at, layer in reversed([*enumerate(analysis.layers)])}
     costs = [layer.flops(analysis.cost.sizes) for layer in analysis.layers]
@@ -194,4 +195,4 @@ def sensitivity_passes(analysis: Analysis) -> float:
         read = [place[member.node] for member in group.members if member.role == "in" and member.node in place]
         if read:
             behind += sum(costs[min(read) :]) / whole
-    return _STAGES * (1 + behind) + _RECOVERY
+    return _STAGES * (1 + _WIDTHS / 4 * behind) + _RECOVERY
