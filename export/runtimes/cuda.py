@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NVIDIA's graphics processors, through onnxruntime's CUDA provider alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from graphprune.export.runtime import RUNTIMES, ModelSignature, Run
+from graphprune.export.runtimes.onnxruntime import OnnxRuntime, open_with
+
+__all__ = ["Cuda"]
+
+
+@RUNTIMES.register("cuda")
+class Cuda(OnnxRuntime):
+    """The CUDA provider."""
+
+    def missing(self) -> str:
+        """Return what speaks against CUDA on this machine."""
+        from graphprune.data.providers import current, on
+
+        with on("auto"):
+            device = current()
+        return "" if device.name == "cuda" else device.why
+
+    def open(self, path: Path, signature: ModelSignature) -> Run:
+        """Open a session."""
+        return open_with(path, signature, ["CUDAExecutionProvider"], alone=True)
