@@ -7,8 +7,9 @@
     for check in deployment.checks:
         print(check.runtime, check.pruned.status, check.timing)
 
-Every runtime works in a child process with limits, so that one that crashes or hangs is an entry in a table. Beside what
-it makes of the pruned network stands what it makes of the original: only where it takes that is the pruned one at fault.
+Every runtime works in a child process with limits, so that one that crashes or hangs is an entry in a table. Beside
+what it makes of the pruned network stands what it makes of the original: only where it takes that is the pruned one at
+fault.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from graphprune.errors import OutputError, RequestError, UsageError, quote
 from graphprune.export.deployment import Deployment, DeployOptions, RuntimeCheck
 from graphprune.export.runtime import RUNTIMES, make_runtime
 from graphprune.export.runtime_bench import REFERENCE, RuntimeBench
+from graphprune.extras import EXTRAS, require_some
 from graphprune.model.atomic import output_errors
 from graphprune.model.bodies import flatten
 from graphprune.model.fitting import fit_inputs
@@ -43,13 +45,37 @@ if TYPE_CHECKING:
     from graphprune.array_types import Array
     from graphprune.data.source import Source
 
-__all__ = ["deploy", "installed"]
+__all__ = ["check_folder", "deploy", "installed", "require_runtimes"]
 
 
 def installed() -> tuple[str, ...]:
     """Return the names of the runtimes that are installed, onnxruntime first."""
     names = [name for name in RUNTIMES.names() if not make_runtime(name).missing()]
     return tuple(sorted(names, key=lambda name: (name != REFERENCE, name)))
+
+
+def require_runtimes(names: Sequence[str]) -> None:
+    """Refuse runtimes that are asked for by name and are not installed.
+
+    Raises
+    ------
+    UsageError
+        Naming what is missing, and how it is installed.
+    """
+    for name in names:
+        runtime = make_runtime(name)
+        extra = set(EXTRAS["runtimes"]) & set(runtime.modules)
+        if extra:
+            require_some("runtimes", runtime.modules, f"the runtime {name}")
+        elif missing := runtime.missing():
+            raise UsageError(f"the runtime {name} cannot be used here: {missing}", hint=_OTHERS.get(name))
+
+
+_OTHERS = {
+    "cuda": "it needs a graphics processor of NVIDIA, and onnxruntime-gpu",
+    "tensorrt": "pip install tensorrt, beside onnxruntime-gpu and a graphics processor of NVIDIA",
+    "tflite": "pip install ai-edge-litert, and onnx2tf in an environment of its own (docs/runtimes.md)",
+}
 
 
 @logged("checking runtimes", lambda deployment: {"runtimes": len(deployment.checks), "worse": len(deployment.worse)})
@@ -130,7 +156,7 @@ def _batches(model: Model, data: Source | None, options: DeployOptions) -> list[
         return [make_inputs(spec, "normal", seed=options.seed + at) for at in range(options.samples)]
     few = data.limited(options.samples)
     batches = [dict(batch.feeds) for batch in few.batches(_batch_size(few, shapes))]
-    whole = [batch for batch in batches if [*batch.values()][0].shape == [*batches[0].values()][0].shape]
+    whole = [batch for batch in batches if all(batch[name].shape == batches[0][name].shape for name in shapes)]
     return [{name: np.asarray(batch[name]) for name in shapes} for batch in whole]
 
 

@@ -144,7 +144,7 @@ def call_program(command: Sequence[str], folder: Path, written: Path) -> Path:
         text=True,
         errors="replace",
         check=False,
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one system call
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         env={**os.environ, "PYTHONPATH": ""},
     )
     if done.returncode or not written.exists():

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from graphprune.data.preprocessing import Preprocessing
     from graphprune.data.source import Batch, Source
     from graphprune.errors import GraphPruneError
+    from graphprune.export.deploy import deploy
+    from graphprune.export.deployment import Deployment, DeployOptions
     from graphprune.model.load import Model
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.file import read_plan, write_plan
@@ -63,6 +65,8 @@ __all__ = [
     "BudgetRequest",
     "Constraints",
     "Contest",
+    "DeployOptions",
+    "Deployment",
     "Evaluation",
     "Explanation",
     "GraphPruneError",
@@ -81,6 +85,7 @@ __all__ = [
     "analyze",
     "apply",
     "compare",
+    "deploy",
     "evaluate",
     "explain",
     "from_arrays",
@@ -110,6 +115,8 @@ _HOMES = {
     "BudgetRequest": "graphprune.plan.budget",
     "Constraints": "graphprune.planning.constraints.constraints",
     "Contest": "graphprune.trials.compare",
+    "DeployOptions": "graphprune.export.deployment",
+    "Deployment": "graphprune.export.deployment",
     "Evaluation": "graphprune.data.evaluation",
     "Explanation": "graphprune.analysis.explain",
     "GraphPruneError": "graphprune.errors",
@@ -125,6 +132,7 @@ _HOMES = {
     "Sweep": "graphprune.trials.sweep",
     "Verification": "graphprune.verification.verify",
     "compare": "graphprune.trials.compare",
+    "deploy": "graphprune.export.deploy",
     "evaluate": "graphprune.accuracy",
     "explain": "graphprune.analysis.explain",
     "from_arrays": "graphprune.data.arrays",

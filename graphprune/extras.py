@@ -8,19 +8,21 @@ what to install, however they came.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Literal
 
 from graphprune.errors import UsageError
 
-__all__ = ["EXTRAS", "require", "runtime_conflict"]
+__all__ = ["EXTRAS", "require", "require_some", "runtime_conflict"]
 
-Extra = Literal["train", "report"]
+Extra = Literal["train", "report", "runtimes"]
 
 EXTRAS: dict[Extra, tuple[str, ...]] = {
     "train": ("torch", "torchvision", "accelerate", "onnx2fx", "onnxscript", "safetensors"),
     "report": ("altair", "jinja2", "vl_convert"),
+    "runtimes": ("openvino", "MNN", "ncnn", "pnnx", "cv2"),
 }
 """The packages of each extra, as they are imported."""
 
@@ -41,7 +43,12 @@ def require(extra: Extra, what: str) -> None:
     UsageError
         If one is missing, naming it and the command that installs it.
     """
-    missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
+    require_some(extra, EXTRAS[extra], what)
+
+
+def require_some(extra: Extra, names: Sequence[str], what: str) -> None:
+    """Refuse what cannot work without some of the packages of an extra; otherwise as :func:`require`."""
+    missing = [name for name in names if find_spec(name) is None]
     if missing:
         are = "is" if len(missing) == 1 else "are"
         raise UsageError(

@@ -15,7 +15,7 @@ __all__ = ["Mnn"]
 class Mnn(Runtime):
     """MNN, through its own format: ``model.mnn``."""
 
-    modules = ("MNN", "_tools")
+    modules = ("MNN",)
     distribution = "mnn"
     converts = True
 
@@ -40,7 +40,12 @@ class Mnn(Runtime):
         names, outputs = list(signature.shapes), list(signature.outputs)
         network = MNN.nn.load_module_from_file(str(path), names, outputs, runtime_manager=manager)
         expression = MNN.expr
-        types = {"float32": expression.float, "int32": expression.int, "int64": expression.int, "uint8": expression.uint8}
+        types = {
+            "float32": expression.float,
+            "int32": expression.int,
+            "int64": expression.int,
+            "uint8": expression.uint8,
+        }
 
         def fed(name: str, value: Any) -> Any:
             kind = str(value.dtype)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,6 @@ class Ncnn(Runtime):
 
     def convert(self, model: Path, signature: ModelSignature, folder: Path) -> Path:
         """Convert with pnnx, for the given sizes."""
-        import pnnx
-
         unknown = sorted({kind for kind in signature.dtypes.values() if kind not in _SUFFIXES})
         if unknown:
             raise CannotConvertError(f"pnnx takes no inputs of type {', '.join(unknown)}")
@@ -38,7 +38,7 @@ class Ncnn(Runtime):
         names = {"ncnnparam": "model.param", "ncnnbin": "model.bin", "ncnnpy": "scrap.py"}
         names |= {"pnnxparam": "scrap.param", "pnnxbin": "scrap.bin", "pnnxpy": "scrap_.py", "pnnxonnx": "scrap.onnx"}
         files = [f"{key}={name}" for key, name in names.items()]
-        call_program([pnnx.EXEC_PATH, source.name, f"inputshape={shapes}", "fp16=0", *files], folder, target)
+        call_program([_program(), source.name, f"inputshape={shapes}", "fp16=0", *files], folder, target)
         for left in (*folder.glob("scrap*"), *folder.glob("network*")):
             left.unlink()
         return target
@@ -72,6 +72,14 @@ class Ncnn(Runtime):
             return values
 
         return run
+
+
+def _program() -> str:
+    """Return the program inside the package; importing that would load torch."""
+    spec = find_spec("pnnx")
+    if spec is None or spec.origin is None:
+        raise CannotConvertError("pnnx is not installed")
+    return str(Path(spec.origin).with_name("pnnx.exe" if sys.platform == "win32" else "pnnx"))
 
 
 def _number(name: str) -> int:

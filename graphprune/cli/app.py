@@ -10,6 +10,7 @@ import typer
 from graphprune import __version__
 from graphprune.cli.commands.apply import apply
 from graphprune.cli.commands.compare import compare
+from graphprune.cli.commands.deploy import deploy
 from graphprune.cli.commands.evaluate import evaluate
 from graphprune.cli.commands.export import export
 from graphprune.cli.commands.finetune import finetune
@@ -40,6 +41,7 @@ _TASKS = {
     "Look": {"inspect": inspect, "report": report, "verify": verify},
     "Accuracy": {"eval": evaluate, "recover": recover},
     "Train": {"train": train, "finetune": finetune},
+    "Deploy": {"deploy": deploy},
     "Files": {"init": init, "export": export, "normalize": normalize, "synthesize": synthesize, "widen": widen},
 }
 for task, commands in _TASKS.items():

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""8-bit integers by onnxruntime's static quantisation: QDQ, weights per channel, activations from calibration samples."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import platform
+from collections.abc import Collection, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from graphprune.data.feeding import filled
+from graphprune.data.signature import input_specs
+from graphprune.errors import UnsupportedModelError, quote
+from graphprune.model.sandbox import shortened
+from graphprune.verification.staging import stage_file
+
+if TYPE_CHECKING:
+    from graphprune.array_types import Array
+    from graphprune.choices import CalibrationMethod
+    from graphprune.data.source import Source
+    from graphprune.model.load import Model
+
+__all__ = ["Int8Maker", "saturates"]
+
+_MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_BATCH = 32
+_WITHOUT = ("avx512_vnni", "avx_vnni", "amx_int8")
+
+
+def saturates() -> bool:
+    """Whether this processor's products of 8-bit integers saturate in 16 bits: x86 without VNNI."""
+    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].split("\n", 1)[0].split()
+        return not any(name in flags for name in _WITHOUT)
+    except OSError:  # Windows, macOS: what numpy knows
+        features = import_module("numpy._core._multiarray_umath").__cpu_features__
+        return not features.get("AVX512VNNI", False)
+
+
+class Int8Maker:
+    """Makes quantised models of one model, with some layers left in float.
+
+    Parameters
+    ----------
+    model : Model
+    samples : Source
+        For the ranges of activations.
+    folder : Path
+        A private one.
+    method : {"minmax", "entropy", "percentile"}
+    reduce_range : bool
+        Whether weights take 7 bits, so that sums of two products fit into 16.
+
+    Attributes
+    ----------
+    parts : tuple of str
+        Layers that can be left in float.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If onnxruntime cannot quantise it.
+    """
+
+    unit = "layer"
+
+    def __init__(
+        self, model: Model, samples: Source, folder: Path, method: CalibrationMethod, *, reduce_range: bool
+    ) -> None:
+        self._model, self._samples, self._folder = model, samples, folder
+        self._method, self._reduce_range = method, reduce_range
+        with _quiet(model):
+            self._fold()
+        self.parts = tuple(node.name for node in self._folded.graph.node if node.op_type in _MULTIPLYING)
+
+    def _fold(self) -> None:
+        """Fold BatchNormalization into convolutions, and name every node: layers are told apart by names."""
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        source, target = self._folder / "source.onnx", self._folder / "folded.onnx"
+        stage_file(self._model, source)
+        quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+        self._folded = onnx.load(target)
+        taken = {node.name for node in self._folded.graph.node}
+        for number, node in enumerate(self._folded.graph.node):
+            if not node.name:
+                node.name = f"{node.op_type}_{number}" if f"{node.op_type}_{number}" not in taken else f"_{number}"
+                taken.add(node.name)
+
+    def make(self, floating: Collection[str]) -> onnx.ModelProto:
+        """Return the model in 8 bits but for some layers; ranges are measured the first time."""
+        from onnxruntime.quantization import CalibrationMethod as Method
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+        ranges, target = self._folder / "ranges.json", self._folder / "int8.onnx"
+        methods = {"minmax": Method.MinMax, "entropy": Method.Entropy, "percentile": Method.Percentile}
+        with _quiet(self._model):
+            quantize_static(
+                self._folded_copy(),
+                str(target),
+                None if ranges.exists() else self._reader(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=self._reduce_range,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=sorted(floating),
+                calibrate_method=methods[self._method],
+                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+                calibration_cache_path=str(ranges),
+            )
+        return onnx.load(target)
+
+    def _folded_copy(self) -> onnx.ModelProto:
+        """Return the folded model, which quantisation changes."""
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self._folded)
+        return copy
+
+    def _reader(self) -> Any:
+        """Return what feeds samples."""
+        from onnxruntime.quantization import CalibrationDataReader
+
+        specs = input_specs(self._model)
+        feeds = (dict(batch.feeds) for batch, _ in filled(self._samples, specs, _BATCH))
+
+        class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime declares no types
+            """Gives one batch after the other."""
+
+            def get_next(self) -> dict[str, Array] | None:
+                """Return what is fed next."""
+                return next(feeds, None)
+
+        return Reader()
+
+
+@contextlib.contextmanager
+def _quiet(model: Model) -> Iterator[None]:
+    """Let onnxruntime's tools say nothing, and name the model where they fail."""
+    logger = logging.getLogger()
+    level, printed = logger.level, io.StringIO()
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    except Exception as error:  # they raise whatever they like
+        said = shortened((str(error).strip().splitlines() or [type(error).__name__])[0])
+        raise UnsupportedModelError(f"onnxruntime cannot quantise {quote(model.name)}: {said}") from error
+    finally:
+        logger.setLevel(level)
