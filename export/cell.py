@@ -70,7 +70,8 @@ class CellTask:
 
 def write_arrays(path: Path, batches: list[dict[str, Array]]) -> None:
     """Write arrays by name, for several batches."""
-    np.savez(path, **{f"{at} {name}": value for at, arrays in enumerate(batches) for name, value in arrays.items()})
+    named: dict[str, Any] = {f"{at} {name}": value for at, one in enumerate(batches) for name, value in one.items()}
+    np.savez(path, **named)
 
 
 def read_arrays(path: Path) -> list[dict[str, Array]]:

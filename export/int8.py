@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""8-bit integers by onnxruntime's static quantisation: QDQ, weights per channel, activations from calibration samples."""
+"""8-bit integers by onnxruntime's static quantisation: QDQ, weights per channel, activations ranged by samples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from graphprune.data.source import Source
     from graphprune.model.load import Model
 
-__all__ = ["Int8Maker", "saturates"]
+__all__ = ["Int8Maker", "has_saturating_products", "saturates"]
 
 _MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _BATCH = 32
@@ -38,11 +38,24 @@ def saturates() -> bool:
     if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
         return False
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].split("\n", 1)[0].split()
-        return not any(name in flags for name in _WITHOUT)
+        return has_saturating_products(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     except OSError:  # Windows, macOS: what numpy knows
         features = import_module("numpy._core._multiarray_umath").__cpu_features__
         return not features.get("AVX512VNNI", False)
+
+
+def has_saturating_products(cpuinfo: str) -> bool:
+    """Whether an x86 processor of which the kernel says this has none of the instructions that sum in 32 bits.
+
+    Examples
+    --------
+    >>> has_saturating_products("model name : A\\nflags : fpu avx2\\n")
+    True
+    >>> has_saturating_products("model name : B\\nflags : fpu avx2 avx_vnni\\n")
+    False
+    """
+    flags = cpuinfo.partition("flags")[2].partition("\n")[0].split()
+    return not any(name in flags for name in _WITHOUT)
 
 
 class Int8Maker:

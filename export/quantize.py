@@ -43,7 +43,7 @@ __all__ = ["QuantizeOptions", "Quantized", "quantize"]
 
 _FEWEST = 2
 _ROUNDING = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
-_MOST_TRIED = 64
+_MOST_TRIED = 16
 """Samples on which single parts are tried."""
 
 
@@ -233,8 +233,8 @@ class _Guard:
                 return made
             count *= 2
         raise NotImprovedError(
-            f"the outputs lose {100 * self.whole_error:.2g} % of their variance, more than the {100 * self._limit:.2g} % "
-            f"that they may, and {100 * self.error:.2g} % with half of the network left in float; nothing was written",
+            f"the outputs lose {100 * self.whole_error:.2g} % of their variance where {100 * self._limit:.2g} % are "
+            f"allowed, and {100 * self.error:.2g} % with half of the network left in float; nothing was written",
             hint="give more samples, another --method, or a higher --limit",
         )
 

@@ -77,7 +77,9 @@ class Runtime(ABC):
         return ", ".join(name for name in self.modules if find_spec(name) is None)
 
     def version(self) -> str:
-        """Return the installed version."""
+        """Return the installed version; empty where nobody tells."""
+        if not self.distribution:
+            return ""
         try:
             return metadata.version(self.distribution)
         except metadata.PackageNotFoundError:

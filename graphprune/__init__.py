@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from graphprune.errors import GraphPruneError
     from graphprune.export.deploy import deploy
     from graphprune.export.deployment import Deployment, DeployOptions
+    from graphprune.export.quantize import Quantized, QuantizeOptions, quantize
     from graphprune.model.load import Model
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.file import read_plan, write_plan
@@ -73,6 +74,8 @@ __all__ = [
     "Model",
     "Plan",
     "Preprocessing",
+    "QuantizeOptions",
+    "Quantized",
     "RecoverOptions",
     "Recovery",
     "SolveOptions",
@@ -93,6 +96,7 @@ __all__ = [
     "load",
     "normalize",
     "open_data",
+    "quantize",
     "read_plan",
     "reconcile",
     "recover",
@@ -123,6 +127,8 @@ _HOMES = {
     "Model": "graphprune.model.load",
     "Plan": "graphprune.plan.schema",
     "Preprocessing": "graphprune.data.preprocessing",
+    "QuantizeOptions": "graphprune.export.quantize",
+    "Quantized": "graphprune.export.quantize",
     "RecoverOptions": "graphprune.recovery.recover_options",
     "Recovery": "graphprune.recovery.recover_options",
     "SolveOptions": "graphprune.planning.make_plan",
@@ -139,6 +145,7 @@ _HOMES = {
     "group_graph": "graphprune.analysis.network",
     "open_data": "graphprune.accuracy",
     "read_plan": "graphprune.plan.file",
+    "quantize": "graphprune.export.quantize",
     "recover": "graphprune.accuracy",
     "samples": "graphprune.accuracy",
     "save_drawing": "graphprune.report.picture",

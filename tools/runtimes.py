@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Halve networks and try them in every runtime that is installed, each beside its original; write the table into a page.
+"""Halve networks and try them in every runtime that is installed, beside their originals; write the table into a page.
 
 ::
 
     python tools/runtimes.py ~/zoo --work runtimes/ --page docs/runtimes.md
 
-FOLDER holds the networks by the names below (`--only` takes some of them, and any others). Each is pruned to half of its
-FLOPs by `bisection` and tried as `graphprune deploy` does, on random inputs of seed 0. What came of one stays in the
-folder `--work`, so that a run that was ended goes on. The exit status is 1 if the original works in some runtime and
-the pruned network does not.
+FOLDER holds the networks by the names below (`--only` takes some of them, and any others). Each is pruned to half of
+its FLOPs by `bisection` and tried as `graphprune deploy` does, on random inputs of seed 0. What came of one stays in
+the folder `--work`, so that a run that was ended goes on. The exit status is 1 if the original works in some runtime
+and the pruned network does not. `--check tflite --add` tries a runtime more on networks that were tried before.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from zoo_table import write_section
 
 import graphprune
 from graphprune.cost.latency.environment import here
@@ -44,6 +42,8 @@ NETWORKS = {
 }
 """Files, and what they are."""
 SEED = 0
+SECTION = "## What was measured"
+"""The last section of the page."""
 
 
 def main() -> int:
@@ -56,8 +56,15 @@ def main() -> int:
     if arguments.page is None:
         print(text)
     else:
-        write_section(arguments.page, "matrix", text)
+        replace_section(arguments.page, text)
     return int(any(record["worse"] for record in records))
+
+
+def replace_section(page: Path, text: str) -> None:
+    """Replace what stands in a page from its last heading on."""
+    written = page.read_text("utf-8")
+    before = written[: written.index(f"{SECTION}\n")]
+    page.write_text(f"{before}{SECTION}\n\n{text}\n", "utf-8")
 
 
 def parse() -> argparse.Namespace:
@@ -69,6 +76,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", help="names of files without .onnx, with commas")
     parser.add_argument("--flops", type=float, default=0.5)
     parser.add_argument("--check", help="runtimes, with commas; by default all that are installed")
+    parser.add_argument("--add", action="store_true", help="try runtimes that were not tried before")
     parser.add_argument("--patience", type=float, default=300.0)
     return parser.parse_args()
 
@@ -76,16 +84,22 @@ def parse() -> argparse.Namespace:
 def tried(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what came of a network, from the folder if it is there."""
     kept = arguments.work / f"{path.stem}.json"
-    if not kept.exists():
-        model = graphprune.load(path)
-        plan = graphprune.solve(model, flops=arguments.flops)
-        pruned = graphprune.apply(model, plan)
-        runtimes = tuple(arguments.check.split(",")) if arguments.check else ()
-        options = DeployOptions(runtimes, plan.model.inputs, patience=arguments.patience, seed=SEED)
-        record = facts(path.stem, graphprune.deploy(pruned, model, options=options))
-        kept.write_text(json.dumps(record, indent=1), "utf-8")
-        print(path.stem, *(cell(entry) for entry in record["checks"]), sep="  ", file=sys.stderr, flush=True)
-    return dict(json.loads(kept.read_text("utf-8")))
+    known: dict[str, Any] = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
+    if known and not arguments.add:
+        return known
+    model = graphprune.load(path)
+    plan = graphprune.solve(model, flops=arguments.flops)
+    pruned = graphprune.apply(model, plan)
+    runtimes = tuple(arguments.check.split(",")) if arguments.check else ()
+    options = DeployOptions(runtimes, plan.model.inputs, patience=arguments.patience, seed=SEED)
+    record = facts(path.stem, graphprune.deploy(pruned, model, options=options))
+    print(path.stem, *(cell(entry) for entry in record["checks"]), sep="  ", file=sys.stderr, flush=True)
+    if known:
+        tried_now = {entry["runtime"] for entry in record["checks"]}
+        record["checks"] = [e for e in known["checks"] if e["runtime"] not in tried_now] + record["checks"]
+        record["worse"] = sorted({*record["worse"], *(name for name in known["worse"] if name not in tried_now)})
+    kept.write_text(json.dumps(record, indent=1), "utf-8")
+    return record
 
 
 def facts(name: str, deployment: Deployment) -> dict[str, Any]:

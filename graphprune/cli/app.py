@@ -17,6 +17,7 @@ from graphprune.cli.commands.finetune import finetune
 from graphprune.cli.commands.init import init
 from graphprune.cli.commands.inspect import inspect
 from graphprune.cli.commands.normalize import normalize
+from graphprune.cli.commands.quantize import quantize
 from graphprune.cli.commands.recover import recover
 from graphprune.cli.commands.report import report
 from graphprune.cli.commands.solve import solve
@@ -41,7 +42,7 @@ _TASKS = {
     "Look": {"inspect": inspect, "report": report, "verify": verify},
     "Accuracy": {"eval": evaluate, "recover": recover},
     "Train": {"train": train, "finetune": finetune},
-    "Deploy": {"deploy": deploy},
+    "Deploy": {"quantize": quantize, "deploy": deploy},
     "Files": {"init": init, "export": export, "normalize": normalize, "synthesize": synthesize, "widen": widen},
 }
 for task, commands in _TASKS.items():

@@ -24,9 +24,22 @@ TASKS = {
     "Look": ["inspect", "report", "verify"],
     "Accuracy": ["eval", "recover"],
     "Train": ["train", "finetune"],
+    "Deploy": ["quantize", "deploy"],
     "Files": ["init", "export", "normalize", "synthesize", "widen"],
 }
-PANELS = {"Budget", "Widths", "Channels", "Model", "Samples", "Recovery", "Training", "Questions", "Output"}
+PANELS = {
+    "Budget",
+    "Widths",
+    "Channels",
+    "Model",
+    "Samples",
+    "Recovery",
+    "Training",
+    "Questions",
+    "Output",
+    "Precision",
+    "Runtimes",
+}
 COMMANDS = [name for names in TASKS.values() for name in names]
 
 

@@ -16,15 +16,18 @@ from graphprune.cli.options.output import Printing, PrunedOutput
 from graphprune.cli.options.recovery import Restoring
 from graphprune.cli.options.samples import CalibrationSamples
 from graphprune.cli.options.widths import SolvedWidths
+from graphprune.cli.quantized_report import QuantizedFile
 from graphprune.cli.recovery_steps import RecoveryMaterial, RecoverySteps, find_material
 from graphprune.cli.spread import spread
-from graphprune.errors import UnsupportedModelError
+from graphprune.cli.targets import beside, check_target
+from graphprune.errors import DataError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.cli.console import Talk
+    from graphprune.cli.targets import Targets
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Plan
     from graphprune.planning.make_plan import SolveOptions
@@ -37,6 +40,7 @@ __all__ = ["solve"]
     "graphprune solve model.onnx --flops 0.5",
     "graphprune solve model.onnx --flops 0.5 --quick",
     "graphprune solve model.onnx --flops 0.5 --calib photos/",
+    "graphprune solve model.onnx --flops 0.5 --calib photos/ --quantize int8",
     'graphprune solve model.onnx --latency 8ms --skip "head*" --dry-run',
 )
 @spread
@@ -105,7 +109,32 @@ def solve(
         judge=judge,
         next_step=NextStep(reading.model, targets, targets.plan),
     )
-    show(carry_out(job, talk), as_json=printing.as_json, verbose=printing.verbose)
+    further = _lower_precision(restoring, targets, material)
+    summary = carry_out(job, talk)
+    try:
+        if further is not None and not targets.dry:
+            further.write(plan.model.inputs, talk, force=targets.force)
+    finally:  # the pruned model is written, whatever becomes of the other file
+        show(summary, as_json=printing.as_json, verbose=printing.verbose, further=further)
+
+
+def _lower_precision(restoring: Restoring, targets: Targets, material: RecoveryMaterial) -> QuantizedFile | None:
+    """Return the file in lower precision that is to be written, too.
+
+    Raises
+    ------
+    DataError, OutputError
+        If there are no samples, or it cannot be written.
+    """
+    if restoring.quantize is None:
+        return None
+    if material.samples is None:
+        raise DataError("there are no samples to quantise with", hint="give some with --calib SOURCE")
+    target = beside(targets.output, f".{restoring.quantize}.onnx")
+    check_target(target, [], force=targets.force or targets.dry)
+    return QuantizedFile(
+        targets.output, target, restoring.quantize, material.samples, made=material.restorer is not None
+    )
 
 
 def _planned(
