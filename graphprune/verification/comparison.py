@@ -21,7 +21,7 @@ import numpy as np
 
 from graphprune.array_types import Array
 from graphprune.model.sandbox import RESULT, enter_sandbox
-from graphprune.verification.deviation import deviation
+from graphprune.verification.deviation import deviation, share_of_usual
 from graphprune.verification.ledger import BEYOND, Ledger
 from graphprune.verification.passage import Feeds, Passage, RunError
 from graphprune.verification.plain_run import OriginalError, PlainRun, make_inputs
@@ -175,6 +175,7 @@ class Comparison:
     def _settle(self, kind: str, pair: Pair, doubts: dict[int, Doubt]) -> None:
         """Measure how far rounding moves tensors, in one more passage of the masked original, and judge them by it."""
         alike = self._other_kernels(kind, pair, doubts) if pair.whole else {}
+        usual = self._usual(pair, doubts)
         pair.masked.start({**self._inputs(kind, moved=True), **self.masks})
         for stop, tensors in sorted(pair.stops.items()):
             asked = [(number, tensor) for number, tensor in tensors if number in doubts]
@@ -183,7 +184,18 @@ class Comparison:
                 wanted = doubts[number].wanted
                 noise = deviation(wanted, self._cut(number, moved[tensor.name]))
                 error = min(doubts[number].error, alike.get(number, BEYOND))
-                self.ledger.settle(tensor, kind, error, noise, wanted.dtype)
+                self.ledger.settle(tensor, kind, error * usual[number], noise * usual[number], wanted.dtype)
+
+    def _usual(self, pair: Pair, doubts: dict[int, Doubt]) -> dict[int, float]:
+        """Return how large tensors in doubt are beside what they are on another draw of inputs."""
+        shares: dict[int, float] = {}
+        pair.masked.start({**make_inputs(self.spec, "normal", seed=1), **self.switches, **self.masks})
+        for stop, tensors in sorted(pair.stops.items()):
+            asked = [(number, tensor) for number, tensor in tensors if number in doubts]
+            another = pair.masked.step(stop, [tensor.name for _, tensor in asked])
+            for number, tensor in asked:
+                shares[number] = share_of_usual(doubts[number].wanted, self._cut(number, another[tensor.name]))
+        return shares
 
     def _other_kernels(self, kind: str, pair: Pair, doubts: dict[int, Doubt]) -> dict[int, float]:
         """Return how far tensors are from those of the masked original with kernels that sum in another order.

@@ -11,7 +11,7 @@ import numpy as np
 from graphprune.array_types import Array
 from graphprune.verification.limits import RELATIVE
 
-__all__ = ["FEW", "FLOOR_FACTOR", "WIDEST", "deviation", "few", "stepped", "tolerance"]
+__all__ = ["FEW", "FLOOR_FACTOR", "WIDEST", "deviation", "few", "share_of_usual", "stepped", "tolerance"]
 
 FLOOR_FACTOR = 10.0
 WIDEST = 1e-3
@@ -55,6 +55,18 @@ def _plain_deviation(expected: Array, actual: Array) -> float | None:
     if not (np.isfinite(scale) and np.isfinite(error)):
         return None
     return error / scale if scale > 0 else error
+
+
+def share_of_usual(value: Array, another: Array) -> float:
+    """Return how large a tensor is beside the larger of itself and of it on another draw of inputs.
+
+    The few outputs of a classifier may all cancel to next to nothing on one draw, where the rounding of what was added
+    up is large beside what is left of it; how large the tensor is elsewhere says what its rounding amounts to.
+    """
+    own, usual = (
+        float(np.abs(x, where=np.isfinite(x), out=np.zeros_like(x)).max(initial=0.0)) for x in (value, another)
+    )
+    return min((own or 1.0) / max(own, usual, np.finfo(np.float64).tiny), 1.0)
 
 
 def stepped(expected: Array, actual: Array) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import pytest
 
 from graphprune.verification.comparison import Comparison
 from graphprune.verification.plain_run import make_inputs
@@ -71,3 +72,30 @@ def test_moved_inputs_differ_by_rounding_only() -> None:
         still, moved = make_inputs(SPEC, kind)["x"], make_inputs(SPEC, kind, moved=True)["x"]
         assert not np.array_equal(still, moved)
         assert float(np.abs(still - moved).max()) <= 2 * largest * float(np.finfo(np.float32).eps)
+
+
+# The sum over all values and an offset that cancels it on the first draw of inputs.
+CANCELLING = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[4, 8] x) => (float[1, 1] y)
+<float scale = {{{scale}}}, float offset = {{{offset}}}>
+{{
+    scaled = Mul (x, scale)
+    sum = ReduceSum (scaled)
+    y = Add (sum, offset)
+}}
+"""
+
+
+@pytest.mark.parametrize(("scale", "failed"), [(1 + 5e-6, False), (1 + 1e-3, True)])
+def test_outputs_that_cancel_on_one_draw_are_held_to_their_usual_size(
+    scale: float, failed: bool, tmp_path: Path
+) -> None:
+    total = float(make_inputs(SPEC, "normal")["x"].sum())
+    for factor, names in [(1.0, ("masked.onnx", REFERENCE, SOURCE)), (scale, ("pruned.onnx", WRITTEN))]:
+        text = CANCELLING.format(scale=f"{factor:.9f}", offset=f"{1e-2 - total:.9f}")
+        for name in names:
+            onnx.save(onnx.parser.parse_model(text), tmp_path / name)
+    np.savez(tmp_path / "keep.npz")
+    np.savez(tmp_path / "masks.npz")
+    assert Comparison(tmp_path, SPEC).run()["failed"] is failed
