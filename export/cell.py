@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,6 +31,7 @@ CONVERTED = "converted"
 SAID = "said.txt"
 STEP = "step.txt"
 _TASK = "task.json"
+_LINES = 2
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,17 @@ def main(folder: str) -> int:
     try:
         report = work()
     except Exception as error:  # a runtime raises whatever it likes
-        lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
-        report = {"step": steps.now, "problem": shortened(lines[0].strip()), "raised": type(error).__name__}
+        report = {"step": steps.now, "problem": _gist(error), "raised": type(error).__name__}
     sys.stdout.flush()
     (place / RESULT).write_text(json.dumps(report), "utf-8")
     os._exit(0)  # some runtimes crash on their way out, after everything is done
+
+
+def _gist(error: Exception) -> str:
+    """Return the first lines of a message that say more than a place in the source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    telling = [line for line in lines if not line.endswith(":")] or lines
+    return shortened("; ".join(telling[:_LINES]))
 
 
 def _try(place: Path, task: CellTask, runtime: Runtime, steps: _Steps) -> dict[str, Any]:
@@ -141,7 +147,7 @@ def _time(place: Path, task: CellTask, runtime: Runtime, steps: _Steps) -> dict[
     runs = [runtime.open(Path(path), task.signature) for path in task.timed]
     steps.begin("run")
     feeds = read_arrays(place / FEEDS)[0]
-    return {"rounds": paired_rounds([partial(run, feeds) for run in runs], time.perf_counter)}
+    return {"rounds": paired_rounds([partial(run, feeds) for run in runs], type(runtime).clock)}
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from graphprune.data.evaluation import compare
 from graphprune.errors import UnsupportedModelError, quote
 from graphprune.model.sandbox import shortened
 
 if TYPE_CHECKING:
+    from graphprune.data.source import Source
     from graphprune.model.load import Model
 
 __all__ = ["HalfMaker"]
@@ -30,11 +32,21 @@ class HalfMaker:
         Kinds of operators that can be left in float32.
     """
 
-    unit = "kind of operator"
-
     def __init__(self, model: Model) -> None:
         self._model = model
         self.parts = tuple(dict.fromkeys(node.op_type for node in model.proto.graph.node))
+
+    def ranked(self, whole: Model, samples: Source) -> list[str]:
+        """Return the kinds of operators by what the outputs lose with only one of them in float16, most first."""
+        del whole
+        losses: dict[str, float] = {}
+        for part in self.parts:
+            made = self._model.replaced(self.make([other for other in self.parts if other != part]))
+            try:
+                losses[part] = compare(self._model, made, samples).relative_error
+            except UnsupportedModelError:  # it does not run so
+                losses[part] = float("inf")
+        return sorted(self.parts, key=lambda part: -losses[part])
 
     def make(self, floating: Collection[str]) -> onnx.ModelProto:
         """Return the model in float16 but for some operators.

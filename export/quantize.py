@@ -9,7 +9,7 @@
     graphprune.save(result.model, "model.pruned.int8.onnx")
 
 A part of the samples is held out. Where the outputs on these lose more than they may, the parts of the network that
-lose most stay in float: each is tried alone, and as few as suffice are taken back.
+lose most stay in float: one, two, four and so on, until that holds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from graphprune.checks import check_fields, contained
 from graphprune.choices import CalibrationMethod, NumberFormat
 from graphprune.data.evaluation import compare
-from graphprune.errors import NotImprovedError, UnsupportedModelError, UsageError, quote
+from graphprune.errors import NotImprovedError, UsageError, quote
 from graphprune.export.half import HalfMaker
 from graphprune.export.int8 import Int8Maker, saturates
 from graphprune.model.load import check_loaded
@@ -43,8 +43,8 @@ __all__ = ["QuantizeOptions", "Quantized", "quantize"]
 
 _FEWEST = 2
 _ROUNDING = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
-_MOST_TRIED = 16
-"""Samples on which single parts are tried."""
+_MOST_TRIED = 8
+"""Samples on which is looked for what loses most."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,14 @@ class Quantized:
 class _Maker(Protocol):
     """What makes models of lower precision."""
 
-    unit: str
     parts: tuple[str, ...]
 
     def make(self, floating: Collection[str]) -> ModelProto:
         """Return the model with some parts left in float."""
+        ...
+
+    def ranked(self, whole: Model, samples: Source) -> list[str]:
+        """Return the parts by what is lost at them, most first; `whole` has nothing left in float."""
         ...
 
 
@@ -225,7 +228,8 @@ class _Guard:
         self.whole_error = self.error
         if self.error <= self._limit:
             return made
-        order, count = self._ranked(), 1
+        self._tell("looking for what loses most", 0, 1)
+        order, count = self._maker.ranked(made, self._held.limited(_MOST_TRIED)), 1
         while count < len(order):
             self._tell(f"{count} in float", count, len(order))
             made = self._made(order[:count])
@@ -244,15 +248,3 @@ class _Guard:
         found = compare(self._model, made, self._held)
         self.floating, self.error, self.agreement = tuple(floating), found.relative_error, found.agreement
         return made
-
-    def _ranked(self) -> list[str]:
-        """Return the parts by what the outputs lose with only that part quantised, most first."""
-        few, parts, losses = self._held.limited(_MOST_TRIED), self._maker.parts, {}
-        for at, part in enumerate(parts):
-            self._tell("trying parts alone", at, len(parts))
-            made = self._model.replaced(self._maker.make([other for other in parts if other != part]))
-            try:
-                losses[part] = compare(self._model, made, few).relative_error
-            except UnsupportedModelError:  # it does not run so: it has to stay
-                losses[part] = float("inf")
-        return sorted(parts, key=lambda part: -losses[part])

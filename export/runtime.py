@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ class Runtime(ABC):
     ----------
     modules : tuple of str
         What is imported; without one of them the runtime is not installed.
+    clock : callable
+        Seconds: processor time of all threads, which a busy machine does not change, where the processor does the work.
     distribution : str
         The installed package whose version is shown.
     converts : bool
@@ -69,6 +72,7 @@ class Runtime(ABC):
     """
 
     modules: ClassVar[tuple[str, ...]] = ()
+    clock: ClassVar[Callable[[], float]] = time.process_time
     distribution: ClassVar[str] = ""
     converts: ClassVar[bool] = False
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from graphprune.export.runtime import RUNTIMES, ModelSignature, Run
@@ -14,6 +15,8 @@ __all__ = ["Cuda"]
 @RUNTIMES.register("cuda")
 class Cuda(OnnxRuntime):
     """The CUDA provider."""
+
+    clock = time.perf_counter
 
     def missing(self) -> str:
         """Return what speaks against CUDA on this machine."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,8 @@ _PROVIDER = "TensorrtExecutionProvider"
 @RUNTIMES.register("tensorrt")
 class TensorRt(OnnxRuntime):
     """The TensorRT provider."""
+
+    clock = time.perf_counter
 
     def missing(self) -> str:
         """Return what speaks against TensorRT on this machine."""

@@ -58,7 +58,9 @@ def test_a_network_that_a_runtime_alone_does_not_take_is_an_error(quick: Command
     spoilt = onnx.load(model.with_name(pruned))
     output = spoilt.graph.output[0].name
     spoilt.graph.node[-1].output[0] = "before"
-    spoilt.graph.node.append(onnx.helper.make_node("Shrink", ["before"], [output], lambd=0.0))  # OpenCV has none
+    odd = onnx.helper.make_node("QuickGelu", ["before"], [output], domain="com.microsoft")  # OpenCV has none
+    spoilt.graph.node.append(odd)
+    spoilt.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     onnx.save(spoilt, model.with_name("spoilt.onnx"))
     done = quick("deploy", "spoilt.onnx", "--original", model, "--check", "opencv", "--no-timing")
     assert done.code == 1, (done.out, done.err)
