@@ -7,6 +7,8 @@ did; what it prints goes to a file, and of a process that crashes that file and 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import sys
@@ -111,7 +113,8 @@ def main(folder: str) -> int:
         report = work()
     except Exception as error:  # a runtime raises whatever it likes
         report = {"step": steps.now, "problem": _gist(error), "raised": type(error).__name__}
-    sys.stdout.flush()
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # Windows has no such handle
+        ctypes.CDLL(None).fflush(None)  # what libraries have printed
     (place / RESULT).write_text(json.dumps(report), "utf-8")
     os._exit(0)  # some runtimes crash on their way out, after everything is done
 

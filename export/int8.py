@@ -189,14 +189,14 @@ class Int8Maker:
         specs = input_specs(self._model)
         feeds = (dict(batch.feeds) for batch, _ in filled(self._samples, specs, _BATCH))
 
-        class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime declares no types
+        class SampleFeeder(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime declares no types
             """Gives one batch after the other."""
 
             def get_next(self) -> dict[str, Array] | None:
                 """Return what is fed next."""
                 return next(feeds, None)
 
-        return Reader()
+        return SampleFeeder()
 
 
 @contextlib.contextmanager

@@ -25,9 +25,9 @@ from typing import ClassVar
 from graphprune.array_types import Array
 from graphprune.solvers.registry import Registry
 
-__all__ = ["RUNTIMES", "CannotConvertError", "ModelSignature", "Run", "Runtime", "call_program", "make_runtime"]
+__all__ = ["RUNTIMES", "CannotConvertError", "ModelSignature", "NetworkRun", "Runtime", "call_program", "make_runtime"]
 
-Run = Callable[[Mapping[str, Array]], list[Array]]
+NetworkRun = Callable[[Mapping[str, Array]], list[Array]]
 """Runs a network on inputs by name; gives its outputs in their order in the file."""
 
 _LINES = 3
@@ -114,7 +114,7 @@ class Runtime(ABC):
         return model
 
     @abstractmethod
-    def open(self, path: Path, signature: ModelSignature) -> Run:
+    def open(self, path: Path, signature: ModelSignature) -> NetworkRun:
         """Load what `convert` wrote, and return what runs it."""
 
 

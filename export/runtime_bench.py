@@ -30,6 +30,8 @@ __all__ = ["REFERENCE", "RuntimeBench"]
 REFERENCE = "onnxruntime"
 """What all others are compared with."""
 _DENSE, _PRUNED = "dense", "pruned"
+_LEAST = 300.0
+"""Seconds that onnxruntime may take in any case: without it nothing can be compared."""
 _LONGEST = 160
 
 
@@ -136,7 +138,7 @@ class RuntimeBench:
         folder.mkdir()
         write_arrays(folder / FEEDS, self.batches)
         task.write(folder)
-        patience = self._options.patience
+        patience = self._options.patience if task.runtime != REFERENCE else max(self._options.patience, _LEAST)
         allowance = Allowance(patience, int(patience) + 1, main_memory() // 2)
         try:
             report = run_child("graphprune.export.cell", folder, allowance, runtime=task.runtime)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from graphprune.export.runtime import RUNTIMES, ModelSignature, Run
+from graphprune.export.runtime import RUNTIMES, ModelSignature, NetworkRun
 from graphprune.export.runtimes.onnxruntime import OnnxRuntime, open_with
 
 __all__ = ["Cuda"]
@@ -26,6 +26,6 @@ class Cuda(OnnxRuntime):
             device = current()
         return "" if device.name == "cuda" else device.why
 
-    def open(self, path: Path, signature: ModelSignature) -> Run:
+    def open(self, path: Path, signature: ModelSignature) -> NetworkRun:
         """Open a session."""
         return open_with(path, signature, ["CUDAExecutionProvider"], alone=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from graphprune.export.runtime import RUNTIMES, CannotConvertError, ModelSignature, Run, Runtime
+from graphprune.export.runtime import RUNTIMES, CannotConvertError, ModelSignature, NetworkRun, Runtime
 
 __all__ = ["Mnn"]
 
@@ -31,7 +31,7 @@ class Mnn(Runtime):
             raise CannotConvertError("mnnconvert failed; what it said is above")
         return target
 
-    def open(self, path: Path, signature: ModelSignature) -> Run:
+    def open(self, path: Path, signature: ModelSignature) -> NetworkRun:
         """Load it as a module, which may have branches and loops."""
         import MNN
         import numpy as np

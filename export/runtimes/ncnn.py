@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from graphprune.export.runtime import RUNTIMES, CannotConvertError, ModelSignature, Run, Runtime, call_program
+from graphprune.export.runtime import RUNTIMES, CannotConvertError, ModelSignature, NetworkRun, Runtime, call_program
 
 __all__ = ["Ncnn"]
 
@@ -43,7 +43,7 @@ class Ncnn(Runtime):
             left.unlink()
         return target
 
-    def open(self, path: Path, signature: ModelSignature) -> Run:
+    def open(self, path: Path, signature: ModelSignature) -> NetworkRun:
         """Load it; inputs and outputs are numbered in the order of the file."""
         import ncnn
         import numpy as np

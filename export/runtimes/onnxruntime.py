@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graphprune.export.runtime import RUNTIMES, ModelSignature, Run, Runtime
+from graphprune.export.runtime import RUNTIMES, ModelSignature, NetworkRun, Runtime
 
 __all__ = ["OnnxRuntime", "open_with"]
 
@@ -22,12 +22,12 @@ class OnnxRuntime(Runtime):
 
         return str(onnxruntime.__version__)
 
-    def open(self, path: Path, signature: ModelSignature) -> Run:
+    def open(self, path: Path, signature: ModelSignature) -> NetworkRun:
         """Open a session."""
         return open_with(path, signature, ["CPUExecutionProvider"])
 
 
-def open_with(path: Path, signature: ModelSignature, providers: list[str], *, alone: bool = False) -> Run:
+def open_with(path: Path, signature: ModelSignature, providers: list[str], *, alone: bool = False) -> NetworkRun:
     """Open a session with providers; `alone` refuses a network of which a part would run on the processor."""
     import onnxruntime
 

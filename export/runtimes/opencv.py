@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from graphprune.export.runtime import RUNTIMES, ModelSignature, Run, Runtime
+from graphprune.export.runtime import RUNTIMES, ModelSignature, NetworkRun, Runtime
 
 __all__ = ["OpenCv"]
 
@@ -23,7 +23,7 @@ class OpenCv(Runtime):
 
         return str(cv2.__version__)
 
-    def open(self, path: Path, signature: ModelSignature) -> Run:
+    def open(self, path: Path, signature: ModelSignature) -> NetworkRun:
         """Read the file."""
         import cv2
         import numpy as np

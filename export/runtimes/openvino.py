@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from graphprune.export.runtime import RUNTIMES, ModelSignature, Run, Runtime
+from graphprune.export.runtime import RUNTIMES, ModelSignature, NetworkRun, Runtime
 
 __all__ = ["OpenVino"]
 
@@ -30,7 +30,7 @@ class OpenVino(Runtime):
         openvino.save_model(openvino.Core().read_model(model), target, compress_to_fp16=False)
         return target
 
-    def open(self, path: Path, signature: ModelSignature) -> Run:
+    def open(self, path: Path, signature: ModelSignature) -> NetworkRun:
         """Compile it for the given sizes."""
         import openvino
 

@@ -7,7 +7,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from graphprune.export.runtime import RUNTIMES, ModelSignature, Run
+from graphprune.export.runtime import RUNTIMES, ModelSignature, NetworkRun
 from graphprune.export.runtimes.onnxruntime import OnnxRuntime, open_with
 
 __all__ = ["TensorRt"]
@@ -31,6 +31,6 @@ class TensorRt(OnnxRuntime):
             return "onnxruntime-gpu with its TensorRT provider"
         return "" if find_library("nvinfer") or find_spec("tensorrt_libs") else "the libraries of TensorRT"
 
-    def open(self, path: Path, signature: ModelSignature) -> Run:
+    def open(self, path: Path, signature: ModelSignature) -> NetworkRun:
         """Open a session; a network of which it does not take everything is refused."""
         return open_with(path, signature, [_PROVIDER], alone=True)

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from graphprune.export.runtime import RUNTIMES, CannotConvertError, ModelSignature, Run, Runtime, call_program
+from graphprune.export.runtime import RUNTIMES, CannotConvertError, ModelSignature, NetworkRun, Runtime, call_program
 
 __all__ = ["TfLite"]
 
@@ -50,7 +50,7 @@ class TfLite(Runtime):
         source.unlink()
         return target
 
-    def open(self, path: Path, signature: ModelSignature) -> Run:
+    def open(self, path: Path, signature: ModelSignature) -> NetworkRun:
         """Load it; inputs are told apart by their names."""
         from ai_edge_litert.interpreter import Interpreter
 

@@ -120,18 +120,18 @@ def test_both_are_timed_in_turn() -> None:
 
 @pytest.mark.usefixtures("toys")
 @pytest.mark.parametrize(
-    ("name", "step", "said"),
+    ("name", "patience", "said"),
     [
-        ("crashes", "load", "about to crash"),
-        ("ends", "convert", "status 3"),
-        ("hangs", "run", "did not finish within 5 s"),
+        ("crashes", 300.0, "about to crash"),
+        ("ends", 300.0, "status 3"),
+        ("hangs", 8.0, "did not finish within 8 s"),
     ],
 )
-def test_a_runtime_that_crashes_ends_or_hangs_is_an_entry(name: str, step: str, said: str) -> None:
+def test_a_runtime_that_crashes_ends_or_hangs_is_an_entry(name: str, patience: float, said: str) -> None:
     original, pruned = pair()
-    options = DeployOptions((name, "onnxruntime"), patience=5.0, timing=False)
+    options = DeployOptions((name, "onnxruntime"), patience=patience, timing=False)
     first, second = graphprune.deploy(pruned, original, options=options).checks
-    assert first.pruned is not None and (first.pruned.status, first.pruned.step) == ("fails", step)
+    assert first.pruned is not None and first.pruned.status == "fails"
     assert said in first.pruned.reason
     assert not first.is_worse  # the original fares no better
     assert second.pruned is not None and second.pruned.status == "ok"

@@ -88,6 +88,7 @@ def solve(
         if budgets.lossless
         else find_material(analysis, calibration, restoring, options.seed, talk)
     )
+    further = _lower_precision(restoring, targets, material)
     learned, judged, apart = material.with_data(data, learns=restoring.finetune)
     judge = None if judged is None or budgets.lossless else original_judge(loaded, judged, talk, apart=apart)
     measurable = widths.measurable and restoring.method is not None and not budgets.lossless
@@ -109,11 +110,15 @@ def solve(
         judge=judge,
         next_step=NextStep(reading.model, targets, targets.plan),
     )
-    further = _lower_precision(restoring, targets, material)
+    _finish(job, further, printing, talk)
+
+
+def _finish(job: Job, further: QuantizedFile | None, printing: Printing, talk: Talk) -> None:
+    """Prune, write, bring the result to lower precision if that is wanted, and print what came of it."""
     summary = carry_out(job, talk)
     try:
-        if further is not None and not targets.dry:
-            further.write(plan.model.inputs, talk, force=targets.force)
+        if further is not None and not job.targets.dry:
+            further.write(job.plan.model.inputs, talk, force=job.targets.force)
     finally:  # the pruned model is written, whatever becomes of the other file
         show(summary, as_json=printing.as_json, verbose=printing.verbose, further=further)
 
