@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         solve,
         verify,
     )
+    from graphprune.consistency import check_consistency
     from graphprune.data.arrays import from_arrays
     from graphprune.data.evaluation import Evaluation
     from graphprune.data.preprocessing import Preprocessing
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
     from graphprune.export.deploy import deploy
     from graphprune.export.deployment import Deployment, DeployOptions
     from graphprune.export.quantize import Quantized, QuantizeOptions, quantize
+    from graphprune.installation import Finding, examine_installation
     from graphprune.model.load import Model
+    from graphprune.phases import Event, listening
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.file import read_plan, write_plan
     from graphprune.plan.schema import Plan
@@ -69,7 +72,9 @@ __all__ = [
     "DeployOptions",
     "Deployment",
     "Evaluation",
+    "Event",
     "Explanation",
+    "Finding",
     "GraphPruneError",
     "Model",
     "Plan",
@@ -87,12 +92,15 @@ __all__ = [
     "__version__",
     "analyze",
     "apply",
+    "check_consistency",
     "compare",
     "deploy",
     "evaluate",
+    "examine_installation",
     "explain",
     "from_arrays",
     "group_graph",
+    "listening",
     "load",
     "normalize",
     "open_data",
@@ -123,6 +131,8 @@ _HOMES = {
     "Deployment": "graphprune.export.deployment",
     "Evaluation": "graphprune.data.evaluation",
     "Explanation": "graphprune.analysis.explain",
+    "Event": "graphprune.phases",
+    "Finding": "graphprune.installation",
     "GraphPruneError": "graphprune.errors",
     "Model": "graphprune.model.load",
     "Plan": "graphprune.plan.schema",
@@ -137,12 +147,15 @@ _HOMES = {
     "Source": "graphprune.data.source",
     "Sweep": "graphprune.trials.sweep",
     "Verification": "graphprune.verification.verify",
+    "check_consistency": "graphprune.consistency",
     "compare": "graphprune.trials.compare",
     "deploy": "graphprune.export.deploy",
     "evaluate": "graphprune.accuracy",
+    "examine_installation": "graphprune.installation",
     "explain": "graphprune.analysis.explain",
     "from_arrays": "graphprune.data.arrays",
     "group_graph": "graphprune.analysis.network",
+    "listening": "graphprune.phases",
     "open_data": "graphprune.accuracy",
     "read_plan": "graphprune.plan.file",
     "quantize": "graphprune.export.quantize",

@@ -15,7 +15,7 @@ from typing import Literal
 
 from graphprune.errors import UsageError
 
-__all__ = ["EXTRAS", "require", "require_some", "runtime_conflict"]
+__all__ = ["EXTRAS", "PURPOSES", "RUNTIMES", "installed", "missing", "require", "require_some", "runtime_conflict"]
 
 Extra = Literal["train", "report", "runtimes"]
 
@@ -26,7 +26,20 @@ EXTRAS: dict[Extra, tuple[str, ...]] = {
 }
 """The packages of each extra, as they are imported."""
 
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+PURPOSES: dict[Extra, str] = {
+    "train": "train, finetune, export, refined samples, criteria that read gradients",
+    "report": "report",
+    "runtimes": "deploy in OpenVINO, MNN, ncnn and OpenCV",
+}
+"""What needs each extra."""
+
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+"""Packages that bring the module ``onnxruntime``; one of them is enough."""
+
+
+def missing(extra: Extra) -> list[str]:
+    """Return the packages of an extra that are not installed; none of them is imported."""
+    return [name for name in EXTRAS[extra] if find_spec(name) is None]
 
 
 def require(extra: Extra, what: str) -> None:
@@ -43,16 +56,19 @@ def require(extra: Extra, what: str) -> None:
     UsageError
         If one is missing, naming it and the command that installs it.
     """
-    require_some(extra, EXTRAS[extra], what)
+    _refuse(extra, missing(extra), what)
 
 
 def require_some(extra: Extra, names: Sequence[str], what: str) -> None:
     """Refuse what cannot work without some of the packages of an extra; otherwise as :func:`require`."""
-    missing = [name for name in names if find_spec(name) is None]
-    if missing:
-        are = "is" if len(missing) == 1 else "are"
+    _refuse(extra, [name for name in names if find_spec(name) is None], what)
+
+
+def _refuse(extra: Extra, absent: Sequence[str], what: str) -> None:
+    if absent:
+        are = "is" if len(absent) == 1 else "are"
         raise UsageError(
-            f"{', '.join(missing)} {are} not installed, but needed for {what}",
+            f"{', '.join(absent)} {are} not installed, but needed for {what}",
             hint=f"pip install 'graphprune[{extra}]'",
         )
 
@@ -62,16 +78,17 @@ def runtime_conflict() -> str:
 
     Both own the folder ``onnxruntime``: whichever came last replaced a part of the other's files.
     """
-    if not all(_installed(name) for name in _RUNTIMES):
+    if not all(installed(name) for name in RUNTIMES):
         return ""
-    both = " and ".join(_RUNTIMES)
+    both = " and ".join(RUNTIMES)
     return (
         f"{both} are both installed and overwrite each other's files, so the GPU may not be found or nothing may run; "
-        f"keep one: pip uninstall -y {' '.join(_RUNTIMES)} && pip install {_RUNTIMES[1]}"
+        f"keep one: pip uninstall -y {' '.join(RUNTIMES)} && pip install {RUNTIMES[1]}"
     )
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
+    """Whether a package of this name is installed; it is not imported."""
     try:
         metadata.distribution(name)
     except metadata.PackageNotFoundError:

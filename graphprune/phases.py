@@ -6,6 +6,9 @@
     logging.basicConfig(level=logging.INFO)      # or logging.DEBUG, which counts along
     graphprune.solve(model, flops=0.5)           # INFO:graphprune:solving: 0.02 s
 
+    with graphprune.listening(lambda event: tracker.log(event.phase, event.figures)):
+        graphprune.sweep(model, [0.7, 0.5])      # a hook for a tracker of experiments, or for a bar of one's own
+
 Every record carries its :class:`Event` as the attribute ``event``. The command line listens to the same records: its
 live line and ``--log`` are handlers of this logger, so there is one account of what goes on.
 """
@@ -23,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["LOGGER", "Event", "logged", "phase", "progress", "remark"]
+__all__ = ["LOGGER", "Event", "listening", "logged", "phase", "progress", "remark"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -118,6 +121,38 @@ def progress(done: int, total: int, step: str = "", **figures: Any) -> None:
     """Tell how far the innermost phase is."""
     if LOGGER.isEnabledFor(logging.DEBUG) and _OPEN.get():
         _tell(logging.DEBUG, _OPEN.get()[-1].event("progress", step=step, done=done, total=total, figures=figures))
+
+
+class _Hook(logging.Handler):
+    """Hands events on to a function."""
+
+    def __init__(self, hook: Callable[[Event], object]) -> None:
+        super().__init__(logging.DEBUG)
+        self._hook = hook
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = getattr(record, "event", None)
+        if isinstance(event, Event):
+            self._hook(event)
+
+
+@contextmanager
+def listening(hook: Callable[[Event], object]) -> Iterator[None]:
+    """Call a function with every event of what is done within a ``with`` statement, progress included.
+
+    Parameters
+    ----------
+    hook : callable
+        Takes an :class:`Event`. What it raises ends the work.
+    """
+    handler, level = _Hook(hook), LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
 
 
 def remark(text: str) -> None:

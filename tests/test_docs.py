@@ -71,7 +71,7 @@ def test_links_lead_somewhere(page: str) -> None:
     assert [target for target in targets if "://" not in target and not (folder / target).exists()] == []
 
 
-@pytest.mark.parametrize("folder", ["docs", "docs/decisions"])
+@pytest.mark.parametrize("folder", ["docs", "docs/decisions", "docs/how_to", "docs/papers"])
 def test_an_index_names_every_page(folder: str) -> None:
     pages = {page.name for page in (ROOT / folder).glob("*.md")} - {"README.md"}
     links = set(re.findall(r"\]\(([\w.-]+\.md)\)", PAGES[f"{folder}/README.md"]))

@@ -9,6 +9,8 @@ import sys
 import pytest
 from source_tree import ROOT
 
+PAGES = ["docs/tutorial.md", *(f"docs/how_to/{page.name}" for page in sorted((ROOT / "docs/how_to").glob("*.md")))]
+
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -16,8 +18,9 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_tutorial_runs_and_prints_what_it_shows() -> None:
-    done = run("tools/run_page.py", "docs/tutorial.md", "--check")
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_runs_and_prints_what_it_shows(page: str) -> None:
+    done = run("tools/run_page.py", page, "--check")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

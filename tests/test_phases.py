@@ -77,3 +77,27 @@ def test_progress_outside_of_phases_is_nobodys(caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.DEBUG, "graphprune")
     progress(1, 2)
     assert events(caplog.records) == []
+
+
+def test_a_hook_hears_all_events_and_only_within_its_statement() -> None:
+    heard: list[Event] = []
+    with graphprune.listening(heard.append):
+        model = graphprune.load(block(norm=True))
+        plan = graphprune.solve(model, flops=0.5)
+    assert [event.kind for event in heard if event.phase == "solving"][:1] == ["begin"]
+    assert {event.phase for event in heard if event.kind == "end"} >= {"loading", "analysis", "solving"}
+    count = len(heard)
+    graphprune.apply(model, plan)
+    assert len(heard) == count
+
+
+def test_what_a_hook_raises_ends_the_work() -> None:
+    class EnoughError(Exception):
+        pass
+
+    def stop(event: Event) -> None:
+        if event.phase == "analysis":
+            raise EnoughError
+
+    with pytest.raises(EnoughError), graphprune.listening(stop):
+        graphprune.analyze(graphprune.load(block(norm=True)))

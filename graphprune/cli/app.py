@@ -9,8 +9,10 @@ import typer
 
 from graphprune import __version__
 from graphprune.cli.commands.apply import apply
+from graphprune.cli.commands.check import check
 from graphprune.cli.commands.compare import compare
 from graphprune.cli.commands.deploy import deploy
+from graphprune.cli.commands.doctor import doctor
 from graphprune.cli.commands.evaluate import evaluate
 from graphprune.cli.commands.export import export
 from graphprune.cli.commands.finetune import finetune
@@ -20,6 +22,7 @@ from graphprune.cli.commands.normalize import normalize
 from graphprune.cli.commands.quantize import quantize
 from graphprune.cli.commands.recover import recover
 from graphprune.cli.commands.report import report
+from graphprune.cli.commands.run import run
 from graphprune.cli.commands.solve import solve
 from graphprune.cli.commands.sweep import sweep
 from graphprune.cli.commands.synthesize import synthesize
@@ -38,12 +41,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _TASKS = {
-    "Prune": {"solve": solve, "apply": apply, "compare": compare, "sweep": sweep},
-    "Look": {"inspect": inspect, "report": report, "verify": verify},
+    "Prune": {"solve": solve, "apply": apply, "compare": compare, "sweep": sweep, "run": run},
+    "Look": {"inspect": inspect, "report": report, "verify": verify, "check": check},
     "Accuracy": {"eval": evaluate, "recover": recover},
     "Train": {"train": train, "finetune": finetune},
     "Deploy": {"quantize": quantize, "deploy": deploy},
     "Files": {"init": init, "export": export, "normalize": normalize, "synthesize": synthesize, "widen": widen},
+    "Help": {"doctor": doctor},
 }
 for task, commands in _TASKS.items():
     for name, command in commands.items():

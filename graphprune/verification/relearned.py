@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from graphprune.model.load import Model
     from graphprune.verification.verify import Verification
 
-__all__ = ["verify_relearned"]
+__all__ = ["check_relearned", "verify_relearned"]
 
 
 def verify_relearned(verdict: Verification, made: Model, pruned: Model, changed: str) -> Verification:
@@ -45,16 +45,27 @@ def verify_relearned(verdict: Verification, made: Model, pruned: Model, changed:
         If more than weights differs, the marks of the file are not those of the plan, or weights are not finite.
     """
     try:
-        check_only_weights_differ(made.proto, pruned.proto)
-        marks = {entry.key: entry.value for entry in made.proto.metadata_props if entry.key in (PLAN, KEPT)}
-        if marks:
-            check_marks(marks, pruned.proto)
-        _check_finite(made, pruned)
+        check_relearned(made, pruned)
     except VerificationError as error:
         hint = "the file is not what the plan makes of the original; `graphprune apply` makes it anew"
         raise VerificationError(error.message, hint=hint) from error
     own = f"this is what the plan makes; the file differs from it in weights ({quote(changed)}) and in nothing else"
     return replace(verdict, status="surgery", note="; ".join(part for part in (verdict.note, own) if part))
+
+
+def check_relearned(made: Model, pruned: Model) -> None:
+    """Check that a file differs from what the surgery makes in nothing but weights, and that these are finite.
+
+    Raises
+    ------
+    VerificationError
+        If more than weights differs, the marks of the file are not those of the plan, or weights are not finite.
+    """
+    check_only_weights_differ(made.proto, pruned.proto)
+    marks = {entry.key: entry.value for entry in made.proto.metadata_props if entry.key in (PLAN, KEPT)}
+    if marks:
+        check_marks(marks, pruned.proto)
+    _check_finite(made, pruned)
 
 
 def _check_finite(made: Model, pruned: Model) -> None:

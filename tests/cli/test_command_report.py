@@ -39,3 +39,25 @@ def test_what_cannot_be_shown_is_refused(quick: Command, model: Path) -> None:
     ):
         done = quick("report", *arguments)
         assert done.code == 2 and said in done.err, done.err
+
+
+def test_solve_writes_its_report_with_the_samples_that_it_made(quick: Command, model: Path) -> None:
+    done = quick("solve", model, "--flops", "0.5", "--solver", "bisection", "--report", "page.html")
+    assert done.code == 0, done.err
+    assert "report     page.html" in done.out
+    page = model.with_name("page.html").read_text(encoding="utf-8")
+    assert "Made samples" in page and "data:image/png;base64,iVBOR" in page and "Group graph" in page
+    done = quick("solve", model, "--flops", "0.5", "--quick", "--report", "bare.html", "--force", "--json")
+    assert json.loads(done.out)["report"] == "bare.html"
+    assert "Made samples" not in model.with_name("bare.html").read_text(encoding="utf-8")
+
+
+def test_a_report_that_could_not_be_written_is_refused_at_once(quick: Command, model: Path) -> None:
+    for arguments, said in (
+        (("--report", "page.html", "--dry-run"), "--dry-run writes none"),
+        (("--report", "net.onnx"), "net.onnx"),
+        (("--report", "gone/page.html"), "gone"),
+    ):
+        done = quick("solve", model, "--flops", "0.5", "--quick", *arguments)
+        assert done.code == 2 and said in done.err, done.err
+        assert not model.with_name("net.pruned.onnx").exists()

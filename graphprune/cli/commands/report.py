@@ -12,16 +12,14 @@ import typer
 from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.output import Output, Printing
+from graphprune.cli.report_file import known_scores, write_report
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import check_target
 from graphprune.errors import UsageError, quote
 from graphprune.extras import require
 
 if TYPE_CHECKING:
-    from graphprune.analysis.analysis import Analysis
-    from graphprune.plan.schema import Plan
     from graphprune.report.html.report_page import ReportSubject
-    from graphprune.solvers.saliency import Scores
 
 __all__ = ["report"]
 
@@ -74,17 +72,12 @@ def report(
     target = output.output or files[0].with_name(_stem(files[0]) + ".report.html")
     check_target(target, [*files, *filter(None, (models.model, models.pruned))], force=output.force)
 
-    from graphprune.model.write import write_bytes_atomically
-    from graphprune.report import text
-    from graphprune.report.html.report_page import report_page
-
     talk = printing.talk()
     with talk.stage("reading"):
         subject = _subject(files, models)
     with talk.stage("drawing"):
-        title = text.name(subject.plans[0].model.name if subject.plans else files[0].stem, 80)
-        page = report_page(title, subject)
-    write_bytes_atomically(page.encode(), target, force=output.force)
+        title = subject.plans[0].model.name if subject.plans else files[0].stem
+        write_report(target, title, subject, force=output.force)
     if printing.as_json:
         print_json({"command": "report", "files": [str(file) for file in files], "output": str(target)})
     else:
@@ -123,19 +116,7 @@ def _subject(files: list[Path], models: _Models) -> ReportSubject:
     analysis = scores = pruned = None
     if models.model is not None and plans:
         analysis = api.analyze_for(api.load(models.model), plans[0])
-        scores = _scores(analysis, plans[0])
+        scores = known_scores(analysis, plans[0])
     if models.pruned is not None:
         pruned = api.load(models.pruned)
     return ReportSubject(plans, analysis, pruned, scores, trials, frozenset(front(trials)))
-
-
-def _scores(analysis: Analysis, plan: Plan) -> Scores | None:
-    """Return what the plan's criterion says; None of one that looks at samples, which are not at hand."""
-    from graphprune.errors import GraphPruneError
-    from graphprune.planning.make_plan import SolveOptions
-    from graphprune.planning.score_groups import score_groups
-
-    try:
-        return score_groups(analysis, SolveOptions(criterion=plan.solver.criterion, seed=plan.solver.seed))
-    except GraphPruneError:  # samples, a plugin that is not installed, weights that are no numbers
-        return None

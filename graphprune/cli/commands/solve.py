@@ -12,7 +12,7 @@ from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import BudgetsOrLossless
 from graphprune.cli.options.channel_choice import SolvedChannels
 from graphprune.cli.options.model_reading import ModelReading
-from graphprune.cli.options.output import Printing, PrunedOutput
+from graphprune.cli.options.output import Printing, SolvedOutput
 from graphprune.cli.options.recovery import Restoring
 from graphprune.cli.options.samples import CalibrationSamples
 from graphprune.cli.options.widths import SolvedWidths
@@ -24,6 +24,7 @@ from graphprune.errors import DataError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.cli.console import Talk
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
     from graphprune.planning.make_plan import SolveOptions
     from graphprune.planning.solver_choice import SolverChoice
+    from graphprune.report.summary import PruningSummary
 
 __all__ = ["solve"]
 
@@ -51,7 +53,7 @@ def solve(
     reading: ModelReading,
     calibration: CalibrationSamples,
     restoring: Restoring,
-    output: PrunedOutput,
+    output: SolvedOutput,
     printing: Printing,
 ) -> None:
     """Prune a model to a budget.
@@ -66,9 +68,8 @@ def solve(
     requests = budgets.requests()
     options = channels.solve_options(widths, lossless=budgets.lossless)
     analysed = reading.options()
-    targets = output.targets(reading.model)
     restoring.check(calibration.calib)
-    targets.check([reading.model, *widths.limits.inputs])
+    targets = output.checked_targets(reading.model, widths.limits.inputs)
 
     from graphprune import api
     from graphprune.planning.make_plan import check_request
@@ -110,12 +111,15 @@ def solve(
         judge=judge,
         next_step=NextStep(reading.model, targets, targets.plan),
     )
-    _finish(job, further, printing, talk)
-
-
-def _finish(job: Job, further: QuantizedFile | None, printing: Printing, talk: Talk) -> None:
-    """Prune, write, bring the result to lower precision if that is wanted, and print what came of it."""
     summary = carry_out(job, talk)
+    if output.report is not None:
+        with talk.stage("drawing the report"):
+            summary = _reported(summary, job, output.report, material)
+    _finish(summary, job, further, printing, talk)
+
+
+def _finish(summary: PruningSummary, job: Job, further: QuantizedFile | None, printing: Printing, talk: Talk) -> None:
+    """Bring the result to lower precision if that is wanted, and print what came of it."""
     try:
         if further is not None and not job.targets.dry:
             further.write(job.plan.model.inputs, talk, force=job.targets.force)
@@ -140,6 +144,25 @@ def _lower_precision(restoring: Restoring, targets: Targets, material: RecoveryM
     return QuantizedFile(
         targets.output, target, restoring.quantize, material.samples, made=material.restorer is not None
     )
+
+
+def _reported(summary: PruningSummary, job: Job, target: Path, material: RecoveryMaterial) -> PruningSummary:
+    """Write the report of what was done; return the summary that names it."""
+    from graphprune import api
+    from graphprune.cli.report_file import known_scores, samples_picture, write_report
+    from graphprune.report.html.report_page import ReportSubject
+
+    analysis, plan = job.analysis, summary.plan
+    made = None if material.restorer is None else material.samples
+    subject = ReportSubject(
+        (plan,),
+        analysis,
+        api.load(job.targets.output),
+        known_scores(analysis, plan),
+        samples=samples_picture(analysis, made),
+    )
+    write_report(target, plan.model.name, subject, force=job.targets.force)
+    return replace(summary, files={**summary.files, "report": str(target)})
 
 
 def _planned(

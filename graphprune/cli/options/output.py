@@ -5,15 +5,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from graphprune.cli.console import Talk
-from graphprune.cli.targets import Targets, beside
-from graphprune.extras import runtime_conflict
+from graphprune.cli.targets import Targets, beside, check_target
+from graphprune.errors import UsageError
+from graphprune.extras import require, runtime_conflict
 
-__all__ = ["AppliedOutput", "DryOutput", "Output", "Printing", "PrunedOutput", "TrainedOutput", "UnverifiedOutput"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "AppliedOutput",
+    "DryOutput",
+    "Output",
+    "Printing",
+    "PrunedOutput",
+    "SolvedOutput",
+    "TrainedOutput",
+    "UnverifiedOutput",
+]
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,38 @@ class PrunedOutput(AppliedOutput):
     def targets(self, model: Path) -> Targets:
         """Return where everything goes."""
         return Targets(self._output(model), self.plan_file or beside(model, ".plan.json"), self.force, self.dry_run)
+
+
+@dataclass(frozen=True)
+class SolvedOutput(PrunedOutput):
+    """Where a pruned model, its plan and a report on both go."""
+
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a page that shows what went, where and why (.html).", show_default=False
+        ),
+    ] = None
+
+    def checked_targets(self, model: Path, inputs: Iterable[Path]) -> Targets:
+        """Return where everything goes; what could not be written, or a report not be drawn, is refused.
+
+        Raises
+        ------
+        OutputError, UsageError
+        """
+        targets, inputs = self.targets(model), [model, *inputs]
+        targets.check(inputs)
+        self._check_report([*inputs, targets.output, *filter(None, [targets.plan])])
+        return targets
+
+    def _check_report(self, inputs: Iterable[Path]) -> None:
+        if self.report is None:
+            return
+        if self.dry_run:
+            raise UsageError("--report writes a file, and --dry-run writes none", hint="give one of them")
+        require("report", "--report")
+        check_target(self.report, inputs, force=self.force)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import onnxruntime
 
-__all__ = ["Environment", "clock", "here", "open_session"]
+__all__ = ["Environment", "clock", "here", "open_session", "processor_name"]
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ def here(threads: int = 1) -> Environment:
     import onnxruntime
 
     provider = CPU if current().name == "cpu" else CUDA
-    return Environment(onnxruntime.__version__, provider, threads, _processor())
+    return Environment(onnxruntime.__version__, provider, threads, processor_name())
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Return the processor's name, from where the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -135,9 +135,8 @@ def _verification(plan: Plan, pruned: Model) -> Tile:
         return Tile("verification", "unknown", "the pruned file was made by another plan")
     changed = weights_changed(pruned.proto)
     if changed:
-        return Tile(
-            "verification", "surgery", f"verified; then weights were {text.name(changed, 60)}, as the file says"
-        )
+        note = f"as the file says; then weights were {text.name(changed, 60)}"
+        return Tile("verification", "surgery verified", note)
     said = marks.get(VERIFIED, "")
     return Tile("verification", "verified" if said == "true" else text.name(said or "unknown", 40), "as the file says")
 

@@ -30,7 +30,7 @@ const search = document.getElementById("search");
 search?.addEventListener("input", () => {
   const wanted = search.value.trim().toLowerCase();
   let count = 0;
-  for (const group of document.querySelectorAll(".group")) {
+  for (const group of document.querySelectorAll("details.group")) {
     group.hidden = !group.dataset.text.toLowerCase().includes(wanted);
     count += !group.hidden;
   }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass
 from importlib.resources import files
@@ -49,6 +50,8 @@ class ReportSubject:
         Of a sweep.
     best : collection of tuple of str
         Solver, criterion and budget of the trials on the Pareto front.
+    samples : bytes
+        A picture (PNG) of the samples that were made for it; empty where there is none.
     """
 
     plans: Sequence[Plan] = ()
@@ -57,6 +60,7 @@ class ReportSubject:
     scores: Scores | None = None
     trials: Sequence[Trial] = ()
     best: frozenset[tuple[str, str, str]] = frozenset()
+    samples: bytes = b""
 
 
 def report_page(title: str, subject: ReportSubject) -> str:
@@ -99,6 +103,7 @@ def report_page(title: str, subject: ReportSubject) -> str:
         boxes=_embedded(_boxes(subject.analysis)),
         vega=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # its stub demands what has a default
         trials=subject.trials,
+        samples=base64.b64encode(subject.samples).decode(),
         explore=explore_script(),
         script=files("graphprune.report.html").joinpath("report.js").read_text(encoding="utf-8"),
         style=files("graphprune.report.html").joinpath("report.css").read_text(encoding="utf-8"),

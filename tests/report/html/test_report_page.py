@@ -151,30 +151,63 @@ def test_nothing_to_show_is_refused() -> None:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed; the page is parsed in the tests above")
-def test_a_browser_draws_it_without_an_error(whole: ReportSubject, tmp_path: Path) -> None:
+# What a reader does, done by a script within the page: search, point at a channel, walk with the keyboard, zoom.
+DEEDS = """
+<script>
+const wait = () => document.documentElement.dataset.ready ? act() : setTimeout(wait, 50);
+const act = () => {
+  const told = {}, first = selector => document.querySelector(selector);
+  const search = first("#search");
+  search.value = "no group has such a name";
+  search.dispatchEvent(new Event("input"));
+  told.nothing = [...document.querySelectorAll("details.group")].every(group => group.hidden);
+  told.matches = first("#matches").textContent;
+  search.value = "";
+  search.dispatchEvent(new Event("input"));
+  told.all = [...document.querySelectorAll("details.group")].every(group => !group.hidden);
+  const strip = first(".strip"), box = strip.getBoundingClientRect();
+  strip.dispatchEvent(new MouseEvent("mousemove", {clientX: box.left + 1, clientY: box.top + 1}));
+  told.hover = first("#strip-text").textContent;
+  const row = first(".picture .row");
+  row.focus();
+  told.focus = document.activeElement === row;
+  row.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", bubbles: true}));
+  told.chosen = first("#side").textContent;
+  const wide = Number(first(".picture svg").getAttribute("width"));
+  first("[data-zoom='1.25']").click();
+  told.zoom = Number(first(".picture svg").getAttribute("width")) / wide;
+  const result = document.createElement("pre");
+  result.id = "told";
+  result.textContent = JSON.stringify(told);
+  document.body.append(result);
+};
+wait();
+</script>
+"""
+
+
+def browsed(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Let Chromium show a page; its document goes to stdout, what it says on the console to stderr."""
     assert CHROMIUM
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+    command += ["--disable-background-networking", f"--user-data-dir={folder}", "--enable-logging=stderr"]
+    command += ["--virtual-time-budget=10000", "--dump-dom", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed; the page is parsed in the tests above")
+def test_a_browser_draws_it_and_search_hover_and_keyboard_work(whole: ReportSubject, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    page.write_text(report_page("tiny", whole), encoding="utf-8")
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-background-networking",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--enable-logging=stderr",
-            "--virtual-time-budget=10000",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    head, end, tail = report_page("tiny", whole).rpartition("</body>")  # there may be another one in a script
+    page.write_text(f"{head}{DEEDS}{end}{tail}", encoding="utf-8")
+    done = browsed(page, tmp_path / "profile")
     assert 'data-ready="true"' in done.stdout
     assert done.stdout.count("marks") >= 2, "no chart was drawn"
     assert "CONSOLE" not in done.stderr, done.stderr
+    found = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found
+    told = json.loads(found[1].replace("&gt;", ">").replace("&amp;", "&"))
+    assert told["nothing"] and told["all"] and told["focus"]
+    assert told["matches"].startswith("0 of ")
+    assert re.fullmatch(r"channel 0 (stays|went)", told["hover"])
+    assert "graph input" in told["chosen"] and told["zoom"] == 1.25

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report as a file, for `report` and for `solve --report`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graphprune.errors import GraphPruneError
+from graphprune.report import text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from graphprune.analysis.analysis import Analysis
+    from graphprune.data.source import Source
+    from graphprune.plan.schema import Plan
+    from graphprune.report.html.report_page import ReportSubject
+    from graphprune.solvers.saliency import Scores
+
+__all__ = ["known_scores", "samples_picture", "write_report"]
+
+
+def write_report(target: Path, title: str, subject: ReportSubject, *, force: bool) -> None:
+    """Draw a report and write it, atomically.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or is there and ``force`` is false.
+    """
+    from graphprune.model.write import write_bytes_atomically
+    from graphprune.report.html.report_page import report_page
+
+    page = report_page(text.name(title, 80), subject)
+    write_bytes_atomically(page.encode(), target, force=force)
+
+
+def known_scores(analysis: Analysis, plan: Plan) -> Scores | None:
+    """Return what a plan's criterion says; None of one that looks at samples, which are not at hand."""
+    from graphprune.planning.make_plan import SolveOptions
+    from graphprune.planning.score_groups import score_groups
+
+    try:
+        return score_groups(analysis, SolveOptions(criterion=plan.solver.criterion, seed=plan.solver.seed))
+    except GraphPruneError:  # samples, a plugin that is not installed, weights that are no numbers
+        return None
+
+
+def samples_picture(analysis: Analysis, samples: Source | None) -> bytes:
+    """Return a picture of samples that were made; empty where there are none, or they are no images."""
+    from graphprune.data.signature import input_specs
+    from graphprune.data.synthesis.preview import image_grid
+
+    if samples is None:
+        return b""
+    try:
+        return image_grid(samples, input_specs(analysis.model))
+    except GraphPruneError:  # they are no images
+        return b""

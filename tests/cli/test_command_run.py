@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`graphprune run`: recipes are checked as a whole before anything runs, recorded, and gone on with."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import typer
+
+from graphprune.cli.app import app
+from graphprune.cli.recipes.command_lines import command_lines
+from graphprune.cli.recipes.recipe import read_recipe
+from graphprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Outcome
+
+    Command = Callable[..., Outcome]
+
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+CHAIN = """
+model: net.onnx
+folder: built
+steps:
+  - solve: {flops: 0.5, quick: true}
+  - check
+  - inspect
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def steps(folder: Path) -> list[dict[str, str]]:
+    content: dict[str, list[dict[str, str]]] = json.loads((folder / "built" / "run.json").read_text())
+    return content["steps"]
+
+
+def test_a_chain_runs_is_recorded_and_goes_on_where_something_changed(quick: Command, model: Path) -> None:
+    recipe = write(model.parent, CHAIN)
+    done = quick("run", recipe)
+    assert done.code == 0, done.err
+    assert (
+        (model.parent / "built" / "02-check.txt").read_text().startswith("ok  built/01-solve.plan.json fits net.onnx")
+    )
+    first = steps(model.parent)
+    assert [step["command"].split()[1] for step in first] == ["solve", "check", "inspect"]
+
+    assert quick("run", recipe).err.count("done before, nothing changed") == 3
+    assert steps(model.parent) == first
+
+    write(model.parent, CHAIN.replace("- check", "- verify"))
+    told = quick("run", recipe).err
+    assert (told.count("done before"), "step 2 of 3  graphprune verify net.onnx" in told) == (2, True)
+    assert steps(model.parent)[0] == first[0]
+
+
+def test_a_result_that_was_changed_is_made_anew(quick: Command, model: Path) -> None:
+    recipe = write(model.parent, CHAIN)
+    assert quick("run", recipe).code == 0
+    made = (model.parent / "built" / "01-solve.onnx").read_bytes()
+    (model.parent / "built" / "01-solve.onnx").write_bytes(b"something else")
+    assert "done before" not in quick("run", recipe).err.splitlines()[0]
+    assert (model.parent / "built" / "01-solve.onnx").read_bytes() == made
+
+
+def test_a_step_that_fails_ends_the_chain_with_its_code(quick: Command, model: Path) -> None:
+    recipe = write(model.parent, CHAIN.replace("0.5", "0.0001"))
+    done = quick("run", recipe)
+    assert (done.code, "step 1, solve, ended with exit code 1" in done.err) == (1, True)
+    assert not (model.parent / "built" / "02-check.txt").exists()
+
+
+def test_a_dry_run_shows_commands_and_writes_nothing(quick: Command, model: Path) -> None:
+    done = quick("run", write(model.parent, CHAIN), "--dry-run")
+    assert done.out.splitlines()[1] == "graphprune check built/01-solve.plan.json net.onnx built/01-solve.onnx"
+    assert not (model.parent / "built").exists()
+
+
+def test_files_follow_from_the_steps_before(tmp_path: Path) -> None:
+    text = "{model: a.onnx, steps: [{train: {method: cac, flops: 0.5, data: d}}, {finetune: {data: d}}, report]}"
+    lines = command_lines(read_recipe(write(tmp_path, text)), COMMANDS)
+    trained, finetuned, report = (" ".join(line.arguments) for line in lines)
+    assert "--trained=recipe.run/01-train.trained.onnx" in trained
+    assert finetuned.startswith("recipe.run/01-train.onnx --output=recipe.run/02-finetune.onnx --force")
+    assert "--teacher=recipe.run/01-train.trained.onnx" in finetuned
+    assert "--pruned=recipe.run/02-finetune.onnx" in report
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{steps: [check]}", "names no model"),
+        ("{model: a.onnx}", "has no steps"),
+        ("{model: a.onnx, step: [check]}", "did you mean steps?"),
+        ("{model: a.onnx, steps: [slove]}", "did you mean solve?"),
+        ("{model: a.onnx, steps: [{solve: {flop: 1}}]}", "did you mean flops?"),
+        ("{model: a.onnx, steps: [{solve: {output: x.onnx}}]}", "follows from `folder:`"),
+        ("{model: a.onnx, steps: [{solve: {flops: {a: 1}}}]}", "is a mapping"),
+        ("{model: a.onnx, steps: [{solve: {}, check: {}}]}", "has 2 commands"),
+        ("{model: a.onnx, steps: [report]}", "needs a plan, which no step before it makes"),
+        ("{model: a.onnx, steps: [recover]}", "needs a pruned model"),
+        ("{model: a.onnx, steps: [", "is no YAML"),
+        ("[]", "is a list"),
+        ("a: " * 30000, "bytes long"),
+    ],
+)
+def test_what_is_no_recipe_is_said_before_anything_runs(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as told:
+        command_lines(read_recipe(write(tmp_path, text)), COMMANDS)
+    assert said in str(told.value)
+
+
+def test_a_wrong_value_is_said_before_anything_runs(quick: Command, model: Path) -> None:
+    done = quick("run", write(model.parent, CHAIN.replace("- check", "- finetune: {data: x, epochs: many}")))
+    assert (done.code, "epochs" in done.err) == (2, True)
+    assert not (model.parent / "built").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(quick: Command, model: Path) -> None:
+    (model.parent / "built").mkdir()
+    (model.parent / "built" / "letter.txt").write_text("dear")
+    done = quick("run", write(model.parent, CHAIN))
+    assert (done.code, "holds files of something else" in done.err) == (2, True)
