@@ -125,12 +125,33 @@ class Int8Maker:
                 reduce_range=self._reduce_range,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=sorted(floating),
+                nodes_to_exclude=sorted({*floating, *self._beside(floating)}),
                 calibrate_method=methods[self._method],
                 extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
                 calibration_cache_path=str(ranges),
             )
         return onnx.load(target)
+
+    def _beside(self, floating: Collection[str]) -> set[str]:
+        """Return the other operators that read from layers in float, are read by them, or stand among such alone.
+
+        Rounding there would lose again what these layers keep.
+        """
+        nodes = self._folded.graph.node
+        makers = {name: node.name for node in nodes for name in node.output}
+        neighbours: dict[str, set[str]] = {node.name: set() for node in nodes}
+        for node in nodes:
+            for maker in {makers[name] for name in node.input if name in makers}:
+                neighbours[node.name].add(maker)
+                neighbours[maker].add(node.name)
+        layers, chosen = set(self.parts), set(floating)
+        others = [node.name for node in nodes if node.name not in layers]
+        beside = {name for name in others if neighbours[name] & chosen}
+        while floating and (
+            more := {name for name in others if name not in beside and neighbours[name] <= chosen | beside}
+        ):
+            beside |= more
+        return beside
 
     def ranked(self, whole: Model, samples: Source) -> list[str]:
         """Return the layers by what rounding loses at their inputs and outputs, most first.

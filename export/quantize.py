@@ -68,7 +68,7 @@ class QuantizeOptions:
 
     precision: NumberFormat = "int8"
     samples: int = 512
-    limit: float = 0.01
+    limit: float = 0.05
     method: CalibrationMethod = "minmax"
     reduce_range: bool | None = None
     shapes: Mapping[str, tuple[int, ...]] | None = None

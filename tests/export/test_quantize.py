@@ -58,7 +58,7 @@ def test_what_loses_most_stays_float(original: graphprune.Model, data: graphprun
     uneven = graphprune.load(proto)
     few = data.limited(64)
     assert graphprune.evaluate(uneven, few, original).output_error == pytest.approx(0.0, abs=1e-6)
-    result = graphprune.quantize(uneven, few)
+    result = graphprune.quantize(uneven, few, QuantizeOptions(limit=0.01))
     assert result.whole_error > 0.05
     assert 1 < len(result.floating) < result.parts
     assert any("stages.0/conv1" in name or "stages.0/conv2" in name for name in result.floating)

@@ -81,7 +81,7 @@ class _Numbers:
             help="The largest squared error of the outputs on held-out samples, relative to their variance; what loses "
             "most stays float until that holds."
         ),
-    ] = 0.01
+    ] = 0.05
     method: Annotated[
         CalibrationMethod, typer.Option(help="How ranges of activations follow from samples.", case_sensitive=False)
     ] = "minmax"
