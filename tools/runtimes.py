@@ -41,7 +41,7 @@ NETWORKS = {
     "real_silero_vad": "Silero VAD (LSTM, If)",
 }
 """Files, and what they are."""
-SHAPES = {"real_silero_vad": {"input": (1, 512), "state": (2, 1, 128), "sr": ()}}
+SHAPES = {"real_silero_vad": {"input": (1, 256), "state": (2, 1, 128), "sr": ()}}
 """Sizes of open dimensions, where a network is used with others than the usual ones."""
 SEED = 0
 SECTION = "## What was measured"
