@@ -113,8 +113,7 @@ def solve(
     )
     summary = carry_out(job, talk)
     if output.report is not None:
-        with talk.stage("drawing the report"):
-            summary = _reported(summary, job, output.report, material)
+        summary = _reported(summary, job, output.report, material, talk)
     _finish(summary, job, further, printing, talk)
 
 
@@ -146,7 +145,9 @@ def _lower_precision(restoring: Restoring, targets: Targets, material: RecoveryM
     )
 
 
-def _reported(summary: PruningSummary, job: Job, target: Path, material: RecoveryMaterial) -> PruningSummary:
+def _reported(
+    summary: PruningSummary, job: Job, target: Path, material: RecoveryMaterial, talk: Talk
+) -> PruningSummary:
     """Write the report of what was done; return the summary that names it."""
     from graphprune import api
     from graphprune.cli.report_file import known_scores, samples_picture, write_report
@@ -154,14 +155,15 @@ def _reported(summary: PruningSummary, job: Job, target: Path, material: Recover
 
     analysis, plan = job.analysis, summary.plan
     made = None if material.restorer is None else material.samples
-    subject = ReportSubject(
-        (plan,),
-        analysis,
-        api.load(job.targets.output),
-        known_scores(analysis, plan),
-        samples=samples_picture(analysis, made),
-    )
-    write_report(target, plan.model.name, subject, force=job.targets.force)
+    with talk.stage("drawing the report"):
+        subject = ReportSubject(
+            (plan,),
+            analysis,
+            api.load(job.targets.output),
+            known_scores(analysis, plan),
+            samples=samples_picture(analysis, made),
+        )
+        write_report(target, plan.model.name, subject, force=job.targets.force)
     return replace(summary, files={**summary.files, "report": str(target)})
 
 
