@@ -66,7 +66,7 @@ Precision = Literal["no", "fp16", "bf16"]
 Quality = Literal["fast", "fine"]
 """How samples are made: chosen of many, or refined by gradient afterwards, which needs torch."""
 
-Recover = Literal["auto", "none", "least-squares", "bn", "bias"]
+Recover = Literal["auto", "none", "least-squares", "blocks", "bn", "bias"]
 """How accuracy is brought back without training."""
 
 Regularization = Literal["bn-l1", "group-norm", "growing"]

@@ -66,6 +66,10 @@ def test_pruning_looking_measuring_and_recovering_need_no_torch(few_images: Path
         (EXTRAS["train"], ("solve", EXAMPLE, "--flops", "0.5", "--calib", IMAGES, "--finetune", "-o", "x.onnx")),
         (
             EXTRAS["train"],
+            ("solve", EXAMPLE, "--flops", "0.5", "--calib", IMAGES, "--recover", "blocks", "-o", "x.onnx"),
+        ),
+        (
+            EXTRAS["train"],
             ("solve", EXAMPLE, "--flops", "0.5", "--calib", IMAGES, "--criterion", "taylor", "--dry-run"),
         ),
         (EXTRAS["train"], ("solve", EXAMPLE, "--flops", "0.5", "--calib", "synthetic:fine", "--dry-run")),

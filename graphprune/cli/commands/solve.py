@@ -11,6 +11,7 @@ from graphprune.cli.carry_out import Job, carry_out, show
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.budgets import BudgetsOrLossless
 from graphprune.cli.options.channel_choice import SolvedChannels
+from graphprune.cli.options.device import verify_on
 from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Printing, SolvedOutput
 from graphprune.cli.options.recovery import Restoring
@@ -72,11 +73,13 @@ def solve(
     targets = output.checked_targets(reading.model, widths.limits.inputs)
 
     from graphprune import api
-    from graphprune.planning.make_plan import check_request
+    from graphprune.planning.make_plan import check_request, is_met
+    from graphprune.planning.solver_choice import decides_channels
     from graphprune.report.summary import analysis_notes, plan_notes
 
     talk = printing.talk()
     calibration.running.select(talk)
+    verify_on(output.verify_device, talk)
     with talk.stage("loading"):
         loaded = api.load(reading.model)
         data = restoring.open_data(calibration.images, loaded, talk)
@@ -84,21 +87,20 @@ def solve(
         analysis = api.analyze(loaded, analysed)
         if not budgets.lossless:
             check_request(analysis, requests, options)
-    material = (
-        RecoveryMaterial(calibration.open(loaded, talk))
-        if budgets.lossless
-        else find_material(analysis, calibration, restoring, options.seed, talk)
-    )
+    met = not budgets.lossless and is_met(analysis, requests, options)
+    known = RecoveryMaterial(calibration.open(loaded, talk) if budgets.lossless else None)
+    searched = not (met or budgets.lossless)
+    material = find_material(analysis, calibration, restoring, options.seed, talk) if searched else known
     further = _lower_precision(restoring, targets, material)
-    learned, judged, apart = material.with_data(data, learns=restoring.finetune)
+    learned, judged, apart = material.with_data(None if met else data, learns=restoring.finetune)
     judge = None if judged is None or budgets.lossless else original_judge(loaded, judged, talk, apart=apart)
     measurable = widths.measurable and restoring.method is not None and not budgets.lossless
-    choice = material.solver(analysis, requests) if measurable else None
+    choice = (decides_channels(options) or material.solver(analysis, requests)) if measurable else None
     plan, used = _planned(analysis, requests, options, material, choice, talk)
     notes = (*plan_notes(plan), *analysis_notes(analysis), *filter(None, [material.note]))
-    if not used and not restoring.reads_calib:
+    if not (used or met) and not restoring.reads_calib:
         notes = (*notes, _unread(options))
-    follows = restoring.wanted(samples=material.samples is not None)
+    follows = not met and restoring.wanted(samples=material.samples is not None)
     job = Job(
         "solve",
         analysis,
@@ -112,9 +114,8 @@ def solve(
         next_step=NextStep(reading.model, targets, targets.plan),
     )
     summary = carry_out(job, talk)
-    if output.report is not None:
-        summary = _reported(summary, job, output.report, material, talk)
-    _finish(summary, job, further, printing, talk)
+    reported = summary if output.report is None else _reported(summary, job, output.report, material, talk)
+    _finish(reported, job, further, printing, talk)
 
 
 def _finish(summary: PruningSummary, job: Job, further: QuantizedFile | None, printing: Printing, talk: Talk) -> None:
@@ -137,7 +138,9 @@ def _lower_precision(restoring: Restoring, targets: Targets, material: RecoveryM
     if restoring.quantize is None:
         return None
     if material.samples is None:
-        raise DataError("there are no samples to quantise with", hint="give some with --calib SOURCE")
+        raise DataError(
+            "there are no samples to quantise with", hint="give some with --calib SOURCE, or run `graphprune quantize`"
+        )
     target = beside(targets.output, f".{restoring.quantize}.onnx")
     check_target(target, [], force=targets.force or targets.dry)
     return QuantizedFile(

@@ -34,7 +34,7 @@ class Restoring:
         Recover,
         typer.Option(
             help="Bring accuracy back without training. auto: by least squares, from the samples of --calib, or from "
-            "samples that are made by what the file remembers."
+            "samples that are made by what the file remembers. blocks: then let blocks learn from the original."
         ),
     ] = "auto"
     quick: Annotated[bool, typer.Option("--quick", help="Only prune, in seconds: the same as --recover none.")] = False
@@ -134,6 +134,8 @@ class Restoring:
             raise UsageError("--epochs is how long --finetune learns", hint="add --finetune, or leave it out")
         if self.finetune:
             require("train", "--finetune")
+        if self.method == "blocks":
+            require("train", "--recover blocks")
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,11 @@ class Refitting:
     panel: ClassVar[str] = "Recovery"
 
     method: Annotated[
-        Method, typer.Option(help="Refit weights, estimate BatchNormalization anew, or shift biases only.")
+        Method,
+        typer.Option(
+            help="Refit weights; refit them, and let blocks learn from the original (needs torch); estimate "
+            "BatchNormalization anew; or shift biases only."
+        ),
     ] = "least-squares"
     rescale: Annotated[
         bool, typer.Option("--rescale", help="After least squares, give every output the variance of its target.")
@@ -160,6 +166,8 @@ class Refitting:
         """
         from graphprune.recovery.recover_options import RecoverOptions
 
+        if self.method == "blocks":
+            require("train", "--method blocks")
         if self.rescale and self.method != "least-squares":
             raise UsageError(f"--rescale goes with least squares, not with {self.method}")
         return RecoverOptions(method=self.method, samples=samples, rescale=self.rescale, seed=self.seed)
