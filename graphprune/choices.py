@@ -13,11 +13,13 @@ __all__ = [
     "Aggregate",
     "Aggregation",
     "Attention",
+    "CalibrationMethod",
     "Device",
     "Exporter",
     "Grouped",
     "Inherit",
     "Layout",
+    "NumberFormat",
     "Optimizer",
     "Precision",
     "Quality",
@@ -34,6 +36,9 @@ Aggregate = Literal["", Aggregation]
 Attention = Literal["heads", "head-dim"]
 """What goes from an attention layer: whole heads, or the same part of each."""
 
+CalibrationMethod = Literal["minmax", "entropy", "percentile"]
+"""How the range of an activation follows from what it is on samples."""
+
 Device = Literal["auto", "cpu", "cuda"]
 """Where networks run on samples, and learn; auto: on the graphics processor if it is there and works."""
 
@@ -48,6 +53,9 @@ Inherit = Literal["keep", "merge"]
 
 Layout = Literal["NCHW", "NHWC"]
 """Where a model has its channels."""
+
+NumberFormat = Literal["int8", "fp16"]
+"""What a float network is brought to."""
 
 Optimizer = Literal["sgd", "adamw"]
 """What turns gradients into steps."""
