@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from onnx import ModelProto, TensorProto
+
 from graphprune.checks import check_fields
 from graphprune.errors import UsageError
+from graphprune.model.survey import survey
+from graphprune.verification.rounding import ROUNDING
 
 if TYPE_CHECKING:
     from graphprune.cost.latency.bench import Timing
 
-__all__ = ["DeployOptions", "Deployment", "RuntimeCheck", "RuntimeOutcome"]
+__all__ = ["DeployOptions", "Deployment", "RuntimeCheck", "RuntimeOutcome", "rounding_allowance"]
 
 Status = Literal["ok", "differs", "fails"]
 
@@ -30,8 +34,9 @@ class DeployOptions:
         Sizes of inputs whose dimensions are open.
     samples : int
         How many inputs are run and compared.
-    tolerance : float
-        The largest difference that counts as rounding, relative to the largest value of an output.
+    tolerance : float, optional
+        The largest difference that counts as rounding, relative to the largest value of an output. By default what
+        :func:`rounding_allowance` says of each network.
     timing : bool
         Whether networks that work are timed against the original.
     patience : float
@@ -43,15 +48,31 @@ class DeployOptions:
     runtimes: Sequence[str] = ()
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     samples: int = 2
-    tolerance: float = 1e-3
+    tolerance: float | None = None
     timing: bool = True
     patience: float = 300.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.samples < 1 or not self.tolerance > 0 or not self.patience > 0:
+        if self.samples < 1 or not (self.tolerance is None or self.tolerance > 0) or not self.patience > 0:
             raise UsageError("samples, tolerance and patience must be larger than 0")
+
+
+def rounding_allowance(proto: ModelProto) -> float:
+    """Return how far runtimes may be apart that compute the same network, relative to the largest value of an output.
+
+    A sum that is rounded to 8 bits falls on either side of a tie by its last digit, which is then a step of 1/255, and
+    layers behind it carry such steps on; in float16 a step is 1/2048.
+    """
+    held = survey(proto)
+    if any(node.op_type in ROUNDING for node in held.nodes):
+        return _OF_8_BITS
+    half = any(entry.tensor.data_type == TensorProto.FLOAT16 for entry in held.tensors)
+    return _OF_HALF if half else _OF_FLOATS
+
+
+_OF_8_BITS, _OF_HALF, _OF_FLOATS = 5e-2, 1e-2, 1e-3
 
 
 @dataclass(frozen=True)

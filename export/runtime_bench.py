@@ -12,7 +12,7 @@ import numpy as np
 from graphprune.cost.latency.bench import Timing, summarised
 from graphprune.errors import GraphPruneError, UnsupportedModelError, quote
 from graphprune.export.cell import FEEDS, OUTPUTS, SAID, STEP, CellTask, read_arrays, write_arrays
-from graphprune.export.deployment import RuntimeCheck, RuntimeOutcome
+from graphprune.export.deployment import RuntimeCheck, RuntimeOutcome, rounding_allowance
 from graphprune.export.runtime import ModelSignature
 from graphprune.model.allowance import Allowance
 from graphprune.model.main_memory import main_memory
@@ -112,7 +112,8 @@ class RuntimeBench:
         outcome = self._try(name, which)
         if outcome.status == "fails":
             return outcome
-        return self._compared(read_arrays(self._folder(name, which) / OUTPUTS), self._expected[which])
+        allowed = self._options.tolerance or rounding_allowance(self._models[which].proto)
+        return self._compared(read_arrays(self._folder(name, which) / OUTPUTS), self._expected[which], allowed)
 
     def _try(self, name: str, which: str) -> RuntimeOutcome:
         """Let a runtime convert, load and run a network."""
@@ -149,7 +150,9 @@ class RuntimeBench:
             (folder / "path.txt").write_text(report["converted"], "utf-8")
         return report
 
-    def _compared(self, actual: list[dict[str, Array]], expected: list[dict[str, Array]]) -> RuntimeOutcome:
+    def _compared(
+        self, actual: list[dict[str, Array]], expected: list[dict[str, Array]], allowed: float
+    ) -> RuntimeOutcome:
         """Compare outputs; axes of length 1 may be left out, as some runtimes do."""
         worst = 0.0
         for own, other in zip(actual, expected, strict=True):
@@ -159,7 +162,7 @@ class RuntimeBench:
                     reason = f"output {quote(name)} is {_sizes(own[str(at)])}, not {_sizes(other[str(at)])}"
                     return RuntimeOutcome("differs", step="run", reason=reason)
                 worst = max(worst, deviation(two.astype(np.float64), one.astype(np.float64)))
-        return RuntimeOutcome("ok" if worst <= self._options.tolerance else "differs", worst)
+        return RuntimeOutcome("ok" if worst <= allowed else "differs", worst)
 
 
 def _told(report: Mapping[str, Any], folder: Path) -> str:

@@ -15,7 +15,7 @@ from tiny_models import model
 import graphprune
 from graphprune.errors import OutputError, RequestError, UnsupportedModelError, UsageError
 from graphprune.export.deploy import installed
-from graphprune.export.deployment import Deployment, DeployOptions, RuntimeCheck, RuntimeOutcome
+from graphprune.export.deployment import Deployment, DeployOptions, RuntimeCheck, RuntimeOutcome, rounding_allowance
 from graphprune.export.runtime import RUNTIMES, make_runtime
 from graphprune.export.runtimes.tflite import _plain
 
@@ -209,3 +209,14 @@ def test_every_runtime_says_what_it_is() -> None:
 
 def test_names_of_tensors_are_found_under_what_tensorflow_makes_of_them() -> None:
     assert _plain("serving_default_image/in:0") == _plain("image/in") == "image_in"
+
+
+def test_rounding_is_allowed_by_what_numbers_a_network_has() -> None:
+    floats = model("(float[1,4] x) => (float[1,4] y) { y = Mul (x, w) }", {"w": (4,)})
+    half = model("(float16[1,4] x) => (float16[1,4] y) { y = Mul (x, w) }", w=np.ones(4, np.float16))
+    steps = model(
+        "(float[1,4] x) => (float[1,4] y) { q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }",
+        s=np.float32(0.1),
+        z=np.uint8(0),
+    )
+    assert [rounding_allowance(proto) for proto in (floats, half, steps)] == [1e-3, 1e-2, 5e-2]
