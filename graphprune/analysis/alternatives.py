@@ -9,20 +9,22 @@ apart from the rest takes the one that leaves fewer FLOPs at the narrowest width
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.analysis.groups import Grouping, form_groups
+from graphprune.analysis.groups import Carriers
 from graphprune.labels.components import components
-from graphprune.labels.resolve import Attention, Resolution, resolve
+from graphprune.labels.resolve import Attention, Resolution, Resolver
 from graphprune.labels.rules.convolution import EACH_GROUP, WHOLE_GROUPS
 
 if TYPE_CHECKING:
     from graphprune.array_types import Floats, Ints
     from graphprune.choices import Grouped
     from graphprune.labels.operator import Scope
-    from graphprune.labels.space import Axes, Choice, LabelSpace
+    from graphprune.labels.space import Choice, LabelSpace
+    from graphprune.labels.vector import Labels
 
 __all__ = ["decided", "resolve_grouped"]
 
@@ -43,29 +45,37 @@ def resolve_grouped(
         What goes from a grouped convolution where both can: whole groups, a slice of each group, or what reaches
         further in its part of the network. Or by node what was decided before (`decided`).
 
-    Complexity: that of a resolution, five times where some grouped convolution has a choice.
+    Complexity: that of a resolution; where some grouped convolution has a choice, what depends on it up to four times.
     """
     space = scope.space
     open_choices = [number for number, choice in enumerate(space.choices) if _is_grouped(choice)]
-    plain = resolve(space, attention)
+    resolver = Resolver(space, attention)
     if not open_choices:
-        return plain
+        return resolver.resolve()
     if not isinstance(grouped, str):
-        return resolve(space, attention, _as_decided(space, open_choices, grouped))
+        return resolver.resolve(_as_decided(space, open_choices, grouped))
     if grouped != "auto":
-        return resolve(space, attention, dict.fromkeys(open_choices, _NAMES[grouped]))
-    tried = {name: resolve(space, attention, dict.fromkeys(open_choices, name)) for name in _NAMES.values()}
-    costs = {name: _narrowest(scope, resolution) for name, resolution in tried.items()}
+        return resolver.resolve(dict.fromkeys(open_choices, _NAMES[grouped]))
+    carriers = Carriers(scope)
+    tried = {name: resolver.resolve(dict.fromkeys(open_choices, name)) for name in _NAMES.values()}
+    costs = {name: _narrowest(scope, carriers, resolution) for name, resolution in tried.items()}
     part, of_layer = _parts(space, open_choices)
     wanted: dict[int, str] = {}
     for number in open_choices:
         own = of_layer == part[number]
         wanted[number] = min(costs, key=lambda name: float(costs[name][own].sum()))  # of equal ones whole groups
-    candidates = [(_narrowest(scope, plain), plain), *((costs[name], tried[name]) for name in tried)]
-    if len({*wanted.values()}) > 1:
-        mixed = resolve(space, attention, wanted)
-        candidates.append((_narrowest(scope, mixed), mixed))
-    return min(candidates, key=lambda candidate: float(candidate[0].sum()))[1]
+    further = [resolver.resolve(), *([resolver.resolve(wanted)] if len({*wanted.values()}) > 1 else [])]
+    known = {_outcome(tried[name]): costs[name] for name in tried}
+    candidates = [further[0], *tried.values(), *further[1:]]
+    for resolution in further:
+        if _outcome(resolution) not in known:
+            known[_outcome(resolution)] = _narrowest(scope, carriers, resolution)
+    return min(candidates, key=lambda candidate: float(known[_outcome(candidate)].sum()))
+
+
+def _outcome(resolution: Resolution) -> frozenset[tuple[int, int]]:
+    """Return what tells resolutions of one label space apart: which alternative was taken of each choice."""
+    return frozenset((id(choice), id(taken)) for choice, taken in resolution.committed)
 
 
 def decided(resolution: Resolution) -> dict[str, str]:
@@ -86,18 +96,24 @@ def _is_grouped(choice: Choice) -> bool:
     return {WHOLE_GROUPS, EACH_GROUP} <= {alternative.name for alternative in choice.alternatives}
 
 
-def _narrowest(scope: Scope, resolution: Resolution) -> Floats:
+def _narrowest(scope: Scope, carriers: Carriers, resolution: Resolution) -> Floats:
     """Return the FLOPs of every counted layer where each group keeps a single atom."""
-    grouping = form_groups(scope, resolution)
+    grouping = carriers.group(resolution)
     ones = np.ones_like(grouping.sizes)
+    known: dict[tuple[int, int, int], int] = {}
+
+    def length(labels: Labels) -> int:
+        key = id(labels.base), labels.repeat, labels.tile
+        if key not in known:
+            known[key] = grouping.length(labels).at(ones)
+        return known[key]
+
     return np.array(
-        [sum(_product(grouping, ones, *product) for product in cost.products) for cost in scope.space.costs]
+        [
+            sum(2.0 * scale * prod(length(axis) for axis in axes) for scale, axes in cost.products)
+            for cost in scope.space.costs
+        ]
     )
-
-
-def _product(grouping: Grouping, widths: Ints, scale: int, axes: Axes) -> float:
-    """Return twice a number of multiply-adds at some widths."""
-    return 2.0 * scale * float(np.prod([grouping.length(axis).at(widths) for axis in axes]))
 
 
 def _parts(space: LabelSpace, numbers: list[int]) -> tuple[Mapping[int, int], Ints]:
