@@ -8,7 +8,7 @@ apart from the rest takes the one that leaves fewer FLOPs at the narrowest width
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -26,13 +26,19 @@ if TYPE_CHECKING:
     from graphprune.labels.space import Choice, LabelSpace
     from graphprune.labels.vector import Labels
 
+    Decided = Mapping[str, str | Sequence[int]]
+
 __all__ = ["decided", "resolve_grouped"]
 
 _NAMES = {"groups": WHOLE_GROUPS, "slices": EACH_GROUP}
+_ASKED = {**_NAMES, "own": EACH_GROUP}
 
 
 def resolve_grouped(
-    scope: Scope, attention: Attention = "heads", grouped: Grouped | Mapping[str, str] = "auto"
+    scope: Scope,
+    attention: Attention = "heads",
+    grouped: Grouped | Decided = "auto",
+    carriers: Carriers | None = None,
 ) -> Resolution:
     """Resolve the labels of a graph, and how its grouped convolutions shrink.
 
@@ -41,9 +47,12 @@ def resolve_grouped(
     scope : Scope
         After the label pass.
     attention : {"heads", "head-dim"}
-    grouped : {"auto", "groups", "slices"}
+    grouped : {"auto", "groups", "slices", "own"}
         What goes from a grouped convolution where both can: whole groups, a slice of each group, or what reaches
-        further in its part of the network. Or by node what was decided before (`decided`).
+        further in its part of the network. Or by node what was decided before (`decided`). Which outputs of each
+        group go together is not decided here, but in `own_positions`.
+    carriers : Carriers, optional
+        Of this scope.
 
     Complexity: that of a resolution; where some grouped convolution has a choice, what depends on it up to four times.
     """
@@ -55,8 +64,8 @@ def resolve_grouped(
     if not isinstance(grouped, str):
         return resolver.resolve(_as_decided(space, open_choices, grouped))
     if grouped != "auto":
-        return resolver.resolve(dict.fromkeys(open_choices, _NAMES[grouped]))
-    carriers = Carriers(scope)
+        return resolver.resolve(dict.fromkeys(open_choices, _ASKED[grouped]))
+    carriers = carriers or Carriers(scope)
     tried = {name: resolver.resolve(dict.fromkeys(open_choices, name)) for name in _NAMES.values()}
     costs = {name: _narrowest(scope, carriers, resolution) for name, resolution in tried.items()}
     part, of_layer = _parts(space, open_choices)
@@ -87,9 +96,10 @@ def decided(resolution: Resolution) -> dict[str, str]:
     }
 
 
-def _as_decided(space: LabelSpace, numbers: list[int], names: Mapping[str, str]) -> dict[int, str]:
+def _as_decided(space: LabelSpace, numbers: list[int], before: Decided) -> dict[int, str]:
     labels = {number: space.choices[number].node.label for number in numbers}
-    return {number: names[label] for number, label in labels.items() if label in names}
+    taken = {number: before[label] for number, label in labels.items() if label in before}
+    return {number: name if isinstance(name, str) else EACH_GROUP for number, name in taken.items()}
 
 
 def _is_grouped(choice: Choice) -> bool:

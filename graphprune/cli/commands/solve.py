@@ -68,7 +68,6 @@ def solve(
     targets = output.checked_targets(reading.model, widths.limits.inputs)
 
     from graphprune import api
-    from graphprune.planning.make_plan import check_request
     from graphprune.report.summary import analysis_notes, plan_notes
 
     talk = printing.talk()
@@ -77,9 +76,7 @@ def solve(
         loaded = api.load(reading.model)
         data = restoring.open_data(calibration.images, loaded, talk)
     with talk.stage("analysis"):
-        analysis = api.analyze(loaded, analysed)
-        if not budgets.lossless:
-            check_request(analysis, requests, options)
+        analysis = _checked(api.analyze(loaded, analysed), requests, options)
     material = (
         RecoveryMaterial(calibration.open(loaded, talk))
         if budgets.lossless
@@ -111,6 +108,17 @@ def solve(
         with talk.stage("drawing the report"):
             summary = _reported(summary, job, output.report, material)
     show(summary, as_json=printing.as_json, verbose=printing.verbose)
+
+
+def _checked(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> Analysis:
+    """Return the analysis that is planned with, for which the request is known to mean something."""
+    from graphprune.planning.lossless import analysis_that_finds_more
+    from graphprune.planning.make_plan import check_request
+
+    if options.lossless:
+        return analysis_that_finds_more(analysis)
+    check_request(analysis, requests, options)
+    return analysis
 
 
 def _reported(summary: PruningSummary, job: Job, target: Path, material: RecoveryMaterial) -> PruningSummary:
