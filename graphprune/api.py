@@ -30,9 +30,11 @@ from graphprune.plan.schema import Plan
 from graphprune.plan.structure import check_model
 from graphprune.planning.analyze_options import AnalyzeOptions
 from graphprune.planning.lossless import analysis_that_finds_more, lossless_plan
-from graphprune.planning.make_plan import SolveOptions, make_plan
+from graphprune.planning.make_plan import SolveOptions, check_installed, make_plan
 from graphprune.planning.reconcile import Reconciled
 from graphprune.planning.reconcile import reconcile as _reconcile
+from graphprune.planning.solver_choice import settled_solver
+from graphprune.recovery.misplaced import check_keywords
 from graphprune.surgery.folding import fold
 from graphprune.surgery.marks import VERIFIED, drop_marks, marks, put_marks, weights_changed
 from graphprune.surgery.prune import prune
@@ -145,8 +147,11 @@ def solve(
     UnsupportedModelError
         If a latency is limited and onnxruntime cannot run the model.
     """
-    requests = given_requests(budget, limits)
-    analysis, options = _analysis(model), options or SolveOptions()
+    check_keywords(limits)
+    requests, options = given_requests(budget, limits), options or SolveOptions()
+    check_installed(options)
+    analysis = _analysis(model)
+    options = settled_solver(analysis, None if data is None else len(data), requests, options)
     if options.lossless:
         own = analysis if isinstance(model, Analysis) else analysis_that_finds_more(analysis)
         return lossless_plan(own, requests, options)

@@ -13,11 +13,13 @@ __all__ = [
     "Aggregate",
     "Aggregation",
     "Attention",
+    "CalibrationMethod",
     "Device",
     "Exporter",
     "Grouped",
     "Inherit",
     "Layout",
+    "NumberFormat",
     "Optimizer",
     "Precision",
     "Quality",
@@ -34,6 +36,9 @@ Aggregate = Literal["", Aggregation]
 Attention = Literal["heads", "head-dim"]
 """What goes from an attention layer: whole heads, or the same part of each."""
 
+CalibrationMethod = Literal["minmax", "entropy", "percentile"]
+"""How the range of an activation follows from what it is on samples."""
+
 Device = Literal["auto", "cpu", "cuda"]
 """Where networks run on samples, and learn; auto: on the graphics processor if it is there and works."""
 
@@ -49,6 +54,9 @@ Inherit = Literal["keep", "merge"]
 Layout = Literal["NCHW", "NHWC"]
 """Where a model has its channels."""
 
+NumberFormat = Literal["int8", "fp16"]
+"""What a float network is brought to."""
+
 Optimizer = Literal["sgd", "adamw"]
 """What turns gradients into steps."""
 
@@ -58,7 +66,7 @@ Precision = Literal["no", "fp16", "bf16"]
 Quality = Literal["fast", "fine"]
 """How samples are made: chosen of many, or refined by gradient afterwards, which needs torch."""
 
-Recover = Literal["auto", "none", "least-squares", "bn", "bias"]
+Recover = Literal["auto", "none", "least-squares", "blocks", "bn", "bias"]
 """How accuracy is brought back without training."""
 
 Regularization = Literal["bn-l1", "group-norm", "growing"]

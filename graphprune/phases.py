@@ -53,6 +53,8 @@ class Event:
         Since the phase began.
     figures : mapping
         What came of it.
+    error : str
+        Why it failed: the message of what was raised.
     """
 
     phase: str
@@ -62,6 +64,7 @@ class Event:
     total: int | None = None
     seconds: float = 0.0
     figures: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
 
     @property
     def message(self) -> str:
@@ -71,7 +74,8 @@ class Event:
             return f"{self.phase}: {self.seconds:.2f} s{figures}"
         if self.kind == "progress":
             return f"{self.step or self.phase}: {self.done} of {self.total}"
-        return {"begin": f"{self.phase} begins", "failed": f"{self.phase} failed"}.get(self.kind, self.step)
+        failed = f"{self.phase} failed: {self.error}" if self.error else f"{self.phase} failed"
+        return {"begin": f"{self.phase} begins", "failed": failed}.get(self.kind, self.step)
 
 
 def _short(value: object) -> str:
@@ -108,8 +112,8 @@ def phase(name: str) -> Iterator[dict[str, Any]]:
     _tell(logging.INFO, own.event("begin"))
     try:
         yield own.figures
-    except BaseException:
-        _tell(logging.INFO, own.event("failed"))
+    except BaseException as error:
+        _tell(logging.INFO, own.event("failed", error=str(error) or type(error).__name__))
         raise
     else:
         _tell(logging.INFO, own.event("end", figures=own.figures))

@@ -12,19 +12,22 @@ import importlib
 import inspect
 import pkgutil
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from graphprune.errors import InternalError, UsageError, did_you_mean, quote
+from graphprune.extras import require
 from graphprune.solvers.plugins import Fault, Plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Registry", "Setting", "chosen", "one_of", "settings"]
 
 Setting = bool | int | float | str
 
 Method = TypeVar("Method")
+NeedsTorch = Callable[["Mapping[str, Setting]"], bool]
 
 
 class Registry(Generic[Method]):
@@ -40,17 +43,25 @@ class Registry(Generic[Method]):
         The group of entry points through which other packages offer methods.
     fault : callable, optional
         Says what is wrong with a result of theirs, given that and the first argument; nothing if it is sound.
+    words : sequence of str
+        Words that stand for a method until it is known which one: they are listed, but cannot be looked up.
     """
 
-    def __init__(self, kind: str, package: str, plugins: str = "", fault: Fault | None = None) -> None:
+    def __init__(
+        self, kind: str, package: str, plugins: str = "", fault: Fault | None = None, words: Sequence[str] = ()
+    ) -> None:
         self._kind = kind
+        self._words = words
         self._package = package
         self._plugins = Plugins(kind, plugins, fault) if plugins else None
         self._methods: dict[str, Method] = {}
         self._sampled: set[str] = set()
+        self._torch: dict[str, NeedsTorch] = {}
         self._discovered = False
 
-    def register(self, name: str, *, samples: bool = False) -> Callable[[Method], Method]:
+    def register(
+        self, name: str, *, samples: bool = False, torch: NeedsTorch | None = None
+    ) -> Callable[[Method], Method]:
         """Return the decorator that registers a method as `name`, unchanged.
 
         Parameters
@@ -58,6 +69,8 @@ class Registry(Generic[Method]):
         name : str
         samples : bool
             Whether the method looks at samples, and can do nothing without.
+        torch : callable, optional
+            Says whether the method needs torch, given the settings that somebody chose; without it, it never does.
 
         Raises
         ------
@@ -70,6 +83,8 @@ class Registry(Generic[Method]):
                 raise InternalError(f"two methods are registered as {self._kind} {quote(name)}")
             if samples:
                 self._sampled.add(name)
+            if torch is not None:
+                self._torch[name] = torch
             return method
 
         return add
@@ -83,6 +98,26 @@ class Registry(Generic[Method]):
         """Whether a method is known to look at samples; of those of other packages nothing is known."""
         self._discover()
         return name in self._sampled
+
+    def require(self, name: str, given: Mapping[str, Setting]) -> None:
+        """Refuse a method that cannot work with what is installed, before anything is done for it.
+
+        Parameters
+        ----------
+        name : str
+            One that is not known is left to :meth:`get`.
+        given : mapping of str to bool, int, float or str
+            Settings that somebody chose.
+
+        Raises
+        ------
+        UsageError
+            If it needs torch, which is not installed.
+        """
+        self._discover()
+        needs = self._torch.get(name)
+        if needs is not None and needs(given):
+            require("train", f"the {self._kind} {quote(name)}, which reads gradients")
 
     def get(self, name: str) -> Method:
         """Return the method called `name`.
@@ -99,9 +134,14 @@ class Registry(Generic[Method]):
             return self._methods[name]
         if self._plugins and (offered := self._plugins.load(name)) is not None:
             return self._methods.setdefault(name, cast(Method, offered))
+        if name in self._words:
+            raise UsageError(
+                f"{quote(name)} is no {self._kind} of its own and cannot be named here",
+                hint=f"name one of {', '.join(self.names())}",
+            )
+        known = sorted({*self.names(), *self._words})
         raise UsageError(
-            f"unknown {self._kind} {quote(name)}: there are {', '.join(self.names())}",
-            hint=did_you_mean(name, self.names()),
+            f"unknown {self._kind} {quote(name)}: there are {', '.join(known)}", hint=did_you_mean(name, known)
         )
 
     def _discover(self) -> None:

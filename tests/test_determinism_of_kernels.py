@@ -61,6 +61,8 @@ for solver, criterion in json.loads(sys.argv[3]):
     (out / f"{solver}-{criterion}.json").write_text(dumps(plan), encoding="utf-8")
 pruned = graphprune.apply(analysis, plan)
 for method in METHODS:
+    if method == "blocks":  # in torch, where last digits depend on the machine, as those of finetune do
+        continue
     found = graphprune.recover(analysis, pruned, plan, source, graphprune.RecoverOptions(method))
     (out / f"{method}.onnx").write_bytes(found.model.proto.SerializeToString(deterministic=True))
     (out / f"{method}.json").write_text(json.dumps([found.before, found.after, found.misfit, found.agreement]))

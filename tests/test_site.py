@@ -63,5 +63,6 @@ def test_links_out_of_the_pages_lead_into_the_repository_or_to_the_page_that_was
     assert relinked(page, "docs/tutorial.md", "tutorial.md", "R") == (
         "[a](index.md) [b](contributing.md#x) [c](R/blob/main/Makefile) [d](https://e.org) [e](#here_1) [f](llm.md)"
     )
+    assert relinked("[c](../Makefile)", "docs/tutorial.md", "tutorial.md", "") == "c"
     assert relinked("[g](docs/llm.md)", "README.md", "index.md", "R") == "[g](llm.md)"
     assert relinked("[h](../README.md)", "docs/how_to/no_data.md", "how_to/no_data.md", "R") == "[h](../index.md)"

@@ -6,8 +6,9 @@
     python tools/recover_cifar.py resnet56_cifar10.onnx cifar10.npz --solver sensitivity --set stages=3
     python tools/recover_cifar.py resnet20_cifar10.onnx cifar10.npz --solver bisection --adapt l1,l2,fpgm
 
-The archive holds x_train, x_test (uint8, NHWC) and y_test. Calibration sees the first 1,024 training images and no
-label; test labels are looked at once, for the figures that are printed. One thread: OMP_NUM_THREADS=1.
+The archive holds x_train, x_test (uint8, NHWC) and y_test. Calibration sees 1,024 training images (the first ones, or
+others by --draw) and no label; test labels are looked at once, for the figures that are printed. One thread:
+OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -43,12 +44,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
+    parser.add_argument(
+        "--draw", type=int, default=0, help="which 1,024 training images calibrate: the first ones are 0"
+    )
     add_options(parser, flops=0.5)
     options = parser.parse_args()
     data = np.load(options.data)
     model = graphprune.load(options.model)
     test = source(model, data["x_test"], data["y_test"].astype(np.int64))
-    compare(options, model, data["x_train"][:CALIBRATION], test)
+    start = options.draw * CALIBRATION
+    compare(options, model, data["x_train"][start : start + CALIBRATION], test)
 
 
 def add_options(parser: argparse.ArgumentParser, flops: float) -> None:

@@ -2,7 +2,7 @@
 """Hooks of mkdocs: pages of the repository's root become pages of the site, and links are followed there.
 
 Pages are written to be read in the repository, where they link to files outside of ``docs/``. On the site such a link
-leads to the page that was made of the file, or to the file in the repository.
+leads to the page that was made of the file, or to the file in the repository where its address is known.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SAME = {"docs/README.md": "index.md"}
 """Pages whose content is that of another one on the site."""
 REPEATED = re.compile(r"(\]\([^)\s]*#[\w-]*\w)-(\d+)\)")
 """A link to the second heading of one name; mkdocs numbers such headings in another way than GitHub."""
-LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)]*)?\))")
+LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s]+)((?:#[^)]*)?)\)")
 
 
 def on_files(files: Files, *, config: Any) -> Files:
@@ -55,7 +55,7 @@ def relinked(markdown: str, source: str, uri: str, repository: str) -> str:
     uri : str
         The page as seen from the root of the site's pages.
     repository : str
-        Address of the repository.
+        Address of the repository; empty where it is not known.
     """
 
     def lead(match: re.Match[str]) -> str:
@@ -67,7 +67,7 @@ def relinked(markdown: str, source: str, uri: str, repository: str) -> str:
         if made is None and path.startswith("docs/"):
             made = path.removeprefix("docs/")
         if made is None:
-            return f"{match[1]}{repository}/blob/main/{path}{match[3]}"
-        return f"{match[1]}{os.path.relpath(made, posixpath.dirname(uri) or '.')}{match[3]}"
+            return f"[{match[1]}]({repository}/blob/main/{path}{match[3]})" if repository else match[1]
+        return f"[{match[1]}]({os.path.relpath(made, posixpath.dirname(uri) or '.')}{match[3]})"
 
     return LINK.sub(lead, REPEATED.sub(r"\1_\2)", markdown))

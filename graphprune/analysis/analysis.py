@@ -248,7 +248,7 @@ class Analysis:
     @cached_property
     def other_shapes(self) -> Shapes | None:
         """Shapes for a second size of every dynamic input dimension; None where none is dynamic."""
-        return self._fitting.other(self._fit.step)
+        return self._fitting.other(self._fit.sizes)
 
     @cached_property
     def layer_reasons(self) -> tuple[tuple[Reason, ...], ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graphprune.cli.typed import typed_without
 from graphprune.errors import InputError, quote
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = ["NextStep", "measured_step", "original_judge", "samples_beside"]
 _UNKNOWN = "SAMPLES"
 """Stands for samples in a command where the file does not tell what they look like."""
 _MOST_BYTES = 64 * 2**20
+_DRY = ("--dry-run",)
 _MADE = ".samples.npz"
 """How `synthesize` names what it writes."""
 
@@ -85,6 +87,10 @@ class NextStep:
         plan : Plan
             As carried out, with what followed pruning.
         """
+        found = self._found(loaded, plan)
+        return replace(found, command=typed_without(_DRY)) if self.targets.dry else found
+
+    def _found(self, loaded: Model, plan: Plan) -> Outlook:
         from graphprune.report.summary import MEASURED, Outlook
 
         if plan.is_identity or plan.lossless:

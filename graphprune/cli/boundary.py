@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import typer
 
 from graphprune.cli.live import detach
+from graphprune.cli.typed import keep_typed
 from graphprune.errors import GraphPruneError, did_you_mean, quote
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def run(argv: Sequence[str] | None) -> int:
 def _invoke(arguments: list[str]) -> int:
     from graphprune.cli.app import app
 
+    keep_typed(arguments)
     command = typer.main.get_command(app)
     try:
         if not arguments and _COMPLETION not in os.environ:

@@ -184,6 +184,7 @@ class LogFile(Listener):
         entry: dict[str, Any] = {"time": round(time.time(), 3), "phase": event.phase, "event": event.kind}
         entry |= {"step": event.step} if event.step else {}
         entry |= {} if event.total is None else {"done": event.done, "total": event.total}
+        entry |= {"error": event.error} if event.error else {}
         entry |= {"seconds": round(event.seconds, 4), "figures": dict(event.figures)}
         self._file.write(json.dumps(entry, default=str) + "\n")
         self._file.flush()

@@ -16,13 +16,16 @@ from graphprune.data.preprocessing import ImageInput, Preprocessing
 from graphprune.data.read_errors import check_unfolding, reading
 from graphprune.data.signature import InputSpec, fitted
 from graphprune.data.source import Batch, Source
-from graphprune.errors import DataError, quote
+from graphprune.errors import DataError, did_you_mean, quote
 from graphprune.model.batch_axes import UNCLEAR
 
 __all__ = ["ArrayReader", "from_arrays", "open_npy", "open_npz"]
 
+_IMAGE_AXES = 4
 _LOOKED_AT = 8
 """Samples whose range is looked at."""
+_UNNAMED = "arr_0"
+"""How numpy calls an array that is saved without a name."""
 LABELS = "labels"
 """Name of the array of labels in an .npz file."""
 
@@ -100,8 +103,9 @@ def from_arrays(
     specs : sequence of InputSpec
         What the model takes.
     arrays : mapping of str to ndarray
-        By input name. 8-bit arrays for a float input are images, shape (n, height, width, channels), and
-        are normalised; everything else is fed as it is.
+        By input name. 8-bit arrays for a float input are images, shape (n, height, width, channels), or
+        (n, channels, height, width) where they fit in no other way, and are normalised; everything else is fed as it
+        is.
     labels : ndarray, shape (n, ...), optional
     preprocessing : Preprocessing, optional
         Of images.
@@ -117,8 +121,8 @@ def from_arrays(
         array = arrays[spec.name]
         if spec.samples == UNCLEAR:
             raise _unclear(name, spec)
-        if array.dtype == np.uint8 and spec.dtype.kind == "f" and array.ndim == 4 and spec.samples == 0:
-            images[spec.name] = _image(array, spec, preprocessing or Preprocessing(), name)
+        if array.dtype == np.uint8 and spec.dtype.kind == "f" and array.ndim == _IMAGE_AXES and spec.samples == 0:
+            images[spec.name], arrays[spec.name] = _image(array, spec, preprocessing or Preprocessing(), name)
         elif spec.samples is None:
             fitted(array, spec, name, batch=False)
             shared.add(spec.name)
@@ -176,36 +180,50 @@ def _unclear(name: str, spec: InputSpec) -> DataError:
 
 
 def _named(name: str, specs: Sequence[InputSpec], arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Return one array per input; a single one serves a single input whatever its name."""
-    if len(specs) == 1 and len(arrays) == 1:
-        arrays = {specs[0].name: next(iter(arrays.values()))}
+    """Return one array per input; one that was saved without a name serves a single input."""
+    if len(specs) == 1 and [*arrays] == [_UNNAMED]:
+        arrays = {specs[0].name: arrays[_UNNAMED]}
     missing = [spec for spec in specs if spec.name not in arrays]
     unknown = sorted(set(arrays) - {spec.name for spec in specs})
     if missing:
         there = ", ".join(map(quote, unknown)) or "nothing else"
-        raise DataError(f"{name}: there is no array for input {missing[0]}; there is {there}")
-    if unknown:
         raise DataError(
-            f"{name}: {quote(unknown[0])} is no input of the model",
-            hint=f"arrays are named as the inputs ({', '.join(quote(spec.name) for spec in specs)}) and {LABELS!r}",
+            f"{name}: there is no array for input {missing[0]}; there is {there}", hint=_naming(unknown, specs)
         )
+    if unknown:
+        raise DataError(f"{name}: {quote(unknown[0])} is no input of the model", hint=_naming(unknown, specs))
     scalar = [spec for spec in specs if not arrays[spec.name].ndim and spec.dims != ()]
     if scalar:
         raise DataError(f"{name}: the array for input {scalar[0]} is a single number")
     return {spec.name: arrays[spec.name] for spec in specs}
 
 
-def _image(array: Array, spec: InputSpec, preprocessing: Preprocessing, name: str) -> ImageInput:
-    """Return how an array of 8-bit images is fed."""
+def _naming(unknown: Sequence[str], specs: Sequence[InputSpec]) -> str:
+    """Return how arrays are to be called, with what was probably meant."""
+    inputs = [spec.name for spec in specs]
+    meant = next((hint for name in unknown if (hint := did_you_mean(name, inputs, shown=quote))), None)
+    listed = f"arrays are named as the inputs ({', '.join(map(quote, inputs))}) and {LABELS!r}"
+    return f"{meant} {listed}" if meant else listed
+
+
+def _image(
+    array: Array, spec: InputSpec, preprocessing: Preprocessing, name: str
+) -> tuple[ImageInput, npt.NDArray[np.uint8]]:
+    """Return how an array of 8-bit images is fed, and the array with its channels last."""
     image = preprocessing.for_input(spec)
-    want = (image.height, image.width, image.channels)
-    if any(size not in (None, have) for have, size in zip(array.shape[1:], want, strict=True)):
-        shape = "x".join(map(str, array.shape))
-        raise DataError(
-            f"{name}: 8-bit images of {shape} do not fit input {spec}",
-            hint="the axes are samples, height, width, channels; only files of images are resized",
-        )
-    return image
+    for images in (array, array.transpose(0, 2, 3, 1)):
+        have = images.shape[1:]
+        if all(
+            want in (None, size) for want, size in zip((image.height, image.width, image.channels), have, strict=True)
+        ):
+            return image, images
+    shape = "x".join(map(str, array.shape))
+    size = "x".join("any" if side is None else str(side) for side in (image.height, image.width))
+    raise DataError(
+        f"{name}: 8-bit images of {shape} do not fit input {spec}",
+        hint=f"store them as uint8 of shape (samples, height, width, {image.channels}) or (samples, {image.channels}, "
+        f"height, width), with height x width {size}; only files of images are resized",
+    )
 
 
 def _whole(array: Array, spec: InputSpec, arrays: Mapping[str, Array], specs: Sequence[InputSpec]) -> bool:

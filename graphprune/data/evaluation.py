@@ -11,7 +11,7 @@ import numpy as np
 
 from graphprune.array_types import Array
 from graphprune.data.agreement import Accuracy, Agreement
-from graphprune.data.feeding import filled
+from graphprune.data.feeding import affordable_batch, filled
 from graphprune.data.session import Session
 from graphprune.data.signature import input_specs
 from graphprune.errors import DataError, UsageError, quote
@@ -74,14 +74,20 @@ def evaluate(
         If onnxruntime cannot run a model.
     """
     if not source.labelled and teacher is None:
-        raise UsageError(f"{quote(source.name)} has no labels to compare with", hint="give --teacher MODEL")
+        why = getattr(source.reader, "unlabelled", "")
+        raise UsageError(
+            f"{quote(source.name)} has no labels to compare with{f': {why}' if why else ''}",
+            hint="compare with another model by --teacher MODEL, or give a folder for every class, in their order",
+        )
     session = Session(model)
     other = None if teacher is None else Session(teacher)
     if other is not None and other.outputs != session.outputs:
         raise UsageError(f"the teacher gives {quote(other.outputs)}, the model {quote(session.outputs)}")
     accuracy, agreement = Accuracy(), Agreement(session.outputs)
     done = 0
-    for batch, real, outputs, taught in _side_by_side(session, other, filled(source, input_specs(model))):
+    for batch, real, outputs, taught in _side_by_side(
+        session, other, filled(source, input_specs(model), affordable_batch(model, source))
+    ):
         if batch.labels is not None:
             accuracy.add(_logits(outputs[0], batch.labels[:real], source), batch.labels[:real])
         if other is not None:
@@ -98,7 +104,9 @@ def compare(
     """Run two models on the same samples and compare all their outputs; labels are not looked at."""
     sessions = Session(teacher), Session(student)
     agreement = Agreement(sessions[0].outputs)
-    for _, real, wanted, own in _side_by_side(*sessions, filled(source, input_specs(teacher))):
+    for _, real, wanted, own in _side_by_side(
+        *sessions, filled(source, input_specs(teacher), affordable_batch(teacher, source))
+    ):
         agreement.add(own, wanted, samples=real)
         if progress is not None:
             progress(agreement.count, len(source))

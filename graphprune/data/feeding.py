@@ -1,24 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feeding: a source in batches of the size that a model takes."""
+"""Feeding: a source in batches of the size that a model takes, and that memory holds."""
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.data.signature import batch_size
+from graphprune.data.signature import batch_size, input_specs
 from graphprune.data.source import BATCH, Batch
 from graphprune.errors import DataError, quote
+from graphprune.model.graph import Graph
+from graphprune.model.normalize import inline_functions
+from graphprune.model.shapes import infer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from graphprune.data.signature import InputSpec
     from graphprune.data.source import Source
+    from graphprune.model.load import Model
 
-__all__ = ["filled", "whole_batches"]
+__all__ = ["affordable_batch", "filled", "model_batches", "whole_batches"]
+
+_MOST_BYTES = 1 << 24
+"""Bytes of the largest value of a batch: a walk holds some dozens of such at a time."""
+_ELEMENT = 4
+
+
+def affordable_batch(model: Model, source: Source, most: int = BATCH) -> int:
+    """Return how many samples are run at once, so that no value of the model takes much memory.
+
+    Parameters
+    ----------
+    model : Model
+    source : Source
+        Says how large its samples are.
+    most : int
+        The number where memory does not matter.
+
+    Complexity: O(nodes).
+    """
+    if batch_size(input_specs(model)) is not None or not len(source):
+        return most
+    graph = Graph(inline_functions(model.proto))
+    one = source.read(np.zeros(1, dtype=np.int64)).feeds
+    shapes = {name: value.shape for name, value in one.items() if name in graph.inputs}
+    dims = infer(graph, model.tensors.array, shapes).dims
+    largest = max((prod(dims[name]) for node in graph.nodes for name in node.outputs if name in dims), default=1)
+    return max(1, min(most, _MOST_BYTES // max(1, _ELEMENT * largest)))
+
+
+def model_batches(model: Model, source: Source, most: int = BATCH) -> list[npt.NDArray[np.int64]]:
+    """Return the samples of every batch with which a model is run; see :func:`whole_batches`."""
+    return whole_batches(source, input_specs(model), affordable_batch(model, source, most))
 
 
 def whole_batches(source: Source, specs: Sequence[InputSpec], size: int = BATCH) -> list[npt.NDArray[np.int64]]:

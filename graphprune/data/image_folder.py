@@ -29,12 +29,13 @@ _MOST_PIXELS = 1 << 26
 
 @dataclass(frozen=True, eq=False)
 class FolderReader:
-    """Image files, and the class of each if they lie in folders of classes."""
+    """Image files, and the class of each if they lie in folders of classes; or why these folders are none."""
 
     files: tuple[Path, ...]
     image: ImageInput
     targets: npt.NDArray[np.int64] | None = None
     classes: tuple[str, ...] = field(default=())
+    unlabelled: str = ""
 
     @property
     def labelled(self) -> bool:

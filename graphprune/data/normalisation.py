@@ -138,7 +138,7 @@ def described(preprocessing: Preprocessing) -> str:
 
 def feeding(source: Source) -> str:
     """Return in one line what a source holds and how it is fed."""
-    line = f"{len(source):,} of {source.name}"
+    line = f"{len(source):,} of {source.name}{_labels(source)}"
     image = image_input(source.reader)
     if image is None:
         return f"{line}, fed as they are"
@@ -146,6 +146,16 @@ def feeding(source: Source) -> str:
         return f"{line}, 0..255 as they are"
     origin = f" ({image.preprocessing.origin})" if image.preprocessing.origin else ""
     return f"{line}, 0..255 -> {described(image.preprocessing)}{origin}"
+
+
+def _labels(source: Source) -> str:
+    """Say which folders were taken for classes, or why none were."""
+    if not isinstance(source.reader, FolderReader):
+        return ""
+    names = source.classes
+    if source.labelled and names:
+        return f" (labels: its {len(names)} folders, {quote(names[0])} is class 0, {quote(names[-1])} {len(names) - 1})"
+    return f" (without labels: {source.reader.unlabelled})" if source.reader.unlabelled else ""
 
 
 def _list(values: Sequence[float]) -> str:

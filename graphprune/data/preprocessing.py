@@ -7,7 +7,7 @@ The values of a pixel are divided by 255, then ``(value - mean) / std`` per chan
     [data]
     mean = [0.485, 0.456, 0.406]
     std = [0.229, 0.224, 0.225]
-    size = [224, 224]
+    image_size = [224, 224]
     layout = "NCHW"
 """
 
@@ -197,7 +197,7 @@ def read_settings(model: Path | None) -> Preprocessing:
     except (UsageError, TypeError, ValueError, OverflowError) as error:
         what = error.message if isinstance(error, UsageError) else error
         raise UsageError(
-            f"{quote(str(path))}: {what}", hint="it has mean, std, size and layout under [data]"
+            f"{quote(str(path))}: {what}", hint="it has mean, std, image_size and layout under [data]"
         ) from error
 
 
@@ -212,7 +212,10 @@ def _from_content(content: dict[str, Any]) -> Preprocessing:
 
 
 def _from_table(table: dict[str, Any]) -> Preprocessing:
-    unknown = set(table) - {"mean", "std", "size", "layout"}
+    table = {name.replace("-", "_"): value for name, value in table.items()}
+    if "size" in table:
+        raise UsageError("[data] has size, which is called image_size, as the option --image-size is")
+    unknown = set(table) - {"mean", "std", "image_size", "layout"}
     if unknown:
         raise UsageError(f"[data] has the unknown entry {quote(min(unknown))}")
     layout: Any = table.get("layout")
@@ -223,9 +226,9 @@ def _from_table(table: dict[str, Any]) -> Preprocessing:
         result = replace(result, mean=_numbers(table["mean"]))
     if "std" in table:
         result = replace(result, std=_numbers(table["std"]))
-    if "size" in table:
-        size = table["size"] if isinstance(table["size"], list) else [table["size"]] * 2
-        result = replace(result, size=parse_size("x".join(map(str, size)), "size"))
+    if "image_size" in table:
+        size = table["image_size"] if isinstance(table["image_size"], list) else [table["image_size"]] * 2
+        result = replace(result, size=parse_size("x".join(map(str, size)), "image_size"))
     return result
 
 

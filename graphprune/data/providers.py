@@ -6,8 +6,9 @@
     with providers.on("cpu"):            # or the environment variable GRAPHPRUNE_DEVICE
         graphprune.recover(model, pruned, plan, data)
 
-Whatever opens a session of onnxruntime for samples or for timing asks :func:`current`. Verification does not: it
-stays on the processor, whose arithmetic its tolerances are about.
+Whatever opens a session of onnxruntime for samples or for timing asks :func:`current`. Verification asks
+:func:`verifying`: it stays on the processor, whose arithmetic its tolerances are about, unless somebody asks for
+another one (GRAPHPRUNE_VERIFY_DEVICE, or :func:`verify_on`).
 
 onnxruntime's GPU build is installed on many machines without such a processor, or without the libraries that it needs,
 and then writes red lines at every session. So a tiny network is tried once, quietly, and what came of it decides.
@@ -31,10 +32,26 @@ from graphprune.errors import UsageError, did_you_mean, quote
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["CPU", "CUDA", "VARIABLE", "ChosenDevice", "choose_device", "current", "on", "use", "wanted"]
+__all__ = [
+    "CPU",
+    "CUDA",
+    "VARIABLE",
+    "VERIFY_VARIABLE",
+    "ChosenDevice",
+    "choose_device",
+    "current",
+    "on",
+    "use",
+    "use_for_verification",
+    "verify_on",
+    "verifying",
+    "wanted",
+]
 
 VARIABLE = "GRAPHPRUNE_DEVICE"
 """The environment variable that says where networks run, where nothing else does."""
+VERIFY_VARIABLE = "GRAPHPRUNE_VERIFY_DEVICE"
+"""The same for verification, which is on the processor where nothing says otherwise."""
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
@@ -43,6 +60,7 @@ _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 _DRIVERS = {"win32": "nvcuda.dll"}
 _WANTED: ContextVar[Device | None] = ContextVar("device of graphprune", default=None)
 """What :func:`use` has said in this context; other threads and tasks do not see it."""
+_VERIFYING: ContextVar[Device | None] = ContextVar("device of verification", default=None)
 
 
 @dataclass(frozen=True)
@@ -104,15 +122,17 @@ def wanted() -> Device:
         If the environment names none.
     """
     said = _WANTED.get()
-    if said is not None:
-        return said
-    text = os.environ.get(VARIABLE, "").strip().lower() or "auto"
+    return _of_the_environment(VARIABLE, "auto") if said is None else said
+
+
+def _of_the_environment(variable: str, default: Device) -> Device:
+    text = os.environ.get(variable, "").strip().lower() or default
     for name in get_args(Device):
         if text == name:
             return name  # type: ignore[no-any-return]
     known = ", ".join(get_args(Device))
     raise UsageError(
-        f"{VARIABLE} is {quote(text)}, but must be one of {known}", hint=did_you_mean(text, get_args(Device))
+        f"{variable} is {quote(text)}, but must be one of {known}", hint=did_you_mean(text, get_args(Device))
     )
 
 
@@ -124,9 +144,24 @@ def current() -> ChosenDevice:
     UsageError
         If CUDA is asked for and does not work.
     """
+    return _chosen(wanted())
+
+
+def verifying() -> ChosenDevice:
+    """Return where verification runs now.
+
+    Raises
+    ------
+    UsageError
+        If CUDA is asked for and does not work.
+    """
+    said = _VERIFYING.get()
+    return _chosen(_of_the_environment(VERIFY_VARIABLE, "cpu") if said is None else said)
+
+
+def _chosen(asked: Device) -> ChosenDevice:
     import onnxruntime
 
-    asked = wanted()
     if asked == "cpu":  # nothing is looked for
         return choose_device(asked, (), str)
     return choose_device(asked, onnxruntime.get_available_providers(), _cuda_fault)
@@ -135,6 +170,21 @@ def current() -> ChosenDevice:
 def use(device: Device) -> None:
     """Let networks run on a device from here on, in this context."""
     _WANTED.set(device)
+
+
+def use_for_verification(device: Device) -> None:
+    """Let verification run on a device from here on, in this context."""
+    _VERIFYING.set(device)
+
+
+@contextlib.contextmanager
+def verify_on(device: Device) -> Iterator[None]:
+    """Let verification run on a device within a ``with`` statement."""
+    token = _VERIFYING.set(device)
+    try:
+        yield
+    finally:
+        _VERIFYING.reset(token)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from graphprune.errors import ModelFileError, OutputError, UnsupportedModelError
 from graphprune.model.scratch import scratch_folder
 from graphprune.model.survey import survey
 from graphprune.model.tensors import is_external
+from graphprune.model.unread import without_unread
 from graphprune.model.write import save
 from graphprune.reproducible import in_order
 
@@ -106,6 +107,7 @@ def _open(model: Model, proto: ModelProto, device: ChosenDevice) -> Any:
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    proto = without_unread(proto)
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         if any(is_external(held.tensor) for held in survey(proto).tensors):

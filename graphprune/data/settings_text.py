@@ -41,8 +41,14 @@ def settings_text(image: ImageInput) -> str:
             "# std = [0.229, 0.224, 0.225]",
         ]
     if image.height is not None and image.width is not None:
-        lines += ["# Height and width to which image files are brought.", f"size = [{image.height}, {image.width}]"]
+        lines += [
+            "# Height and width to which image files are brought.",
+            f"image_size = [{image.height}, {image.width}]",
+        ]
     else:
-        lines += ["# Height and width to which image files are brought; the model takes any.", "# size = [224, 224]"]
+        lines += [
+            "# Height and width to which image files are brought; the model takes any.",
+            "# image_size = [224, 224]",
+        ]
     lines += ["# Where the model has its channels: NCHW or NHWC.", f'layout = "{image.layout}"']
     return _HEAD + "\n".join(lines) + "\n"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Walk", "constant_nodes", "cut_subgraph"]
 
 
-_IN_MEMORY = 1 << 30
+_IN_MEMORY = 1 << 27
 """Bytes of intermediate values kept in memory; further ones go to disk."""
 
 

@@ -107,9 +107,9 @@ class Window:
         rows = np.moveaxis(taken, 1, -1).reshape(-1, self.groups, channels // self.groups)
         return np.ascontiguousarray(rows.transpose(1, 0, 2))
 
-    def grid(self, y: Array, random: np.random.Generator) -> Grid:
-        """Draw positions of an output."""
-        return Grid.draw(y.shape[2:], random)
+    def grid(self, y: Array, random: np.random.Generator, positions: int = POSITIONS) -> Grid:
+        """Draw at most `positions` positions of an output."""
+        return Grid.draw(y.shape[2:], random, positions)
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,6 @@ class Dense:
         """Return the same rows of the output, shape (1, rows, outputs)."""
         return self.inputs(y, grid)
 
-    def grid(self, y: Array, random: np.random.Generator) -> Grid:
-        """Draw positions of an output."""
-        return Grid.draw(y.shape[1:-1], random)
+    def grid(self, y: Array, random: np.random.Generator, positions: int = POSITIONS) -> Grid:
+        """Draw at most `positions` positions of an output."""
+        return Grid.draw(y.shape[1:-1], random, positions)

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphprune.data.feeding import whole_batches
-from graphprune.data.signature import input_specs
+from graphprune.data.feeding import model_batches
 from graphprune.evidence.consumers import find_consumers
 from graphprune.evidence.grams import consumer_moments
 from graphprune.evidence.sensitivity import readings_of
@@ -37,7 +36,7 @@ def consumer_readings(analysis: Analysis, source: Source, seed: int) -> tuple[tu
     editable = EditableModel(analysis.model)
     by_group = find_consumers(editable, analysis)
     everyone = [consumer for consumers in by_group for consumer in consumers or ()]
-    batches = whole_batches(source, input_specs(analysis.model))
+    batches = model_batches(analysis.model, source)
     moments = consumer_moments(
         editable, everyone, lambda number: source.read(batches[number]).feeds, len(batches), seed
     )

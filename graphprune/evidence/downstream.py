@@ -10,9 +10,8 @@ import numpy as np
 
 from graphprune.array_types import Array, Floats, Ints
 from graphprune.data.agreement import Agreement
-from graphprune.data.feeding import whole_batches
+from graphprune.data.feeding import model_batches
 from graphprune.data.session import Session
-from graphprune.data.signature import input_specs
 from graphprune.data.walk import Walk, constant_nodes, cut_subgraph
 from graphprune.recovery.least_squares import refit
 from graphprune.recovery.sites import find_affine
@@ -56,67 +55,70 @@ class Readings:
 
 
 class DownstreamErrors:
-    """Runs what lies behind the consumers of each group with refitted weights.
+    """Runs what lies behind the consumers of each group with refitted weights, on some samples.
 
     Parameters
     ----------
     read : Readings
     ridge : float
         As for recovery.
+    source : Source
+        Samples on which errors are measured.
+    teacher : Model, optional
+        Whose outputs errors are measured against; by default those of the network itself.
     """
 
-    def __init__(self, read: Readings, ridge: float) -> None:
+    def __init__(self, read: Readings, ridge: float, source: Source, teacher: Model | None = None) -> None:
         self._editable = read.editable
         self._consumers = read.consumers
         self._orders = read.orders
         self._moments = read.moments
         self._ridge = ridge
+        self._source = source
+        self._batches = model_batches(read.editable.model, source)
         self._constant = constant_nodes(read.editable.graph)
-
-    def measure(
-        self, levels: Sequence[Ints], source: Source, progress: Progress | None, teacher: Model | None
-    ) -> dict[int, dict[int, float]]:
-        """Return the error that every level of every group that has consumers adds."""
-        graph = self._editable.graph
-        batches = whole_batches(source, input_specs(self._editable.model))
-        downstream = {
-            at: behind(graph, [consumer.node for consumer in consumers])
-            for at, consumers in enumerate(self._consumers)
-            if consumers
-        }
-        order = sorted(downstream, key=lambda at: downstream[at].nodes[0].index)
-        stops = [downstream[at].inputs for at in order]
-        errors: dict[int, dict[int, float]] = {}
         self._shifts = {
             consumer.node.index: shift_of(self._editable, consumer)
             for consumers in self._consumers
             for consumer in consumers or ()
         }
-        own, base = _outputs(self._editable.model, source, batches), 0.0
-        dense = own
-        if teacher is not None:
-            dense = _outputs(teacher, source, batches)
-            base = _error(own, dense)
-        with Walk(
-            self._editable.model, graph, stops, lambda number: source.read(batches[number]).feeds, len(batches)
-        ) as walk:
+        self._own = _outputs(self._editable.model, source, self._batches)
+        self._wanted = self._own if teacher is None else _outputs(teacher, source, self._batches)
+        self._base = 0.0 if teacher is None else _error(self._own, self._wanted)
+
+    def measure(self, levels: Sequence[Ints], progress: Progress | None = None) -> dict[int, dict[int, float]]:
+        """Return the error that every level of every group that has consumers adds.
+
+        Parameters
+        ----------
+        levels : sequence of ndarray of int64
+            Per group; groups without any are passed over.
+        progress : callable, optional
+            Told how many groups are done.
+        """
+        graph = self._editable.graph
+        downstream = {
+            at: behind(graph, [consumer.node for consumer in consumers])
+            for at, consumers in enumerate(self._consumers)
+            if consumers and len(levels[at])
+        }
+        order = sorted(downstream, key=lambda at: downstream[at].nodes[0].index)
+        stops = [downstream[at].inputs for at in order]
+        errors: dict[int, dict[int, float]] = {}
+        with Walk(self._editable.model, graph, stops, self._feeds, len(self._batches)) as walk:
             for number, at in enumerate(order):
-                errors[at] = self._group(at, downstream[at], levels[at], list(walk.step()), (own, dense))
+                errors[at] = self._group(at, downstream[at], levels[at], list(walk.step()))
                 for width, error in errors[at].items():  # of the whole error one digit more
-                    errors[at][width] = settled(error - base, beside=base / 10)
+                    errors[at][width] = settled(error - self._base, beside=self._base / 10)
                 if progress is not None:
                     progress(number + 1, len(order))
         return errors
 
-    def _group(
-        self,
-        at: int,
-        part: Downstream,
-        levels: Ints,
-        values: list[dict[str, Array]],
-        outputs: tuple[list[dict[str, Array]], list[dict[str, Array]]],
-    ) -> dict[int, float]:
-        """Return the error of every level of one group, given the outputs of the network itself and the wanted ones."""
+    def _feeds(self, number: int) -> Mapping[str, Array]:
+        return self._source.read(self._batches[number]).feeds
+
+    def _group(self, at: int, part: Downstream, levels: Ints, values: list[dict[str, Array]]) -> dict[int, float]:
+        """Return the error of every level of one group, given what the part behind it reads."""
         errors: dict[int, float] = {}
         session: Session | None = None
         for width in levels.tolist():
@@ -128,9 +130,9 @@ class DownstreamErrors:
             made = session.run_each({**batch, **fed} for batch in values)
             given = [
                 {**own, **dict(zip(session.outputs, new, strict=True))}
-                for own, (_, new) in zip(outputs[0], made, strict=True)
+                for own, (_, new) in zip(self._own, made, strict=True)
             ]
-            errors[width] = _error(given, outputs[1])
+            errors[width] = _error(given, self._wanted)
         return errors
 
     def _fed(self, at: int, width: int) -> dict[str, Array]:
@@ -202,9 +204,9 @@ def masked_refit(moments: MomentSummary, weight: Floats, columns: Ints, kept: In
     gone = np.delete(columns, kept, axis=0).ravel()
     live = np.ones(weight.shape[1], dtype=np.bool_)
     live[gone] = False
-    of_live = moments.of(live)
     result = np.zeros_like(weight)
-    result[:, live] = refit(of_live, weight[:, live], ridge)
+    if live.any():
+        result[:, live] = refit(moments.of(live), weight[:, live], ridge)
     return result
 
 

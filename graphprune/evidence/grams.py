@@ -10,6 +10,7 @@ import numpy as np
 from graphprune.array_types import Array
 from graphprune.data.moments import Moments
 from graphprune.data.walk import Walk
+from graphprune.data.windows import POSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ def consumer_moments(
     count: int,
     seed: int = 0,
     progress: Progress | None = None,
+    positions: int = POSITIONS,
 ) -> dict[str, MomentSummary]:
     """Return the moments of what each consumer reads and gives, by the consumer's first output.
 
@@ -40,6 +42,8 @@ def consumer_moments(
         Number of batches.
     progress : callable, optional
         Told how many consumers are done.
+    positions : int
+        The most output positions per sample.
     """
     random = np.random.default_rng(seed)
     unique = {consumer.node.index: consumer for consumer in consumers}
@@ -53,7 +57,7 @@ def consumer_moments(
             moments = Moments()
             view = consumer.kernel.view
             for values in walk.step():
-                grid = view.grid(values[y], random)
+                grid = view.grid(values[y], random, positions)
                 moments.add(view.inputs(values[x], grid), view.outputs(values[y], grid))
             by_output[y] = moments.summary()
     return by_output

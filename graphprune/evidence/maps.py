@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from graphprune.array_types import Array, Floats, Ints
 from graphprune.data.capture import capture
-from graphprune.data.feeding import whole_batches
-from graphprune.data.signature import input_specs
+from graphprune.data.feeding import model_batches
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
 from graphprune.reproducible import one_blas_thread
@@ -60,7 +59,7 @@ def map_ranks(analysis: Analysis, source: Source) -> tuple[Floats | None, ...]:
     places = _places(analysis)
     sums = [np.zeros(group.size) for group in analysis.groups]
     counts = [np.zeros(group.size) for group in analysis.groups]
-    batches = whole_batches(source, input_specs(analysis.model), _BATCH)
+    batches = model_batches(analysis.model, source, _BATCH)
     feeds = (source.read(index).feeds for index in batches)
     for values in capture(analysis.model, list(places), feeds) if places else ():
         for name, own in places.items():

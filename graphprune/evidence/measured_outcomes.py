@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Floats, Ints
 from graphprune.cost.counting import count_layers
 from graphprune.errors import UsageError, quote
+from graphprune.evidence.present_network import PresentNetwork
 from graphprune.evidence.refits import Refits
 from graphprune.evidence.sensitivity import SensitivityOptions, measure_sensitivity, read_consumers
 from graphprune.evidence.stages import group_stages, node_stages
@@ -21,10 +22,12 @@ from graphprune.evidence.subgraphs import DenseOutputs, StageSubgraph, go_forwar
 from graphprune.plan.check import group_plan
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Budget, Plan, SolverRecord
+from graphprune.planning.bundles import close
 from graphprune.planning.records import describe_model
 from graphprune.recovery.recover import recover
 from graphprune.recovery.recover_options import METHODS, RecoverOptions
 from graphprune.reproducible import one_blas_thread, settled, settled_all
+from graphprune.rewrites.reference import make_reference
 from graphprune.solvers.protocols.outcomes import Profile
 from graphprune.surgery.prune import prune
 
@@ -41,6 +44,7 @@ __all__ = ["Listen", "MeasuredOutcomes"]
 Listen = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is to do."""
 
+_ROWS = 12_288  # whose moments say well enough what atoms are worth
 _REMEMBERED = 3  # recovered networks
 
 
@@ -86,7 +90,9 @@ class MeasuredOutcomes:
         Raises
         ------
         UsageError
-            If there is no such method, a group is empty, or there are too few samples.
+            If there is no such method, or there are too few samples.
+        PlanError
+            If a group is empty and cannot be.
         """
         key = method, _key(kept)
         if key not in self._known:
@@ -95,17 +101,11 @@ class MeasuredOutcomes:
 
     def profiles(self, kept: Kept, levels: Sequence[Ints], count: int) -> tuple[Profile | None, ...]:
         """Measure each group at up to `count` of its levels below its present width, in the recovered network."""
-        groups = self.analysis.groups
-        dense = all(len(atoms) == group.size for atoms, group in zip(kept, groups, strict=True))
+        dense = self._whole(kept)
         present = self.analysis if dense else self._analysed(self._made(kept, "least-squares"))
-        by_name = {group.name: at for at, group in enumerate(present.groups)}
         wanted = [np.array([group.size]) for group in present.groups]
-        found_at: list[int | None] = []
-        for group, atoms, allowed in zip(groups, kept, levels, strict=True):
-            at = by_name.get(group.name)
-            if at is not None and present.groups[at].size != len(atoms):
-                at = None
-            found_at.append(at)
+        found_at = self._places(present, kept)
+        for at, atoms, allowed in zip(found_at, kept, levels, strict=True):
             if at is not None:
                 wanted[at] = _spread(allowed[allowed < len(atoms)], len(atoms), count)
         tables = measure_sensitivity(
@@ -125,6 +125,15 @@ class MeasuredOutcomes:
             else:
                 profiles.append(Profile(atoms[table.elimination.order], table.widths, table.errors))
         return tuple(profiles)
+
+    def present(self, kept: Kept) -> PresentNetwork:
+        """Prune to these atoms, recover, and return the network for its groups to be measured."""
+        present = self.analysis if self._whole(kept) else self._analysed(self._roughly(kept))
+        options, told = self._quick, self._told("measuring groups")
+        read = read_consumers(present, self.source, options, self._told("reading"))
+        held = options.divided(self.source)[1]
+        places = self._places(present, kept)
+        return PresentNetwork(kept, places, read, options.ridge, held, self.analysis.model, told)
 
     def reconstructions(self, kept: Kept) -> tuple[Profile | None, ...]:
         """Return what the layers that read a group of the dense network lose at every width."""
@@ -163,6 +172,10 @@ class MeasuredOutcomes:
         return SensitivityOptions(seed=self.seed)
 
     @cached_property
+    def _quick(self) -> SensitivityOptions:
+        return replace(self._options, rows=_ROWS)
+
+    @cached_property
     def _read(self) -> Readings:
         return read_consumers(self.analysis, self.source, self._options, self._told("reading"))
 
@@ -187,6 +200,19 @@ class MeasuredOutcomes:
 
         return tell
 
+    def _whole(self, kept: Kept) -> bool:
+        """Whether every group keeps all of its atoms."""
+        return all(len(atoms) == group.size for atoms, group in zip(kept, self.analysis.groups, strict=True))
+
+    def _places(self, present: Analysis, kept: Kept) -> list[int | None]:
+        """Return the number of each group in a narrower network; None where it has no group of this name and width."""
+        by_name = {group.name: at for at, group in enumerate(present.groups)}
+        places = [by_name.get(group.name) for group in self.analysis.groups]
+        return [
+            None if at is None or present.groups[at].size != len(atoms) else at
+            for at, atoms in zip(places, kept, strict=True)
+        ]
+
     def _analysed(self, model: Model) -> Analysis:
         whole = self.analysis
         return whole.of(model)
@@ -199,7 +225,7 @@ class MeasuredOutcomes:
         plan = self._plan(kept)
         if plan.is_identity:
             return self.analysis.model
-        pruned = self.analysis.model.replaced(prune(self.analysis, keep_mask(self.analysis, plan)))
+        pruned = self._cut(plan)
         if method == "none":
             return pruned
         known = next((name for name in METHODS if name == method), None)
@@ -213,10 +239,27 @@ class MeasuredOutcomes:
                 del self._models[next(iter(self._models))]
         return model
 
+    def _roughly(self, kept: Kept) -> Model:
+        """Return the pruned network, recovered well enough for groups to be measured in it, in a third of the time."""
+        options = self._quick
+        positions = options.positions(len(options.divided(self.source)[0]))
+        how = RecoverOptions(
+            samples=options.samples, held_out=options.held_out, rounds=0, seed=self.seed, positions=positions
+        )
+        plan = self._plan(kept)
+        return recover(self.analysis, plan, self._cut(plan), self.source, how, self._told("recovering")).model
+
+    def _cut(self, plan: Plan) -> Model:
+        """Return the pruned network."""
+        whole = all(group.kept for group in plan.groups)
+        start = self.analysis if whole else make_reference(self.analysis, plan).start
+        return self.analysis.model.replaced(prune(start, keep_mask(self.analysis, plan)))
+
     def _plan(self, kept: Kept) -> Plan:
-        """Return what is needed of a plan to prune and recover."""
-        if not all(len(atoms) for atoms in kept):
-            raise UsageError("networks without a whole group cannot be tried out", hint="leave out --allow-empty")
+        """Return what is needed of a plan to prune and recover; what can only go with an empty group goes with it."""
+        emptied = [group for group, atoms in enumerate(kept) if not len(atoms)]
+        closed = close(self.analysis, emptied)[0] if emptied else frozenset()
+        kept = tuple(atoms[:0] if group in closed else atoms for group, atoms in enumerate(kept))
         analysis, widths = self.analysis, np.array([len(atoms) for atoms in kept], dtype=np.int64)
         flops = analysis.cost.flops
         before, after = flops(analysis.cost.sizes), flops(widths)

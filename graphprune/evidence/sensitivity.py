@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.array_types import Floats, Ints
-from graphprune.data.feeding import whole_batches
-from graphprune.data.signature import input_specs
+from graphprune.data.feeding import model_batches
+from graphprune.data.windows import POSITIONS
 from graphprune.evidence.consumers import Consumer, find_consumers
 from graphprune.evidence.downstream import DownstreamErrors, Readings
 from graphprune.evidence.elimination import Elimination, backward_elimination
@@ -42,6 +42,8 @@ __all__ = [
     "readings_of",
 ]
 
+_FEWEST_POSITIONS = 16  # per sample
+
 
 @dataclass(frozen=True)
 class SensitivityOptions:
@@ -59,6 +61,8 @@ class SensitivityOptions:
         Widths tried per group, besides the full one, evenly spaced.
     seed : int
         For the sampled positions.
+    rows : int
+        Of few samples as many as 64 positions each are looked at, of many so few that there are about so many rows.
     """
 
     samples: int = 1024
@@ -66,6 +70,11 @@ class SensitivityOptions:
     ridge: float = 1e-3
     steps: int = 8
     seed: int = 0
+    rows: int = 1 << 30
+
+    def positions(self, samples: int) -> int:
+        """Return how many output positions per sample are looked at, of so many samples."""
+        return max(_FEWEST_POSITIONS, min(POSITIONS, self.rows // samples))
 
     def divided(self, source: Source) -> tuple[Source, Source]:
         """Return the samples that refits use, and those on which errors are measured."""
@@ -134,7 +143,7 @@ def measure_sensitivity(
     wanted = [
         _levels(group.size, options.steps) if levels is None else levels[at] for at, group in enumerate(analysis.groups)
     ]
-    errors = DownstreamErrors(read, options.ridge).measure(wanted, options.divided(source)[1], progress, teacher)
+    errors = DownstreamErrors(read, options.ridge, options.divided(source)[1], teacher).measure(wanted, progress)
     tables = []
     for at, group in enumerate(analysis.groups):
         widths = np.unique(np.append(wanted[at], group.size)) if at in errors else np.array([group.size])
@@ -163,7 +172,7 @@ def read_consumers(
     editable = EditableModel(analysis.model)
     by_group = find_consumers(editable, analysis)
     used, _ = options.divided(source)
-    batches = whole_batches(used, input_specs(analysis.model))
+    batches = model_batches(analysis.model, used)
     moments = consumer_moments(
         editable,
         [consumer for consumers in by_group if consumers for consumer in consumers],
@@ -171,6 +180,7 @@ def read_consumers(
         len(batches),
         options.seed,
         progress,
+        options.positions(len(used)),
     )
     orders = tuple(None if each is None else _eliminate(editable, each, moments, options.ridge) for each in by_group)
     return Readings(editable, by_group, moments, orders)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from graphprune.array_types import Array, Ints
 from graphprune.data.agreement import Accuracy, Agreement
-from graphprune.data.feeding import whole_batches
+from graphprune.data.feeding import model_batches
 from graphprune.data.session import Session
-from graphprune.data.signature import input_specs
 from graphprune.data.walk import Walk, constant_nodes, cut_subgraph
 from graphprune.evidence.downstream import behind
 from graphprune.reproducible import settled
@@ -44,7 +43,7 @@ class DenseOutputs:
 
     def __init__(self, analysis: Analysis, held: Source) -> None:
         self._held = held
-        self._batches = whole_batches(held, input_specs(analysis.model))
+        self._batches = model_batches(analysis.model, held)
         session = Session(analysis.model)
         self.names = session.outputs
         made = session.run_each(self.feeds(number) for number in range(self.count))

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from onnx import NodeProto, TensorProto, checker, defs, helper, shape_inference
+from onnx import NodeProto, TensorProto, defs, helper, shape_inference
 
 from graphprune.model.known import Shapes
+from graphprune.model.whole_inference import INFERENCE_ERRORS
 
 if TYPE_CHECKING:
     from graphprune.model.graph import Node
@@ -121,7 +122,7 @@ def _like_standard(node: Node, dims: _Inputs, opset: int) -> _Made:
     try:
         schema = defs.get_schema(op_type, opset, "")
         made = shape_inference.infer_node_outputs(schema, proto, types)["made"].tensor_type.shape.dim
-    except (checker.ValidationError, shape_inference.InferenceError, KeyError, RuntimeError, ValueError):
+    except INFERENCE_ERRORS:
         return
     yield 0, tuple(dim.dim_value for dim in made)
 
@@ -253,6 +254,7 @@ _RULES: Mapping[str, _Rule] = {
     **dict.fromkeys(
         ("DequantizeLinear", "QuantizeLinear", "GemmaRotaryEmbedding", "GroupNorm", "Inverse", "MoE"), _like_first(0)
     ),
+    "GroupNormalization": _like_first(0),  # of ONNX itself, which has no inference for it
     **dict.fromkeys(("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QMoE", "QuickGelu"), _like_first(0)),
     **dict.fromkeys(("LayerNormalization", "RotaryEmbedding", "SimplifiedLayerNormalization"), _like_first(0)),
     **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _like_first(0, 3)),

@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from graphprune.model.graph import Graph, Node
 
-__all__ = ["demanded_sizes"]
+__all__ = ["demanded_sizes", "own_demands"]
 
 _FOLLOWS = frozenset(
     {"Cast", "Clip", "Dropout", "Exp", "Identity", "LeakyRelu", "Log", "Neg", "Relu", "Sigmoid", "Sqrt"}
@@ -43,7 +43,7 @@ def _demands(graph: Graph, name: str, rank: int) -> Iterator[tuple[int, int]]:
             continue
         seen.add(value)
         for node, slot in graph.consumers.get(value, ()):
-            demands.extend((axes[axis], size) for axis, size in _own(graph, node, slot, len(axes)))
+            demands.extend((axes[axis], size) for axis, size in own_demands(graph, node, slot, len(axes)))
             onwards = _onwards(graph, node, slot, axes)
             if onwards is not None:
                 pending.append((node.outputs[0], onwards))
@@ -63,7 +63,7 @@ def _onwards(graph: Graph, node: Node, slot: int, axes: Axes) -> Axes | None:
     return axes if other is not None and len(other) <= len(axes) else None
 
 
-def _own(graph: Graph, node: Node, slot: int, rank: int) -> Iterator[tuple[int, int]]:
+def own_demands(graph: Graph, node: Node, slot: int, rank: int) -> Iterator[tuple[int, int]]:
     """Yield axes of an input of one node, and their sizes as the weights of the node say them."""
     if node.domain:
         return

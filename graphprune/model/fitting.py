@@ -3,7 +3,8 @@
 
 Open dimensions have usual sizes, but a text recogniser wants a height of 48 and a voice detector 512 samples. The
 sizes of a ladder are tried, the cheapest way first: inference on the graph without weights, and where that cannot
-tell one run of the original. A model that is consistent with none, and does not run, is refused with the first
+tell one run of the original. Where none of them fits, sizes are computed from what the graph demands
+(:mod:`graphprune.model.size_search`). A model that is consistent with none, and does not run, is refused with the first
 objection.
 """
 
@@ -17,26 +18,31 @@ from typing import Final
 from graphprune.errors import InputError, ModelFileError, UnsafeModelError, UsageError, quote
 from graphprune.model.bodies import Flat
 from graphprune.model.graph import Graph, subgraphs
-from graphprune.model.inputs import assumed, candidate_shapes, input_shapes
+from graphprune.model.inputs import OpenSizes, assumed, candidate_shapes, free_dimensions, input_shapes
 from graphprune.model.lengths import fitting_values
 from graphprune.model.load import Model
 from graphprune.model.observation import NoneRunsError, Told, observe, unknown_values
 from graphprune.model.operands import misfit
 from graphprune.model.sandbox import shortened
 from graphprune.model.shapes import Shapes, infer
+from graphprune.model.size_search import SizeSearch
 
 __all__ = ["Fit", "Fitting", "fit_inputs"]
 
 
 _MOST_ELEMENTS: Final = 1 << 36
+_LARGE: Final = 1 << 25
+_INFLATED: Final = 1 << 14
+"""A value that is large, and that many times larger than all that is fed and stored, is what only a hostile or a
+damaged file makes: a constant of it says how large."""
 _NEWER_TYPES: Final = ("tensor(bfloat16)", "tensor(float16)", "tensor(float8", "tensor(float4")
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Input shapes, which of the usual sizes they have, and the shapes of all values."""
+    """Sizes of open dimensions, the shapes of inputs that follow, and those of all values."""
 
-    step: int
+    sizes: OpenSizes
     inputs: dict[str, tuple[int, ...]]
     shapes: Shapes
 
@@ -75,40 +81,72 @@ class Fitting:
         """
         refused: list[Fit] = []
         consistent: list[Fit] = []
-        for step, inputs in candidate_shapes(self._graph, self._given):
-            shapes = infer(self._graph, self._model.tensors.array, inputs)
-            _check_sizes(shapes)
-            # Float types that an operator set does not know yet are no misfit: runtimes, and pruning, take them.
-            newer = any(f"has unsupported type: {name}" in shapes.refusal for name in _NEWER_TYPES)
-            objection = "" if newer else shapes.refusal
-            shapes.refusal = objection or misfit(self._graph, shapes) or ""
-            fit = Fit(step, inputs, shapes)
-            if shapes.refusal:
+        for sizes, inputs in candidate_shapes(self._graph, self._given):
+            fit = self._fit(sizes, inputs)
+            if fit.shapes.refusal:
                 refused.append(fit)
                 continue
             if not consistent:
-                seen = self._seen([fit])
+                seen = self._seen([self._whole_samples(fit)])
                 if seen is not None:
                     return seen
             consistent.append(fit)
         if consistent:
             return self._seen(consistent) or consistent[0]
+        computed = self._checked(SizeSearch(self._graph, self._model.tensors.array, self._given).find())
+        if computed is not None:
+            return self._seen([computed]) or computed
         return self._unless_it_runs(refused)
 
-    def other(self, step: int) -> Shapes | None:
-        """Return the shapes for a second size of every open dimension; None where none is open."""
-        usual = input_shapes(self._graph, self._given, step=step)
+    def _fit(self, sizes: OpenSizes, inputs: dict[str, tuple[int, ...]]) -> Fit:
+        """Return what inference says of sizes, with its objection if it has one."""
+        shapes = infer(self._graph, self._model.tensors.array, inputs)
+        _check_sizes(self._graph, shapes)
+        # Float types that an operator set does not know yet are no misfit: runtimes, and pruning, take them.
+        newer = any(f"has unsupported type: {name}" in shapes.refusal for name in _NEWER_TYPES)
+        shapes.refusal = ("" if newer else shapes.refusal) or misfit(self._graph, shapes) or ""
+        return Fit(sizes, inputs, shapes)
+
+    def _whole_samples(self, fit: Fit) -> Fit:
+        """Return sizes with which no node mixes parts of a sample with other samples, where a consistent one does."""
+        search = SizeSearch(self._graph, self._model.tensors.array, self._given)
+        return self._checked(search.find_rows(fit.shapes)) or fit
+
+    def _checked(self, sizes: OpenSizes | None) -> Fit | None:
+        """Return the fit of sizes that were computed; None without any, or where inference objects to them."""
+        if sizes is None:
+            return None
+        fit = self._fit(sizes, input_shapes(self._graph, self._given, sizes=sizes))
+        return None if fit.shapes.refusal else fit
+
+    def other(self, sizes: OpenSizes) -> Shapes | None:
+        """Return the shapes for a second size of every open dimension that can have one; None where none is open."""
+        usual = input_shapes(self._graph, self._given, sizes=sizes)
+        free = free_dimensions(self._graph, self._given)
+        # Not every network takes images that are no squares, and of some a size is fixed by what reads it.
+        ways: list[tuple[bool, list[str] | None]] = [(True, None), (False, None), *((False, [key]) for key in free)]
         fits: list[Fit] = []
-        for apart in (True, False):  # not every network takes images that are no squares
-            inputs = input_shapes(self._graph, self._given, other=True, apart=apart, step=step)
-            if inputs == usual:
-                return None
-            if not fits or inputs != fits[0].inputs:
-                fits.append(Fit(step, inputs, infer(self._graph, self._model.tensors.array, inputs)))
-            if not apart or not (fits[0].shapes.refusal or misfit(self._graph, fits[0].shapes)):
-                break
-        seen = self._seen(fits[-1:])
-        return fits[-1].shapes if seen is None else seen.shapes
+        for apart, growing in [*ways, (False, [])]:
+            inputs = input_shapes(self._graph, self._given, other=True, apart=apart, sizes=sizes, growing=growing)
+            if inputs == usual or any(inputs == fit.inputs for fit in fits):
+                continue
+            fits.append(Fit(sizes, inputs, infer(self._graph, self._model.tensors.array, inputs)))
+            if not (fits[-1].shapes.refusal or misfit(self._graph, fits[-1].shapes)):
+                return (self._seen(fits[-1:]) or fits[-1]).shapes
+        if not fits:
+            return None
+        best = fits[min(1, len(fits) - 1)]
+        return (self._seen([best]) or best).shapes
+
+    def fixes(self, sizes: OpenSizes) -> bool:
+        """Whether there are open dimensions, and none of them can grow."""
+        free = free_dimensions(self._graph, self._given)
+        for key in free:
+            inputs = input_shapes(self._graph, self._given, other=True, sizes=sizes, growing=[key])
+            if not self._fit(sizes, inputs).shapes.refusal:
+                return False
+        alike = input_shapes(self._graph, self._given, other=True, sizes=sizes)
+        return bool(free) and bool(self._fit(sizes, alike).shapes.refusal)
 
     def _seen(self, fits: list[Fit]) -> Fit | None:
         """Return the first that inference, or a run, says is taken; None where every run fails."""
@@ -135,7 +173,7 @@ class Fitting:
         if not names:
             return fit
         known = Shapes(dims=dict(observed.dims), dtypes=dict(observed.dtypes))
-        return Fit(fit.step, fit.inputs, infer(self._graph, self._model.tensors.array, fit.inputs, known))
+        return Fit(fit.sizes, fit.inputs, infer(self._graph, self._model.tensors.array, fit.inputs, known))
 
     def _unless_it_runs(self, refused: list[Fit]) -> Fit:
         """Let a run decide on a model that inference refuses; what runs is right."""
@@ -150,15 +188,25 @@ class Fitting:
 
     def _refusal(self, shapes: Shapes, said: str) -> InputError:
         if self._open:
-            names = ", ".join(quote(name) for name in assumed(self._graph, self._given))
+            opened = assumed(self._graph, self._given)
+            names = ", ".join(quote(name) for name in opened)
             return UsageError(
                 f"the model takes none of the sizes that were tried for the open dimensions of {names}: "
                 f"{shapes.refusal}{said}",
-                hint=f"give the sizes that it is used with: --input-shape {next(iter(self._graph.inputs))}=1x3x48x320",
+                hint=f"give the sizes that it is used with in place of N: {self._example(opened)}",
             )
         if self._given:
             return UsageError(f"the model does not take the given input shapes: {shapes.refusal}{said}")
         return ModelFileError(f"the model is not valid: {shapes.refusal}{said}", hint="export it again")
+
+    def _example(self, opened: Mapping[str, frozenset[int]]) -> str:
+        """Return how sizes are given, with a letter for every one that is open."""
+        usual = input_shapes(self._graph, self._given)
+        shown = {
+            name: "x".join("N" if axis in axes else str(size) for axis, size in enumerate(usual[name]))
+            for name, axes in opened.items()
+        }
+        return " ".join(f"--input-shape {name}={sizes}" for name, sizes in shown.items())
 
 
 def fit_inputs(model: Model, flat: Flat, graph: Graph, given: Mapping[str, Sequence[int]]) -> tuple[Fitting, Fit]:
@@ -167,11 +215,18 @@ def fit_inputs(model: Model, flat: Flat, graph: Graph, given: Mapping[str, Seque
     return fitting, fitting.fit()
 
 
-def _check_sizes(shapes: Shapes) -> None:
-    """Refuse what no machine can run, before anything is made of it."""
+def _check_sizes(graph: Graph, shapes: Shapes) -> None:
+    """Refuse what no machine can run, and what grows out of all proportion, before anything is made of it."""
+    given = sum(prod(shapes.dims.get(name, ())) for name in (*graph.inputs, *graph.initializers))
     for name, dims in shapes.dims.items():
         if prod(dims) > _MOST_ELEMENTS:
             raise UnsafeModelError(
                 f"value {quote(name)} of shape {list(dims)} has more elements than the limit {_MOST_ELEMENTS}",
                 hint="if its size follows from an input, give a smaller one: --input-shape NAME=SIZES",
+            )
+        if prod(dims) > max(_LARGE, _INFLATED * given):
+            raise UnsafeModelError(
+                f"value {quote(name)} of shape {list(dims)} has more than {_INFLATED} times as many elements as all "
+                f"inputs and weights together have ({given})",
+                hint="look at the sizes that the file gives to the nodes in front of it",
             )

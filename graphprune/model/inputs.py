@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from onnx import TypeProto
@@ -12,9 +13,9 @@ from graphprune.errors import UsageError, quote
 from graphprune.model.batch_axes import Declared, fixed_size, is_name, sample_axes
 from graphprune.model.demands import demanded_sizes
 from graphprune.model.graph import Graph
-from graphprune.model.lengths import caches, sums
+from graphprune.model.lengths import Place, caches, sums
 
-__all__ = ["assumed", "candidate_shapes", "input_shapes"]
+__all__ = ["OpenSizes", "assumed", "candidate_shapes", "free_dimensions", "input_shapes"]
 
 _IMAGES = (224, 32, 48, 64, 96, 128, 160, 192, 256, 320, 416, 512, 640)
 _VOLUMES = (112, 16, 32, 64, 128)
@@ -28,19 +29,56 @@ _FACTORS = (2, 3)
 Kind = Literal["samples", "free", "fixed"]
 
 
+@dataclass(frozen=True)
+class OpenSizes:
+    """What open dimensions become.
+
+    Attributes
+    ----------
+    step : int
+        Which of the usual sizes is taken; after the last of them they come again, without a guess at what a mask
+        covers.
+    sides : mapping of str to int
+        Other sizes than these, by the dimension as in :func:`free_dimensions`.
+    """
+
+    step: int = 0
+    sides: Mapping[str, int] = field(default_factory=dict)
+
+
 def candidate_shapes(
     graph: Graph, given: Mapping[str, Sequence[int]] | None = None
-) -> Iterator[tuple[int, dict[str, tuple[int, ...]]]]:
-    """Yield steps and concrete shapes, the usual ones first; a single choice where nothing is open.
+) -> Iterator[tuple[OpenSizes, dict[str, tuple[int, ...]]]]:
+    """Yield sizes of open dimensions and concrete shapes, the usual ones first; a single choice where nothing is open.
 
     Parameters, and errors, are those of :func:`input_shapes`.
     """
     before: list[dict[str, tuple[int, ...]]] = []
     for step in range(2 * len(_LINES)):
-        shapes = input_shapes(graph, given, step=step)
+        sizes = OpenSizes(step)
+        shapes = input_shapes(graph, given, sizes=sizes)
         if shapes not in before:
             before.append(shapes)
-            yield step, shapes
+            yield sizes, shapes
+
+
+def free_dimensions(graph: Graph, given: Mapping[str, Sequence[int]]) -> dict[str, tuple[Place, ...]]:
+    """Return the open dimensions of which nothing says the size, and the axes of inputs that have it.
+
+    A dimension is called by its name in the file; one without a name by its input and axis.
+    """
+    follows = sums(graph)
+    found: dict[str, list[Place]] = {}
+    for name, axes in assumed(graph, given).items():
+        dims = graph.inputs[name].tensor_type.shape.dim
+        for axis in sorted(axes):
+            if (name, axis) not in follows:
+                found.setdefault(_key(name, axis, dims[axis].dim_param), []).append((name, axis))
+    return {key: tuple(places) for key, places in found.items()}
+
+
+def _key(name: str, axis: int, param: str) -> str:
+    return param if is_name(param) else f"{name}.{axis}"
 
 
 def input_shapes(
@@ -49,7 +87,8 @@ def input_shapes(
     *,
     other: bool = False,
     apart: bool = False,
-    step: int = 0,
+    sizes: OpenSizes | None = None,
+    growing: Collection[str] | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Choose a concrete shape for every graph input.
 
@@ -61,9 +100,10 @@ def input_shapes(
         Use a second size for every open dimension, to find out what depends on it.
     apart : bool
         Let second sizes grow by different factors, to find out on which dimension it depends.
-    step : int
-        Which of the usual sizes is taken for open dimensions; after the last of them they come again, without a
-        guess at what a mask covers.
+    sizes : OpenSizes, optional
+        What open dimensions become; the first of the usual sizes by default.
+    growing : collection of str, optional
+        The dimensions that get a second size, as in :func:`free_dimensions`, besides those of samples; all by default.
 
     Returns
     -------
@@ -87,10 +127,12 @@ def input_shapes(
         )
     tensors = {name: kind for name, kind in graph.inputs.items() if kind.WhichOneof("value") == "tensor_type"}
     axes = dict(zip(tensors, sample_axes([Declared.of(kind) for kind in tensors.values()]), strict=True))
-    choice = _Choice(given, axes, _demanded(graph, axes), step % len(_LINES), frozenset(caches(graph)))
+    sizes = sizes or OpenSizes()
+    choice = _Choice(given, axes, _demanded(graph, axes), sizes, frozenset(caches(graph)))
     choice.settle_names(tensors)
-    shapes = {name: choice.shape(name, kind, other=other, apart=apart) for name, kind in tensors.items()}
-    for (name, axis), terms in sums(graph, guess=step < len(_LINES)).items():
+    grown = _Growth(other, apart, growing)
+    shapes = {name: choice.shape(name, kind, grown) for name, kind in tensors.items()}
+    for (name, axis), terms in sums(graph, guess=sizes.step < len(_LINES)).items():
         if name not in given:
             size = sum(term if isinstance(term, int) else shapes[term[0]][term[1]] for term in terms)
             shapes[name] = (*shapes[name][:axis], size, *shapes[name][axis + 1 :])
@@ -118,6 +160,15 @@ def _demanded(graph: Graph, samples: Mapping[str, int | None]) -> dict[str, dict
     }
 
 
+@dataclass(frozen=True)
+class _Growth:
+    """Whether second sizes are taken, whether these grow by different factors, and which dimensions do."""
+
+    other: bool
+    apart: bool
+    only: Collection[str] | None
+
+
 class _Choice:
     """One choice of sizes.
 
@@ -127,8 +178,8 @@ class _Choice:
         By input, the axis that counts samples.
     demanded : mapping of str to mapping of int to int
         By input and axis, the size that weights demand.
-    step : int
-        Which of the usual sizes is taken.
+    sizes : OpenSizes
+        What open dimensions become.
     cached : frozenset of str
         Inputs that hold keys and values of earlier steps: their axes are no image's.
     """
@@ -138,13 +189,13 @@ class _Choice:
         given: Mapping[str, Sequence[int]],
         samples: Mapping[str, int | None],
         demanded: Mapping[str, Mapping[int, int]],
-        step: int,
+        sizes: OpenSizes,
         cached: frozenset[str] = frozenset(),
     ) -> None:
         self._given = given
         self._samples = samples
         self._demanded = demanded
-        self._step = step
+        self._sizes = sizes
         self._cached = cached
         self._names: dict[str, tuple[int, Kind]] = {}
         self._factors: dict[str, int] = {}
@@ -169,14 +220,15 @@ class _Choice:
             if axis in self._demanded[name]:
                 self._names.setdefault(param, (self._demanded[name][axis], "fixed"))
         for name, _, param, rank in places:
-            usual: tuple[int, Kind] = (1, "samples") if param in counting else (self._free(name, rank), "free")
+            usual: tuple[int, Kind] = (1, "samples") if param in counting else (self._free(param, name, rank), "free")
             self._names.setdefault(param, usual)
 
-    def _free(self, name: str, rank: int) -> int:
+    def _free(self, key: str, name: str, rank: int) -> int:
         ladder = _LINES if name in self._cached else _LADDERS.get(rank, _LINES)
-        return ladder[min(self._step, len(ladder) - 1)]
+        step = self._sizes.step % len(_LINES)
+        return self._sizes.sides.get(key, ladder[min(step, len(ladder) - 1)])
 
-    def shape(self, name: str, kind: TypeProto, *, other: bool, apart: bool) -> tuple[int, ...]:
+    def shape(self, name: str, kind: TypeProto, growth: _Growth) -> tuple[int, ...]:
         """Fill the open dimensions of one input."""
         given = self._given.get(name)
         if not kind.tensor_type.HasField("shape"):
@@ -195,9 +247,11 @@ class _Choice:
             size, how = self._open(name, axis, dims[axis].dim_param, len(declared))
             if given is not None:
                 size = int(given[axis])
-            if other and how != "fixed":
-                key = f"{name}.{axis}" if dims[axis].dim_param not in self._names else dims[axis].dim_param
-                size = size + 1 if how == "samples" else size * (self._factor(key) if apart else _FACTORS[0])
+            key = _key(name, axis, dims[axis].dim_param)
+            if growth.other and how == "samples":
+                size += 1
+            elif growth.other and how == "free" and (growth.only is None or key in growth.only):
+                size *= self._factor(key) if growth.apart else _FACTORS[0]
             chosen.append(size if fixed is None else fixed)
         return tuple(chosen)
 
@@ -211,7 +265,9 @@ class _Choice:
             return self._names[param]
         if axis in self._demanded[name]:
             return self._demanded[name][axis], "fixed"
-        return (1, "samples") if axis in (0, self._samples[name]) else (self._free(name, rank), "free")
+        if axis in (0, self._samples[name]):
+            return 1, "samples"
+        return self._free(_key(name, axis, param), name, rank), "free"
 
 
 def _check_given(name: str, declared: Sequence[int | None], given: Sequence[int]) -> None:

@@ -24,6 +24,7 @@ from graphprune.model.load import Model
 from graphprune.model.sandbox import RESULT, ChildError, enter_sandbox, run_child, unless_exhausted
 from graphprune.model.scratch import scratch_folder
 from graphprune.model.shapes import Shapes
+from graphprune.model.unread import without_unread
 from graphprune.model.write import save
 
 __all__ = ["NoneRunsError", "RunShapes", "Told", "observe", "unknown_values"]
@@ -142,7 +143,7 @@ def _observe(
     if any(kind.WhichOneof("value") != "tensor_type" for kind in graph.inputs.values()):
         raise ChildError("only tensors are made up as inputs")
     exposed = ModelProto()
-    exposed.CopyFrom(model.proto)
+    exposed.CopyFrom(without_unread(model.proto))
     present = {value.name for value in exposed.graph.output}
     exposed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in present)
     with scratch_folder() as place:

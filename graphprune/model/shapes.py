@@ -25,7 +25,7 @@ from graphprune.model.iterations import LoopNode, loops, unsettled
 from graphprune.model.known import Shapes
 from graphprune.model.layers import is_layer
 from graphprune.model.tensors import FLOATS
-from graphprune.model.whole_inference import infer_whole, is_negative
+from graphprune.model.whole_inference import INFERENCE_ERRORS, infer_whole, is_negative
 
 __all__ = ["LARGEST_VALUE", "Shapes", "fixed_sizes", "infer", "shape_value"]
 
@@ -354,7 +354,7 @@ class _Forward:
             if any(map(is_negative, types.values())):
                 return  # inference is not made for such sizes
             outputs = shape_inference.infer_node_outputs(schema, node.proto, types, data, opset_imports=imports)
-        except (onnx.defs.SchemaError, shape_inference.InferenceError, KeyError, RuntimeError, ValueError, TypeError):
+        except INFERENCE_ERRORS:
             return
         for name, type_proto in outputs.items():
             _record(result, name, type_proto)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nobody reads any more after the surgery: nodes and initializers that fall with their last reader."""
+"""What nobody reads: nodes and initializers that fall with their last reader, and those that never had one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,30 @@ from typing import Any
 
 from onnx import ModelProto, NodeProto
 
-__all__ = ["remove_unread"]
+from graphprune.model.messages import copy_but
+
+__all__ = ["read_names", "remove_unread", "without_unread"]
+
+
+def read_names(model: ModelProto) -> set[str]:
+    """Return the names that some node reads, that the model gives, or that it takes: weights, before IR version 4."""
+    ends = (*model.graph.output, *model.graph.input)
+    return {*_readings(model), *(value.name for value in ends)}
+
+
+def without_unread(model: ModelProto) -> ModelProto:
+    """Return a model without stored tensors that nobody reads, itself if there are none.
+
+    onnxruntime drops them one by one, and takes the square of their number for that.
+    """
+    read = read_names(model)
+    if all(tensor.name in read for tensor in model.graph.initializer):
+        return model
+    light = ModelProto()
+    copy_but(model, light, "graph")
+    copy_but(model.graph, light.graph, "initializer")
+    light.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in read)
+    return light
 
 
 def remove_unread(result: ModelProto, source: ModelProto) -> None:

@@ -12,11 +12,27 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper, shape_inference
+from onnx import (
+    AttributeProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    checker,
+    defs,
+    numpy_helper,
+    shape_inference,
+)
 
 from graphprune.errors import quote
 
-__all__ = ["infer_whole", "is_negative"]
+__all__ = ["INFERENCE_ERRORS", "infer_whole", "is_negative"]
+
+INFERENCE_ERRORS: Final = (
+    *(checker.ValidationError, defs.SchemaError, shape_inference.InferenceError),
+    *(KeyError, RuntimeError, TypeError, ValueError),
+)
+"""What onnx raises where it cannot infer: its own exceptions share no base."""
 
 _LONGEST: Final = 300
 _LEFT_OUT: Final = "graphprune.left_out"
@@ -42,7 +58,7 @@ def infer_whole(bare: ModelProto) -> tuple[ModelProto, str]:
         return whole, _impossible_size(whole)
     except shape_inference.InferenceError as error:
         refusal = _objection(str(error))
-    except (RuntimeError, ValueError):
+    except INFERENCE_ERRORS:
         pass
     return _leniently(bare), refusal
 
@@ -61,7 +77,7 @@ def _impossible_size(whole: ModelProto) -> str:
 def _leniently(bare: ModelProto) -> ModelProto:
     try:
         return shape_inference.infer_shapes(bare, data_prop=True)
-    except (shape_inference.InferenceError, RuntimeError, ValueError):
+    except INFERENCE_ERRORS:
         return bare  # the node-by-node pass finds out how far it gets
 
 

@@ -14,9 +14,10 @@ from graphprune.errors import UsageError
 from graphprune.planning.constraints.bounds import Bounds
 from graphprune.planning.constraints.reach import unreachable
 from graphprune.planning.constraints.start import kept_by, solve_from
-from graphprune.planning.emptying import best_attempt
+from graphprune.planning.emptying import best_attempt, measured_attempt
 from graphprune.planning.planning_task import LimitedCost, PlanningTask
 from graphprune.planning.solve_options import SolveOptions
+from graphprune.solvers import widths
 from graphprune.solvers.filters import coupled_filters
 from graphprune.solvers.problem import Limit, Problem, Solution, ensure_sound
 from graphprune.solvers.saliency import Scores, importance
@@ -115,11 +116,12 @@ def _with_emptied(task: PlanningTask, whole: Problem, find: Solve, *, relaxed: b
     """Choose which groups go as a whole, and the widths of the others; None where nothing meets the budgets."""
     if any(budget.request.metric == "latency" for budget in task.budgets):
         raise UsageError("a latency budget cannot be met with --allow-empty", hint="use --flops, or leave one out")
-    best = best_attempt(task.analysis, whole, partial(_rest_problem, task), find)
+    attempted = measured_attempt if widths.needs_samples(task.options.solver) else best_attempt
+    best = attempted(task.analysis, whole, partial(_rest_problem, task), find)
     if best is None:
         return None
-    widths = best.solution.widths
-    spent = best.problem.costs(widths) if best.emptied else tuple(budget.cost.after(widths) for budget in task.budgets)
+    found = best.solution.widths
+    spent = best.problem.costs(found) if best.emptied else tuple(budget.cost.after(found) for budget in task.budgets)
     return ChosenWidths(best.problem, best.solution, best.rest, spent, relaxed, best.emptied)
 
 

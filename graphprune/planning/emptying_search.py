@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from graphprune.solvers.problem import Problem, Solution
 
-__all__ = ["Attempt", "search"]
+__all__ = ["Attempt", "filled", "search"]
 
 _STEPS = 12  # how finely the number of candidates is tried
 _PATIENCE = 2  # tries without gain before the search ends
@@ -75,20 +75,27 @@ def search(
             idle += 1
             if idle == _PATIENCE:
                 break
-    return None if best is None else _filled(candidates, best, attempt, fits)
+    return None if best is None else filled(candidates, best, attempt, fits)
 
 
 def _counts(most: int) -> list[int]:
     return sorted({round(most * step / _STEPS) for step in range(_STEPS + 1)})
 
 
-def _filled(
+def filled(
     candidates: Sequence[Bundle],
     best: Attempt[T],
     attempt: Callable[[Bundle], Attempt[T] | None],
     fits: Callable[[Bundle, Attempt[T]], bool],
 ) -> Attempt[T]:
-    """Let candidates come back, the most salient first, until none fits."""
+    """Let emptied candidates come back, those that stand last first, until none fits.
+
+    Parameters
+    ----------
+    candidates, attempt, fits
+        As for :func:`search`.
+    best : Attempt
+    """
     while True:
         used = [bundle for bundle in candidates if bundle <= best.emptied]
         for number in range(len(used) - 1, -1, -1):

@@ -17,6 +17,7 @@ from graphprune.planning.planning_task import PlanningTask, limited_costs
 from graphprune.planning.records import record_plan
 from graphprune.planning.score_groups import score_groups
 from graphprune.planning.solve_options import SolveOptions
+from graphprune.planning.solver_choice import settled_solver
 from graphprune.solvers import criteria, widths
 from graphprune.solvers.moves.levels import rule_for
 from graphprune.solvers.registry import chosen
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from graphprune.solvers.evidence import Evidence
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["SolveOptions", "check_request", "make_plan", "score_groups"]
+__all__ = ["SolveOptions", "check_installed", "check_request", "is_met", "make_plan", "score_groups"]
 
 
 def check_request(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> None:
@@ -51,6 +52,28 @@ def check_request(analysis: Analysis, requests: Sequence[BudgetRequest], options
     options = replace(options, round_to=rule_for(options.round_to))
     counted = limited_costs(analysis, [request for request in requests if request.metric != "latency"], None)
     check_reachable(analysis, counted, options)
+
+
+def check_installed(options: SolveOptions) -> None:
+    """Refuse criteria that need packages which are not installed.
+
+    Raises
+    ------
+    UsageError
+        If there are any.
+    """
+    for name in (options.criterion, *options.adapt):
+        criteria.require(name, options.settings)
+
+
+def is_met(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> bool:
+    """Whether the model is within all budgets as it is, and nobody asks for widths: then nothing has to be done.
+
+    A latency has to be measured, so that nothing is known of it here.
+    """
+    if options.constraints.widths or options.constraints.start or any(each.metric == "latency" for each in requests):
+        return False
+    return all(each.cost.before <= each.limit for each in limited_costs(analysis, requests, None))
 
 
 def make_plan(
@@ -89,6 +112,7 @@ def make_plan(
 
     Complexity: that of the criterion (each weight is read once) and of the solver.
     """
+    options = settled_solver(analysis, None, requests, options)
     solve = widths.get(options.solver)
     for_solver, *_ = chosen(options.settings, solve, criteria.get(options.criterion), *map(criteria.get, options.adapt))
     options = replace(options, round_to=rule_for(options.round_to))

@@ -18,6 +18,9 @@ from graphprune.solvers.registry import Setting
 
 __all__ = ["SolveOptions"]
 
+_MEASURE_EMPTY = frozenset({"sensitivity"})
+"""Solvers that try out networks, and to which nothing is a width like any other."""
+
 
 @dataclass(frozen=True)
 class SolveOptions:
@@ -26,7 +29,8 @@ class SolveOptions:
     Parameters
     ----------
     solver : str
-        How widths are chosen: a name in :mod:`graphprune.solvers.widths`.
+        How widths are chosen: a name in :mod:`graphprune.solvers.widths`; or "auto": measured on the samples that are
+        given, as well as a bounded amount of work allows, and by `bisection` without any.
     criterion : str
         How important a channel is: a name in :mod:`graphprune.solvers.criteria`.
     round_to : int or str
@@ -86,8 +90,13 @@ class SolveOptions:
             raise UsageError(
                 "groups cannot go as a whole where a least width, a largest share or a plan to start from is given"
             )
-        if self.allow_empty and (self.adapt or widths.needs_samples(self.solver)):
-            raise UsageError("groups cannot go as a whole where networks are tried out", hint="leave out --allow-empty")
+        tries = widths.needs_samples(self.solver) and self.solver not in _MEASURE_EMPTY
+        if self.allow_empty and (self.adapt or tries):
+            what = "--adapt" if self.adapt else f"--solver {self.solver}"
+            raise UsageError(
+                f"groups cannot go as a whole with {what}, which tries out networks that have all of them",
+                hint=f"leave out --allow-empty, or choose widths by --solver {' or '.join(sorted(_MEASURE_EMPTY))}",
+            )
 
     @property
     def contest(self) -> Candidates:

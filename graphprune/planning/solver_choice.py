@@ -7,7 +7,7 @@ file, samples and budget give the same choice on every machine.
 ==============  ====================================================================================
 solver          passes over all samples that are used
 ==============  ====================================================================================
-`sensitivity`   in each of two stages one that reads, and for each of up to four widths of every group
+`sensitivity`   in each of two stages one that reads, and for each of up to three widths of every group
                 one of a quarter of the samples through what lies behind it; between them a recovery
 `stage-wise`    five: stages are run for some candidates on a part of the samples
 `bisection`     none
@@ -17,17 +17,19 @@ solver          passes over all samples that are used
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from graphprune.report import text
+from graphprune.solvers.widths import AUTO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.plan.budget import BudgetRequest
+    from graphprune.planning.solve_options import SolveOptions
 
 __all__ = [
     "BOUNDS",
@@ -38,7 +40,9 @@ __all__ = [
     "SolverChoice",
     "choose_made_solver",
     "choose_solver",
+    "decides_channels",
     "sensitivity_passes",
+    "settled_solver",
 ]
 
 MOST_WORK = 8_000_000_000_000
@@ -54,6 +58,7 @@ UNMEASURED = "bisection"
 """Chooses widths without looking at samples."""
 
 _STAGES = 2
+_WIDTHS = 3
 _RECOVERY = 2
 _FEWEST = 8
 _ROUNDS = 4
@@ -109,6 +114,39 @@ def choose_solver(
     return SolverChoice(best, _reason(best, work, bounds))
 
 
+def settled_solver(
+    analysis: Analysis, samples: int | None, requests: Sequence[BudgetRequest], options: SolveOptions
+) -> SolveOptions:
+    """Return options with a solver in place of "auto".
+
+    Parameters
+    ----------
+    samples : int or None
+        How many of them a solver can look at, if there are any.
+    """
+    if options.solver != AUTO:
+        return options
+    set_otherwise = options.settings or options.allow_empty or options.certify or decides_channels(options)
+    measures = samples is not None and not set_otherwise
+    choice = choose_solver(analysis, samples or 0, requests).name if measures else UNMEASURED
+    return replace(options, solver=choice)
+
+
+def decides_channels(options: SolveOptions) -> SolverChoice | None:
+    """Return the solver for those who say which channels stay; None where nobody does.
+
+    Solvers that measure choose the channels themselves, and would pass over a criterion without a word.
+    """
+    if options.adapt:
+        who = f"--adapt {','.join(options.adapt)}"
+    elif options.criterion != type(options)().criterion:
+        who = f"--criterion {options.criterion}"
+    else:
+        return None
+    reason = f"{who} decides which channels stay; solvers that measure widths ({MADE_SOLVER}) choose them themselves"
+    return SolverChoice(UNMEASURED, reason)
+
+
 def choose_made_solver(*, measures: bool) -> SolverChoice:
     """Choose how widths are chosen on samples that are made.
 
@@ -146,8 +184,8 @@ def _reason(best: str, work: Mapping[str, int], bounds: Mapping[str, int]) -> st
 def sensitivity_passes(analysis: Analysis) -> float:
     """Return how often `sensitivity` passes all samples through the network, with its default settings.
 
-    Four widths on a quarter of the samples are one pass through what lies behind a group, which is counted as all
-    layers from the first one on that reads it.
+    Each width on a quarter of the samples is a quarter of a pass through what lies behind a group, which is counted as
+    all layers from the first one on that reads it.
     """
     place = {layer.node: at for at, layer in reversed([*enumerate(analysis.layers)])}
     costs = [layer.flops(analysis.cost.sizes) for layer in analysis.layers]
@@ -157,4 +195,4 @@ def sensitivity_passes(analysis: Analysis) -> float:
         read = [place[member.node] for member in group.members if member.role == "in" and member.node in place]
         if read:
             behind += sum(costs[min(read) :]) / whole
-    return _STAGES * (1 + behind) + _RECOVERY
+    return _STAGES * (1 + _WIDTHS / 4 * behind) + _RECOVERY

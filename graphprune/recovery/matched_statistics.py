@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.data.feeding import whole_batches
-from graphprune.data.signature import input_specs
+from graphprune.data.feeding import model_batches
 from graphprune.data.statistics import Statistics, measured
 from graphprune.data.walk import Walk
 from graphprune.recovery.editable_model import EditableModel
@@ -102,7 +101,7 @@ def match_statistics(model: Model, source: Source, progress: Progress | None = N
     norms = stored_norms(editable)
     if not norms:
         return None
-    batches = whole_batches(source, input_specs(model))
+    batches = model_batches(model, source)
     own: dict[str, Statistics] = {}
     met: dict[str, Statistics] = {}
     stops = [(norm.inputs[0],) for norm in norms]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.data.moments import MomentSummary, merged
+from graphprune.data.windows import POSITIONS
 from graphprune.errors import InternalError, quote
 from graphprune.recovery.gated import GatedRows, refit_gated
 from graphprune.recovery.kernels import MOST_COLUMNS
@@ -69,7 +70,7 @@ class Setting:
         The pruned network; what is estimated is written into it.
     random : numpy.random.Generator
         Draws sampled positions.
-    ridge, rounds, rescale
+    ridge, rounds, rescale, positions
         Those of `RecoverOptions`.
     """
 
@@ -78,6 +79,7 @@ class Setting:
     ridge: float
     rounds: int
     rescale: bool
+    positions: int = POSITIONS
 
 
 class Estimate(ABC):
@@ -128,6 +130,8 @@ class RecoveryMethod(Estimate):
 
     residual: ClassVar[bool] = True
     """Whether the target of a site may be a sum that its output goes into."""
+    refined: ClassVar[bool] = False
+    """Whether blocks learn from the dense network afterwards, for which torch is needed."""
 
     def __init__(self, setting: Setting, site: Site) -> None:
         self._setting = setting
@@ -150,7 +154,7 @@ class RecoveryMethod(Estimate):
     def _rows(self, own: Mapping[str, Array], dense: Mapping[str, Array]) -> _Rows:
         site, view = self._site, self._site.kernel.view
         wanted = self._weights.target(cut(dense[site.target], site.masks), own.get(site.other))
-        grid = view.grid(wanted, self._setting.random)
+        grid = view.grid(wanted, self._setting.random, self._setting.positions)
         return _Rows(view.inputs(own[site.x], grid), view.outputs(wanted, grid), wanted, grid)
 
     def _both_halves(self) -> MomentSummary:
@@ -254,6 +258,13 @@ class LeastSquares(RecoveryMethod):
         if setting.rescale:
             weight = rescaled(moments, weight)
         return weights.write(weight, intercept(moments, weight))
+
+
+@recovery_method("blocks")
+class Blocks(LeastSquares):
+    """The same, as the start of what blocks learn (:mod:`graphprune.recovery.refine_blocks`)."""
+
+    refined = True
 
 
 class _NormInputs(Estimate):

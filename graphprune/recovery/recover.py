@@ -13,15 +13,16 @@ import numpy as np
 
 from graphprune.array_types import Array
 from graphprune.data.evaluation import compare
-from graphprune.data.feeding import whole_batches
-from graphprune.data.signature import input_specs
+from graphprune.data.feeding import model_batches
 from graphprune.data.walk import Walk
+from graphprune.extras import require
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
 from graphprune.recovery.check_recovered import check_recovered
 from graphprune.recovery.editable_model import EditableModel
 from graphprune.recovery.methods import BY_NAME, RecoveryMethod, Setting, Stop
 from graphprune.recovery.recover_options import Recovery
+from graphprune.recovery.refine_blocks import refine_blocks
 from graphprune.recovery.sites import Norm, find_sites
 from graphprune.reproducible import one_blas_thread, settled
 from graphprune.surgery.marks import RECOVERED, VERIFIED, put_marks
@@ -75,7 +76,7 @@ def recover(
     Raises
     ------
     DataError, UsageError
-        If the samples do not fit, or are too few.
+        If the samples do not fit, or are too few; or if torch is needed and not installed.
     VerificationError
         If anything but weights changed.
 
@@ -86,11 +87,17 @@ def recover(
     editable = EditableModel(pruned)
     dense = teacher or analysis.model
     method = BY_NAME[options.method]
+    if method.refined:
+        require("train", f"recovery by {options.method}")
     stops = method.stops(editable, find_sites(editable, analysis, plan, residual=method.residual))
     walks = _Walks(dense, editable, fitted)
     changed, left = walks.run(method, stops, options, progress)
     recovered = editable.finished()
     check_recovered(pruned, recovered, editable)
+    if method.refined:
+        refined = refine_blocks(analysis, plan, recovered, dense, fitted, options.seed, progress)
+        if closer(compare(dense, recovered, held), compare(dense, refined, held)):
+            recovered = refined
     put_marks(recovered.proto, {RECOVERED: options.method, VERIFIED: f"no (weights recovered by {options.method})"})
     before, after = (compare(dense, model, held) for model in (pruned, recovered))
     misfit, agreement = (_both(before, after, name) for name in ("misfit", "agreement"))
@@ -133,14 +140,14 @@ class _Walks:
         self._dense = dense
         self._editable = editable
         self._source = source
-        self._batches = whole_batches(source, input_specs(dense))
+        self._batches = model_batches(dense, source)
 
     def run(
         self, method: type[RecoveryMethod], stops: Sequence[Stop], options: RecoverOptions, progress: Progress | None
     ) -> tuple[list[str], list[str]]:
         """Recover at every stop; return the names of nodes that were changed, and of those too large to refit."""
         random = np.random.default_rng(options.seed)
-        setting = Setting(self._editable, random, options.ridge, options.rounds, options.rescale)
+        setting = Setting(self._editable, random, options.ridge, options.rounds, options.rescale, options.positions)
         wanted = [_wanted(stop) for stop in stops]
         dense = Walk(
             self._dense,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from graphprune.checks import check_fields
+from graphprune.data.windows import POSITIONS
 from graphprune.errors import UsageError
 from graphprune.notebook import html_table
 from graphprune.report import text
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "Method", "Progress", "RecoverOptions", "Recovery"]
 
-Method = Literal["least-squares", "bn", "bias"]
+Method = Literal["least-squares", "blocks", "bn", "bias"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
@@ -30,8 +31,10 @@ class RecoverOptions:
 
     Parameters
     ----------
-    method : {"least-squares", "bn", "bias"}
-        Refit weights; estimate BatchNormalization anew; or shift biases only (:mod:`graphprune.recovery.methods`).
+    method : {"least-squares", "blocks", "bn", "bias"}
+        Refit weights; refit them, and then let blocks of layers learn from the dense network, which needs torch
+        (:mod:`graphprune.recovery.refine_blocks`); estimate BatchNormalization anew; or shift biases only
+        (:mod:`graphprune.recovery.methods`).
     ridge : float
         The weakest pull towards the present weights, relative to the variance of the inputs. How much stronger it is at
         a layer, is what one half of the samples says of the other (:mod:`graphprune.recovery.ridge`).
@@ -45,6 +48,8 @@ class RecoverOptions:
         After least squares, give every output the variance of its target, as CaP does; ReLUs are not looked at then.
     seed : int
         For the sampled positions.
+    positions : int
+        The most output positions of a convolution that are looked at per sample.
     """
 
     method: Method = "least-squares"
@@ -54,6 +59,7 @@ class RecoverOptions:
     rounds: int = 4
     rescale: bool = False
     seed: int = 0
+    positions: int = POSITIONS
 
     def __post_init__(self) -> None:
         check_fields(self, method=Method)
@@ -61,6 +67,8 @@ class RecoverOptions:
             raise UsageError(f"the ridge is {self.ridge}, but must be in (0, 1]")
         if not 0 < self.held_out < 1:
             raise UsageError(f"the held-out share is {self.held_out}, but must lie between 0 and 1")
+        if self.positions < 1:
+            raise UsageError(f"at least one position per sample is looked at, positions is {self.positions}")
         if self.samples < 2:
             raise UsageError(f"{self.samples} samples are too few: some are held out")
 

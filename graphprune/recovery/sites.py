@@ -18,7 +18,7 @@ from graphprune.recovery.kernels import Kernel, find_kernel
 from graphprune.verification.fidelity.expectation import Expectation, Masks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.model.graph import Node
@@ -134,16 +134,26 @@ def find_sites(editable: EditableModel, analysis: Analysis, plan: Plan, *, resid
 
 
 def _reached(editable: EditableModel, analysis: Analysis, expectation: Expectation) -> set[int]:
-    """Return nodes of the pruned graph with something that the plan touched among their ancestors or in themselves."""
+    """Return nodes of the pruned graph with something that the plan touched among their ancestors or in themselves.
+
+    A node that reads something else than it did, since what it read has vanished, is one.
+    """
+    read = {name: node.inputs for node in analysis.graph.nodes for name in node.outputs if name}
     touched = {name for node in analysis.graph.nodes if expectation.touches(node) for name in node.outputs}
     changed: set[str] = set()
     reached: set[int] = set()
     for node in editable.graph.nodes:
         names = (*node.inputs, *node.captured)
-        if any(name in changed for name in names) or any(name in touched for name in node.outputs):
+        moved = any(name in editable.graph.producer and name not in editable.constant for name in _new(node, read))
+        if moved or any(name in changed for name in names) or any(name in touched for name in node.outputs):
             reached.add(node.index)
             changed.update(node.outputs)
     return reached
+
+
+def _new(node: Node, read: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return what a node reads that the node of the dense graph with the same output does not."""
+    return set(node.inputs).difference(*(read[name] for name in node.outputs if name in read))
 
 
 def _site(

@@ -33,6 +33,7 @@ __all__ = ["model_json", "model_tables"]
 _CRITERION = "bn-scale"
 _LARGEST = 8
 _LARGEST_OF_KIND = 3
+_LONGEST_REASON = 240
 _NEARLY_ALL = 0.9995
 _MUCH = 1 << 31
 """Bytes of a model of which the digest is not shown: a plan has it."""
@@ -95,7 +96,8 @@ def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType
     if members:
         parts.append(_members(analysis.groups))
     if analysis.frozen:
-        parts += [_frozen(analysis.frozen, cost.flops(sizes)), Text(_FROZEN_COLUMNS)]
+        why = [(f"{text.name(entry.kind, 30)}:", text.name(entry.text, _LONGEST_REASON)) for entry in analysis.frozen]
+        parts += [_frozen(analysis.frozen, cost.flops(sizes)), grid([*why, ("", "")]), Text(_FROZEN_COLUMNS)]
     parts.append(grid(_ending(analysis)))
     return Stack(*parts)
 
@@ -208,13 +210,12 @@ def _members(groups: Sequence[Group]) -> Table:
 
 
 def _frozen(entries: Sequence[Frozen], total: int) -> Table:
-    columns = ("frozen by", "layers", "touched", "held", "largest layers", "of FLOPs", "why")
-    result = table(*columns, right=("layers", "touched", "held", "of FLOPs"), names=["largest layers", "why"])
+    columns = ("frozen by", "layers", "touched", "held", "largest layers", "of FLOPs")
+    result = table(*columns, right=("layers", "touched", "held", "of FLOPs"), names=["largest layers"])
     for entry in entries:
         shares = text.percent(entry.flops, total), text.percent(entry.whole, total)
         first = (cell(entry.kind, 30), str(entry.layers), *shares)
         for index, held in enumerate(entry.largest[:_LARGEST_OF_KIND]):
-            why = cell(entry.text if index == 0 else "", 70)
             layer = cell(held.node, 40), text.percent(held.flops, total)
-            result.add_row(*(first if index == 0 else ("", "", "", "")), *layer, why)
+            result.add_row(*(first if index == 0 else ("", "", "", "")), *layer)
     return result

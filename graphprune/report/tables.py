@@ -150,10 +150,12 @@ def _measured(step: Step) -> str:
     facts = dict(step.facts)
     kind = "held-out sample" if facts.get("held_out") else "sample"
     on = f"on {text.plural(int(facts.get('samples', 0)), kind)} of {text.name(str(facts.get('data', '?')))}"
+    doubt = text.caution(step.after, int(facts.get("samples", 0)))
+    on_few = f"{on}, {doubt}" if doubt else on
     if step.measure == "accuracy":
-        return f"{_share(step.before)} -> {_share(step.after)} of the classes are right, {on}"
+        return f"{_share(step.before)} -> {_share(step.after)} of the classes are right, {on_few}"
     if step.measure == "agreement":
-        return f"{_share(step.after)} of the classes are those of the original, {on}"
+        return f"{_share(step.after)} of the classes are those of the original, {on_few}"
     return f"{100 * step.after:.3g} % of their variance away from the original's, {on}"
 
 

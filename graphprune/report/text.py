@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 from itertools import takewhile
+from math import sqrt
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["bar", "count", "distinct", "duration", "file_size", "name", "percent", "plural"]
+__all__ = ["bar", "caution", "count", "distinct", "duration", "file_size", "name", "percent", "plural"]
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 _THOUSAND = 1000
+_FEW = 50
+"""Samples below which a share is a guess: of fifty, a half is good to fourteen points."""
+_NORMAL = 1.96
+"""How many deviations hold 95 % of a normal distribution."""
 _TIMES = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"))
 
 
@@ -45,6 +50,32 @@ def file_size(size: int) -> str:
     '482 kB'
     """
     return count(size, "B")
+
+
+def caution(share: float, samples: int) -> str:
+    """Return what is to be said of a share that few samples show; nothing for fifty and more.
+
+    The range is that of Wilson [1]_: what the share of all samples may be, with a confidence of 95 %.
+
+    References
+    ----------
+    .. [1] E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the American
+       Statistical Association 22 (1927).
+
+    Examples
+    --------
+    >>> caution(0.75, 4)
+    'too few to say much: it may be 30 to 95 % of all'
+    >>> caution(0.75, 400)
+    ''
+    """
+    if samples >= _FEW or samples < 1:
+        return ""
+    square = _NORMAL**2
+    middle = (share + square / (2 * samples)) / (1 + square / samples)
+    spread = _NORMAL * sqrt(share * (1 - share) / samples + square / (4 * samples**2)) / (1 + square / samples)
+    low, high = max(0.0, middle - spread), min(1.0, middle + spread)
+    return f"too few to say much: it may be {100 * low:.0f} to {100 * high:.0f} % of all"
 
 
 def duration(nanoseconds: float) -> str:

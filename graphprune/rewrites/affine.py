@@ -72,7 +72,7 @@ def _affine(analysis: Analysis, node: Node, slot: int, axis: int) -> Affine | No
     if node.op_type == "Mul":
         return operand, zero
     if node.op_type == "Div":
-        return 1.0 / operand, zero
+        return (1.0 / operand, zero) if operand.all() else None
     sign = -1.0 if node.op_type == "Sub" else 1.0
     return (one, sign * operand) if slot == 0 else (sign * one, operand)
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from onnx import ValueInfoProto
 
-__all__ = ["follow_sizes"]
+__all__ = ["follow_sizes", "forget_false_shapes"]
 
 
 def follow_sizes(value: ValueInfoProto, before: tuple[int, ...] | None, now: tuple[int, ...] | None) -> None:
@@ -39,3 +41,16 @@ def follow_sizes(value: ValueInfoProto, before: tuple[int, ...] | None, now: tup
             dim.dim_value = size
         else:
             dim.ClearField("value")
+
+
+def forget_false_shapes(values: Iterable[ValueInfoProto], dims: Mapping[str, tuple[int, ...]]) -> None:
+    """Take back declared shapes of another rank than values have, in place.
+
+    onnxruntime merges them with what it infers, is left with none, and then has none for what a Scan gives; only where
+    it optimises a graph it may get by.
+    """
+    for value in values:
+        kind = value.type.tensor_type
+        known = dims.get(value.name)
+        if known is not None and kind.HasField("shape") and len(kind.shape.dim) != len(known):
+            kind.ClearField("shape")

@@ -22,8 +22,8 @@ from graphprune.data.signature import input_specs
 from graphprune.data.synthesis.blend import ANOTHER_KIND
 from graphprune.data.synthesis.make_samples import default_count
 from graphprune.model.graph import Graph
-from graphprune.model.inputs import input_shapes
 from graphprune.model.normalize import inline_functions
+from graphprune.model.usual_shapes import usual_shapes
 from graphprune.recovery.made_samples import made_samples
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def make_training_data(model: Model, options: SampleOptions, tell: Tell | None =
         If the model cannot be converted to torch.
     """
     graph = Graph(inline_functions(model.proto))
-    shapes = input_shapes(graph, {name: size for name, size in options.shapes.items() if name in graph.inputs})
+    shapes = usual_shapes(model, {name: size for name, size in options.shapes.items() if name in graph.inputs})
     usual = default_count(shapes)
     different, fine = options.count or usual * _DIFFERENT, replace(options, quality="fine")
     parts = [

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Measured", "Measures", "Meter"]
 
+_TELLING = 100
+"""Samples that tell results apart which are some points away from each other."""
 _FEWEST = 2
 _JUDGES = 128
 
@@ -154,11 +156,10 @@ class Meter:
         model = self._analysis.model
         if self._measures.data:
             data = self._open(self._measures.data).limited(self._measures.limit)
-            return Judge(model, data, strict=data.labelled), f"{text.plural(len(data), 'sample')} of {data.name}"
+            return Judge(model, data, strict=data.labelled), _named(len(data), "sample", data.name)
         if self._divided is not None:
             apart = self._divided.judged
-            shown = f"{text.plural(len(apart), 'held-out sample')} of {apart.name}"
-            return Judge(model, apart, held_out=True), shown
+            return Judge(model, apart, held_out=True), _named(len(apart), "held-out sample", apart.name)
         restorer, why = self._restorer
         if restorer is None:
             return None, f"nothing: {why}" if why else ""
@@ -226,3 +227,9 @@ class Meter:
         except UnsupportedModelError:
             return None
         return timing.before, timing.after, timing.ratio
+
+
+def _named(count: int, kind: str, name: str) -> str:
+    """Return which samples judge, and that few of them do not tell results apart."""
+    doubt = "" if count >= _TELLING else "; too few to tell results apart that are alike"
+    return f"{text.plural(count, kind)} of {name}{doubt}"

@@ -69,14 +69,26 @@ def _steer_loop(node: NodeProto, owner: str) -> list[NodeProto]:
     given = next(attribute.i for attribute in node.attribute if attribute.name == "given")
     nodes: list[NodeProto] = []
     if given > 0 and node.input[0]:
-        nodes.append(helper.make_node("Less", [node.input[0], _ONE], [f"{forced}.none"]))
-        nodes.append(helper.make_node("And", [f"{forced}.none", forced], [f"{forced}.one"]))
-        nodes.append(helper.make_node("Where", [f"{forced}.one", _ONE, node.input[0]], [f"{forced}.limit"]))
+        nodes.extend(_at_least_one(node.input[0], forced))
         node.input[0] = f"{forced}.limit"
     if given > 1 and node.input[1]:
         nodes.append(helper.make_node("Or", [node.input[1], forced], [f"{forced}.begins"]))
         node.input[1] = f"{forced}.begins"
     return nodes
+
+
+def _at_least_one(limit: str, forced: str) -> list[NodeProto]:
+    """Return nodes that add to a number what it lacks of one where that is forced, of the oldest operator sets."""
+    return [
+        helper.make_node("Cast", [limit], [f"{forced}.real"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", [_ONE], [f"{forced}.real_one"], to=TensorProto.FLOAT),
+        helper.make_node("Less", [f"{forced}.real", f"{forced}.real_one"], [f"{forced}.none"]),
+        helper.make_node("And", [f"{forced}.none", forced], [f"{forced}.one"]),
+        helper.make_node("Cast", [f"{forced}.one"], [f"{forced}.times"], to=TensorProto.INT64),
+        helper.make_node("Sub", [_ONE, limit], [f"{forced}.lack"]),
+        helper.make_node("Mul", [f"{forced}.times", f"{forced}.lack"], [f"{forced}.more"]),
+        helper.make_node("Add", [limit, f"{forced}.more"], [f"{forced}.limit"]),
+    ]
 
 
 def force_inputs(owner: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.model.sandbox import OUT_OF_TIME, ChildError, run_child
 from graphprune.model.scratch import scratch_folder
+from graphprune.model.usual_shapes import usual_shapes
 from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.sizes import input_specs
 from graphprune.verification.spec import SOURCE, Spec
@@ -33,6 +34,7 @@ __all__ = ["blame", "blames_the_file", "blaming", "strange_domains"]
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
 _PLAIN = "PlainError: "
+_DRAWS = "DrawsError: "
 _KNOWN_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"))
 _PATIENCE = 60.0
 _FASTER = "check that both models run in onnxruntime; --input-shape NAME=1x3x64x64 makes it faster"
@@ -59,6 +61,13 @@ def blame(analysis: Analysis, error: ChildError, timeout: float) -> GraphPruneEr
         )
     if trouble:
         return _of_the_file(analysis, trouble)
+    _, masked, what = error.message.partition(_DRAWS)
+    if masked:
+        return UnsupportedModelError(
+            f"the model reads where its values say, and does not run with some of its channels set to zero: {what}",
+            hint="nothing can be compared with the pruned model on random inputs; leave the layers in front of what is "
+            "named whole (--skip), or lead it out of the model",
+        )
     before, plain, what = error.message.partition(_PLAIN)
     if plain:
         return VerificationError(
@@ -88,17 +97,35 @@ def blaming(model: Model | Analysis, given: Mapping[str, Sequence[int]] | None =
     """
     try:
         yield
+    except VerificationError as error:  # of what came out: a file that breaks the rules is cut as if it did not
+        _raise_trouble(model, given, error)
+        raise
     except (GraphPruneError, MemoryError):
         raise
     except Exception as error:  # as said above: whatever they like
-        loaded = model if isinstance(model, Model) else model.model
-        graph = Graph(inline_functions(loaded.proto))
-        trouble = _trouble(loaded, graph, input_shapes(graph, given), _PATIENCE)
-        if not trouble:
-            raise
+        _raise_trouble(model, given, error)
+        raise
+
+
+def _raise_trouble(model: Model | Analysis, given: Mapping[str, Sequence[int]] | None, error: Exception) -> None:
+    """Raise what onnxruntime says of a model that it does not run."""
+    loaded = model if isinstance(model, Model) else model.model
+    graph = Graph(inline_functions(loaded.proto))
+    trouble = _trouble(loaded, graph, _shapes(loaded, graph, given), _PATIENCE)
+    if trouble:
         raise ModelFileError(
             f"the model does not run: {trouble}", hint="check that onnxruntime opens and runs it, or export it again"
         ) from error
+
+
+def _shapes(model: Model, graph: Graph, given: Mapping[str, Sequence[int]] | None) -> Mapping[str, tuple[int, ...]]:
+    """Return the shapes that an analysis would choose; the usual ones where choosing is what fails."""
+    try:
+        return usual_shapes(model, given)
+    except GraphPruneError:
+        raise
+    except Exception:  # the file breaks a rule, as is said by what comes of running it
+        return input_shapes(graph, given)
 
 
 def blames_the_file(function: Function) -> Function:
@@ -113,16 +140,18 @@ def blames_the_file(function: Function) -> Function:
 
 
 def _trouble(model: Model, graph: Graph, shapes: Mapping[str, tuple[int, ...]], timeout: float) -> str:
-    """Run a model as its users do, and return what onnxruntime says of it; empty if it runs or cannot be fed."""
+    """Run a model as its users do, and return what onnxruntime says of it; empty if it runs.
+
+    A model that cannot be fed from numpy is opened only.
+    """
     inputs = input_specs(graph, shapes)
-    if len(inputs) < len(graph.inputs) or any(info.dtype == "bfloat16" for info in inputs.values()):
-        return ""
+    fed = len(inputs) == len(graph.inputs) and all(info.dtype != "bfloat16" for info in inputs.values())
     allowance = allow([model], shapes, timeout)
     with scratch_folder() as place:
 
         def lay_out() -> None:
             stage_file(model, place / SOURCE)
-            Spec(inputs=inputs, tensors=[], outputs=list(graph.outputs)).write(place)
+            Spec(inputs=inputs, tensors=[], outputs=list(graph.outputs), plain=fed).write(place)
 
         try:
             return str(run_child("graphprune.verification.plain_run", place, allowance, lay_out)["trouble"])

@@ -13,20 +13,24 @@ from onnx import TensorProto
 from graphprune.errors import UsageError, VerificationError, quote
 from graphprune.model.allowance import allow
 from graphprune.model.graph import Graph
-from graphprune.model.inputs import input_shapes
 from graphprune.model.sandbox import ChildError, run_child
 from graphprune.model.scratch import scratch_folder
 from graphprune.model.shapes import infer
 from graphprune.model.survey import survey
 from graphprune.model.tensors import FLOATS
+from graphprune.model.unread import without_unread
+from graphprune.model.usual_shapes import usual_shapes
+from graphprune.model.write import save
 from graphprune.verification.jumps import DISCRETE, RANDOM
 from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.rounding import ROUNDING
 from graphprune.verification.sizes import input_specs, second_sizes
-from graphprune.verification.spec import SOURCE, WRITTEN, Spec, TensorSpec
+from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, Spec, TensorSpec
 from graphprune.verification.staging import stage_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from graphprune.model.load import Model
 
 __all__ = ["check_runs"]
@@ -71,7 +75,7 @@ def check_runs(
         return 0
     graph = Graph((original or written).proto)
     try:
-        given = input_shapes(graph, dict(shapes or {}))
+        given = usual_shapes(original or written, dict(shapes or {}))
     except UsageError:  # an input declares no shape, and none is given
         return 0
     models = [written] if original is None else [original, written]
@@ -80,10 +84,13 @@ def check_runs(
 
         def lay_out() -> None:
             stage_file(written, place / WRITTEN)
+            light = _stage_light(written, place, REFERENCE) or WRITTEN
+            source = light
             if original is not None:
-                stage_file(original, place / SOURCE)
-            source = WRITTEN if original is None else SOURCE
-            spec = replace(_spec(written, graph, given), source=source, reference=source if equal else WRITTEN)
+                source = _stage_light(original, place, SOURCE) or SOURCE
+                if not (place / source).exists():
+                    stage_file(original, place / source)
+            spec = replace(_spec(written, graph, given), source=source, reference=source if equal else light)
             spec.write(place)
 
         try:
@@ -95,6 +102,15 @@ def check_runs(
     if not report["sizes"] and original is None:
         raise _unusable(written, "it does not run in onnxruntime")
     return int(report["sizes"])
+
+
+def _stage_light(model: Model, place: Path, name: str) -> str:
+    """Stage a model without what nobody reads; return the name of the file, empty if it has no such tensors."""
+    light = without_unread(model.proto)
+    if light is model.proto:
+        return ""
+    save(model.replaced(light), place / name)
+    return name
 
 
 def _dims(model: Model, graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:

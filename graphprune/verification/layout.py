@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -14,6 +14,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, TypeProto
 
 from graphprune.analysis.analysis import Analysis
+from graphprune.data.providers import verifying
 from graphprune.errors import UnsupportedModelError
 from graphprune.labels.adapt import whole
 from graphprune.model.graph import Node
@@ -21,10 +22,13 @@ from graphprune.model.lengths import fitting_values
 from graphprune.model.load import Model
 from graphprune.model.main_memory import main_memory
 from graphprune.model.tensors import FLOATS
+from graphprune.model.unread import read_names
 from graphprune.model.widen_floats import NARROW, widened
+from graphprune.model.write import save
 from graphprune.report import text
 from graphprune.surgery.slices import Slices
 from graphprune.verification.branches import force_branches, pruned_branches, switches
+from graphprune.verification.grains import Grains
 from graphprune.verification.integers import with_unsigned_weights
 from graphprune.verification.jumps import discrete_names, random_names, stand_still
 from graphprune.verification.limits import RELATIVE
@@ -33,13 +37,13 @@ from graphprune.verification.pieces import cut_in_step, stops_of
 from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.rounding import OWN, behind, cut_kind, cut_roundings, roundings
 from graphprune.verification.sizes import dtype_name, second_sizes
+from graphprune.verification.smaller_sizes import Sizes, loosened, smaller_sizes
 from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, FedInput, PieceSpec, Spec, TensorSpec
 from graphprune.verification.staging import StagedWeights, stage_file
 from graphprune.verification.taming import tame, wild_values
 
 __all__ = ["Question", "lay_out"]
 
-_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _MOST_ELEMENTS = 1 << 27
 """Elements of tensors that one piece of a model gives: more would have to be in memory at once."""
 _CARRIED = FLOATS - {TensorProto.BFLOAT16} | {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8}
@@ -73,6 +77,8 @@ class Question:
         Whether float32 copies are compared.
     tamed : bool
         Whether values that are not finite become zero where they arise, in both models.
+    whole : bool
+        Whether inputs are as large as the file says, whatever memory that takes.
     """
 
     analysis: Analysis
@@ -85,6 +91,30 @@ class Question:
     grain: float = 0.0
     widened: bool = False
     tamed: bool = False
+    whole: bool = False
+
+    @cached_property
+    def _smaller(self) -> tuple[Sizes, Mapping[str, tuple[int, ...]]] | None:
+        return None if self.whole else smaller_sizes(self.analysis)
+
+    @property
+    def is_smaller(self) -> bool:
+        """Whether inputs are smaller than the file says."""
+        return self._smaller is not None
+
+    @property
+    def sizes(self) -> Sizes:
+        """The shapes of inputs with which both are compared."""
+        return self._smaller[0] if self._smaller is not None else self.analysis.input_shapes
+
+    @property
+    def dims(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of all values with these."""
+        return self._smaller[1] if self._smaller is not None else self.analysis.shapes.dims
+
+    def fitted(self, model: ModelProto) -> ModelProto:
+        """Return a model that takes inputs of these shapes: itself if they are those of the file."""
+        return loosened(model, self.analysis.input_shapes, self.sizes) if self.is_smaller else model
 
     @cached_property
     def in_pieces(self) -> bool:
@@ -153,7 +183,9 @@ class _Layout:
             for name, value in question.oracle.masks.items()
         }
         np.savez(place / "masks.npz", **masks)
-        if not question.needed:
+        if not question.needed and question.is_smaller:
+            save(question.pruned.replaced(question.fitted(question.pruned.proto)), place / WRITTEN)
+        elif not question.needed:
             stage_file(question.pruned, place / WRITTEN)
         masked, masked_weights = self._copy(
             question.oracle.light, question.oracle.weights, self.analysis.model, "masked"
@@ -182,7 +214,7 @@ class _Layout:
         store = model.tensors
         light = force_branches(light, self.branches) if self.branches else light
         copy = ModelProto()
-        copy.CopyFrom(light)
+        copy.CopyFrom(self.question.fitted(light))
         stand_still(copy)
         tame(copy, self.wild, self.analysis.shapes.dtypes)
         if self.question.widened:
@@ -193,19 +225,20 @@ class _Layout:
         else:
             types = {**self.analysis.shapes.dtypes, **self.question.oracle.types}
             weights = with_unsigned_weights(copy, weights, types, store)
-        return copy, StagedWeights(self.place / f"{name}.data", weights, store)
+        return copy, StagedWeights(self.place / f"{name}.data", _read_by(copy, weights), store)
 
     def _write_source(self, masked_weights: StagedWeights) -> None:
         """Write the original as it is, to see whether it runs."""
         bare = bare_oracle(self.analysis)
-        fits = not self.question.widened and [tensor.name for tensor in bare.weights]
+        own = _read_by(bare.light, bare.weights)
+        fits = not self.question.widened and [tensor.name for tensor in own]
         names = [tensor.name for tensor in masked_weights.references]
         weights = (
             masked_weights
             if fits == names
-            else StagedWeights(self.place / "source.data", bare.weights, self.analysis.model.tensors)
+            else StagedWeights(self.place / "source.data", own, self.analysis.model.tensors)
         )
-        weights.write(bare.light, SOURCE)
+        weights.write(self.question.fitted(bare.light), SOURCE)
 
     def _exposed(self, model: ModelProto, names: list[str]) -> ModelProto:
         """Return a copy with intermediate tensors as outputs."""
@@ -230,7 +263,7 @@ class _Layout:
         self, masked: ModelProto, masked_weights: StagedWeights, pruned: ModelProto, pruned_weights: StagedWeights
     ) -> tuple[dict[str, int], list[list[PieceSpec]]]:
         """Write both models with all tensors as outputs, cut into pieces if these are many."""
-        dims = self.analysis.shapes.dims
+        dims = self.question.dims
         elements = {name: int(np.prod(dims.get(name, ()))) for name in self.names}
         nodes = (
             ({name: elements[name] for name in node.outputs if name in elements}, self._weights_of(node))
@@ -282,7 +315,7 @@ class _Layout:
                 self._dtype(name, widened=False),
                 lengths.get(name),
             )
-            for name, shape in self.analysis.input_shapes.items()
+            for name, shape in question.sizes.items()
         }
         fed = (self.analysis.graph.inputs[name].tensor_type.elem_type for name in inputs)
         return Spec(
@@ -302,7 +335,8 @@ class _Layout:
             relative=question.relative,
             chaotic=question.grain > 0,
             branches=[switches(path, self.branches) for path in self.branches],
-            sizes=second_sizes(self.analysis.graph, self.analysis.input_shapes),
+            sizes=second_sizes(self.analysis.graph, question.sizes),
+            device=verifying().name,
         )
 
     def _tensors(self, stops: dict[str, int], grains: Grains) -> list[TensorSpec]:
@@ -327,26 +361,10 @@ class _Layout:
         return "float32" if widened and elem_type in NARROW else dtype_name(self.analysis.graph, name)
 
 
-class Grains:
-    """The coarsest float type on the way to each value, as its relative precision: a cast does not make it finer."""
-
-    def __init__(self, analysis: Analysis, *, widened: bool) -> None:
-        self._widened = widened
-        self._dtypes = analysis.shapes.dtypes
-        self._coarsest: dict[str, float] = {}
-        for node in analysis.graph.nodes:
-            if not all(name in analysis.shapes.constant for name in node.outputs):
-                before = max((self.of(name) for name in (*node.inputs, *node.captured)), default=0.0)
-                self._coarsest.update((name, max(before, self._own(name))) for name in node.outputs)
-        self.coarsest = max((self.of(name) for name in (*analysis.graph.inputs, *self._coarsest)), default=0.0)
-
-    def of(self, name: str) -> float:
-        """Return the precision of a value, 0 where it is no float."""
-        return self._coarsest.get(name, self._own(name))
-
-    def _own(self, name: str) -> float:
-        elem_type = self._dtypes.get(name, TensorProto.UNDEFINED)
-        return float(np.finfo(np.float32 if self._widened else np.float16).eps) if elem_type in _HALVES else 0.0
+def _read_by(light: ModelProto, weights: Iterable[TensorProto]) -> list[TensorProto]:
+    """Return the weights that a graph reads (:func:`graphprune.model.unread.without_unread`)."""
+    read = read_names(light)
+    return [tensor for tensor in weights if tensor.name in read]
 
 
 def _comparable(analysis: Analysis, shared: Collection[str]) -> list[str]:

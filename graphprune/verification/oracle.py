@@ -21,6 +21,7 @@ from graphprune.array_types import Mask
 from graphprune.labels.space import Contraction, Renormalisation
 from graphprune.labels.vector import Labels
 from graphprune.model.messages import copy_but
+from graphprune.surgery.declared_shapes import forget_false_shapes
 
 __all__ = ["Oracle", "bare_oracle", "build_oracle", "without_weights"]
 
@@ -203,6 +204,7 @@ class _Builder:
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del self.oracle.light.graph.node[:]
         self.oracle.light.graph.node.extend(copies)
+        forget_false_shapes(self.oracle.light.graph.value_info, self.analysis.shapes.dims)
         self.oracle.light = self.analysis.flat.restore(self.oracle.light)
         return self.oracle
 

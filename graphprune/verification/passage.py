@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import onnxruntime as ort
 
 from graphprune.array_types import Array
+from graphprune.data.providers import ChosenDevice
 from graphprune.model.sandbox import unless_exhausted
 from graphprune.verification.spec import PieceSpec
 
@@ -40,15 +42,23 @@ class Passage:
         What is raised if it cannot be opened or run.
     plain : bool
         Open it as its users do, with default options; otherwise without graph optimisation.
+    device : {"cpu", "cuda"}
     """
 
     def __init__(
-        self, folder: Path, pieces: Sequence[PieceSpec], failure: type[RunError], *, plain: bool = False
+        self,
+        folder: Path,
+        pieces: Sequence[PieceSpec],
+        failure: type[RunError],
+        *,
+        plain: bool = False,
+        device: Literal["cpu", "cuda"] = "cpu",
     ) -> None:
         self._folder = folder
         self._pieces = pieces
         self._failure = failure
         self._plain = plain
+        self._device = device
         self._session: tuple[int, ort.InferenceSession] | None = None
         self._coming: Future[ort.InferenceSession] | None = None
         self._live: Feeds = {}
@@ -59,7 +69,7 @@ class Passage:
 
         Both are what onnxruntime makes of the model, with kernels that sum in another order.
         """
-        return Passage(self._folder, self._pieces, self._failure, plain=not self._plain)
+        return Passage(self._folder, self._pieces, self._failure, plain=not self._plain, device=self._device)
 
     def open_ahead(self, pool: Executor) -> None:
         """Begin to open a model of one piece, which takes one core, while something else runs."""
@@ -94,11 +104,11 @@ class Passage:
             return self.step(0, names)
         made: Feeds = {}
         for number in range(len(self._pieces)):
-            made.update(self.step(number, [name for name in names if name in self._outputs(number)]))
+            made.update(self.step(number, [name for name in names if name in self.open(number)]))
         return made
 
-    def _outputs(self, number: int) -> set[str]:
-        """Return what a piece gives."""
+    def open(self, number: int = 0) -> set[str]:
+        """Open a piece, and return the names of what it gives."""
         try:
             return {item.name for item in self._open(number).get_outputs()}
         except Exception as error:  # onnxruntime's exceptions share no base
@@ -115,7 +125,7 @@ class Passage:
         path = str(self._folder / self._pieces[number].file)
         options = None if self._plain else _unoptimised(pooled=len(self._pieces) == 1)
         ort.set_default_logger_severity(4)
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(path, options, providers=ChosenDevice(self._device, "as was asked for").providers)
 
 
 def _unoptimised(*, pooled: bool) -> ort.SessionOptions:

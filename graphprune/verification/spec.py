@@ -10,11 +10,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from graphprune.verification.limits import RELATIVE
 
-__all__ = ["REFERENCE", "SOURCE", "WRITTEN", "FedInput", "PieceSpec", "Shapes", "Spec", "TensorSpec"]
+__all__ = ["DRAWS", "REFERENCE", "SOURCE", "WRITTEN", "FedInput", "PieceSpec", "Shapes", "Spec", "TensorSpec"]
 
 WRITTEN = "written.onnx"
 """The very file that will be written."""
@@ -22,6 +22,9 @@ SOURCE = "source.onnx"
 """The original in its own types."""
 REFERENCE = "reference.onnx"
 """What gives the expected outputs: the masked original in one piece."""
+
+DRAWS = 4
+"""How many draws of inputs are tried, where a model runs with some only."""
 
 Shapes = dict[str, list[int]]
 """Sizes of every graph input."""
@@ -127,8 +130,12 @@ class Spec:
         The values of forcing inputs for every way through pruned branches.
     reference, source : str
         Files of what gives the expected outputs, and of the original.
+    seed : int
+        Of the inputs that are drawn.
     sizes : list of Shapes
         Second sizes of open dimensions: all at once, then one by one for the case that the original refuses that.
+    device : {"cpu", "cuda"}
+        Where all of them run.
     """
 
     inputs: dict[str, FedInput]
@@ -149,7 +156,9 @@ class Spec:
     branches: list[dict[str, bool]] = field(default_factory=list)
     reference: str = REFERENCE
     source: str = SOURCE
+    seed: int = 0
     sizes: list[Shapes] = field(default_factory=list)
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def write(self, folder: Path) -> None:
         """Leave it for the child."""

@@ -9,6 +9,7 @@ input changes by rounding. Then the very file that will be written is run as its
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,8 @@ from onnx import TensorProto
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
-from graphprune.errors import UnsupportedModelError, quote
+from graphprune.data.providers import verifying
+from graphprune.errors import GraphPruneError, UnsupportedModelError, quote
 from graphprune.model.allowance import allow
 from graphprune.model.load import Model
 from graphprune.model.main_memory import main_memory
@@ -43,8 +45,11 @@ _CHAOTIC = (
     "this network makes much of rounding: tensors were held to how far a change of its input by 1e-6 moves them, "
     "and not at all where that is far"
 )
+_EXTREMES = {"zeros": "inputs of zeros", "large": "inputs ten times as large"}
 _PER_TIMEOUT = 2e10
 """Bytes of a model that take as long once more."""
+_OF_CUDA = 8 << 30
+"""Bytes of main memory that the libraries of CUDA and cuDNN may take for themselves."""
 EXACT = 1e-5
 """What is allowed between tensors that should be the same."""
 
@@ -130,7 +135,7 @@ def verify_pruned(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: flo
     """
     kept = Kept(analysis, keep)
     oracle = build_oracle(analysis, kept.mask)
-    return _in_a_type(Question(analysis, pruned, kept, oracle, removed=not kept.all), timeout)
+    return _in_a_size(Question(analysis, pruned, kept, oracle, removed=not kept.all), timeout)
 
 
 def verify_equal(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: float = 900.0) -> Verification:
@@ -140,7 +145,7 @@ def verify_equal(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: floa
     """
     kept = Kept(analysis, keep)
     question = Question(analysis, pruned, kept, bare_oracle(analysis), EXACT, lossless=True, removed=not kept.all)
-    verdict = _in_a_type(question, timeout)
+    verdict = _in_a_size(question, timeout)
     return replace(verdict, status="verified" if verdict.status == "vacuous" and verdict.compared else verdict.status)
 
 
@@ -150,13 +155,32 @@ def verify_widened(analysis: Analysis, wide: Model, copies: Slices, *, timeout: 
     Parameters and errors are those of :func:`verify_pruned`, but for what says how often each slice is there.
     """
     question = Question(analysis, wide, copies, bare_oracle(analysis), relative=EXACT)
-    verdict = _in_a_type(question, timeout)
+    verdict = _in_a_size(question, timeout)
     if verdict.ok:
         return verdict
     # Copies are summed up in another order, so every layer rounds in its own way. Where a network makes much of that
     # (saturating gates of random weights), moving its input by a few units of rounding shows it.
-    again = _in_a_type(replace(question, grain=_COARSE), timeout)
+    again = _in_a_size(replace(question, grain=_COARSE), timeout)
     return replace(again, note=_CHAOTIC) if again.ok else verdict
+
+
+def _in_a_size(question: Question, timeout: float) -> Verification:
+    """Compare with inputs that do not take much memory, where the models take such, and else as large as they are."""
+    if not question.is_smaller:
+        return _in_a_type(question, timeout)
+    with suppress(GraphPruneError):
+        verdict = _in_a_type(question, timeout)
+        if verdict.ok:
+            return replace(verdict, note="; ".join(part for part in (verdict.note, _smaller(question)) if part))
+    return _in_a_type(replace(question, whole=True), timeout)
+
+
+def _smaller(question: Question) -> str:
+    old, new = (
+        ", ".join(f"{quote(name)} {'x'.join(map(str, shape))}" for name, shape in sizes.items())
+        for sizes in (question.analysis.input_shapes, question.sizes)
+    )
+    return f"since inputs of {old} take much memory, both models were compared, and the file was run, with {new}"
 
 
 def _in_a_type(question: Question, timeout: float) -> Verification:
@@ -193,7 +217,9 @@ def _compare(question: Question, timeout: float) -> tuple[Verification, bool]:
     if question.in_pieces:
         timeout *= 1 + room_needed(question.analysis.model) / _PER_TIMEOUT
     models = [question.analysis.model, question.pruned]
-    allowance = allow(models, question.analysis.shapes.dims, timeout)
+    allowance = allow(models, question.dims, timeout)
+    if verifying().name == "cuda":
+        allowance = replace(allowance, most_bytes=allowance.most_bytes + _OF_CUDA)
     with scratch_folder() as place:
         report = run_child("graphprune.verification.comparison", place, allowance, lambda: lay_out(question, place))
     verdict = _judge(report, question)
@@ -217,9 +243,14 @@ def _judge(report: dict[str, Any], question: Question) -> Verification:
     effect, compared = float(report["effect"]), int(report["compared"])
     vacuous = question.removed and (effect < _MOVES_NOTHING or not compared)
     notes = [_WIDENED] if question.widened else []
+    if verifying().name != "cpu":
+        notes.append(f"run on {verifying().name}")
     if report["not_finite"]:
         where = ", ".join(quote(name) for name in report["not_finite"][:_MOST_NAMED])
         notes.append(f"on random inputs the original gives values that are not finite at {where}")
+    if report["unfed"]:
+        kinds = " and ".join(_EXTREMES[kind] for kind in dict.fromkeys(report["unfed"]))
+        notes.append(f"the original does not run with {kinds}, so both were compared on others only")
     if question.needed:
         notes.append(_in_pieces(question.needed))
     elif not report["sizes"] and not report["failed"]:

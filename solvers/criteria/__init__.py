@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from graphprune.solvers.evidence import Evidence
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["Aggregate", "Criterion", "Material", "Read", "criterion", "get", "names", "needs_samples"]
+__all__ = ["Aggregate", "Criterion", "Material", "Read", "criterion", "get", "names", "needs_samples", "require"]
 
 Read = Callable[[str], npt.NDArray[Any]]  # gives the tensor that a member names, of any float type
 
@@ -83,3 +83,4 @@ criterion = _registry.register
 get = _registry.get
 names = _registry.names
 needs_samples = _registry.needs_samples
+require = _registry.require

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["gram", "score"]
 
 
-@criterion("cpli", samples=True)
+@criterion("cpli", samples=True, torch=lambda given: str(given.get("guided", True)).lower() == "true")
 @one_blas_thread()
 def score(
     material: Material, *, guided: bool = True, suppress: float = 0.1, keep: float = 0.5, samples: int = 1024

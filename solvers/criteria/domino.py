@@ -106,7 +106,7 @@ def domino_scores(material: Material, what: Domino) -> Scores:
 def _registered(name: str, *, inputs: bool) -> Criterion:
     """Register the sum over the filters that make an atom, or over what reads it as well, as a criterion."""
 
-    @criterion(name)
+    @criterion(name, torch=lambda given: given.get("base") in ("taylor", *_GRADIENT_BASES))
     def score(material: Material, *, base: str = "l1", scale: str = "none", samples: int = 1024) -> Scores:
         return domino_scores(material, Domino(base, scale, inputs, samples))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["score"]
 
 
-@criterion("fisher", samples=True)
+@criterion("fisher", samples=True, torch=lambda _: True)
 def score(material: Material, *, samples: int = 1024) -> Scores:
     """Score atoms by half the mean over samples of the squared gradient of a factor on the atom.
 

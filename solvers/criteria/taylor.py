@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["score"]
 
 
-@criterion("taylor", samples=True)
+@criterion("taylor", samples=True, torch=lambda _: True)
 def score(material: Material, *, form: str = "activation", samples: int = 1024) -> Scores:
     """Score atoms by the magnitude of value times gradient, added up with signs first.
 

@@ -20,7 +20,7 @@ from graphprune.array_types import Floats, Ints
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Choose", "Kept", "Outcome", "Outcomes", "Profile"]
+__all__ = ["Choose", "Kept", "Outcome", "Outcomes", "Present", "Profile"]
 
 Kept = tuple[Ints, ...]
 """Per group the atoms that stay, ascending."""
@@ -88,6 +88,24 @@ class Profile:
         return np.sort(self.order[len(self.order) - width :])
 
 
+class Present(Protocol):
+    """The network as it has been pruned and recovered so far."""
+
+    @property
+    def curves(self) -> tuple[Profile | None, ...]:
+        """Per group, what the layers that read it lose at every width: in closed form, no outputs are looked at.
+
+        Errors are relative to the variance of what these layers give, summed over them. None for a group that something
+        other than weights reads.
+        """
+
+    def errors(self, widths: Ints) -> Floats:
+        """Return what each group adds to the error of the outputs if it alone has such a width.
+
+        A width of -1 says that a group is not to be measured; its error is NaN, as is that of a group without a curve.
+        """
+
+
 class Outcomes(Protocol):
     """What becomes of one network."""
 
@@ -107,6 +125,9 @@ class Outcomes(Protocol):
 
         None for a group that something other than weights reads: there nothing can be made good, or measured.
         """
+
+    def present(self, kept: Kept) -> Present:
+        """Prune to these atoms, recover, and return the network for its groups to be measured."""
 
     def reconstructions(self, kept: Kept) -> tuple[Profile | None, ...]:
         """Return what the layers that read a group of the dense network lose at every width: no outputs are looked at.

@@ -12,13 +12,17 @@ from graphprune.solvers.fill import fill
 from graphprune.solvers.problem import Problem, Solution, ensure_sound
 from graphprune.solvers.registry import Registry
 
-__all__ = ["WidthSolver", "get", "names", "needs_samples", "solver"]
+__all__ = ["AUTO", "WidthSolver", "get", "names", "needs_samples", "solver"]
 
 
 WidthSolver = Callable[..., Solution]
 """A function ``(problem, *, setting=default, ...)`` that gives widths within all limits, with no step left that fits,
 and raises :class:`~graphprune.errors.BudgetUnreachableError` where the narrowest levels cost more. Its keyword-only
 parameters are settings that a user may give."""
+
+
+AUTO = "auto"
+"""Stands for the solver that suits what there is: samples, and how much work may be done."""
 
 
 def _fault(given: object, problem: Problem) -> str | None:
@@ -33,7 +37,7 @@ def _fault(given: object, problem: Problem) -> str | None:
     return f"group {quote(problem.groups[wider[0]])} could be wider within the limits" if wider.size else None
 
 
-_registry: Registry[WidthSolver] = Registry("solver", __name__, "graphprune.solvers", _fault)
+_registry: Registry[WidthSolver] = Registry("solver", __name__, "graphprune.solvers", _fault, words=(AUTO,))
 solver = _registry.register
 get = _registry.get
 names = _registry.names

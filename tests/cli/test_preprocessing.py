@@ -161,7 +161,7 @@ def test_init_writes_what_was_found_and_commands_read_it(quick: Command, folder:
     assert table == {
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
-        "size": [12, 12],
+        "image_size": [12, 12],
         "layout": "NCHW",
     }
     assert "found: mismatch" in written.read_text()
@@ -174,9 +174,9 @@ def test_init_writes_what_was_found_and_commands_read_it(quick: Command, folder:
         "mean": None,
         "std": None,
         "layout": "NCHW",
-        "size": [12, 12],
+        "image_size": [12, 12],
     }
-    assert tomllib.loads(written.read_text())["data"] == {"size": [12, 12], "layout": "NCHW"}
+    assert tomllib.loads(written.read_text())["data"] == {"image_size": [12, 12], "layout": "NCHW"}
     assert "# mean = " in written.read_text()
 
 

@@ -158,3 +158,13 @@ def test_finetune_takes_made_samples_and_says_that_they_are_made(quick: Command,
     assert done.code == 0, done.err
     assert "all of them made, so none of this is an accuracy" in done.out
     assert "32 held out" in done.out
+
+
+def test_a_criterion_that_is_named_decides_which_channels_stay(quick: Command, model: Path) -> None:
+    kept = {}
+    for name in ("l1", "fpgm"):
+        done = quick("solve", model, "--flops", "0.5", "--criterion", name, "--plan", f"{name}.json", "--force")
+        assert done.code == 0, done.err
+        assert f"solver  bisection: --criterion {name} decides" in done.err
+        kept[name] = [group["kept"] for group in json.loads(model.with_name(f"{name}.json").read_text())["groups"]]
+    assert kept["l1"] != kept["fpgm"]

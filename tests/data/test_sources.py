@@ -86,7 +86,7 @@ def test_npz_by_input_name_with_labels(tmp_path: Path) -> None:
 
 def test_npz_of_images_is_normalised_like_files(tmp_path: Path) -> None:
     images = np.stack([picture(0), picture(1)])
-    np.savez(tmp_path / "d.npz", anything=images)
+    np.savez(tmp_path / "d.npz", image=images)
     found = open_source(str(tmp_path / "d.npz"), [IMAGE], Preprocessing(MEAN, STD)).read(np.arange(2))
     np.testing.assert_allclose(found.feeds["image"], normalised(images), atol=1e-6)
 
@@ -282,12 +282,14 @@ def test_fixed_batch_sizes() -> None:
 def test_settings_beside_the_model(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     assert read_settings(model) == Preprocessing()
-    (tmp_path / "graphprune.toml").write_text('[data]\nmean = 0.5\nstd = [1, 2, 3]\nsize = 224\nlayout = "NHWC"\n')
+    (tmp_path / "graphprune.toml").write_text(
+        '[data]\nmean = 0.5\nstd = [1, 2, 3]\nimage_size = 224\nlayout = "NHWC"\n'
+    )
     assert read_settings(model) == Preprocessing((0.5,), (1.0, 2.0, 3.0), (224, 224), "NHWC")
     (tmp_path / "graphprune.toml").write_text('[data]\nlayout = "nchw"\n')
     assert read_settings(model).layout == "NCHW"
-    (tmp_path / "graphprune.toml").write_text("[data]\nsize = [0, 3]\n")
-    with pytest.raises(UsageError, match=r"toml': size cannot be '0x3'"):
+    (tmp_path / "graphprune.toml").write_text("[data]\nimage_size = [0, 3]\n")
+    with pytest.raises(UsageError, match=r"toml': image_size cannot be '0x3'"):
         read_settings(model)
     for text in (
         "[data]\nlayout = 3\n",
@@ -299,7 +301,8 @@ def test_settings_beside_the_model(tmp_path: Path) -> None:
         "[data]\nstd = 0\n",
         "no toml",
         '[data]\nmean = "x"\n',
-        "[data]\nsize = -1\n",
+        "[data]\nimage_size = -1\n",
+        "[data]\nsize = 224\n",
     ):
         (tmp_path / "graphprune.toml").write_text(text)
         with pytest.raises(UsageError, match=r"graphprune\.toml"):

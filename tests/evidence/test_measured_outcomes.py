@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from outcome_cases import analysis, images, samples
+from solver_cases import problem
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.data.arrays import from_arrays
 from graphprune.data.evaluation import evaluate
 from graphprune.data.signature import input_specs
-from graphprune.errors import UsageError
+from graphprune.errors import PlanError, UsageError
 from graphprune.evidence.measured_outcomes import MeasuredOutcomes
 from graphprune.evidence.refits import Refits
 from graphprune.evidence.sample_evidence import SampleEvidence
@@ -19,6 +22,7 @@ from graphprune.evidence.sensitivity import SensitivityOptions, read_consumers
 from graphprune.evidence.stages import node_stages
 from graphprune.evidence.subgraphs import DenseOutputs, StageSubgraph
 from graphprune.model.graph import Graph
+from graphprune.solvers import widths
 from graphprune.solvers.protocols.outcomes import Kept, Profile
 
 NAMES = {"stem": 8, "first": 12, "down": 10, "third": 14}
@@ -98,8 +102,9 @@ def test_what_cannot_be_tried_out(outcomes: MeasuredOutcomes) -> None:
     kept = tuple(whole(outcomes))
     with pytest.raises(UsageError, match="no recovery method 'magic'"):
         outcomes.realise(tuple(atoms[1:] for atoms in kept), "magic")
-    with pytest.raises(UsageError, match="without a whole group"):
-        outcomes.realise((kept[0][:0], *kept[1:]))
+    stream = at(outcomes, 10)  # which the scores are made of
+    with pytest.raises(PlanError, match=r"cannot keep nothing|can only be"):
+        outcomes.realise(tuple(atoms[:0] if group == stream else atoms for group, atoms in enumerate(kept)))
     with pytest.raises(UsageError, match="cannot be held out"):
         SampleEvidence(analysis(), samples(1)).outcomes.reconstructions(kept)
 
@@ -214,3 +219,47 @@ def test_progress_is_told() -> None:
     made.profiles(tuple(whole(made)), [np.array([2, group.size]) for group in made.analysis.groups], 1)
     assert {what for what, _, _ in told} == {"reading", "recovering", "measuring groups"}
     assert all(0 <= done <= total for _, done, total in told)
+
+
+def test_the_present_network_measures_what_profiles_measure(outcomes: MeasuredOutcomes) -> None:
+    kept = tuple(whole(outcomes))
+    present, sizes = outcomes.present(kept), [group.size for group in outcomes.analysis.groups]
+    levels = [np.arange(1, size + 1) for size in sizes]
+    by_width = outcomes.profiles(kept, levels, 1)
+    probes = np.array([-1 if profile is None else profile.widths[0] for profile in by_width])
+    for error, curve, profile in zip(present.errors(probes), present.curves, by_width, strict=True):
+        assert profile is not None and curve is not None
+        assert error == profile.errors[0]
+        assert curve.order.tolist() == profile.order.tolist() and (np.diff(curve.errors) <= 0).all()
+    only = np.where(np.arange(len(sizes)) == 1, 3, -1)
+    assert np.isnan(present.errors(only)).tolist() == [True, False, True, True]
+
+
+def test_in_a_narrower_network_atoms_have_the_numbers_of_the_dense_one(outcomes: MeasuredOutcomes) -> None:
+    kept = tuple(np.arange(1, group.size, 2) for group in outcomes.analysis.groups)
+    present = outcomes.present(kept)
+    for curve, atoms in zip(present.curves, kept, strict=True):
+        assert curve is not None
+        assert sorted(curve.order.tolist()) == atoms.tolist() and curve.widths[-1] == len(atoms)
+    errors = present.errors(np.array([1 for _ in kept]))
+    assert np.isfinite(errors).all() and errors.max() > 0.1
+    assert present.errors(np.array([len(atoms) for atoms in kept])).tolist() == pytest.approx([0.0] * 4, abs=0.01)
+
+
+def test_scaled_curves_choose_widths_about_as_good_as_measuring_all_of_them(outcomes: MeasuredOutcomes) -> None:
+    case = problem([group.size for group in outcomes.analysis.groups], share=0.5)
+    evidence = SampleEvidence(analysis(), samples())
+    made = {how: widths.get("sensitivity")(replace(case, evidence=evidence), measure=how) for how in ("scaled", "full")}
+    errors = {how: outcomes.realise(solution.kept).error for how, solution in made.items() if solution.kept}
+    assert errors["scaled"] < 1.25 * errors["full"]
+
+
+def test_a_group_may_go_as_a_whole_and_is_measured_like_any_width(outcomes: MeasuredOutcomes) -> None:
+    kept, group = whole(outcomes), at(outcomes, 12)
+    probes = np.where(np.arange(len(kept)) == group, 0, -1)
+    lost = outcomes.present(tuple(kept)).errors(probes)[group]
+    kept[group] = kept[group][:0]
+    error = outcomes.realise(tuple(kept)).error
+    assert 0.01 < error <= lost  # recovery makes up for some of it downstream
+    present = outcomes.present(tuple(kept))
+    assert [curve is None for curve in present.curves] == [own == group for own in range(len(kept))]

@@ -96,5 +96,5 @@ def test_without_samples_there_is_no_contest() -> None:
 
 @pytest.mark.parametrize("options", [{"adapt": ("l1", "l2")}, {"solver": "cap"}])
 def test_networks_without_whole_groups_are_not_tried_out(options: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match="tried out"):
+    with pytest.raises(UsageError, match="tries out networks"):
         SolveOptions(allow_empty=True, **options)  # type: ignore[arg-type]

@@ -11,7 +11,8 @@ from fast_oracle import compare, counted_flops, feeds
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from inheritance_cases import changed, plan_of
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
+from outcome_cases import network, samples
 from random_models import Case, models
 from random_properties import examples
 from tiny_models import model
@@ -20,6 +21,8 @@ from graphprune import api
 from graphprune.analysis.analysis import Analysis
 from graphprune.cost.counting import count_costs
 from graphprune.cost.metrics import model_cost
+from graphprune.data.arrays import from_arrays
+from graphprune.data.signature import input_specs
 from graphprune.errors import BudgetUnreachableError, PlanError, UnsupportedModelError, UsageError, VerificationError
 from graphprune.model.load import load
 from graphprune.model.write import file_bytes
@@ -311,3 +314,49 @@ def test_random_networks_without_whole_groups_equal_the_masked_original(case: Ca
     compare(analysis, keep, pruned)
     again = Analysis(load(pruned), analysis.input_shapes)
     assert plan.budget.after == again.cost.flops(again.cost.sizes)
+
+
+def measured_plan(share: float, **options: object) -> tuple[Analysis, Plan]:
+    """Return a plan of widths that were measured, of a network whose last branch says little."""
+    proto = ModelProto()
+    proto.CopyFrom(network())
+    for tensor in proto.graph.initializer:
+        if tensor.name == "fourth":
+            tensor.CopyFrom(numpy_helper.from_array(0.02 * numpy_helper.to_array(tensor), tensor.name))
+    analysis = Analysis(load(proto))
+    wanted = api.SolveOptions("sensitivity", criterion="l2", round_to=1, allow_empty=True, **options)  # type: ignore[arg-type]
+    return analysis, api.solve(analysis, api.BudgetRequest("flops", share), wanted, data=samples())
+
+
+def test_a_branch_goes_where_it_is_measured_to_matter_least() -> None:
+    analysis, plan = measured_plan(0.5)
+    gone = {group.size for group, own in zip(analysis.groups, plan.groups, strict=True) if not own.kept}
+    assert gone == {14}
+    assert plan.solver.options["emptied"] == [group.id for group in plan.groups if not group.kept]
+    assert plan.budget.after <= plan.budget.limit
+    carried_out(analysis, plan)
+
+
+def test_where_all_branches_matter_none_goes() -> None:
+    analysis = Analysis(load(network()))
+    options = api.SolveOptions("sensitivity", criterion="l2", round_to=1, allow_empty=True)
+    plan = api.solve(analysis, api.BudgetRequest("flops", 0.9), options, data=samples())
+    assert all(group.kept for group in plan.groups) and plan.solver.options["emptied"] == []
+
+
+@pytest.mark.parametrize("tight", [False, True])
+def test_groups_that_go_together_go_together_when_they_are_measured(tight: bool) -> None:
+    proto = changed(block(offset=", bias", bias=(6,)), ("third", ..., 1e-3))
+    analysis = Analysis(load(proto))
+    source = from_arrays("noise", input_specs(analysis.model), {"x": noise((96, 3, 6, 6))})
+    stem = 1 if tight else 6  # either nothing fits with the branch, or the branch only with a narrower stem
+    costs = [analysis.cost.flops(np.array(widths)) for widths in ([6, 8, 4], [stem, 1, 1], [stem, 0, 0])]
+    share = (costs[1] + costs[2]) / 2 / costs[0]
+    options = api.SolveOptions("sensitivity", criterion="l2", round_to=1, allow_empty=True)
+    plan = api.solve(analysis, api.BudgetRequest("flops", share), options, data=source)
+    assert [len(group.kept) > 0 for group in plan.groups] == [True, False, False]
+    carried_out(analysis, plan)
+
+
+def noise(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)

@@ -9,12 +9,15 @@ from recovery_models import block
 from graphprune.analysis.analysis import Analysis
 from graphprune.model.load import load
 from graphprune.plan.budget import BudgetRequest
+from graphprune.planning.solve_options import SolveOptions
 from graphprune.planning.solver_choice import (
     BOUNDS,
     STAGE_WISE_PASSES,
     choose_made_solver,
     choose_solver,
+    decides_channels,
     sensitivity_passes,
+    settled_solver,
 )
 
 
@@ -66,6 +69,20 @@ def test_a_limited_latency_takes_several_rounds(analysis: Analysis) -> None:
 def test_a_few_samples_measure_nothing(analysis: Analysis) -> None:
     assert choose_solver(analysis, 7).name == "bisection"
     assert choose_solver(analysis, 8).name == "sensitivity"
+
+
+@pytest.mark.parametrize(
+    ("options", "who"),
+    [
+        (SolveOptions(solver="auto", criterion="fpgm"), "--criterion fpgm decides"),
+        (SolveOptions(solver="auto", adapt=("l1", "l2")), "--adapt l1,l2 decides"),
+    ],
+)
+def test_who_names_a_criterion_is_obeyed(options: SolveOptions, who: str, analysis: Analysis) -> None:
+    choice = decides_channels(options)
+    assert choice and choice.name == "bisection" and choice.reason.startswith(who)
+    assert settled_solver(analysis, 1000, (), options).solver == "bisection"
+    assert settled_solver(analysis, 1000, (), SolveOptions(solver="auto")).solver == "sensitivity"
 
 
 def test_made_samples_show_stages() -> None:

@@ -101,6 +101,13 @@ def test_a_relu_that_never_fires_is_found_by_its_range() -> None:
     assert kept(plan, 1) == [0, 1, 2, 4]  # six values below 1 add up to less than 3
 
 
+def test_a_division_by_zero_is_no_scale() -> None:
+    divisors = np.ones((8, 1, 1), np.float32)
+    divisors[2] = 0.0
+    plan = api.solve(Analysis(load(chain("m = Div (h, divisors)", divisors=divisors))), (), OPTIONS)
+    assert 2 in kept(plan)
+
+
 def test_equal_channels_become_one() -> None:
     _, plan, _ = solved(twins(chain("m = HardSwish (h)"), 0, (1, 4, 6)))
     assert plan.groups[0].merged == (Merge(4, 1, 1.0), Merge(6, 1, 1.0))

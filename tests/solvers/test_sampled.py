@@ -79,7 +79,8 @@ def test_without_samples_it_says_how_to_give_some(name):
     ("name", "wrong"),
     [
         ("sensitivity", {"stages": 0}),
-        ("sensitivity", {"measured": 0}),
+        ("sensitivity", {"measured": -1}),
+        ("sensitivity", {"measure": "some"}),
         ("sensitivity", {"streams": "some"}),
         ("cap", {"trials": 0}),
         ("cap", {"passes": 0}),

@@ -39,6 +39,9 @@ class MadeUp:
     def profiles(self, kept: Kept, levels: list[np.ndarray], count: int) -> tuple[Profile | None, ...]:
         return self.reconstructions(kept)
 
+    def present(self, kept: Kept) -> MadeUpPresent:
+        return MadeUpPresent(self, kept)
+
     def reconstructions(self, kept: Kept) -> tuple[Profile | None, ...]:
         found: list[Profile | None] = []
         for group, atoms in enumerate(kept):
@@ -65,6 +68,25 @@ class MadeUp:
     def stage_errors(self, stage: int, candidates: list[Kept]) -> np.ndarray:
         own = [group for group, of in enumerate(self.stages) if of == stage]
         return np.array([sum(self.missing(group, kept[group]) for group in own) for kept in candidates])
+
+
+@dataclass(eq=False)
+class MadeUpPresent:
+    """Stands in for graphprune.evidence.present_network.PresentNetwork; outputs weigh readers unequally."""
+
+    outcomes: MadeUp
+    kept: Kept
+
+    @property
+    def curves(self) -> tuple[Profile | None, ...]:
+        return tuple(
+            None if curve is None else replace(curve, errors=curve.errors / (group + 1))
+            for group, curve in enumerate(self.outcomes.reconstructions(self.kept))
+        )
+
+    def errors(self, widths: np.ndarray) -> np.ndarray:
+        measured = zip(self.outcomes.reconstructions(self.kept), widths, strict=True)
+        return np.array([np.nan if curve is None or width < 0 else curve.at(width) for curve, width in measured])
 
 
 @dataclass(eq=False)

@@ -16,6 +16,7 @@ import graphprune
 from graphprune import BudgetRequest
 from graphprune.errors import InputError, VerificationError
 from graphprune.model.load import load
+from graphprune.model.unread import without_unread
 from graphprune.surgery.prune import prune
 from graphprune.verification import room
 from graphprune.verification.check_runs import check_runs
@@ -251,3 +252,39 @@ def test_where_the_original_does_not_run_nothing_is_asked_of_the_file() -> None:
     assert check_runs(load(proto), load(proto)) == 0
     with pytest.raises(VerificationError, match="does not run"):
         check_runs(load(proto))
+
+
+def test_a_body_that_declares_another_rank_than_it_gives_is_compared_all_the_same() -> None:
+    """It runs in onnxruntime where that optimises it; the masked original is not optimised, and says nothing false."""
+    body = (
+        "step (float[2,8] s, float[2,8] e) => (float[2,8] t, float[2,8] o) { t = Add (s, e)\n u = Mul (t, e)"
+        "\n v = Unsqueeze (u, last)\n o = Squeeze (v, last) }"
+    )
+    proto = model(
+        "(float[2,5,3] x) => (float[a,b,c] y) { h = MatMul (x, first)\n"
+        f" end, all = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [1], body = {body}>"
+        " (zero, h)"
+        "\n y = MatMul (all, down) }",
+        {"first": (3, 8), "down": (8, 4)},
+        zero=np.zeros((2, 8), np.float32),
+        last=[2],
+    )
+    scan = next(node for node in proto.graph.node if node.op_type == "Scan")
+    given = next(attribute.g for attribute in scan.attribute if attribute.name == "body").output[1]
+    given.type.tensor_type.shape.dim.add().dim_value = 3
+    analysis = graphprune.analyze(graphprune.load(proto))
+    plan = graphprune.solve(analysis, [BudgetRequest("params", 0.7)])
+    assert graphprune.verify(analysis, graphprune.apply(analysis, plan), plan).status == "verified"
+
+
+def test_weights_that_are_inputs_and_that_nobody_reads_stay_with_what_runs() -> None:
+    """Before IR version 4 every weight is an input, and one without a value would have to be fed."""
+    proto = chain("m = Relu (h)", {"idle": (8,)})
+    proto.ir_version = 3
+    for tensor in proto.graph.initializer:
+        proto.graph.input.append(helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, tensor.dims))
+    light = without_unread(proto)
+    assert [tensor.name for tensor in light.graph.initializer] == [t.name for t in proto.graph.initializer]
+    analysis = analyze(proto)
+    keep = halves(analysis)
+    assert verify_pruned(analysis, load(prune(analysis, keep)), keep).status == "verified"

@@ -277,3 +277,22 @@ def test_a_long_list_of_sizes_is_no_weight() -> None:
     analysis = Analysis(load(proto))
     plan = api.solve(analysis, api.BudgetRequest("flops", 0.6))
     assert api.verify(analysis, api.apply(analysis, plan), plan).status == "verified"
+
+
+def test_loops_of_the_oldest_operator_sets_are_made_to_run() -> None:
+    """`Where`, and `Less` of integers, are newer than that."""
+    body = (
+        "step (int64 i, bool go, float[2,8] s) => (bool on, float[2,8] t)"
+        " { t = Neg (s)\n n = ReduceSum <keepdims = 0> (s)\n on = Less (n, limit) }"
+    )
+    proto = model(
+        "(float[2,4] x) => (float[2,4] y) { h = MatMul (x, up)\n"
+        f' m = Loop (five, "", h) <body = {body}>\n y = MatMul (m, down) }}',
+        {"up": (4, 8), "down": (8, 4)},
+        opset=7,
+        five=np.array(5),
+        limit=np.array([9.0], np.float32),
+    )
+    analysis = analyze(proto)
+    keep = halves(analysis)
+    assert verify_pruned(analysis, load(prune(analysis, keep)), keep).status == "verified"

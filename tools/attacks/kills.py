@@ -145,7 +145,9 @@ def kill_commands(output: Path, seed: int, count: int) -> int:
     journal = Journal(output, "kills", seed)
     with tempfile.TemporaryDirectory(prefix="attack-kills-") as base:
         stage = Stage(Path(base))
-        for number in journal.open_cases(count):
+        for number in journal.open_cases(2 * count):  # some have ended before they are killed
+            if sum(entry["killed"] for entry in journal.entries().values()) >= count:
+                break
             scene = TRAIN if number % _EVERY_TRAIN == _EVERY_TRAIN - 1 else SCENES[number % len(SCENES)]
             folder = Path(base) / f"kill-{number}"
             entry = _kill(stage, scene, folder, random.Random(f"{seed}:{number}"))
@@ -219,6 +221,8 @@ def _next_run(stage: Stage, scene: Scene, folder: Path, new: dict[str, str]) -> 
     again = scene.again
     if scene is TRAIN and any((folder / name).exists() for name in scene.targets):
         again = ("--force",)
+    elif scene is TRAIN and not list(folder.glob("*.checkpoint.*")):  # killed before the first: nothing to go on with
+        again = ()
     done = stage.graphprune(folder, *scene.arguments, *again)
     if done.code:
         return f"the next run ends with {done.code}: {done.err}"

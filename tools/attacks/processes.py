@@ -42,7 +42,7 @@ class Limits:
     most_bytes: int = 2 << 30
 
 
-CASE_LIMITS = Limits(10, 40, 1 << 30)
+CASE_LIMITS = Limits(10, 240, 1 << 30)
 """For one damaged model."""
 
 

@@ -92,13 +92,15 @@ def _star(consumers: int) -> ModelProto:
 
 
 def _many_groups(count: int) -> ModelProto:
-    """Return a chain of so many products, each with channels of its own and equal weights."""
-    lines, name, weights = [], "x", {f"w{at}": (4, 4) for at in range(count + 1)}
-    for at in range(count):
-        lines.append(f"h{at} = MatMul ({name}, w{at})\n r{at} = Relu (h{at})")
-        name = f"r{at}"
+    """Return so many branches that are added, each with channels of its own and equal weights.
+
+    Behind a chain of as many products nothing would be left of what a channel does, so that no comparison proves much.
+    """
+    lines = [f"h{at} = MatMul (x, w{at})\n r{at} = Relu (h{at})\n o{at} = MatMul (r{at}, v{at})" for at in range(count)]
+    names = ", ".join(f"o{at}" for at in range(count))
+    weights = {name + str(at): (4, 4) for at in range(count) for name in "wv"}
     body = "\n".join(lines)
-    return tiny.model(f"(float[1,4] x) => (float[a,b] y) {{ {body}\n y = MatMul ({name}, w{count}) }}", weights)
+    return tiny.model(f"(float[1,4] x) => (float[a,b] y) {{ {body}\n y = Sum ({names}) }}", weights)
 
 
 def _memory(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from graphprune.cli.accuracy_report import NextStep
 from graphprune.cli.carry_out import Job, carry_out, show
 from graphprune.cli.help_panels import examples
-from graphprune.cli.options.device import RunningDevice
+from graphprune.cli.options.device import RunningDevice, verify_on
 from graphprune.cli.options.model_reading import ModelFile, PlanFile, Rebind
 from graphprune.cli.options.output import AppliedOutput, Printing
 from graphprune.cli.spread import spread
@@ -48,6 +48,7 @@ def apply(
 
     talk = printing.talk()
     device.select(talk)
+    verify_on(output.verify_device, talk)
     stored = read_plan(plan)
     with talk.stage("loading"):
         loaded = api.load(model)

@@ -73,9 +73,12 @@ def evaluate(
 
 def _lines(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Return what there is to print, name by name."""
+    from graphprune.report.text import caution
+
     lines = [("samples", f"{evaluation.samples:,}")]
     shares = (("top-1", evaluation.top1), ("top-5", evaluation.top5), ("agreement", evaluation.agreement))
-    lines += [(name, f"{100 * value:.2f} %") for name, value in shares if value is not None]
+    known = [(name, value, caution(value, evaluation.samples)) for name, value in shares if value is not None]
+    lines += [(name, f"{100 * value:.2f} %{f'  ({doubt})' if doubt else ''}") for name, value, doubt in known]
     if evaluation.kl is not None:
         lines.append(("KL", f"{evaluation.kl:.4f} nats"))
     if evaluation.output_error is not None:

@@ -142,13 +142,16 @@ def _show(result: Finetuned, target: Path, *, made: bool, as_json: bool) -> None
             }
         )
         return
+    from graphprune.report.text import caution
+
     rows = {"held-out loss": f"{before.loss:.4g} -> {after.loss:.4g}"}
     for name, old, new in (
         ("accuracy", before.accuracy, after.accuracy),
         ("agreement", before.agreement, after.agreement),
     ):
         if old is not None and new is not None:
-            rows[name] = f"{old:.2%} -> {new:.2%}"
+            doubt = caution(new, int(str(result.facts["held_out"])))
+            rows[name] = f"{old:.2%} -> {new:.2%}{f' ({doubt})' if doubt else ''}"
     rows["rate"] = f"{result.rate:g}{' (the best of ' + str(len(result.searched)) + ')' if result.searched else ''}"
     rows["steps"] = f"{result.steps}, best after {result.best_step}"
     if not result.best_step:

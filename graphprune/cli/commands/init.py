@@ -59,7 +59,7 @@ def init(
         known = image.preprocessing.mean is not None
         facts = {"mean": list(mean) if known else None, "std": list(std) if known else None, "layout": image.layout}
         sizes = None if image.height is None or image.width is None else [image.height, image.width]
-        print_json({"command": "init", "output": str(target), **facts, "size": sizes})
+        print_json({"command": "init", "output": str(target), **facts, "image_size": sizes})
     else:
         typer.echo(f"{text}\noutput  {target}")
 

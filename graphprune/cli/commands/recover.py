@@ -118,7 +118,7 @@ def _show(recovery: Recovery, target: Path | None, *, made: bool, as_json: bool)
         )
         return
 
-    from graphprune.report.text import plural
+    from graphprune.report.text import caution, plural
 
     kind = ", on made samples, which is no accuracy" if made else ""
     outcome = f"{100 * recovery.before:.3g} % -> {100 * recovery.after:.3g} % of the variance of the outputs"
@@ -134,12 +134,10 @@ def _show(recovery: Recovery, target: Path | None, *, made: bool, as_json: bool)
         ),
     ]
     if recovery.agreement is not None:
-        lines.append(
-            (
-                "agreement",
-                f"{recovery.agreement[0]:.1%} -> {recovery.agreement[1]:.1%} with the classes of the original",
-            )
-        )
+        before, after = recovery.agreement
+        doubt = caution(after, recovery.held_out)
+        agreeing = f"{before:.1%} -> {after:.1%} with the classes of the original{f'; {doubt}' if doubt else ''}"
+        lines.append(("agreement", agreeing))
     if recovery.left:
         lines.append(("bias only", f"{plural(len(recovery.left), 'layer')} with too many inputs to be refitted"))
     if target is not None:

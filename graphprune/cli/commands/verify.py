@@ -10,6 +10,7 @@ import typer
 
 from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
+from graphprune.cli.options.device import VerifyDevice, verify_on
 from graphprune.cli.options.model_reading import ModelFile, PlanFile, Rebind
 from graphprune.cli.options.output import Printing
 from graphprune.cli.spread import spread
@@ -30,6 +31,7 @@ def verify(
     plan: PlanFile,
     *,
     rebind: Rebind = False,
+    verify_device: VerifyDevice = "cpu",
     printing: Printing,
 ) -> None:
     """Compare a pruned model with the masked original.
@@ -45,6 +47,7 @@ def verify(
     from graphprune.verification.pair import parted
 
     talk = printing.talk()
+    verify_on(verify_device, talk)
     stored = read_plan(plan)
     with talk.stage("loading"):
         original, candidate = api.load(model), api.load(pruned)

@@ -97,10 +97,14 @@ class SolvedChannels:
         Raises
         ------
         UsageError
-            If a value has no meaning.
+            If a value has no meaning, or a criterion needs packages that are not installed.
         """
         from graphprune import api
+        from graphprune.solvers import criteria
 
+        settings = parse_settings(widths.settings)
+        for name in (*split_names(self.criterion), *(split_names(self.adapt) if self.adapt else ())):
+            criteria.require(name, settings)
         return api.SolveOptions(
             solver=widths.chosen_solver(),
             criterion=self.criterion,
@@ -109,7 +113,7 @@ class SolvedChannels:
             seed=self.seed,
             threads=widths.threads,
             aggregate=self.aggregate or "",
-            settings=parse_settings(widths.settings),
+            settings=settings,
             constraints=self.prunable.constraints(widths.limits),
             certify=widths.certify,
             inherit=self.inherit,

@@ -13,12 +13,12 @@ from graphprune.choices import Device
 if TYPE_CHECKING:
     from graphprune.cli.console import Talk
 
-__all__ = ["RunningDevice", "run_on"]
+__all__ = ["RunningDevice", "VerifyDevice", "run_on", "verify_on"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunningDevice:
-    """Where networks run; verification does on the processor in any case."""
+    """Where networks run on samples; what verification runs on is said apart."""
 
     panel: ClassVar[str] = "Samples"
 
@@ -41,6 +41,33 @@ class RunningDevice:
             If it is asked for and does not work.
         """
         run_on(self.device, talk)
+
+
+VerifyDevice = Annotated[
+    Device,
+    typer.Option(
+        envvar="GRAPHPRUNE_VERIFY_DEVICE",
+        help="Where verification runs both models. What it allows as rounding is known best of the processor.",
+        case_sensitive=False,
+        rich_help_panel="Output",
+    ),
+]
+
+
+def verify_on(device: Device, talk: Talk) -> None:
+    """Let verification run on a device until the command ends; say which it is to those who ask.
+
+    Raises
+    ------
+    UsageError
+        If it is asked for and does not work.
+    """
+    from graphprune.data import providers
+
+    providers.use_for_verification(device)
+    if device == "cuda" or talk.verbose:
+        chosen = providers.verifying()
+        talk.detail(f"device of verification: {chosen.name} ({chosen.why})")
 
 
 def run_on(device: Device, talk: Talk) -> None:

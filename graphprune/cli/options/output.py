@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from graphprune.cli.console import Talk
+from graphprune.cli.options.device import VerifyDevice
 from graphprune.cli.targets import Targets, beside, check_target
 from graphprune.errors import UsageError
 from graphprune.extras import require, runtime_conflict
@@ -94,6 +95,7 @@ class UnverifiedOutput(DryOutput):
         bool,
         typer.Option("--unverified", help="Write even where onnxruntime cannot run the model to verify the result."),
     ] = False
+    verify_device: VerifyDevice = "cpu"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from graphprune.choices import Recover
+from graphprune.choices import NumberFormat, Recover
 from graphprune.errors import UsageError
 from graphprune.extras import require
 from graphprune.recovery.recover_options import Method
@@ -34,7 +34,7 @@ class Restoring:
         Recover,
         typer.Option(
             help="Bring accuracy back without training. auto: by least squares, from the samples of --calib, or from "
-            "samples that are made by what the file remembers."
+            "samples that are made by what the file remembers. blocks: then let blocks learn from the original."
         ),
     ] = "auto"
     quick: Annotated[bool, typer.Option("--quick", help="Only prune, in seconds: the same as --recover none.")] = False
@@ -53,6 +53,15 @@ class Restoring:
     ] = None
     epochs: Annotated[
         float | None, typer.Option(help="Passes of --finetune over them. [default: 2]", min=0.0, show_default=False)
+    ] = None
+
+    quantize: Annotated[
+        NumberFormat | None,
+        typer.Option(
+            help="In the end also write the result in 8-bit integers or float16 (see `graphprune quantize`).",
+            show_default=False,
+            case_sensitive=False,
+        ),
     ] = None
 
     @property
@@ -116,10 +125,17 @@ class Restoring:
             )
         if self.finetune and self.data is None and calib is None and not self.makes_samples:
             raise UsageError("--finetune needs samples", hint="give some with --data SOURCE or --calib SOURCE")
+        if self.quantize is not None and self.quick and calib is None:
+            raise UsageError(
+                "--quantize needs samples, and --quick makes none",
+                hint="give some with --calib SOURCE, or leave --quick out",
+            )
         if self.epochs is not None and not self.finetune:
             raise UsageError("--epochs is how long --finetune learns", hint="add --finetune, or leave it out")
         if self.finetune:
             require("train", "--finetune")
+        if self.method == "blocks":
+            require("train", "--recover blocks")
 
 
 @dataclass(frozen=True)
@@ -129,7 +145,11 @@ class Refitting:
     panel: ClassVar[str] = "Recovery"
 
     method: Annotated[
-        Method, typer.Option(help="Refit weights, estimate BatchNormalization anew, or shift biases only.")
+        Method,
+        typer.Option(
+            help="Refit weights; refit them, and let blocks learn from the original (needs torch); estimate "
+            "BatchNormalization anew; or shift biases only."
+        ),
     ] = "least-squares"
     rescale: Annotated[
         bool, typer.Option("--rescale", help="After least squares, give every output the variance of its target.")
@@ -146,6 +166,8 @@ class Refitting:
         """
         from graphprune.recovery.recover_options import RecoverOptions
 
+        if self.method == "blocks":
+            require("train", "--method blocks")
         if self.rescale and self.method != "least-squares":
             raise UsageError(f"--rescale goes with least squares, not with {self.method}")
         return RecoverOptions(method=self.method, samples=samples, rescale=self.rescale, seed=self.seed)

@@ -17,6 +17,7 @@ import numpy as np
 
 from graphprune.array_types import Array
 from graphprune.data.arrays import from_arrays
+from graphprune.data.feeding import affordable_batch
 from graphprune.data.signature import batch_size, input_specs
 from graphprune.data.statistics import mean_mismatch, remembered, sample_statistics
 from graphprune.data.synthesis.blend import SHARES, Shares
@@ -26,11 +27,11 @@ from graphprune.data.synthesis.images import Canvas, ImageMaker, canvas_of
 from graphprune.data.synthesis.numbers import number_maker, quantised_range
 from graphprune.errors import DataError, InputError, UsageError, quote
 from graphprune.model.graph import Graph
-from graphprune.model.inputs import input_shapes
 from graphprune.model.normalize import inline_functions
+from graphprune.model.usual_shapes import usual_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from graphprune.choices import Quality
     from graphprune.data.preprocessing import Layout
@@ -56,7 +57,6 @@ NAME = "synthetic"
 _REQUEST = re.compile(rf"{NAME}(?::(?P<quality>fast|fine))?(?::(?P<count>\d{{1,6}}))?")
 _PIXELS = 128 * 224 * 224
 _FEWEST, _MOST = 32, 1024
-_BATCH = 64
 _FITTED_PIXELS = 300_000
 """Pixels of the images to which an exposure is fitted."""
 _FITTED_AT_ONCE = 4
@@ -165,7 +165,7 @@ def can_make(model: Model) -> bool:
     """Whether the file tells what each of its inputs may be; nothing is made for it."""
     try:
         specs, graph = input_specs(model), Graph(inline_functions(model.proto))
-        shapes, norms = input_shapes(graph, {}), remembered(model, graph)
+        shapes, norms = usual_shapes(model), remembered(model, graph)
     except InputError:  # inputs of a type that nothing can be fed to, or of no declared shape
         return False
     return all(
@@ -195,7 +195,7 @@ def make_samples(
     """
     options = options or SampleOptions()
     specs, graph = input_specs(model), Graph(inline_functions(model.proto))
-    shapes = input_shapes(graph, {name: size for name, size in options.shapes.items() if name in graph.inputs})
+    shapes = usual_shapes(model, {name: size for name, size in options.shapes.items() if name in graph.inputs})
     norms = remembered(model, graph)
     count = options.count or default_count(shapes)
     fixed = batch_size(specs) or 1
@@ -207,7 +207,7 @@ def make_samples(
     source = from_arrays(NAME, specs, arrays)
     if not norms or made == count:
         return MadeSamples(source, maker.kinds, maker.knowledge, made)
-    statistics = sample_statistics(model, graph, norms, _watched(source, specs, made, progress))
+    statistics = sample_statistics(model, graph, norms, _watched(model, source, made, progress))
     first = np.arange(count)
     picked = choose_samples(norms, statistics, count)[random.permutation(count)]  # the first picked are most like all
     everything, drawn, after = (
@@ -224,10 +224,10 @@ def _taken(array: Array, spec: InputSpec, index: Array) -> Array:
 
 
 def _watched(
-    source: Source, specs: Sequence[InputSpec], made: int, progress: Callable[[int, int], None] | None
+    model: Model, source: Source, made: int, progress: Callable[[int, int], None] | None
 ) -> Iterator[dict[str, Array]]:
     """Yield the feeds of all samples, in batches that the model takes."""
-    size = batch_size(specs) or _BATCH
+    size = batch_size(input_specs(model)) or affordable_batch(model, source)
     for start in range(0, made, size):
         if progress is not None:
             progress(start // size, -(-made // size))
