@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -301,7 +301,7 @@ def _solved(loaded: graphprune.Model) -> graphprune.Plan:
     return graphprune.solve(loaded, flops=0.5, options=graphprune.SolveOptions(round_to=1))
 
 
-def test_a_plan_records_ranks_and_is_applied_with_them(tmp_path: Path) -> None:
+def test_a_plan_records_ranks_and_is_applied_with_them() -> None:
     loaded = load(model(BLOCK, WEIGHTS))
     plan = plan_file.loads(plan_file.dumps(_solved(loaded)))
     (entry,) = [each for each in plan.solver.options["choices"] if "ranks" in each]
@@ -352,3 +352,23 @@ def test_what_is_left_is_analysed_with_the_order_of_the_whole(keep: list[bool]) 
     for group in range(GROUPS):
         after = left.ranks["c"].reshape(GROUPS, -1)[group]
         assert np.argsort(after).tolist() == np.argsort(before[group][kept[group]]).tolist()
+
+
+@pytest.mark.parametrize("options", [{"inherit": "merge"}, {"allow_empty": True}, {"criterion": "fpgm"}], ids=str)
+def test_what_follows_the_analysis_knows_nothing_of_ranks(options: dict[str, Any]) -> None:
+    analysis = graphprune.analyze(load(model(BLOCK, WEIGHTS)))
+    assert analysis.ranks
+    plan = graphprune.solve(analysis, flops=0.4, options=graphprune.SolveOptions(round_to=1, **options))
+    assert graphprune.verify(analysis, graphprune.apply(analysis, plan), plan).status == "verified"
+
+
+def test_dead_outputs_go_from_every_group_whatever_their_positions() -> None:
+    proto = model(FREE["on the input"][0], {"w": (24, 2, 3, 3), "last": (2, 24, 1, 1)})
+    kernel = array(proto, "w").astype(np.float32)
+    for group, (one, other) in enumerate([(0, 5), (1, 2), (3, 4), (0, 1)]):
+        kernel[[group * EACH + one, group * EACH + other]] = 0
+    next(each for each in proto.graph.initializer if each.name == "w").CopyFrom(numpy_helper.from_array(kernel, "w"))
+    loaded = load(proto)
+    plan = graphprune.solve(loaded, (), graphprune.SolveOptions(lossless=True))
+    assert [len(group.kept) for group in plan.groups] == [EACH - 2]
+    assert graphprune.verify(loaded, graphprune.apply(loaded, plan), plan).ok
