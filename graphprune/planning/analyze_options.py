@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from graphprune.checks import check_choice, check_fields
 from graphprune.choices import Attention, Grouped
 from graphprune.errors import PlanError, quote
+from graphprune.labels.vector import MOST_SLICES
 
 if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
@@ -70,6 +71,6 @@ def _taken(entry: Mapping[str, Any]) -> str | tuple[int, ...]:
     if "ranks" not in entry:
         return str(entry.get("carried"))
     ranks = entry["ranks"]
-    if not isinstance(ranks, list | tuple) or not all(type(rank) is int for rank in ranks):
-        raise PlanError(f"the plan records no whole numbers as ranks of the outputs of {quote(entry.get('node'))}")
+    if not isinstance(ranks, list | tuple) or not all(type(rank) is int and 0 <= rank < MOST_SLICES for rank in ranks):
+        raise PlanError(f"the plan records no ranks of the outputs of {quote(entry.get('node'))}")
     return tuple(ranks)

@@ -328,6 +328,8 @@ def test_a_plan_fits_other_weights_with_the_ranks_of_then() -> None:
         (list(range(6)), UsageError),
         (["0"] * 24, PlanError),
         ("0", PlanError),
+        ([10**30] * 24, PlanError),
+        ([-1] * 24, PlanError),
         ([True], PlanError),
     ],
 )
