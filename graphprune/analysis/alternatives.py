@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.analysis.groups import Carriers
+from graphprune.analysis.groups import Carriers, form_groups
 from graphprune.labels.components import components
 from graphprune.labels.resolve import Attention, Resolution, Resolver
 from graphprune.labels.rules.convolution import EACH_GROUP, WHOLE_GROUPS
@@ -108,7 +108,7 @@ def _is_grouped(choice: Choice) -> bool:
 
 def _narrowest(scope: Scope, carriers: Carriers, resolution: Resolution) -> Floats:
     """Return the FLOPs of every counted layer where each group keeps a single atom."""
-    grouping = carriers.group(resolution)
+    grouping = form_groups(carriers, resolution)
     ones = np.ones_like(grouping.sizes)
     known: dict[tuple[int, int, int], int] = {}
 

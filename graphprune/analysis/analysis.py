@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from graphprune.analysis.accounting import Accounts, Layer
 from graphprune.analysis.alternatives import decided, resolve_grouped
-from graphprune.analysis.groups import Carriers, Group, Grouping, describe
+from graphprune.analysis.groups import Carriers, Group, Grouping, describe, form_groups
 from graphprune.analysis.inside_heads import find_inside_heads
 from graphprune.analysis.own_positions import given_ranks, rank_outputs, tied_by_rank
 from graphprune.analysis.uncounted import Uncounted, find_uncounted
@@ -158,7 +158,7 @@ class Analysis:
         by_position = resolve_grouped(self.scope, attention, grouped, carriers)
         self.ranks = self._ranked(carriers, by_position)
         self.resolution = tied_by_rank(self.scope.space, by_position, self.ranks)
-        self.grouping: Grouping = carriers.group(self.resolution)
+        self.grouping: Grouping = form_groups(carriers, self.resolution)
         accounts = Accounts(self.scope, self.grouping)
         self.shared, self.stored = accounts.shared, accounts.stored
         self.groups: tuple[Group, ...] = describe(self.scope, self.grouping, accounts.shared)

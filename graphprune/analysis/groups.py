@@ -133,6 +133,11 @@ class Carriers:
     ----------
     scope : Scope
         After the label pass.
+
+    Attributes
+    ----------
+    weighted : ndarray of int64
+        Labels on axes of constants.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -142,7 +147,7 @@ class Carriers:
         tokens = [int(random.integers(1, 2**63)) * each.repeat * each.tile % 2**64 for each in vectors]
         self._labels = np.concatenate([empty, *(each.base for each in vectors)])
         self._tokens = np.repeat(np.array(tokens, dtype=np.uint64), [len(each.base) for each in vectors])
-        self._weighted = np.concatenate([empty, *(axis.base for use in scope.space.uses for axis in use.axes)])
+        self.weighted = np.concatenate([empty, *(axis.base for use in scope.space.uses for axis in use.axes)])
 
     def signatures(self, component: Ints) -> npt.NDArray[np.uint64]:
         """Return a number for each component; equal where components are on the same axes equally often."""
@@ -150,29 +155,25 @@ class Carriers:
         np.add.at(signature, component[self._labels], self._tokens)
         return signature
 
-    def group(self, resolution: Resolution) -> Grouping:
-        """Give numbers to the atoms and sort them into groups.
 
-        Only components that a weight carries count: where nothing is stored, nothing is gained.
-        Activation axes take part in the signature, so that every axis keeps at least one slice. An
-        atom that is alone in its group stays: its width could only be what it is.
+def form_groups(carriers: Carriers, resolution: Resolution) -> Grouping:
+    """Give numbers to the atoms and sort them into groups.
 
-        Complexity: O(labels on distinct axes).
-        """
-        component, frozen = resolution.component, resolution.frozen
-        count = int(component.max()) + 1
-        weighted = np.zeros(count, dtype=np.bool_)
-        weighted[component[self._weighted]] = True
-        weighted[component[frozen]] = False
-        first = np.full(count, len(component), dtype=np.int64)
-        np.minimum.at(first, component, np.arange(len(component)))
-        live = np.flatnonzero(weighted)
-        return _number(component, live, self.signatures(component)[live], first[live])
+    Only components that a weight carries count: where nothing is stored, nothing is gained.
+    Activation axes take part in the signature, so that every axis keeps at least one slice. An
+    atom that is alone in its group stays: its width could only be what it is.
 
-
-def form_groups(scope: Scope, resolution: Resolution) -> Grouping:
-    """Give numbers to the atoms and sort them into groups (see `Carriers`)."""
-    return Carriers(scope).group(resolution)
+    Complexity: O(labels on distinct axes).
+    """
+    component, frozen = resolution.component, resolution.frozen
+    count = int(component.max()) + 1
+    weighted = np.zeros(count, dtype=np.bool_)
+    weighted[component[carriers.weighted]] = True
+    weighted[component[frozen]] = False
+    first = np.full(count, len(component), dtype=np.int64)
+    np.minimum.at(first, component, np.arange(len(component)))
+    live = np.flatnonzero(weighted)
+    return _number(component, live, carriers.signatures(component)[live], first[live])
 
 
 def _distinct(scope: Scope) -> Iterable[Labels]:
