@@ -45,8 +45,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Exporter = Literal["auto", "torchscript", "dynamo"]
 """Which exporter of torch is used."""
 
-Grouped = Literal["auto", "groups", "slices"]
-"""What goes from a grouped convolution: whole groups, a slice of each group, or what reaches further."""
+Grouped = Literal["auto", "groups", "slices", "own"]
+"""What goes from a grouped convolution: whole groups, the same slice of each, one of its own of each, or by reach."""
 
 Inherit = Literal["keep", "merge"]
 """What becomes of the weights that read a removed channel."""

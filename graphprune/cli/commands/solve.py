@@ -73,7 +73,7 @@ def solve(
     targets = output.checked_targets(reading.model, widths.limits.inputs)
 
     from graphprune import api
-    from graphprune.planning.make_plan import check_request, is_met
+    from graphprune.planning.make_plan import is_met
     from graphprune.planning.solver_choice import decides_channels
     from graphprune.report.summary import analysis_notes, plan_notes
 
@@ -84,9 +84,7 @@ def solve(
         loaded = api.load(reading.model)
         data = restoring.open_data(calibration.images, loaded, talk)
     with talk.stage("analysis"):
-        analysis = api.analyze(loaded, analysed)
-        if not budgets.lossless:
-            check_request(analysis, requests, options)
+        analysis = _checked(api.analyze(loaded, analysed), requests, options)
     met = not budgets.lossless and is_met(analysis, requests, options)
     known = RecoveryMaterial(calibration.open(loaded, talk) if budgets.lossless else None)
     searched = not (met or budgets.lossless)
@@ -116,6 +114,17 @@ def solve(
     summary = carry_out(job, talk)
     reported = summary if output.report is None else _reported(summary, job, output.report, material, talk)
     _finish(reported, job, further, printing, talk)
+
+
+def _checked(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> Analysis:
+    """Return the analysis that is planned with, for which the request is known to mean something."""
+    from graphprune.planning.lossless import analysis_that_finds_more
+    from graphprune.planning.make_plan import check_request
+
+    if options.lossless:
+        return analysis_that_finds_more(analysis)
+    check_request(analysis, requests, options)
+    return analysis
 
 
 def _finish(summary: PruningSummary, job: Job, further: QuantizedFile | None, printing: Printing, talk: Talk) -> None:
