@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Well-known networks before and after, as a page with pictures: widths by layer, FLOPs, parameters, time in two runtimes.
+"""Well-known networks before and after: a page with widths by layer as pictures, costs, and time in two runtimes.
 
 ::
 
@@ -131,9 +131,9 @@ def page(entries: Iterable[Entry]) -> str:
     lines = [
         "# Gallery",
         "",
-        "Ten networks at half of their FLOPs, by `graphprune solve MODEL --flops 0.5 --quick`. Pale bars are the channels",
-        "of the original, dark ones those that stay. Each result equals its masked original to rounding; *time left* is",
-        "that of the pruned network by that of the original, run in turn on one thread.",
+        "Ten networks at half of their FLOPs, by `graphprune solve MODEL --flops 0.5 --quick`. Pale bars are the",
+        "channels of the original, dark ones those that stay. Each result equals its masked original to rounding;",
+        "*time left* is that of the pruned network by that of the original, run in turn on one thread.",
         "",
         f"Made by `python tools/gallery.py FOLDER`, {today}, seed 0, {processor_name()}; {versions}. Weights of the",
         "networks of torchvision and timm are random; most of their pictures are small, so that they are quick to run.",
