@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from graphprune.data.preprocessing import Preprocessing
     from graphprune.data.source import Batch, Source
     from graphprune.errors import GraphPruneError
+    from graphprune.export.deploy import deploy
+    from graphprune.export.deployment import Deployment, DeployOptions
+    from graphprune.export.quantize import Quantized, QuantizeOptions, quantize
     from graphprune.installation import Finding, examine_installation
     from graphprune.model.load import Model
     from graphprune.phases import Event, listening
@@ -66,6 +69,8 @@ __all__ = [
     "BudgetRequest",
     "Constraints",
     "Contest",
+    "DeployOptions",
+    "Deployment",
     "Evaluation",
     "Event",
     "Explanation",
@@ -74,6 +79,8 @@ __all__ = [
     "Model",
     "Plan",
     "Preprocessing",
+    "QuantizeOptions",
+    "Quantized",
     "RecoverOptions",
     "Recovery",
     "SolveOptions",
@@ -87,6 +94,7 @@ __all__ = [
     "apply",
     "check_consistency",
     "compare",
+    "deploy",
     "evaluate",
     "examine_installation",
     "explain",
@@ -96,6 +104,7 @@ __all__ = [
     "load",
     "normalize",
     "open_data",
+    "quantize",
     "read_plan",
     "reconcile",
     "recover",
@@ -118,6 +127,8 @@ _HOMES = {
     "BudgetRequest": "graphprune.plan.budget",
     "Constraints": "graphprune.planning.constraints.constraints",
     "Contest": "graphprune.trials.compare",
+    "DeployOptions": "graphprune.export.deployment",
+    "Deployment": "graphprune.export.deployment",
     "Evaluation": "graphprune.data.evaluation",
     "Explanation": "graphprune.analysis.explain",
     "Event": "graphprune.phases",
@@ -126,6 +137,8 @@ _HOMES = {
     "Model": "graphprune.model.load",
     "Plan": "graphprune.plan.schema",
     "Preprocessing": "graphprune.data.preprocessing",
+    "QuantizeOptions": "graphprune.export.quantize",
+    "Quantized": "graphprune.export.quantize",
     "RecoverOptions": "graphprune.recovery.recover_options",
     "Recovery": "graphprune.recovery.recover_options",
     "SolveOptions": "graphprune.planning.make_plan",
@@ -136,6 +149,7 @@ _HOMES = {
     "Verification": "graphprune.verification.verify",
     "check_consistency": "graphprune.consistency",
     "compare": "graphprune.trials.compare",
+    "deploy": "graphprune.export.deploy",
     "evaluate": "graphprune.accuracy",
     "examine_installation": "graphprune.installation",
     "explain": "graphprune.analysis.explain",
@@ -144,6 +158,7 @@ _HOMES = {
     "listening": "graphprune.phases",
     "open_data": "graphprune.accuracy",
     "read_plan": "graphprune.plan.file",
+    "quantize": "graphprune.export.quantize",
     "recover": "graphprune.accuracy",
     "samples": "graphprune.accuracy",
     "save_drawing": "graphprune.report.picture",

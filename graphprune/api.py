@@ -29,7 +29,7 @@ from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
 from graphprune.plan.structure import check_model
 from graphprune.planning.analyze_options import AnalyzeOptions
-from graphprune.planning.lossless import lossless_plan
+from graphprune.planning.lossless import analysis_that_finds_more, lossless_plan
 from graphprune.planning.make_plan import SolveOptions, check_installed, make_plan
 from graphprune.planning.reconcile import Reconciled
 from graphprune.planning.reconcile import reconcile as _reconcile
@@ -153,7 +153,8 @@ def solve(
     analysis = _analysis(model)
     options = settled_solver(analysis, None if data is None else len(data), requests, options)
     if options.lossless:
-        return lossless_plan(analysis, requests, options)
+        own = analysis if isinstance(model, Analysis) else analysis_that_finds_more(analysis)
+        return lossless_plan(own, requests, options)
     if not requests:
         raise UsageError("no budget is given", hint="give one, or ask for a lossless plan")
     evidence = None

@@ -13,11 +13,13 @@ __all__ = [
     "Aggregate",
     "Aggregation",
     "Attention",
+    "CalibrationMethod",
     "Device",
     "Exporter",
     "Grouped",
     "Inherit",
     "Layout",
+    "NumberFormat",
     "Optimizer",
     "Precision",
     "Quality",
@@ -34,20 +36,26 @@ Aggregate = Literal["", Aggregation]
 Attention = Literal["heads", "head-dim"]
 """What goes from an attention layer: whole heads, or the same part of each."""
 
+CalibrationMethod = Literal["minmax", "entropy", "percentile"]
+"""How the range of an activation follows from what it is on samples."""
+
 Device = Literal["auto", "cpu", "cuda"]
 """Where networks run on samples, and learn; auto: on the graphics processor if it is there and works."""
 
 Exporter = Literal["auto", "torchscript", "dynamo"]
 """Which exporter of torch is used."""
 
-Grouped = Literal["auto", "groups", "slices"]
-"""What goes from a grouped convolution: whole groups, a slice of each group, or what reaches further."""
+Grouped = Literal["auto", "groups", "slices", "own"]
+"""What goes from a grouped convolution: whole groups, the same slice of each, one of its own of each, or by reach."""
 
 Inherit = Literal["keep", "merge"]
 """What becomes of the weights that read a removed channel."""
 
 Layout = Literal["NCHW", "NHWC"]
 """Where a model has its channels."""
+
+NumberFormat = Literal["int8", "fp16"]
+"""What a float network is brought to."""
 
 Optimizer = Literal["sgd", "adamw"]
 """What turns gradients into steps."""

@@ -7,7 +7,8 @@
     ├── RequestError               exit 1    the request cannot be met by this model
     │   ├── BudgetUnreachableError           the smallest reachable cost is above the budget
     │   ├── NothingToPruneError              no coupled channel group may lose a channel
-    │   └── NotImprovedError                 neither training nor recovery helped
+    │   ├── NotImprovedError                 neither training nor recovery helped
+    │   └── RuntimeMismatchError             a runtime takes the original and not the pruned network
     ├── InputError                 exit 2    what the user gave is not usable
     │   ├── ModelFileError                   missing, unreadable, truncated, not ONNX
     │   ├── UnsafeModelError                 reaches outside its folder, or exceeds a limit
@@ -42,6 +43,7 @@ __all__ = [
     "PlanError",
     "PluginError",
     "RequestError",
+    "RuntimeMismatchError",
     "UnsafeModelError",
     "UnsupportedModelError",
     "UsageError",
@@ -137,6 +139,10 @@ class NothingToPruneError(RequestError):
 
 class NotImprovedError(RequestError):
     """Training or recovery did not lower the held-out loss or error, so its result was thrown away."""
+
+
+class RuntimeMismatchError(RequestError):
+    """The original works in a runtime, and the pruned network does not, or gives something else there."""
 
 
 class InputError(GraphPruneError):

@@ -8,25 +8,28 @@ what to install, however they came.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Literal
 
 from graphprune.errors import UsageError
 
-__all__ = ["EXTRAS", "PURPOSES", "RUNTIMES", "installed", "missing", "require", "runtime_conflict"]
+__all__ = ["EXTRAS", "PURPOSES", "RUNTIMES", "installed", "missing", "require", "require_some", "runtime_conflict"]
 
-Extra = Literal["train", "report"]
+Extra = Literal["train", "report", "runtimes"]
 
 EXTRAS: dict[Extra, tuple[str, ...]] = {
     "train": ("torch", "torchvision", "accelerate", "onnx2fx", "onnxscript", "safetensors"),
     "report": ("altair", "jinja2", "vl_convert"),
+    "runtimes": ("openvino", "MNN", "ncnn", "pnnx", "cv2"),
 }
 """The packages of each extra, as they are imported."""
 
 PURPOSES: dict[Extra, str] = {
     "train": "train, finetune, export, refined samples, criteria that read gradients",
     "report": "report",
+    "runtimes": "deploy in OpenVINO, MNN, ncnn and OpenCV",
 }
 """What needs each extra."""
 
@@ -53,7 +56,15 @@ def require(extra: Extra, what: str) -> None:
     UsageError
         If one is missing, naming it and the command that installs it.
     """
-    absent = missing(extra)
+    _refuse(extra, missing(extra), what)
+
+
+def require_some(extra: Extra, names: Sequence[str], what: str) -> None:
+    """Refuse what cannot work without some of the packages of an extra; otherwise as :func:`require`."""
+    _refuse(extra, [name for name in names if find_spec(name) is None], what)
+
+
+def _refuse(extra: Extra, absent: Sequence[str], what: str) -> None:
     if absent:
         are = "is" if len(absent) == 1 else "are"
         raise UsageError(

@@ -41,7 +41,7 @@ class Finding:
     Attributes
     ----------
     part : str
-        What it belongs to: "machine", "package", "extra" or "device".
+        What it belongs to: "machine", "package", "extra", "runtime" or "device".
     name : str
     found : str
         What is here.
@@ -51,7 +51,7 @@ class Finding:
         The command or the sentence that mends it; empty where nothing has to be done.
     """
 
-    part: Literal["machine", "package", "extra", "device"]
+    part: Literal["machine", "package", "extra", "runtime", "device"]
     name: str
     found: str
     state: Literal["ok", "missing", "wrong"] = "ok"
@@ -64,9 +64,9 @@ def examine_installation() -> list[Finding]:
     Returns
     -------
     list of Finding
-        The machine, the packages that every command needs, the extras, and the devices.
+        The machine, the packages that every command needs, the extras, the runtimes of `deploy`, and the devices.
     """
-    return [*_machine(), *_packages(), *_extras(), *_devices()]
+    return [*_machine(), *_packages(), *_extras(), *_runtimes(), *_devices()]
 
 
 def _machine() -> Iterator[Finding]:
@@ -134,6 +134,21 @@ def _extras() -> Iterator[Finding]:
             yield Finding("extra", extra, found, "wrong", f"pip install -U 'graphprune[{extra}]'")
         else:
             yield Finding("extra", extra, "installed")
+
+
+def _runtimes() -> Iterator[Finding]:
+    """Say in which runtimes `deploy` can try a network; what is missing comes with the extra, or not from PyPI."""
+    from graphprune.export.runtime import RUNTIMES, make_runtime
+
+    for name in RUNTIMES.names():
+        try:
+            runtime = make_runtime(name)
+        except GraphPruneError as error:
+            yield Finding("runtime", name, error.message, "wrong", error.hint or "")
+            continue
+        missing = runtime.missing()
+        found = f"not here: {missing}" if missing else f"{runtime.version() or 'installed'}"
+        yield Finding("runtime", name, found, "missing" if missing else "ok")
 
 
 def _devices() -> Iterator[Finding]:

@@ -40,6 +40,7 @@ UNKNOWN_TO_SOLVERS = ("onnx", "onnx_graphsurgeon", "onnxruntime", "graphprune.mo
 # command, an operator family, a method. What does the work behind a command has the command's name.
 INTERFACES = (
     "graphprune.cli.commands",
+    "graphprune.export.runtimes",
     "graphprune.labels.rules",
     "graphprune.rewrites.ranges",
     "graphprune.solvers.criteria",

@@ -40,7 +40,7 @@ def test_folders_are_there(page: str) -> None:
     assert lacking(set(re.findall(r"`((?:[\w.-]+/)+)`", PAGES[page]))) == []
 
 
-NO_MODULES = {"graphprune.toml", "graphprune.criteria", "graphprune.methods"}
+NO_MODULES = {"graphprune.toml", "graphprune.criteria", "graphprune.methods", "graphprune.runtimes"}
 """A file, and groups of entry points."""
 
 

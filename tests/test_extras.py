@@ -79,6 +79,8 @@ def test_pruning_looking_measuring_and_recovering_need_no_torch(few_images: Path
         (("onnx2fx",), ("finetune", EXAMPLE, "--data", IMAGES, "-o", "x.onnx")),
         (("safetensors",), ("finetune", EXAMPLE, "--data", IMAGES, "-o", "x.onnx")),
         (("onnxscript",), ("export", "torchvision:resnet18", "-o", "x.onnx")),
+        (("MNN",), ("deploy", EXAMPLE, "--check", "mnn")),
+        (("pnnx",), ("deploy", EXAMPLE, "--to", "ncnn", "out")),
         (("accelerate",), ("train", EXAMPLE, "--data", IMAGES, "--flops", "0.5", "-o", "x.onnx")),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
@@ -91,7 +93,8 @@ def test_what_needs_more_says_what_to_install(
     assert done.returncode == 2
     assert error.startswith(f"error: {', '.join(missing)} ")
     assert "not installed, but needed for " in error
-    assert hint == "hint: pip install 'graphprune[train]'"
+    extra = next(name for name, packages in EXTRAS.items() if set(missing) <= set(packages))
+    assert hint == f"hint: pip install 'graphprune[{extra}]'"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,7 +115,10 @@ def test_the_extra_installs_what_is_asked_for_and_tests_have_it() -> None:
     assert {re.split(r"[=>]", line)[0].replace("vl-convert-python", "vl_convert") for line in extras["report"]} == set(
         EXTRAS["report"]
     )
-    assert {"graphprune[train]", "graphprune[report]"} <= set(extras["test"])
+    known = {"opencv-python-headless": "cv2"}
+    names = [re.split(r"[=>]", line)[0] for line in extras["runtimes"]]
+    assert {known.get(name, name) for name in names} == set(EXTRAS["runtimes"])
+    assert {"graphprune[train]", "graphprune[report]", "graphprune[runtimes]"} <= set(extras["test"])
     assert "graphprune[test]" in extras["dev"]
     assert not {re.split(r"[=>]", line)[0] for line in project["dependencies"]} & set(EXTRAS["train"])
 

@@ -25,7 +25,7 @@ def _installed_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def of(name: str) -> Finding:
-    return next(finding for finding in examine_installation() if finding.name == name)
+    return next(finding for finding in examine_installation() if finding.name == name and finding.part != "runtime")
 
 
 def test_what_is_installed_is_ok() -> None:
@@ -86,6 +86,15 @@ def test_two_runtimes_over_one_another_are_wrong(monkeypatch: pytest.MonkeyPatch
     assert found.advice.startswith("keep one: pip uninstall")
 
 
+def test_runtimes_of_deploy_are_listed() -> None:
+    from graphprune.export.runtime import RUNTIMES
+
+    listed = {finding.name: finding for finding in examine_installation() if finding.part == "runtime"}
+    assert set(listed) == set(RUNTIMES.names())
+    assert listed["onnxruntime"].state == "ok"
+    assert all(finding.state == "ok" or "not here" in finding.found for finding in listed.values())
+
+
 def test_a_device_that_does_not_work_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHPRUNE_DEVICE", "gpu")
     assert of("in use").state == "wrong"
@@ -102,4 +111,4 @@ def test_the_command_ends_with_0_where_nothing_is_wrong() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     told = json.loads(done.stdout)
     assert done.returncode == (0 if told["ok"] else 1)
-    assert {finding["part"] for finding in told["findings"]} == {"machine", "package", "extra", "device"}
+    assert {finding["part"] for finding in told["findings"]} == {"machine", "package", "extra", "runtime", "device"}

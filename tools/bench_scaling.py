@@ -39,8 +39,8 @@ SWEEPS: dict[str, tuple[str, tuple[tuple[int, int], ...]]] = {
 STAGES = {
     "shapes": ("flatten", "inline_functions", "Graph", "fit_inputs", "Constants"),
     "labels": ("propagate",),
-    "resolve": ("resolve_grouped",),
-    "groups": ("form_groups", "describe"),
+    "resolve": ("resolve_grouped", "rank_outputs", "tied_by_rank"),
+    "groups": ("Carriers", "form_groups", "describe"),
     "costs": ("Accounts",),
 }
 """Functions of `graphprune.analysis.analysis` by stage; what is left over is counted as costs, too."""

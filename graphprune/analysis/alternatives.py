@@ -8,29 +8,37 @@ apart from the rest takes the one that leaves fewer FLOPs at the narrowest width
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.analysis.groups import Grouping, form_groups
+from graphprune.analysis.groups import Carriers, form_groups
 from graphprune.labels.components import components
-from graphprune.labels.resolve import Attention, Resolution, resolve
+from graphprune.labels.resolve import Attention, Resolution, Resolver
 from graphprune.labels.rules.convolution import EACH_GROUP, WHOLE_GROUPS
 
 if TYPE_CHECKING:
     from graphprune.array_types import Floats, Ints
     from graphprune.choices import Grouped
     from graphprune.labels.operator import Scope
-    from graphprune.labels.space import Axes, Choice, LabelSpace
+    from graphprune.labels.space import Choice, LabelSpace
+    from graphprune.labels.vector import Labels
+
+    Decided = Mapping[str, str | Sequence[int]]
 
 __all__ = ["decided", "resolve_grouped"]
 
 _NAMES = {"groups": WHOLE_GROUPS, "slices": EACH_GROUP}
+_ASKED = {**_NAMES, "own": EACH_GROUP}
 
 
 def resolve_grouped(
-    scope: Scope, attention: Attention = "heads", grouped: Grouped | Mapping[str, str] = "auto"
+    scope: Scope,
+    attention: Attention = "heads",
+    grouped: Grouped | Decided = "auto",
+    carriers: Carriers | None = None,
 ) -> Resolution:
     """Resolve the labels of a graph, and how its grouped convolutions shrink.
 
@@ -39,33 +47,44 @@ def resolve_grouped(
     scope : Scope
         After the label pass.
     attention : {"heads", "head-dim"}
-    grouped : {"auto", "groups", "slices"}
+    grouped : {"auto", "groups", "slices", "own"}
         What goes from a grouped convolution where both can: whole groups, a slice of each group, or what reaches
-        further in its part of the network. Or by node what was decided before (`decided`).
+        further in its part of the network. Or by node what was decided before (`decided`). Which outputs of each
+        group go together is not decided here, but in `own_positions`.
+    carriers : Carriers, optional
+        Of this scope.
 
-    Complexity: that of a resolution, five times where some grouped convolution has a choice.
+    Complexity: that of a resolution; where some grouped convolution has a choice, what depends on it up to four times.
     """
     space = scope.space
     open_choices = [number for number, choice in enumerate(space.choices) if _is_grouped(choice)]
-    plain = resolve(space, attention)
+    resolver = Resolver(space, attention)
     if not open_choices:
-        return plain
+        return resolver.resolve()
     if not isinstance(grouped, str):
-        return resolve(space, attention, _as_decided(space, open_choices, grouped))
+        return resolver.resolve(_as_decided(space, open_choices, grouped))
     if grouped != "auto":
-        return resolve(space, attention, dict.fromkeys(open_choices, _NAMES[grouped]))
-    tried = {name: resolve(space, attention, dict.fromkeys(open_choices, name)) for name in _NAMES.values()}
-    costs = {name: _narrowest(scope, resolution) for name, resolution in tried.items()}
+        return resolver.resolve(dict.fromkeys(open_choices, _ASKED[grouped]))
+    carriers = carriers or Carriers(scope)
+    tried = {name: resolver.resolve(dict.fromkeys(open_choices, name)) for name in _NAMES.values()}
+    costs = {name: _narrowest(scope, carriers, resolution) for name, resolution in tried.items()}
     part, of_layer = _parts(space, open_choices)
     wanted: dict[int, str] = {}
     for number in open_choices:
         own = of_layer == part[number]
         wanted[number] = min(costs, key=lambda name: float(costs[name][own].sum()))  # of equal ones whole groups
-    candidates = [(_narrowest(scope, plain), plain), *((costs[name], tried[name]) for name in tried)]
-    if len({*wanted.values()}) > 1:
-        mixed = resolve(space, attention, wanted)
-        candidates.append((_narrowest(scope, mixed), mixed))
-    return min(candidates, key=lambda candidate: float(candidate[0].sum()))[1]
+    further = [resolver.resolve(), *([resolver.resolve(wanted)] if len({*wanted.values()}) > 1 else [])]
+    known = {_outcome(tried[name]): costs[name] for name in tried}
+    candidates = [further[0], *tried.values(), *further[1:]]
+    for resolution in further:
+        if _outcome(resolution) not in known:
+            known[_outcome(resolution)] = _narrowest(scope, carriers, resolution)
+    return min(candidates, key=lambda candidate: float(known[_outcome(candidate)].sum()))
+
+
+def _outcome(resolution: Resolution) -> frozenset[tuple[int, int]]:
+    """Return what tells resolutions of one label space apart: which alternative was taken of each choice."""
+    return frozenset((id(choice), id(taken)) for choice, taken in resolution.committed)
 
 
 def decided(resolution: Resolution) -> dict[str, str]:
@@ -77,27 +96,34 @@ def decided(resolution: Resolution) -> dict[str, str]:
     }
 
 
-def _as_decided(space: LabelSpace, numbers: list[int], names: Mapping[str, str]) -> dict[int, str]:
+def _as_decided(space: LabelSpace, numbers: list[int], before: Decided) -> dict[int, str]:
     labels = {number: space.choices[number].node.label for number in numbers}
-    return {number: names[label] for number, label in labels.items() if label in names}
+    taken = {number: before[label] for number, label in labels.items() if label in before}
+    return {number: name if isinstance(name, str) else EACH_GROUP for number, name in taken.items()}
 
 
 def _is_grouped(choice: Choice) -> bool:
     return {WHOLE_GROUPS, EACH_GROUP} <= {alternative.name for alternative in choice.alternatives}
 
 
-def _narrowest(scope: Scope, resolution: Resolution) -> Floats:
+def _narrowest(scope: Scope, carriers: Carriers, resolution: Resolution) -> Floats:
     """Return the FLOPs of every counted layer where each group keeps a single atom."""
-    grouping = form_groups(scope, resolution)
+    grouping = form_groups(carriers, resolution)
     ones = np.ones_like(grouping.sizes)
+    known: dict[tuple[int, int, int], int] = {}
+
+    def length(labels: Labels) -> int:
+        key = id(labels.base), labels.repeat, labels.tile
+        if key not in known:
+            known[key] = grouping.length(labels).at(ones)
+        return known[key]
+
     return np.array(
-        [sum(_product(grouping, ones, *product) for product in cost.products) for cost in scope.space.costs]
+        [
+            sum(2.0 * scale * prod(length(axis) for axis in axes) for scale, axes in cost.products)
+            for cost in scope.space.costs
+        ]
     )
-
-
-def _product(grouping: Grouping, widths: Ints, scale: int, axes: Axes) -> float:
-    """Return twice a number of multiply-adds at some widths."""
-    return 2.0 * scale * float(np.prod([grouping.length(axis).at(widths) for axis in axes]))
 
 
 def _parts(space: LabelSpace, numbers: list[int]) -> tuple[Mapping[int, int], Ints]:

@@ -12,15 +12,16 @@ import numpy.typing as npt
 
 from graphprune.analysis.accounting import Accounts, Layer
 from graphprune.analysis.alternatives import decided, resolve_grouped
-from graphprune.analysis.groups import Group, Grouping, describe, form_groups
+from graphprune.analysis.groups import Carriers, Group, Grouping, describe, form_groups
 from graphprune.analysis.inside_heads import find_inside_heads
+from graphprune.analysis.own_positions import given_ranks, rank_outputs, tied_by_rank
 from graphprune.analysis.uncounted import Uncounted, find_uncounted
-from graphprune.array_types import Array
+from graphprune.array_types import Array, Ints, Mask
 from graphprune.choices import Grouped
 from graphprune.errors import quote
 from graphprune.labels.origins import Origins
 from graphprune.labels.propagate import propagate
-from graphprune.labels.resolve import Attention
+from graphprune.labels.resolve import Attention, Resolution
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels
 from graphprune.model.bodies import flatten
@@ -98,9 +99,11 @@ class Analysis:
         Which axis carries the channels of an attention layer.
     approximate : bool
         Let channels pass through normalisations over the channel axis; such groups are not exact.
-    grouped : {"auto", "groups", "slices"}
-        What goes from grouped convolutions where there is a choice, for all of them or by node
-        (:mod:`graphprune.analysis.alternatives`).
+    grouped : {"auto", "groups", "slices", "own"}
+        What goes from grouped convolutions where there is a choice (:mod:`graphprune.analysis.alternatives`), and
+        whether each conv group keeps outputs at positions of its own where it may, as it does with "auto" and "own"
+        (:mod:`graphprune.analysis.own_positions`). Or by node what was decided before: the name of an alternative,
+        or the rank of every output within its group.
     held : collection of str
         First outputs of nodes at which channels stay, because their sizes cannot follow
         (:mod:`graphprune.surgery.rehearsal`).
@@ -112,6 +115,9 @@ class Analysis:
     input_shapes : dict of str to tuple of int
     scope, resolution, grouping
         Labels, how they were resolved, and which atom each belongs to.
+    ranks : dict of str to ndarray of int64
+        By grouped convolution whose groups keep positions of their own, the rank of each output within its group:
+        outputs of one rank go together.
     groups : tuple of Group
     cost : CostModel
     layers : tuple of Layer
@@ -127,7 +133,7 @@ class Analysis:
         attention: Attention = "heads",
         *,
         approximate: bool = False,
-        grouped: Grouped | Mapping[str, str] = "auto",
+        grouped: Grouped | Mapping[str, str | Sequence[int]] = "auto",
         held: Collection[str] = (),
     ) -> None:
         self.model = model
@@ -148,8 +154,11 @@ class Analysis:
             unreached=unreached_nodes(self.flat, self.graph, self.shapes),
             held=sorted(self.held & self.graph.producer.keys()),
         )
-        self.resolution = resolve_grouped(self.scope, attention, grouped)
-        self.grouping: Grouping = form_groups(self.scope, self.resolution)
+        carriers = Carriers(self.scope)
+        by_position = resolve_grouped(self.scope, attention, grouped, carriers)
+        self.ranks = self._ranked(carriers, by_position)
+        self.resolution = tied_by_rank(self.scope.space, by_position, self.ranks)
+        self.grouping: Grouping = form_groups(carriers, self.resolution)
         accounts = Accounts(self.scope, self.grouping)
         self.shared, self.stored = accounts.shared, accounts.stored
         self.groups: tuple[Group, ...] = describe(self.scope, self.grouping, accounts.shared)
@@ -174,18 +183,44 @@ class Analysis:
             self.model, self._given, self.attention, approximate=self.approximate, grouped=self._grouped, held=held
         )
 
-    def of(self, model: Model) -> Analysis:
+    def of(self, model: Model, keep: Mask | None = None) -> Analysis:
         """Return another model analysed like this one, with the same answer wherever channels had a choice.
 
         Parameters
         ----------
         model : Model
             With the same inputs: this one with other weights, or a part of it.
+        keep : ndarray of bool, shape (atoms,), optional
+            Atoms that a part still has, where it has lost some that are exchangeable for them.
         """
-        grouped, held = decided(self.resolution), self.held
+        left = {name: self._ranks_left(name, keep).tolist() for name in self.ranks}
+        return self._again(model, {**decided(self.resolution), **left})
+
+    def by_position(self) -> Analysis:
+        """Return the model analysed like this, but that all groups of a convolution keep the same positions."""
+        return self._again(self.model, decided(self.resolution)) if self.ranks else self
+
+    def _again(self, model: Model, grouped: Mapping[str, str | Sequence[int]]) -> Analysis:
+        held = self.held
         return Analysis(
             model, self.input_shapes, self.attention, approximate=self.approximate, grouped=grouped, held=held
         )
+
+    def _ranked(self, carriers: Carriers, resolution: Resolution) -> dict[str, Ints]:
+        """Return ranks as they were given, or as they follow from the weights."""
+        if isinstance(self._grouped, Mapping):
+            given = {name: ranks for name, ranks in self._grouped.items() if not isinstance(ranks, str)}
+            return given_ranks(self.scope.space, resolution, given)
+        own = self._grouped in ("auto", "own")
+        return rank_outputs(self.scope, carriers, resolution, self.read) if own else {}
+
+    def _ranks_left(self, name: str, keep: Mask | None) -> Ints:
+        """Return the ranks of the outputs that stay among themselves."""
+        ranks = self.ranks[name]
+        if keep is not None:
+            outputs = next(each for each in self.scope.space.grouped_outputs if each.node.label == name)
+            ranks = ranks[self.grouping.kept(outputs.channels, keep)]
+        return np.unique(ranks, return_inverse=True)[1].astype(np.int64)
 
     def read(self, name: str) -> Array:
         """Return a tensor that a member names: stored in the file, or computed from constants.

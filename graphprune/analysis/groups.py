@@ -21,7 +21,7 @@ from graphprune.labels.resolve import Resolution
 from graphprune.labels.space import Role, Use
 from graphprune.labels.vector import Labels
 
-__all__ = ["Group", "Grouping", "Member", "form_groups"]
+__all__ = ["Carriers", "Group", "Grouping", "Member", "form_groups"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,31 +126,54 @@ class Grouping:
         return int(stays[self.atom_of[labels.base]].sum()) * labels.repeat * labels.tile
 
 
-def form_groups(scope: Scope, resolution: Resolution) -> Grouping:
+class Carriers:
+    """Which axes carry which labels: what makes atoms exchangeable. One serves every resolution of a label space.
+
+    Parameters
+    ----------
+    scope : Scope
+        After the label pass.
+
+    Attributes
+    ----------
+    weighted : ndarray of int64
+        Labels on axes of constants.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        empty = np.zeros(0, dtype=np.int64)
+        vectors = list(_distinct(scope))
+        random = np.random.default_rng(0)
+        tokens = [int(random.integers(1, 2**63)) * each.repeat * each.tile % 2**64 for each in vectors]
+        self._labels = np.concatenate([empty, *(each.base for each in vectors)])
+        self._tokens = np.repeat(np.array(tokens, dtype=np.uint64), [len(each.base) for each in vectors])
+        self.weighted = np.concatenate([empty, *(axis.base for use in scope.space.uses for axis in use.axes)])
+
+    def signatures(self, component: Ints) -> npt.NDArray[np.uint64]:
+        """Return a number for each component; equal where components are on the same axes equally often."""
+        signature = np.zeros(int(component.max()) + 1, dtype=np.uint64)
+        np.add.at(signature, component[self._labels], self._tokens)
+        return signature
+
+
+def form_groups(carriers: Carriers, resolution: Resolution) -> Grouping:
     """Give numbers to the atoms and sort them into groups.
 
     Only components that a weight carries count: where nothing is stored, nothing is gained.
     Activation axes take part in the signature, so that every axis keeps at least one slice. An
     atom that is alone in its group stays: its width could only be what it is.
 
-    Complexity: O(labels on distinct axes), one signature hash per atom.
+    Complexity: O(labels on distinct axes).
     """
     component, frozen = resolution.component, resolution.frozen
     count = int(component.max()) + 1
     weighted = np.zeros(count, dtype=np.bool_)
-    for use in scope.space.uses:
-        for axis in use.axes:
-            weighted[component[axis.base]] = True
+    weighted[component[carriers.weighted]] = True
     weighted[component[frozen]] = False
-    signature = np.zeros(count, dtype=np.uint64)
-    random = np.random.default_rng(0)
-    for labels in _distinct(scope):
-        token = int(random.integers(1, 2**63)) * labels.repeat * labels.tile % 2**64
-        np.add.at(signature, component[labels.base], np.uint64(token))
     first = np.full(count, len(component), dtype=np.int64)
     np.minimum.at(first, component, np.arange(len(component)))
     live = np.flatnonzero(weighted)
-    return _number(component, live, signature[live], first[live])
+    return _number(component, live, carriers.signatures(component)[live], first[live])
 
 
 def _distinct(scope: Scope) -> Iterable[Labels]:

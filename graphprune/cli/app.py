@@ -11,6 +11,7 @@ from graphprune import __version__
 from graphprune.cli.commands.apply import apply
 from graphprune.cli.commands.check import check
 from graphprune.cli.commands.compare import compare
+from graphprune.cli.commands.deploy import deploy
 from graphprune.cli.commands.doctor import doctor
 from graphprune.cli.commands.evaluate import evaluate
 from graphprune.cli.commands.export import export
@@ -18,6 +19,7 @@ from graphprune.cli.commands.finetune import finetune
 from graphprune.cli.commands.init import init
 from graphprune.cli.commands.inspect import inspect
 from graphprune.cli.commands.normalize import normalize
+from graphprune.cli.commands.quantize import quantize
 from graphprune.cli.commands.recover import recover
 from graphprune.cli.commands.report import report
 from graphprune.cli.commands.run import run
@@ -43,6 +45,7 @@ _TASKS = {
     "Look": {"inspect": inspect, "report": report, "verify": verify, "check": check},
     "Accuracy": {"eval": evaluate, "recover": recover},
     "Train": {"train": train, "finetune": finetune},
+    "Deploy": {"quantize": quantize, "deploy": deploy},
     "Files": {"init": init, "export": export, "normalize": normalize, "synthesize": synthesize, "widen": widen},
     "Help": {"doctor": doctor},
 }

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graphprune.api import Reconciled
     from graphprune.cli.accuracy_report import NextStep
     from graphprune.cli.console import Talk
+    from graphprune.cli.quantized_report import QuantizedFile
     from graphprune.cli.targets import Targets
     from graphprune.cost.latency.bench import Timing
     from graphprune.data.judging import Judge
@@ -132,16 +133,23 @@ def _not_faster(job: Job, timing: Timing | None) -> tuple[str, ...]:
     return (f"the pruned model is not faster here; {advice} may make it so",)
 
 
-def show(summary: PruningSummary, *, as_json: bool, verbose: bool = False) -> None:
-    """Print a summary; what is to be typed next stands on a line of its own, which is never broken."""
+def show(
+    summary: PruningSummary, *, as_json: bool, verbose: bool = False, further: QuantizedFile | None = None
+) -> None:
+    """Print a summary; what is to be typed next stands on a line of its own, which is never broken.
+
+    What became of a further file in lower precision, if one was written, belongs to it.
+    """
     from graphprune.cli.console import print_json, print_line, print_tables
     from graphprune.report.summary import summary_json
     from graphprune.report.tables import summary_tables
 
     if as_json:
-        print_json(summary_json(summary))
+        print_json({**summary_json(summary), **({} if further is None else {"quantized": further.facts()})})
     else:
         print_tables(summary_tables(summary, verbose=verbose))
+        for name, text in () if further is None else further.lines():
+            print_line(name, text)
         if summary.outlook.command:
             print_line("next", summary.outlook.command)
 

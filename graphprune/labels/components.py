@@ -8,6 +8,7 @@ deciding thousands of choices takes time in proportion to what they name.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -17,18 +18,54 @@ from scipy.sparse.csgraph import connected_components
 
 from graphprune.labels.vector import Ints
 
-__all__ = ["Flags", "Forest", "Watchers", "components"]
+__all__ = ["Flags", "Forest", "Watchers", "components", "distinct"]
 
 Flags = npt.NDArray[np.bool_]
 
 
 def components(count: int, left: Ints, right: Ints) -> Ints:
-    """Component number of each of `count` vertices, given the edges ``left[i] -- right[i]``."""
-    if not len(left):
-        return np.arange(count, dtype=np.int64)
+    """Component number of each of `count` vertices, given the edges ``left[i] -- right[i]``; smallest vertices first.
+
+    A choice asks this of a few hundred edges, where making a sparse matrix takes several times as long as the answer.
+    """
+    if len(left) <= _FEW:
+        return _hooked(count, left, right)
     ones = np.ones(len(left), dtype=np.bool_)
     graph: Any = coo_array((ones, (left, right)), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+
+
+_FEW = 4096
+"""Edges up to which numpy alone is quicker."""
+
+
+def _hooked(count: int, left: Ints, right: Ints) -> Ints:
+    """Return components: roots of trees are hooked onto smaller ones beside them until no edge joins two trees.
+
+    Notes
+    -----
+    Source: Shiloach and Vishkin, An O(log n) parallel connectivity algorithm, Journal of Algorithms 3 (1982).
+    """
+    vertices = np.arange(count, dtype=np.int64)
+    root = vertices.copy()
+    while True:
+        one, other = root[left], root[right]
+        apart = one != other
+        if not apart.any():
+            return (np.cumsum(root == vertices) - 1)[root]
+        left, right, one, other = left[apart], right[apart], one[apart], other[apart]
+        np.minimum.at(root, np.maximum(one, other), np.minimum(one, other))
+        above = root[root]
+        while not np.array_equal(above, root):
+            root, above = above, above[above]
+
+
+def distinct(numbers: Ints) -> Ints:
+    """Return these numbers without repetition, in order: of a few hundred several times as fast as `np.unique`."""
+    ordered = np.sort(numbers)
+    first = np.ones(len(ordered), dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return ordered[first]
 
 
 class Forest:
@@ -42,6 +79,12 @@ class Forest:
 
     def __init__(self, count: int) -> None:
         self._parent: Ints = np.arange(count, dtype=np.int64)
+
+    def copy(self) -> Forest:
+        """Return one that grows on its own."""
+        other = Forest(0)
+        other._parent = self._parent.copy()
+        return other
 
     def roots(self, vertices: Ints) -> Ints:
         """Return the smallest vertex of the set of each vertex, shape as given."""
@@ -87,8 +130,15 @@ class Watchers:
         self._parent = list(range(int(self._bundle.max()) + 1))
         self._watching: list[set[int]] = [set() for _ in self._parent]
         for key, vertices in watched.items():
-            for bundle in np.unique(self._bundle[vertices]).tolist():
+            for bundle in distinct(self._bundle[vertices]).tolist():
                 self._watching[bundle].add(key)
+
+    def copy(self) -> Watchers:
+        """Return one in which vertices are united on their own."""
+        other = copy(self)
+        other._parent = self._parent.copy()
+        other._watching = [set(keys) for keys in self._watching]
+        return other
 
     def merge(self, vertices: Ints) -> None:
         """Note that some of these vertices have been united."""
@@ -107,7 +157,7 @@ class Watchers:
         return found
 
     def _roots(self, vertices: Ints) -> set[int]:
-        return {self._root(bundle) for bundle in np.unique(self._bundle[vertices]).tolist()}
+        return {self._root(bundle) for bundle in distinct(self._bundle[vertices]).tolist()}
 
     def _root(self, bundle: int) -> int:
         while self._parent[bundle] != bundle:

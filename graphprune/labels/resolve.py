@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from graphprune.choices import Attention
-from graphprune.labels.components import Flags, Forest, Watchers, components
+from graphprune.labels.components import Flags, Forest, Watchers, components, distinct
 from graphprune.labels.space import Alternative, Choice, LabelSpace, Reason
 from graphprune.labels.vector import Ints
 
-__all__ = ["Attention", "Resolution", "resolve"]
+__all__ = ["Attention", "Resolution", "Resolver", "resolve"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,37 +51,53 @@ class Resolution:
 
 
 def resolve(space: LabelSpace, attention: Attention = "heads", wanted: Mapping[int, str] | None = None) -> Resolution:
-    """Unite what is coupled and decide every choice.
+    """Unite what is coupled and decide every choice (see `Resolver`)."""
+    return Resolver(space, attention).resolve(wanted)
+
+
+class Resolver:
+    """Unites what is coupled and decides every choice, several times if other alternatives are wanted.
 
     Parameters
     ----------
     attention : {"heads", "head-dim"}
         Which axis of an attention layer carries the channels: whole heads (a batch axis of a
         product of two activations) or the same part of every head (a contracted axis).
-    wanted : mapping of int to str, optional
-        By number of a choice the name of the alternative that comes first, if it is still possible.
 
-    Complexity: O(labels + couplings) for the components; each commit touches its own components and
-    the choices that look at them.
+    Complexity: O(labels + couplings) for the components, and forced choices, once; each commit touches its own
+    components and the choices that look at them.
     """
-    state = _State(space, attention, wanted or {})
-    state.settle()
-    component = state.roots(np.arange(space.count, dtype=np.int64))
-    frozen = state.frozen[component]
-    return Resolution(component, frozen, state.freezes, state.couplings, state.committed)
+
+    def __init__(self, space: LabelSpace, attention: Attention = "heads") -> None:
+        self._labels = np.arange(space.count, dtype=np.int64)
+        self._start = _State(space, attention)
+        self._start.settle_forced()
+
+    def resolve(self, wanted: Mapping[int, str] | None = None) -> Resolution:
+        """Return the outcome for every label.
+
+        Parameters
+        ----------
+        wanted : mapping of int to str, optional
+            By number of a choice the name of the alternative that comes first, if it is still possible.
+        """
+        state = self._start.wanting(wanted or {})
+        state.settle()
+        component = state.roots(self._labels)
+        return Resolution(component, state.frozen[component], state.freezes, state.couplings, state.committed)
 
 
 class _State:
     """Components while choices are being committed.
 
     `first` maps a label to its component after all plain couplings; `roots` leads on to the one that
-    it has been merged into since. Choices that have become forced, or that attention's policy
-    prefers, wait in queues in graph order.
+    it has been merged into since. Choices that have become forced, or that are preferred, wait in queues in graph
+    order.
     """
 
-    def __init__(self, space: LabelSpace, attention: Attention, wanted: Mapping[int, str]) -> None:
+    def __init__(self, space: LabelSpace, attention: Attention) -> None:
         self.attention = attention
-        self.wanted = wanted
+        self.wanted: Mapping[int, str] = {}
         self.freezes = list(space.freezes)
         self.couplings: list[tuple[Ints, Ints, object]] = list(space.couplings)
         self.committed: list[tuple[Choice, Alternative | None]] = []
@@ -96,12 +113,25 @@ class _State:
         for labels, _ in space.freezes:
             self.frozen[self.first[labels]] = True
         self.pending: dict[int, Choice] = dict(enumerate(space.choices))
-        touches = {key: np.unique(self.first[_labels(choice)]) for key, choice in self.pending.items()}
+        touches = {key: distinct(self.first[_labels(choice)]) for key, choice in self.pending.items()}
         self.watchers = Watchers(size, touches)
         self.viable: dict[int, list[tuple[Alternative, int]]] = {}
         self.forced: list[int] = []
         self.preferred: list[int] = []
         self.order = iter(tuple(self.pending))
+        self._look(self.pending)
+
+    def wanting(self, wanted: Mapping[int, str]) -> _State:
+        """Return a state of its own that goes on from here with other preferences."""
+        other = copy(self)
+        other.wanted = wanted
+        other.freezes, other.couplings, other.committed = [*self.freezes], [*self.couplings], [*self.committed]
+        other.forest, other.watchers = self.forest.copy(), self.watchers.copy()
+        other.frozen, other.batch, other.contracted = self.frozen.copy(), self.batch.copy(), self.contracted.copy()
+        other.pending, other.viable, other.forced = self.pending.copy(), self.viable.copy(), [*self.forced]
+        other.preferred = [key for key in self.pending if len(self.viable[key]) > 1 and other._any_preferred(key)]
+        other.order = iter(tuple(self.pending))
+        return other
 
     def _flag(self, vectors: list[Ints], size: int) -> Flags:
         flags = np.zeros(size, dtype=np.bool_)
@@ -113,13 +143,19 @@ class _State:
         """Return the component of each label."""
         return self.forest.roots(self.first[labels])
 
+    def settle_forced(self) -> None:
+        """Commit the choices that come out in one way whatever is preferred."""
+        while (key := self._next_forced()) is not None:
+            self._settle(key)
+
     def settle(self) -> None:
         """Commit all choices: forced ones first, then one by policy, until none is left."""
-        self._look(self.pending)
         while self.pending:
-            key = self._next()
-            changed = self._commit(self.pending.pop(key), self._pick(key))
-            self._look(self.watchers.of(changed, self.pending))
+            self._settle(self._next())
+
+    def _settle(self, key: int) -> None:
+        changed = self._commit(self.pending.pop(key), self._pick(key))
+        self._look(self.watchers.of(changed, self.pending))
 
     def _look(self, keys: Iterable[int]) -> None:
         """See what is left of choices, and let those wait that have become forced or preferred."""
@@ -132,15 +168,21 @@ class _State:
 
     def _next(self) -> int:
         """Return the first forced choice; else the first one of attention, which is settled before the rest."""
-        while self.forced:
-            key = heapq.heappop(self.forced)
-            if key in self.pending:
-                return key
+        forced = self._next_forced()
+        if forced is not None:
+            return forced
         while self.preferred:
             key = heapq.heappop(self.preferred)
             if key in self.pending and self._any_preferred(key):
                 return key
         return next(key for key in self.order if key in self.pending)
+
+    def _next_forced(self) -> int | None:
+        while self.forced:
+            key = heapq.heappop(self.forced)
+            if key in self.pending:
+                return key
+        return None
 
     def _any_preferred(self, key: int) -> bool:
         return any(self._preferred(key, alternative) for alternative, _ in self.viable[key])
@@ -208,7 +250,7 @@ class _State:
         if not len(labels):
             return labels
         self.freezes.append((labels, reason))
-        roots = np.unique(self.roots(labels))
+        roots = distinct(self.roots(labels))
         fresh = roots[~self.frozen[roots]]
         self.frozen[fresh] = True
         return fresh
@@ -218,13 +260,12 @@ class _State:
         for flags in (self.frozen, self.batch, self.contracted):
             np.logical_or.at(flags, after, flags[before])
         self.watchers.merge(before)
-        changed: Ints = np.unique(after)
-        return changed
+        return distinct(after)
 
 
 def _labels(choice: Choice) -> Ints:
     """All labels that some alternative of a choice names, without 0."""
     parts = [part for a in choice.alternatives for part in (a.left, a.right, a.frozen)]
-    labels = np.unique(np.concatenate(parts))
+    labels = distinct(np.concatenate(parts))
     named: Ints = labels[labels != 0]
     return named

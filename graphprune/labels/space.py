@@ -22,6 +22,7 @@ __all__ = [
     "Axes",
     "Choice",
     "Contraction",
+    "GroupedOutputs",
     "LabelSpace",
     "Mean",
     "MultiplyAdds",
@@ -138,6 +139,28 @@ class Choice:
     alternatives: tuple[Alternative, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class GroupedOutputs:
+    """Outputs of a grouped convolution of which every conv group keeps equally many, but not of need the same.
+
+    Attributes
+    ----------
+    weight : str
+        Name of the kernel as the node reads it: filters along its first axis.
+    groups : int
+    channels : Labels
+        All outputs, group after group.
+    positions : ndarray of int64
+        Labels of the positions within a group, with which outputs are coupled where a slice of each group goes.
+    """
+
+    node: Node
+    weight: str
+    groups: int
+    channels: Labels
+    positions: Ints
+
+
 @dataclass(eq=False)
 class LabelSpace:
     """All labels of a graph and all facts about them.
@@ -153,6 +176,7 @@ class LabelSpace:
         By node index, why a node passes no channels on, whether it read any or not.
     approximate : list of label vectors
         Labels that pass through a renormalised operator: removing them is not exact.
+    grouped_outputs : list of GroupedOutputs
     batch, contracted : list of label vectors
         Axes of products of two activations: batch axes are heads, contracted ones head dimensions.
     """
@@ -167,6 +191,7 @@ class LabelSpace:
     approximate: list[Ints] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     costs: list[MultiplyAdds] = field(default_factory=list)
+    grouped_outputs: list[GroupedOutputs] = field(default_factory=list)
     batch: list[Ints] = field(default_factory=list)
     contracted: list[Ints] = field(default_factory=list)
 

@@ -37,7 +37,12 @@ class ChildError(GraphPruneError):
 
 
 def run_child(
-    module: str, folder: Path, allowance: Allowance, prepare: Callable[[], object] | None = None
+    module: str,
+    folder: Path,
+    allowance: Allowance,
+    prepare: Callable[[], object] | None = None,
+    *,
+    runtime: str = "onnxruntime",
 ) -> dict[str, Any]:
     """Run ``python -m module folder`` and return what it wrote to ``result.json``.
 
@@ -51,6 +56,8 @@ def run_child(
         What it may use.
     prepare : callable, optional
         Puts the input there while the child starts. It is not timed.
+    runtime : str
+        What runs the model there, for messages.
 
     Raises
     ------
@@ -79,34 +86,34 @@ def run_child(
                     os.write(held, json.dumps(asdict(allowance)).encode() + b"\n")
                 _, said = child.communicate(timeout=allowance.patience)
             except subprocess.TimeoutExpired as error:
-                raise ChildError(f"onnxruntime {OUT_OF_TIME} {allowance.patience:.0f} s") from error
+                raise ChildError(f"{runtime} {OUT_OF_TIME} {allowance.patience:.0f} s") from error
             finally:
                 child.kill()  # nothing where it has ended
     finally:
         os.close(lifeline)
         os.close(held)
     if child.returncode or not (folder / RESULT).exists():
-        raise _ending(child.returncode, said, allowance)
+        raise _ending(child.returncode, said, allowance, runtime)
     result: dict[str, Any] = json.loads((folder / RESULT).read_text("utf-8"))
     return result
 
 
-def _ending(code: int, said: str, allowance: Allowance) -> GraphPruneError:
+def _ending(code: int, said: str, allowance: Allowance, runtime: str) -> GraphPruneError:
     """Return how a child has ended."""
     last = shortened((said.strip().splitlines() or [f"the process ended with status {code}"])[-1])
     if code and code == _KILLED_BY_TIME:
         return UnsafeModelError(
             f"the model is still running after {allowance.seconds} s of processor time, "
             "which is far more than its operators should take",
-            hint="check that it comes to an end in onnxruntime, for inputs of zeros too",
+            hint=f"check that it comes to an end in {runtime}, for inputs of zeros too",
         )
     if _NO_MEMORY.search(said):
         return UnsafeModelError(
             f"running the model takes more than the {allowance.most_bytes / 1e9:.1f} GB of memory that are allowed "
             f"for a model of its size: {last}",
-            hint="give smaller inputs with --input-shape NAME=SIZES, or check what it makes in onnxruntime",
+            hint=f"give smaller inputs with --input-shape NAME=SIZES, or check what it makes in {runtime}",
         )
-    return ChildError(f"onnxruntime failed: {last}")
+    return ChildError(f"{runtime} failed: {last}")
 
 
 def enter_sandbox() -> None:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from graphprune.checks import check_choice, check_fields
 from graphprune.choices import Attention, Grouped
 from graphprune.errors import PlanError, quote
+from graphprune.labels.vector import MOST_SLICES
 
 if TYPE_CHECKING:
     from graphprune.plan.schema import Plan
@@ -30,15 +31,17 @@ class AnalyzeOptions:
     approximate : bool
         Let channels pass through normalisations over the channel axis (embedding widths of
         transformers). Such groups are not exact: their statistics run over what is kept.
-    grouped : {"auto", "groups", "slices"}
-        What goes from a grouped convolution where both can: whole groups, a slice of each group, or what reaches
-        further; by node, where that was decided before.
+    grouped : {"auto", "groups", "slices", "own"}
+        What goes from a grouped convolution where there is a choice: whole groups; a slice of each group at the same
+        positions, or at positions of its own where nothing behind forbids it; with "auto" what reaches further, at
+        own positions. By node, where that was decided before: the name of what goes, or the rank of every output
+        within its group.
     """
 
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     attention: Attention = "heads"
     approximate: bool = False
-    grouped: Grouped | Mapping[str, str] = "auto"
+    grouped: Grouped | Mapping[str, str | Sequence[int]] = "auto"
 
     def __post_init__(self) -> None:
         check_fields(self, attention=Attention)
@@ -52,12 +55,22 @@ class AnalyzeOptions:
         Raises
         ------
         PlanError
-            If the plan records an unknown way to prune attention.
+            If the plan records an unknown way to prune attention, or ranks that are no numbers.
         """
         recorded = plan.solver.options
         attention = recorded.get("attention", "heads")
         if attention not in get_args(Attention):
             raise PlanError(f"the plan prunes attention by {quote(attention)}, which is not known")
         choices = [entry for entry in recorded.get("choices", ()) if isinstance(entry, dict)]
-        carried = {str(entry.get("node")): str(entry.get("carried")) for entry in choices}
+        carried = {str(entry.get("node")): _taken(entry) for entry in choices}
         return cls(plan.model.inputs, attention, recorded.get("approximate") is True, carried)
+
+
+def _taken(entry: Mapping[str, Any]) -> str | tuple[int, ...]:
+    """Return what a plan says of one choice: the ranks of outputs, where it records them, or a name."""
+    if "ranks" not in entry:
+        return str(entry.get("carried"))
+    ranks = entry["ranks"]
+    if not isinstance(ranks, list | tuple) or not all(type(rank) is int and 0 <= rank < MOST_SLICES for rank in ranks):
+        raise PlanError(f"the plan records no ranks of the outputs of {quote(entry.get('node'))}")
+    return tuple(ranks)

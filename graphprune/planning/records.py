@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphprune.cost.counting import count_layers
 from graphprune.data.providers import current
+from graphprune.labels.rules.convolution import EACH_GROUP
 from graphprune.plan.schema import Budget, Certificate, Plan, PlanModel, SolverRecord
 from graphprune.plan.structure import structure_digest
 from graphprune.solvers import criteria
@@ -104,13 +105,15 @@ def _certificate(task: PlanningTask, widths: ChosenWidths, settings: Mapping[str
     return Certificate(proof.objective, proof.bound, proof.gap)
 
 
-def recorded_choices(analysis: Analysis) -> list[dict[str, str | None]]:
-    """Say which axes carry the channels wherever there was a choice."""
-    return [
+def recorded_choices(analysis: Analysis) -> list[dict[str, Any]]:
+    """Say which axes carry the channels wherever there was a choice, and which outputs of conv groups go together."""
+    entries: list[dict[str, Any]] = [
         {"node": choice.node.label, "carried": None if taken is None else taken.name}
         for choice, taken in analysis.resolution.committed
-        if len(choice.alternatives) > 1
+        if len(choice.alternatives) > 1 and choice.node.label not in analysis.ranks
     ]
+    ranked = analysis.ranks.items()
+    return [*entries, *({"node": name, "carried": EACH_GROUP, "ranks": ranks.tolist()} for name, ranks in ranked)]
 
 
 def describe_model(analysis: Analysis) -> PlanModel:

@@ -123,7 +123,8 @@ def widen(model: Model | Analysis, options: WidenOptions | None = None) -> Widen
     VerificationError
         If the wider model computes something else, or onnxruntime cannot run it.
     """
-    analysis = model if isinstance(model, Analysis) else Analysis(model)
+    # Copies stand beside what they are copies of, which has to be in the same group of a convolution.
+    analysis = (model if isinstance(model, Analysis) else Analysis(model)).by_position()
     options = options or WidenOptions()
     if analysis.approximate:
         raise UsageError("copies would change what normalisations over channels compute", hint="analyse without them")

@@ -95,6 +95,17 @@ def test_files_follow_from_the_steps_before(tmp_path: Path) -> None:
     assert "--pruned=recipe.run/02-finetune.onnx" in report
 
 
+def test_values_become_what_is_typed(tmp_path: Path) -> None:
+    steps = "[{solve: {flops: 0.5, quick: true, skip: [a, b]}}, {quantize: {calib: c}}, "
+    steps += "{deploy: {check: [x, y], timing: false}}]"
+    solve, quantize, deploy = command_lines(
+        read_recipe(write(tmp_path, f"{{model: m.onnx, steps: {steps}}}")), COMMANDS
+    )
+    assert solve.arguments[-4:] == ("--flops=0.5", "--quick", "--skip=a", "--skip=b")
+    assert quantize.arguments[0] == solve.outputs[0] and quantize.outputs == ("recipe.run/02-quantize.onnx",)
+    assert deploy.arguments == (quantize.outputs[0], "--original=m.onnx", "--check=x,y", "--no-timing")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -22,7 +22,7 @@ QUICK = ("--flops", 0.6, "--epochs", 1, "--batch", 32, "--augment", "none", "--r
 def data(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
     path = tmp_path / "data.npz"
-    np.savez(path, images=random.standard_normal((96, 3, 12, 12)).astype(np.float32), labels=np.arange(96) % 5)
+    np.savez(path, image=random.standard_normal((96, 3, 12, 12)).astype(np.float32), labels=np.arange(96) % 5)
     return path
 
 

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from graphprune.labels.components import Forest, Watchers, components
+from graphprune.labels.components import _FEW, Forest, Watchers, components, distinct
 from graphprune.labels.resolve import _State, resolve
 from graphprune.labels.space import Alternative, Choice, LabelSpace
 from graphprune.labels.vector import Ints
@@ -28,6 +30,42 @@ def smallest(pairs: list[tuple[int, int]]) -> Ints:
     """Return for each vertex the smallest one that it hangs together with."""
     parts = components(COUNT, *columns(pairs))
     return np.array([int(np.flatnonzero(parts == part)[0]) for part in parts], dtype=np.int64)
+
+
+@given(st.lists(PAIRS, max_size=12).map(lambda steps: [pair for pairs in steps for pair in pairs]))
+def test_components_are_those_that_scipy_finds(pairs: list[tuple[int, int]]) -> None:
+    left, right = columns(pairs)
+    graph = coo_array((np.ones(len(pairs)), (left, right)), shape=(COUNT, COUNT))
+    np.testing.assert_array_equal(components(COUNT, left, right), connected_components(graph, directed=False)[1])
+
+
+def test_many_edges_and_few_give_the_same_components() -> None:
+    left = np.random.default_rng(0).permutation(6000)
+    many = components(6000, left[:-1], left[1:])
+    assert len(left) > _FEW > len(left) // 2
+    assert not many.any()
+    few = components(6000, left[:3000], left[1:3001])
+    assert len(np.unique(few)) == 3000
+    assert len(np.unique(few[left[:3001]])) == 1
+
+
+@given(PAIRS, PAIRS)
+def test_copies_grow_on_their_own(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> None:
+    forest, watched = Forest(COUNT), {at: np.array([at], dtype=np.int64) for at in range(COUNT)}
+    watchers = Watchers(COUNT, watched)
+    watchers.merge(forest.merge(*columns(first))[0])
+    every = np.arange(COUNT, dtype=np.int64)
+    seen = [watchers.of(every[at : at + 1], watched) for at in range(COUNT)]
+    other, looking = forest.copy(), watchers.copy()
+    looking.merge(other.merge(*columns(second))[0])
+    np.testing.assert_array_equal(forest.roots(every), smallest(first))
+    np.testing.assert_array_equal(other.roots(every), smallest(first + second))
+    assert [watchers.of(every[at : at + 1], watched) for at in range(COUNT)] == seen
+
+
+@given(st.lists(st.integers(0, 9), max_size=12))
+def test_distinct_numbers_are_in_order(numbers: list[int]) -> None:
+    assert distinct(np.array(numbers, dtype=np.int64)).tolist() == sorted(set(numbers))
 
 
 @given(st.lists(PAIRS, max_size=8))

@@ -11,7 +11,7 @@ from onnx import ModelProto, helper
 from oracle_check import analyze, check
 from tiny_models import model
 
-from graphprune.labels.resolve import Attention, resolve
+from graphprune.labels.resolve import Attention, Resolver, resolve
 from graphprune.labels.space import Alternative, LabelSpace, Reason
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
@@ -107,6 +107,20 @@ def test_forced_choices_come_first() -> None:
     space.freeze(_ints(3), WHY)
     assert _chosen(space) == ["0", "1"]
     assert resolve(space).frozen[[1, 2]].all()
+
+
+def test_one_resolver_serves_every_wish() -> None:
+    space = _space(7)
+    _choice(space, ([1, 2], [3, 4], []), ([1], [5], [2, 3]))
+    _choice(space, ([3, 4], [6, 7], []), ([3], [6], [4]))
+    resolver = Resolver(space)
+    for wanted in ({}, {0: "1"}, {1: "1"}, {0: "1", 1: "1"}, {}):
+        one, other = resolver.resolve(wanted), resolve(space, wanted=wanted)
+        assert one.component.tolist() == other.component.tolist()
+        assert one.frozen.tolist() == other.frozen.tolist()
+        assert [taken.name for _, taken in one.committed if taken] == [
+            taken.name for _, taken in other.committed if taken
+        ]
 
 
 def test_a_single_alternative_holds_at_once() -> None:

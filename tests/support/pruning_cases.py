@@ -23,6 +23,7 @@ __all__ = [
     "concatenated",
     "coupled",
     "depthwise",
+    "grouped",
     "labelled",
     "mapping",
     "residual",
@@ -179,6 +180,13 @@ def concatenated() -> ModelProto:
     """Return a network whose branches are concatenated."""
     shapes = {"w0": (8, 3, 3, 3), "w1": (6, 8, 1, 1), "w2": (10, 14, 1, 1), "w3": (4, 40), "b3": (4,), "b2": (10,)}
     return _tamed(model(CONCATENATED, {**shapes, **_norms(8, 6)}))
+
+
+def grouped() -> ModelProto:
+    """Return a network with a convolution on the image whose groups keep positions of their own."""
+    text = DEPTHWISE.replace("d = Conv <group = 8, ", "d = Conv <").replace("a = Conv <", "a = Conv <group = 3, ")
+    shapes = {"w0": (18, 1, 3, 3), "w1": (8, 18, 3, 3), "w2": (12, 8, 1, 1), "w3": (4, 48), "b3": (4,)}
+    return _tamed(model(text, {**shapes, **_norms(18, 8, 12)}, low=np.float32(0), high=np.float32(6)))
 
 
 def transformer() -> ModelProto:

@@ -83,6 +83,9 @@ CASES: dict[str, Callable[[], ModelProto]] = {
     ),
     "depthwise": lambda: chain(DEPTHWISE, {"middle": (8, 1, 3, 3)}),
     "depthwise with a multiplier": lambda: chain(DEPTHWISE, {"middle": (16, 1, 3, 3)}, after=16),
+    "grouped, a slice of each": lambda: chain(
+        "m = Conv <group = 4> (h, middle)", {"middle": (16, 4, 1, 1)}, width=16, after=16
+    ),
     "grouped transposed": lambda: chain(TRANSPOSED, {"middle": (8, 3, 1, 1)}, after=12),
     "sum": lambda: chain("s = ReduceSum <keepdims = 1> (h, axis)\n m = Mul (h, s)", axis=[1]),
     "root": lambda: chain("s = ReduceL2 <axes = [1], keepdims = 1> (h)\n m = Mul (h, s)"),
@@ -109,7 +112,7 @@ def test_the_function_stays(case: str) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if case not in ("sum", "root", "mean", "recurrent")])
 def test_lossless_pruning_takes_the_copies_out(case: str) -> None:
     proto = CASES[case]()
-    wide = graphprune.analyze(graphprune.widen(graphprune.load(proto)).model)
+    wide = graphprune.widen(graphprune.load(proto)).model
     plan = graphprune.solve(wide, (), graphprune.SolveOptions(lossless=True))
     assert [len(group.kept) for group in plan.groups] == widths(proto)
     assert graphprune.verify(wide, graphprune.apply(wide, plan), plan).ok

@@ -17,9 +17,11 @@ from graphprune.cli.options.output import Printing, SolvedOutput
 from graphprune.cli.options.recovery import Restoring
 from graphprune.cli.options.samples import CalibrationSamples
 from graphprune.cli.options.widths import SolvedWidths
+from graphprune.cli.quantized_report import QuantizedFile
 from graphprune.cli.recovery_steps import RecoveryMaterial, RecoverySteps, find_material
 from graphprune.cli.spread import spread
-from graphprune.errors import UnsupportedModelError
+from graphprune.cli.targets import beside, check_target
+from graphprune.errors import DataError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.cli.console import Talk
+    from graphprune.cli.targets import Targets
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Plan
     from graphprune.planning.make_plan import SolveOptions
@@ -40,6 +43,7 @@ __all__ = ["solve"]
     "graphprune solve model.onnx --flops 0.5",
     "graphprune solve model.onnx --flops 0.5 --quick",
     "graphprune solve model.onnx --flops 0.5 --calib photos/",
+    "graphprune solve model.onnx --flops 0.5 --calib photos/ --quantize int8",
     'graphprune solve model.onnx --latency 8ms --skip "head*" --dry-run',
 )
 @spread
@@ -69,7 +73,7 @@ def solve(
     targets = output.checked_targets(reading.model, widths.limits.inputs)
 
     from graphprune import api
-    from graphprune.planning.make_plan import check_request, is_met
+    from graphprune.planning.make_plan import is_met
     from graphprune.planning.solver_choice import decides_channels
     from graphprune.report.summary import analysis_notes, plan_notes
 
@@ -80,13 +84,12 @@ def solve(
         loaded = api.load(reading.model)
         data = restoring.open_data(calibration.images, loaded, talk)
     with talk.stage("analysis"):
-        analysis = api.analyze(loaded, analysed)
-        if not budgets.lossless:
-            check_request(analysis, requests, options)
+        analysis = _checked(api.analyze(loaded, analysed), requests, options)
     met = not budgets.lossless and is_met(analysis, requests, options)
     known = RecoveryMaterial(calibration.open(loaded, talk) if budgets.lossless else None)
     searched = not (met or budgets.lossless)
     material = find_material(analysis, calibration, restoring, options.seed, talk) if searched else known
+    further = _lower_precision(restoring, targets, material)
     learned, judged, apart = material.with_data(None if met else data, learns=restoring.finetune)
     judge = None if judged is None or budgets.lossless else original_judge(loaded, judged, talk, apart=apart)
     measurable = widths.measurable and restoring.method is not None and not budgets.lossless
@@ -109,13 +112,54 @@ def solve(
         next_step=NextStep(reading.model, targets, targets.plan),
     )
     summary = carry_out(job, talk)
-    if output.report is not None:
-        with talk.stage("drawing the report"):
-            summary = _reported(summary, job, output.report, material)
-    show(summary, as_json=printing.as_json, verbose=printing.verbose)
+    reported = summary if output.report is None else _reported(summary, job, output.report, material, talk)
+    _finish(reported, job, further, printing, talk)
 
 
-def _reported(summary: PruningSummary, job: Job, target: Path, material: RecoveryMaterial) -> PruningSummary:
+def _checked(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> Analysis:
+    """Return the analysis that is planned with, for which the request is known to mean something."""
+    from graphprune.planning.lossless import analysis_that_finds_more
+    from graphprune.planning.make_plan import check_request
+
+    if options.lossless:
+        return analysis_that_finds_more(analysis)
+    check_request(analysis, requests, options)
+    return analysis
+
+
+def _finish(summary: PruningSummary, job: Job, further: QuantizedFile | None, printing: Printing, talk: Talk) -> None:
+    """Bring the result to lower precision if that is wanted, and print what came of it."""
+    try:
+        if further is not None and not job.targets.dry:
+            further.write(job.plan.model.inputs, talk, force=job.targets.force)
+    finally:  # the pruned model is written, whatever becomes of the other file
+        show(summary, as_json=printing.as_json, verbose=printing.verbose, further=further)
+
+
+def _lower_precision(restoring: Restoring, targets: Targets, material: RecoveryMaterial) -> QuantizedFile | None:
+    """Return the file in lower precision that is to be written, too.
+
+    Raises
+    ------
+    DataError, OutputError
+        If there are no samples, or it cannot be written.
+    """
+    if restoring.quantize is None:
+        return None
+    if material.samples is None:
+        raise DataError(
+            "there are no samples to quantise with", hint="give some with --calib SOURCE, or run `graphprune quantize`"
+        )
+    target = beside(targets.output, f".{restoring.quantize}.onnx")
+    check_target(target, [], force=targets.force or targets.dry)
+    return QuantizedFile(
+        targets.output, target, restoring.quantize, material.samples, made=material.restorer is not None
+    )
+
+
+def _reported(
+    summary: PruningSummary, job: Job, target: Path, material: RecoveryMaterial, talk: Talk
+) -> PruningSummary:
     """Write the report of what was done; return the summary that names it."""
     from graphprune import api
     from graphprune.cli.report_file import known_scores, samples_picture, write_report
@@ -123,14 +167,15 @@ def _reported(summary: PruningSummary, job: Job, target: Path, material: Recover
 
     analysis, plan = job.analysis, summary.plan
     made = None if material.restorer is None else material.samples
-    subject = ReportSubject(
-        (plan,),
-        analysis,
-        api.load(job.targets.output),
-        known_scores(analysis, plan),
-        samples=samples_picture(analysis, made),
-    )
-    write_report(target, plan.model.name, subject, force=job.targets.force)
+    with talk.stage("drawing the report"):
+        subject = ReportSubject(
+            (plan,),
+            analysis,
+            api.load(job.targets.output),
+            known_scores(analysis, plan),
+            samples=samples_picture(analysis, made),
+        )
+        write_report(target, plan.model.name, subject, force=job.targets.force)
     return replace(summary, files={**summary.files, "report": str(target)})
 
 

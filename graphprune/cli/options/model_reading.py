@@ -81,7 +81,8 @@ class GraphReading(ExactReading):
     grouped: Annotated[
         Grouped,
         typer.Option(
-            help="What goes from a grouped convolution: whole groups, a slice of each group, or what reaches further."
+            help="What goes from a grouped convolution: whole groups, the same slice of each (slices), a slice of each "
+            "group's own (own), or what reaches further (auto)."
         ),
     ] = "auto"
 

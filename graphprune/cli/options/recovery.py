@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from graphprune.choices import Recover
+from graphprune.choices import NumberFormat, Recover
 from graphprune.errors import UsageError
 from graphprune.extras import require
 from graphprune.recovery.recover_options import Method
@@ -53,6 +53,15 @@ class Restoring:
     ] = None
     epochs: Annotated[
         float | None, typer.Option(help="Passes of --finetune over them. [default: 2]", min=0.0, show_default=False)
+    ] = None
+
+    quantize: Annotated[
+        NumberFormat | None,
+        typer.Option(
+            help="In the end also write the result in 8-bit integers or float16 (see `graphprune quantize`).",
+            show_default=False,
+            case_sensitive=False,
+        ),
     ] = None
 
     @property
@@ -116,6 +125,11 @@ class Restoring:
             )
         if self.finetune and self.data is None and calib is None and not self.makes_samples:
             raise UsageError("--finetune needs samples", hint="give some with --data SOURCE or --calib SOURCE")
+        if self.quantize is not None and self.quick and calib is None:
+            raise UsageError(
+                "--quantize needs samples, and --quick makes none",
+                hint="give some with --calib SOURCE, or leave --quick out",
+            )
         if self.epochs is not None and not self.finetune:
             raise UsageError("--epochs is how long --finetune learns", hint="add --finetune, or leave it out")
         if self.finetune:

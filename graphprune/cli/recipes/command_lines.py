@@ -187,8 +187,10 @@ def _spellings(parameter: Any) -> list[str]:
 
 def _given(name: str, values: Sequence[bool | int | float | str], parameter: Any) -> list[str]:
     """Return an option with its values as they are typed."""
-    if values in ((True,), (False,)):
-        return [f"--{name}"] if values[0] else []
+    if values == (True,):
+        return [f"--{name}"]
+    if values == (False,):
+        return list(parameter.secondary_opts[:1])  # --no-timing; what has no such form is off anyway
     texts = [str(value) for value in values]
     if not parameter.multiple:
         texts = [",".join(texts)]

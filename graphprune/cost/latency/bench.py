@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from graphprune.cost.latency.environment import Environment
 
-__all__ = ["Timing", "paired_timing", "time_model"]
+__all__ = ["Timing", "paired_rounds", "paired_timing", "summarised", "time_model"]
 
 _PAIRS = 25
 _FEWEST_PAIRS = 3
@@ -81,9 +82,7 @@ def paired_timing(
         If onnxruntime cannot run one of them, or an input has a type that cannot be drawn.
     """
     environment = environment or here()
-    rounds = _rounds([original, pruned], shapes, environment)
-    before, after = (statistics.median(column) for column in zip(*rounds, strict=True))
-    return Timing(before, after, statistics.median(b / a for a, b in rounds), len(rounds))
+    return summarised(_rounds([original, pruned], shapes, environment))
 
 
 def time_model(source: Path | bytes, shapes: Mapping[str, tuple[int, ...]], environment: Environment) -> int:
@@ -103,12 +102,41 @@ def _rounds(
     """Return the seconds of each model in each round."""
     sessions = [open_session(model, environment) for model in models]
     feed = _feed(sessions[0], shapes)
-    watch = clock(environment)
     try:
-        runs = max(_runs_per_measurement(session, feed, watch) for session in sessions)
-        return _measure(sessions, feed, runs, watch)
+        return paired_rounds([partial(session.run, None, feed) for session in sessions], clock(environment))
     except Exception as error:
         raise UnsupportedModelError(f"onnxruntime cannot run the model: {str(error).splitlines()[0]}") from error
+
+
+def paired_rounds(runs: Sequence[Callable[[], object]], watch: Callable[[], float]) -> list[tuple[float, ...]]:
+    """Time several calls in turn, in an order that changes from round to round.
+
+    Parameters
+    ----------
+    runs : sequence of callable
+        Each runs one network once.
+    watch : callable
+        The clock, in seconds.
+
+    Returns
+    -------
+    list of tuple of float
+        For each round the seconds of each call.
+    """
+    times = max(_runs_per_measurement(run, watch) for run in runs)
+    rounds: list[tuple[float, ...]] = []
+    start = time.perf_counter()
+    while len(rounds) < _PAIRS and (len(rounds) < _FEWEST_PAIRS or time.perf_counter() - start < _SECONDS):
+        order = range(len(runs)) if len(rounds) % 2 == 0 else reversed(range(len(runs)))
+        taken = {index: _seconds(runs[index], times, watch) for index in order}
+        rounds.append(tuple(taken[index] for index in range(len(runs))))
+    return rounds
+
+
+def summarised(rounds: Sequence[tuple[float, ...]]) -> Timing:
+    """Return the medians of pairs, and that of their ratios."""
+    before, after = (statistics.median(column) for column in zip(*rounds, strict=True))
+    return Timing(before, after, statistics.median(b / a for a, b in rounds), len(rounds))
 
 
 def _feed(session: onnxruntime.InferenceSession, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -125,29 +153,13 @@ def _feed(session: onnxruntime.InferenceSession, shapes: Mapping[str, tuple[int,
     return feed
 
 
-def _runs_per_measurement(
-    session: onnxruntime.InferenceSession, feed: dict[str, Any], watch: Callable[[], float]
-) -> int:
-    _seconds(session, feed, 1, watch)  # warm-up: the first run allocates
-    return max(1, round(_SHORTEST / max(_seconds(session, feed, 1, watch), 1e-6)))
+def _runs_per_measurement(run: Callable[[], object], watch: Callable[[], float]) -> int:
+    _seconds(run, 1, watch)  # warm-up: the first run allocates
+    return max(1, round(_SHORTEST / max(_seconds(run, 1, watch), 1e-6)))
 
 
-def _measure(
-    sessions: Sequence[onnxruntime.InferenceSession], feed: dict[str, Any], runs: int, watch: Callable[[], float]
-) -> list[tuple[float, ...]]:
-    rounds: list[tuple[float, ...]] = []
-    start = time.perf_counter()
-    while len(rounds) < _PAIRS and (len(rounds) < _FEWEST_PAIRS or time.perf_counter() - start < _SECONDS):
-        order = range(len(sessions)) if len(rounds) % 2 == 0 else reversed(range(len(sessions)))
-        times = {index: _seconds(sessions[index], feed, runs, watch) for index in order}
-        rounds.append(tuple(times[index] for index in range(len(sessions))))
-    return rounds
-
-
-def _seconds(
-    session: onnxruntime.InferenceSession, feed: dict[str, Any], runs: int, watch: Callable[[], float]
-) -> float:
+def _seconds(run: Callable[[], object], times: int, watch: Callable[[], float]) -> float:
     start = watch()
-    for _ in range(runs):
-        session.run(None, feed)
-    return (watch() - start) / runs
+    for _ in range(times):
+        run()
+    return (watch() - start) / times

@@ -2,9 +2,10 @@
 """Efficiency: how many FLOPs the channels of each group cost for the time that they take, estimated without measuring.
 
 Layers on large maps with few channels spend their time on moving activations, not on multiplying: in MobileNetV2 at
-224 x 224 the expansion of the first block runs at half of the FLOPs per second of the last ones. Halving all widths
-alike then saves FLOPs and less time. The estimate counts a moved element as much as so many FLOPs (`PER_ELEMENT`) on
-all machines, so that plans are the same everywhere.
+224 x 224 the expansion of the first block runs at half of the FLOPs per second of the last ones. Layers on small maps
+spend it on reading weights: at 64 x 64 the last block of a ResNet-50 reads each weight for four positions. Halving all
+widths alike then saves FLOPs and less time. The estimate counts an element that is moved, of an activation or a weight,
+as much as so many FLOPs (`PER_ELEMENT`) on all machines, so that plans are the same everywhere.
 """
 
 from __future__ import annotations
@@ -26,21 +27,22 @@ if TYPE_CHECKING:
 __all__ = ["PER_ELEMENT", "efficiency"]
 
 PER_ELEMENT = 64
-"""FLOPs that take as long as reading or writing one element of an activation: 100 GFLOP/s and 6 GB/s on one core."""
+"""FLOPs that take as long as reading or writing one element: 100 GFLOP/s and 6 GB/s on one core."""
 
 
 def efficiency(analysis: Analysis) -> npt.NDArray[np.float64]:
     """Return FLOPs per estimated time that halving each group saves, shape (groups,); their mean over atoms is 1.
 
-    Complexity: O(nodes), and one evaluation of two costs for each group.
+    Complexity: O(nodes), and one evaluation of three costs for each group.
     """
     sizes = analysis.cost.sizes
     moved = Polynomial(list(_moved(analysis)), sizes)
-    flops = analysis.cost.flops
+    flops, weights = analysis.cost.flops, analysis.cost.params
     rates = np.ones(len(sizes), dtype=np.float64)
     for group, size in enumerate(sizes.tolist()):
         saved = -flops.change(sizes, group, size // 2)
-        time = saved - moved.change(sizes, group, size // 2)
+        elements = moved.change(sizes, group, size // 2) + PER_ELEMENT * weights.change(sizes, group, size // 2)
+        time = saved - elements
         if saved > 0:
             rates[group] = saved / time
     return rates / float((rates * sizes).sum() / sizes.sum()) if len(sizes) else rates

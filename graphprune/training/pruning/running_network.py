@@ -18,7 +18,7 @@ from torch import Tensor
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.analysis.groups import Group, Member
-from graphprune.array_types import Ints
+from graphprune.array_types import Ints, Mask
 from graphprune.model.graph import Graph
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
@@ -102,11 +102,11 @@ def begin(net: Trainable, analysis: Analysis) -> RunningNetwork:
     return RunningNetwork(analysis, net, analysis, None, cut=False, atoms=atoms, names={name: name for name in atoms})
 
 
-def renewed(analysis: Analysis, model: Model) -> Analysis:
-    """Return the analysis of a model with other weights, made in the same way."""
+def renewed(analysis: Analysis, model: Model, keep: Mask | None = None) -> Analysis:
+    """Return the analysis of a model with other weights, or of what is left of it, made in the same way."""
     if model is analysis.model:
         return analysis
-    return analysis.of(model)
+    return analysis.of(model, keep)
 
 
 def shrunk(running: RunningNetwork, plan: Plan, model: Model | None = None) -> RunningNetwork:
@@ -131,10 +131,11 @@ def shrunk(running: RunningNetwork, plan: Plan, model: Model | None = None) -> R
     if running.plan is not None and not running.cut:
         return uncut
     start = make_reference(whole, plan).start
-    proto = prune(start, keep_mask(whole, plan))
+    keep = keep_mask(whole, plan)
+    proto = prune(start, keep)
     put_marks(proto, marks(whole, plan))  # a model that was pruned before names the plan of then
     check_fidelity(start, proto, plan)
-    analysis = renewed(whole, whole.model.replaced(proto))
+    analysis = renewed(whole, whole.model.replaced(proto), keep)
     net = to_torch(analysis.model, unfold=bool(running.net.unfolded))
     removed, places = _removed(plan), _places(analysis)
     matches: dict[str, tuple[str, Ints]] = {}

@@ -10,7 +10,9 @@ from oracle_check import analyze, check, halves, run
 from rule_cases import Case, Stays, rule_tests
 from tiny_models import model
 
+from graphprune import api
 from graphprune.errors import UnsupportedModelError
+from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -144,6 +146,55 @@ def test_refuses_other_states_that_depend_on_the_batch() -> None:
     analysis = analyze(_stateful(0.5), x=(4, 1, 3))
     with pytest.raises(UnsupportedModelError, match="state"):
         prune(analysis, halves(analysis))
+
+
+OPEN = """(float[4,N,3] x) => (float[] y) {{
+    g = MatMul (x, first)
+    s = Shape <start = 1, end = 2> (x)
+    dims = Concat <axis = 0> (one, s, six)
+    {state}
+    q, h{more} = {kind} <hidden_size = 6> (g, w, r, , , {given})
+    f = Squeeze (h, nought)
+    v = MatMul (f, middle)
+    y = MatMul (v, last)
+}}"""
+_ZEROS = "z = ConstantOfShape <value = float[1] {0.0}> (dims)"
+STATES = {
+    "learned and spread": ("state = Expand (learned, dims)", [5, 6, 4]),
+    "learned and repeated": ("counts = Concat <axis = 0> (one, s, one)\n state = Tile (learned, counts)", [5, 6, 4]),
+    "scaled behind": ("e = Expand (learned, dims)\n state = Mul (e, half)", [5, 6, 4]),
+    "one number everywhere": ("state = Expand (half, dims)", [5, 6, 4]),
+    "picked for each sample": (
+        "i = ConstantOfShape <value = int64[1] {0}> (s)\n state = Gather <axis = 1> (learned, i)",
+        [5, 6, 4],
+    ),
+    "from the samples": ("m = ReduceMean <axes = [0], keepdims = 1> (x)\n state = MatMul (m, begin)", [5, 6, 4]),
+    "filled": ("state = ConstantOfShape <value = float[1] {0.5}> (dims)", [4]),
+    "filled by the recurrent weights": (
+        "k = Shape <start = 2, end = 3> (r)\n d = Concat <axis = 0> (one, s, k)\n"
+        "state = ConstantOfShape <value = float[1] {0.5}> (d)",
+        [5, 6, 4],
+    ),
+    "added to zeros": (f"{_ZEROS}\n state = Add (z, learned)", [4]),
+}
+
+
+@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("name", STATES)
+def test_states_that_follow_an_open_batch_are_cut_or_hold_the_units_from_the_start(kind: str, name: str) -> None:
+    state, sizes = STATES[name]
+    more, given = (", c", "state, state") if kind == "LSTM" else ("", "state")
+    weights = {"first": (3, 5), "w": (1, GATES[kind] * 6, 5), "r": (1, GATES[kind] * 6, 6), "last": (4, 2)}
+    weights |= {"learned": (1, 1, 6), "begin": (3, 6), "middle": (6, 4)}
+    text = OPEN.format(state=state, kind=kind, more=more, given=given)
+    half = np.full((1, 1, 1), 0.5, dtype=np.float32)
+    analysis = api.analyze(load(model(text, weights, one=[1], six=[6], nought=[0], half=half)))
+    assert analysis.grouping.sizes.tolist() == sizes
+    assert analysis.held == (frozenset() if sizes == [5, 6, 4] else {"q"})
+    pruned = check(analysis).pruned
+    for batch in (1, 3):
+        found = run(pruned, {"x": np.ones((4, batch, 3), dtype=np.float32)}, ["y"])
+        assert found["y"].shape == (batch, 2)
 
 
 def test_cuts_other_states_where_the_batch_is_fixed() -> None:

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pruning_cases import KINDS, QUICK, labelled, trained, unlabelled
+from onnx import ModelProto
+from pruning_cases import KINDS, QUICK, grouped, labelled, trained, unlabelled
 from training_cases import images, infer
 
 import graphprune
@@ -70,10 +72,12 @@ def test_weights_go_back_to_where_they_came_from(kind: str) -> None:
     assert np.abs(infer(again, x) - infer(graphprune.apply(model, plan), x)).max() > 1e-3
 
 
-def test_atoms_keep_their_gates() -> None:
+@pytest.mark.parametrize("made", [KINDS["concat"], grouped])
+def test_atoms_keep_their_gates(made: Callable[[], ModelProto]) -> None:
     """A gate of the cut network belongs to the atoms that it says: shutting one is shutting it in the whole model."""
-    model = graphprune.load(KINDS["concat"]())
+    model = graphprune.load(made())
     analysis = graphprune.analyze(model)
+    assert bool(analysis.ranks) is (made is grouped)
     plan = planned(model, 0.7)
     data = labelled()
     task, _, _ = prepare(model, data, None, QUICK)

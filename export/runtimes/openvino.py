@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenVINO on the processor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from graphprune.export.runtime import RUNTIMES, ModelSignature, NetworkRun, Runtime
+
+__all__ = ["OpenVino"]
+
+_CONFIG = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+
+
+@RUNTIMES.register("openvino")
+class OpenVino(Runtime):
+    """OpenVINO, through its own format: ``model.xml`` and ``model.bin``."""
+
+    modules = ("openvino",)
+    distribution = "openvino"
+    converts = True
+
+    def convert(self, model: Path, signature: ModelSignature, folder: Path) -> Path:
+        """Write the network as it is, open sizes and float32 included."""
+        import openvino
+
+        del signature
+        target = folder / "model.xml"
+        openvino.save_model(openvino.Core().read_model(model), target, compress_to_fp16=False)
+        return target
+
+    def open(self, path: Path, signature: ModelSignature) -> NetworkRun:
+        """Compile it for the given sizes."""
+        import openvino
+
+        core = openvino.Core()
+        network = core.read_model(path)
+        ports = {name: port for port in network.inputs for name in port.get_names()}
+        fed = [name for name in signature.shapes if name in ports]  # inputs that nothing reads may be gone
+        network.reshape({ports[name]: list(signature.shapes[name]) for name in fed})
+        request = core.compile_model(network, "CPU", _CONFIG).create_infer_request()
+
+        def run(feeds: Any) -> list[Any]:
+            values = request.infer({name: feeds[name] for name in fed})
+            return [values[name].copy() for name in signature.outputs]
+
+        return run

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Own positions: every group of a convolution keeps its best outputs, not those at the same positions.
+
+A grouped convolution that loses a slice of each group must keep equally many outputs in all of them. Which ones is free
+wherever nothing else couples outputs by their position: then the r-th most salient output of every group forms one
+atom. That is a coupling like any other, so that nothing after the analysis knows of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphprune.errors import UsageError, quote
+from graphprune.labels.components import components
+from graphprune.labels.resolve import Resolution
+
+if TYPE_CHECKING:
+    from graphprune.analysis.groups import Carriers
+    from graphprune.array_types import Array, Floats, Ints, Mask
+    from graphprune.labels.operator import Scope
+    from graphprune.labels.space import GroupedOutputs, LabelSpace
+
+    Read = Callable[[str], Array]
+
+__all__ = ["given_ranks", "rank_outputs", "tied_by_rank"]
+
+
+def rank_outputs(scope: Scope, carriers: Carriers, resolution: Resolution, read: Read) -> dict[str, Ints]:
+    """Rank the outputs of every conv group, wherever groups may keep positions of their own.
+
+    The score of an output is the norm of its filter, times the scale of a BatchNormalization that follows. Convolutions
+    that are summed share one order.
+
+    Parameters
+    ----------
+    resolution : Resolution
+        With outputs of all groups coupled by position.
+    read : callable
+        Gives the real values of a constant.
+
+    Returns
+    -------
+    dict of str to ndarray of int64, shape (outputs,)
+        By node, the rank of each output within its group; 0 is the most salient one.
+
+    Complexity: that of a resolution without choices.
+    """
+    sliced = [each for each in _sliced(scope.space, resolution) if scope.constants.computable(each.weight)]
+    if not sliced:
+        return {}
+    component, _ = _components(scope.space, _without(scope.space, resolution, sliced), resolution)
+    signature, scales = carriers.signatures(component), _scales(scope)
+    ranks: dict[str, Ints] = {}
+    for summed in _summed(component, sliced):
+        own = component[summed[0].channels.expand()]
+        alike = signature[own].reshape(summed[0].groups, -1)
+        if len(np.unique(own)) == len(own) and (alike == alike[:, :1]).all():
+            scores = np.sum([_score(each, scales, read) ** 2 for each in summed], axis=0)
+            ranks.update(dict.fromkeys((each.node.label for each in summed), _ranks(scores.reshape(alike.shape))))
+    return ranks
+
+
+def _summed(component: Ints, sliced: Sequence[GroupedOutputs]) -> list[list[GroupedOutputs]]:
+    """Return convolutions by the outputs that they share, without those that share some with others than these."""
+    together: dict[tuple[int, bytes], list[GroupedOutputs]] = {}
+    for each in sliced:
+        together.setdefault((each.groups, component[each.channels.expand()].tobytes()), []).append(each)
+    owners = np.zeros(int(component.max()) + 1, dtype=np.int64)
+    outputs = [np.unique(component[summed[0].channels.expand()]) for summed in together.values()]
+    for own in outputs:
+        owners[own] += 1
+    return [summed for own, summed in zip(outputs, together.values(), strict=True) if (owners[own] == 1).all()]
+
+
+def given_ranks(space: LabelSpace, resolution: Resolution, ranks: Mapping[str, Sequence[int]]) -> dict[str, Ints]:
+    """Return ranks that were recorded, of those convolutions that lose a slice of each group.
+
+    Raises
+    ------
+    UsageError
+        If the ranks of a group are not all numbers below its size.
+    """
+    given: dict[str, Ints] = {}
+    for each in _sliced(space, resolution):
+        if (name := each.node.label) in ranks:
+            given[name] = np.asarray(ranks[name], dtype=np.int64)
+            size = len(each.positions)
+            whole = given[name].shape == (each.groups * size,)
+            if not whole or (np.sort(given[name].reshape(each.groups, size)) != np.arange(size)).any():
+                raise UsageError(
+                    f"the ranks of the outputs of {quote(name)} do not number those of each of its {each.groups} "
+                    f"groups from 0 to {size - 1}",
+                    hint="take the ranks of a plan for this model as they are, or leave them out",
+                )
+    return given
+
+
+def tied_by_rank(space: LabelSpace, resolution: Resolution, ranks: Mapping[str, Ints]) -> Resolution:
+    """Return the resolution with outputs coupled by rank instead of position.
+
+    Parameters
+    ----------
+    ranks : mapping of str to ndarray of int64, shape (outputs,)
+        By node, the rank of each output within its group.
+    """
+    sliced = [each for each in _sliced(space, resolution) if each.node.label in ranks]
+    if not sliced:
+        return resolution
+    by_rank = [(each.channels.expand(), each.positions[ranks[each.node.label]], each.node) for each in sliced]
+    couplings = [*_without(space, resolution, sliced), *by_rank]
+    component, held = _components(space, couplings, resolution)
+    return Resolution(component, held[component], resolution.freezes, couplings, resolution.committed)
+
+
+def _sliced(space: LabelSpace, resolution: Resolution) -> list[GroupedOutputs]:
+    """Return the grouped convolutions that lose a slice of each group."""
+    component, frozen = resolution.component, resolution.frozen
+    return [
+        each
+        for each in space.grouped_outputs
+        if component[each.positions[0]] == component[each.channels.base[0]] and not frozen[each.positions].any()
+    ]
+
+
+def _without(
+    space: LabelSpace, resolution: Resolution, sliced: Iterable[GroupedOutputs]
+) -> list[tuple[Ints, Ints, object]]:
+    """Return the couplings that hold, but for those of outputs with positions."""
+    gone, nodes = np.zeros(space.count, dtype=np.bool_), set[int]()
+    for each in sliced:
+        gone[each.positions] = True
+        nodes.add(each.node.index)
+    left = []
+    for one, other, node in resolution.couplings:
+        if getattr(node, "index", -1) in nodes:
+            stays = ~(gone[one] | gone[other])
+            left.append((one[stays], other[stays], node))
+        else:
+            left.append((one, other, node))
+    return left
+
+
+def _components(
+    space: LabelSpace, couplings: list[tuple[Ints, Ints, object]], resolution: Resolution
+) -> tuple[Ints, Mask]:
+    """Return the component of each label, and which components stay."""
+    one, other = (np.concatenate([each[side] for each in couplings]) for side in (0, 1))
+    component = components(space.count, one, other)
+    held = np.zeros(int(component.max()) + 1, dtype=np.bool_)
+    held[component[0]] = True
+    for labels, _ in resolution.freezes:
+        held[component[labels]] = True
+    return component, held
+
+
+def _scales(scope: Scope) -> dict[str, str]:
+    """Return by the value that a BatchNormalization reads the name of its scale."""
+    return {
+        use.node.inputs[0]: use.tensor
+        for use in scope.space.uses
+        if use.node.op_type == "BatchNormalization" and use.slot == 1
+    }
+
+
+def _score(each: GroupedOutputs, scales: Mapping[str, str], read: Read) -> Floats:
+    """Return how salient each output is, from weights alone."""
+    kernel = np.asarray(read(each.weight), dtype=np.float64)
+    score: Floats = np.linalg.norm(kernel.reshape(len(kernel), -1), axis=1)
+    scale = scales.get(each.node.outputs[0])
+    return score if scale is None else score * np.abs(np.asarray(read(scale), dtype=np.float64))
+
+
+def _ranks(scores: Floats) -> Ints:
+    """Return the rank of each score in its row, the highest first; of equal ones the first in line."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return np.argsort(order, axis=1).astype(np.int64).ravel()

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`graphprune quantize`, and `solve --quantize`, through the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Outcome
+
+    Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> str:
+    values = np.random.default_rng(3).standard_normal((24, 3, 12, 12)).astype(np.float32)
+    np.savez(tmp_path / "images.npz", image=values)
+    return "images.npz"
+
+
+def test_both_precisions_are_written_beside_the_model(quick: Command, model: Path, images: str) -> None:
+    done = quick("quantize", model, "--calib", images, "--limit", "0.2")
+    assert done.code == 0, done.err
+    lines = dict(line.split(maxsplit=1) for line in done.out.splitlines() if not line.startswith("file size"))
+    assert lines["output"] == str(model.with_name("net.int8.onnx"))
+    assert lines["next"].startswith("graphprune deploy ")
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load(model.with_name("net.int8.onnx")).graph.node}
+    done = quick("quantize", model, "--calib", images, "--fp16", "--json")
+    facts = json.loads(done.out)
+    assert done.code == 0 and facts["precision"] == "fp16" and facts["bytes_after"] < facts["bytes_before"]
+    assert model.with_name("net.fp16.onnx").exists()
+
+
+def test_samples_are_made_where_nobody_gives_any(quick: Command, model: Path) -> None:
+    done = quick("quantize", model, "--limit", "0.5", "--samples", "16", "--json", "--dry-run")
+    facts = json.loads(done.out)
+    assert done.code == 0, done.err
+    assert facts["made_samples"] is True and facts["output"] is None
+    assert not model.with_name("net.int8.onnx").exists()
+
+
+def test_solve_quantises_in_the_end(quick: Command, model: Path, images: str) -> None:
+    options = ("--flops", "0.5", "--quick", "--calib", images, "--quantize", "fp16")
+    done = quick("solve", model, *options, "--json")
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    assert facts["quantized"]["output"] == str(model.with_name("net.pruned.fp16.onnx"))
+    assert model.with_name("net.pruned.onnx").exists() and model.with_name("net.pruned.fp16.onnx").exists()
+    done = quick("solve", model, *options)
+    assert done.code == 2 and "exists" in done.err
+    done = quick("solve", model, *options, "--force")
+    assert done.code == 0 and "quantised  " in done.out
+
+
+def test_wrong_usage_is_refused(quick: Command, model: Path, images: str) -> None:
+    assert quick("quantize", model, "--calib", images, "--fp16").code == 0
+    for command, said in (
+        (("quantize", model, "--calib", images, "--fp16"), "net.fp16.onnx"),
+        (("quantize", model, "--calib", "nothing.npz"), "nothing.npz"),
+        (("quantize", model, "--calib", images, "--limit", "0"), "larger than 0"),
+        (("solve", model, "--flops", "0.5", "--quick", "--quantize", "int8"), "--quantize needs samples"),
+    ):
+        done = quick(*command)
+        assert done.code == 2 and said in done.err, (command, done.err)
+    done = quick("quantize", model, "--calib", images, "--limit", "1e-12")
+    assert done.code == 1 and "nothing was written" in done.err
