@@ -5,10 +5,11 @@
     python tools/recover_cifar.py resnet20_cifar10.onnx cifar10.npz --solver uniform --methods bn least-squares
     python tools/recover_cifar.py resnet56_cifar10.onnx cifar10.npz --solver sensitivity --set stages=3
     python tools/recover_cifar.py resnet20_cifar10.onnx cifar10.npz --solver bisection --adapt l1,l2,fpgm
+    python tools/recover_cifar.py resnet20_cifar10.onnx cifar10.npz --methods least-squares blocks --draw 0 1 2
 
 The archive holds x_train, x_test (uint8, NHWC) and y_test. Calibration sees 1,024 training images (the first ones, or
-others by --draw) and no label; test labels are looked at once, for the figures that are printed. One thread:
-OMP_NUM_THREADS=1.
+others by --draw, of several of which mean and spread are printed) and no label; test labels are looked at once, for the
+figures that are printed. One thread: OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,15 +48,21 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument(
-        "--draw", type=int, default=0, help="which 1,024 training images calibrate: the first ones are 0"
+        "--draw", type=int, nargs="+", default=[0], help="which 1,024 training images calibrate: the first ones are 0"
     )
     add_options(parser, flops=0.5)
     options = parser.parse_args()
     data = np.load(options.data)
     model = graphprune.load(options.model)
     test = source(model, data["x_test"], data["y_test"].astype(np.int64))
-    start = options.draw * CALIBRATION
-    compare(options, model, data["x_train"][start : start + CALIBRATION], test)
+    print(json.dumps({"model": options.model.stem, **accuracy(model, test)}), flush=True)
+    rows = []
+    for draw in options.draw:
+        start = draw * CALIBRATION
+        rows += compare(options, model, data["x_train"][start : start + CALIBRATION], test)
+    if len(options.draw) > 1:
+        for line in over_draws(rows):
+            print(json.dumps(line))
 
 
 def add_options(parser: argparse.ArgumentParser, flops: float) -> None:
@@ -70,8 +79,10 @@ def add_options(parser: argparse.ArgumentParser, flops: float) -> None:
     parser.add_argument("--save", type=Path, help="folder for the recovered models")
 
 
-def compare(options: argparse.Namespace, model: graphprune.Model, images: np.ndarray, test: graphprune.Source) -> None:
-    """Prune a model to every share of its FLOPs, and print what each method brings back.
+def compare(
+    options: argparse.Namespace, model: graphprune.Model, images: np.ndarray, test: graphprune.Source
+) -> list[dict[str, Any]]:
+    """Prune a model to every share of its FLOPs, print what each method brings back, and return what was printed.
 
     Parameters
     ----------
@@ -83,7 +94,7 @@ def compare(options: argparse.Namespace, model: graphprune.Model, images: np.nda
     calibration = source(model, images)
     both = source(model, np.concatenate([images, images[:, :, ::-1]])) if options.mirror else calibration
     analysis = graphprune.analyze(model)
-    print(json.dumps({"model": options.model.stem, **accuracy(model, test)}), flush=True)
+    rows = []
     choices = graphprune.SolveOptions(
         solver=options.solver,
         criterion=options.criterion,
@@ -101,7 +112,23 @@ def compare(options: argparse.Namespace, model: graphprune.Model, images: np.nda
         if choices.adapt:
             print(json.dumps(plan.solver.options["adapt"]), flush=True)
         for method in options.methods:
-            print(json.dumps(recovered(options, analysis, plan, method, both, test, solved)), flush=True)
+            rows.append(recovered(options, analysis, plan, method, both, test, solved))
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def over_draws(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return mean and spread (the lowest and the highest) of accuracy and processor time for every share and method."""
+    kinds = dict.fromkeys((row["share"], row["method"]) for row in rows)
+    lines = []
+    for share, method in kinds:
+        same = [row for row in rows if (row["share"], row["method"]) == (share, method)]
+        line: dict[str, Any] = {"share": share, "method": method, "draws": len(same)}
+        for name in ("top1", "cpu_s"):
+            values = [row[name] for row in same]
+            line[name] = {"mean": round(float(np.mean(values)), 4), "from": min(values), "to": max(values)}
+        lines.append(line)
+    return lines
 
 
 def accuracy(model: graphprune.Model, test: graphprune.Source) -> dict[str, float | None]:
@@ -118,7 +145,7 @@ def recovered(
     calibration: graphprune.Source,
     test: graphprune.Source,
     solved: float,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Recover a pruned model by a method, save it if that is wanted, and return what is printed of it."""
     start = cpu_seconds()
     pruned, errors = graphprune.apply(analysis, plan), []
@@ -131,6 +158,7 @@ def recovered(
         name = f"{options.model.stem}-{plan.budget.target:g}-{options.solver}-{method}.onnx"
         graphprune.save(pruned, options.save / name, force=True)
     return {
+        "share": plan.budget.target,
         "flops": round(plan.budget.after / plan.budget.before, 4),
         "solver": options.solver,
         "method": method,

@@ -5,7 +5,7 @@
     python tools/without_data.py examples/digits.onnx examples/digits_test.npz
     python tools/without_data.py resnet20_cifar10.onnx cifar10.npz --flops 0.5
     python tools/without_data.py mobilenet_v2.onnx photographs/ --flops 0.7
-    python tools/without_data.py resnet20_cifar10.onnx cifar10.npz --quality fine
+    python tools/without_data.py resnet20_cifar10.onnx cifar10.npz --quality fine --recover least-squares blocks
 
 The data is looked at for the accuracies that are printed, and for nothing else: an archive with arrays by input name
 and `labels`; one with x_test and y_test (8-bit CIFAR-10 images); or a folder of photographs of 224x224 pixels that are
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from recover_cifar import accuracy, cpu_seconds, source
 
 import graphprune
 from graphprune.data.synthesis.make_samples import SampleOptions
+from graphprune.recovery.recover_options import RecoverOptions
 from graphprune.recovery.without_data import Restorer, restorer_for
 
 
@@ -53,6 +55,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, help="samples that are used")
     parser.add_argument("--candidates", type=int, default=4, help="samples that are made for each one that is used")
     parser.add_argument("--quality", default="fast", choices=("fast", "fine"), help="fine: refined by gradient")
+    parser.add_argument("--recover", nargs="+", default=["least-squares"], help="methods, each at the same widths")
     parser.add_argument("--learn", type=int, metavar="N", help="then distil on so many refined images")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--rate", type=float, help="the best of a few by default")
@@ -69,13 +72,14 @@ def main() -> None:
         restorer = restorer_for(analysis, wanted)
         prepared = cpu_seconds() - start
         for solver in options.solver:
-            print(json.dumps(pruned_alone(options, restorer, test, solver, prepared)), flush=True)
+            for line in pruned_alone(options, restorer, test, solver, prepared):
+                print(json.dumps(line), flush=True)
 
 
 def pruned_alone(
     options: argparse.Namespace, restorer: Restorer, test: graphprune.Source, solver: str, prepared: float
-) -> dict[str, object]:
-    """Prune and recover from the file alone; return what is printed of it."""
+) -> Iterator[dict[str, object]]:
+    """Prune and recover from the file alone; give what is printed of each method of recovery."""
     analysis, start = restorer.analysis, cpu_seconds() - prepared
     choices = graphprune.SolveOptions(
         solver=solver,
@@ -85,23 +89,30 @@ def pruned_alone(
     )
     budget = graphprune.BudgetRequest("flops", options.flops)
     plan = graphprune.solve(analysis, budget, choices, data=restorer.made.source, dense=restorer.dense)
-    solved = cpu_seconds() - start
     pruned = graphprune.apply(analysis, plan)
-    recovery = restorer.recover(plan, pruned)
-    seconds = cpu_seconds() - start
-    if options.save:
-        graphprune.save(recovery.model, options.save / f"{options.model.stem}-{solver}.onnx", force=True)
-    learned = distilled(options, restorer, recovery.model, test) if options.learn else {}
-    return {
-        "flops": round(plan.budget.after / plan.budget.before, 4),
-        "solver": solver,
-        "pruned": accuracy(pruned, test)["top1"],
-        **accuracy(recovery.model, test),
-        **restorer.facts,
-        "cpu_s": [round(part, 1) for part in (prepared, solved, seconds)],
-        "widths": [len(group.kept) for group in plan.groups],
-        **learned,
-    }
+    solved, before = cpu_seconds() - start, accuracy(pruned, test)["top1"]
+    for method in options.recover:
+        start = cpu_seconds() - solved
+        wanted = RecoverOptions(method=method, samples=len(restorer.made.source), seed=restorer.seed)
+        recovery = restorer.recover(plan, pruned, wanted)
+        seconds = cpu_seconds() - start
+        if options.save:
+            name = f"{options.model.stem}-{solver}-{method}.onnx"
+            graphprune.save(recovery.model, options.save / name, force=True)
+        learned = distilled(options, restorer, recovery.model, test) if options.learn else {}
+        yield {
+            "flops": round(plan.budget.after / plan.budget.before, 4),
+            "solver": solver,
+            "recover": method,
+            "pruned": before,
+            **accuracy(recovery.model, test),
+            "improved": recovery.improved,
+            "error_on_made_samples": [recovery.before, recovery.after],
+            **restorer.facts,
+            "cpu_s": [round(part, 1) for part in (prepared, solved, seconds)],
+            "widths": [len(group.kept) for group in plan.groups],
+            **learned,
+        }
 
 
 def distilled(

@@ -108,7 +108,7 @@ class RecoveryMaterial:
         """Return how widths are chosen where nobody says it; None where there is nothing to measure them on."""
         from graphprune.planning.solver_choice import choose_made_solver, choose_solver
 
-        if self.restorer is not None:
+        if self.restorer is not None and self.restorer.made.refinement is None:
             return choose_made_solver(measures=self.restorer.measures)
         return None if self.shown is None else choose_solver(analysis, len(self.shown), requests)
 

@@ -125,6 +125,14 @@ def test_fine_samples_are_refined_and_it_is_said(quick: Command, model: Path) ->
     assert step["facts"]["refined"]["passes"] == 60
 
 
+def test_widths_are_measured_on_refined_samples_as_on_real_ones(quick: Command, model: Path) -> None:
+    """As they come without refining, their outputs say little, and single stages are looked at."""
+    for samples, solver in (("synthetic:32", "stage-wise"), ("synthetic:fine:32", "sensitivity")):
+        done = quick("solve", model, "--flops", "0.5", "--calib", samples, "--plan", "made.json", "--force")
+        assert done.code == 0, done.err
+        assert read_plan(model.with_name("made.json")).solver.name == solver
+
+
 def test_a_network_learns_from_made_samples(quick: Command, model: Path) -> None:
     few = ("--calib", "synthetic:32", "--solver", "uniform")
     learning = ("--finetune", "--data", "synthetic:64", "--epochs", "0.02")
