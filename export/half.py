@@ -57,6 +57,7 @@ class HalfMaker:
             If onnxruntime cannot convert it.
         """
         from onnxruntime.transformers import float16
+        from onnxruntime.transformers.onnx_model import OnnxModel
 
         blocked = [*float16.DEFAULT_OP_BLOCK_LIST, *floating]
         copy = onnx.ModelProto()
@@ -70,4 +71,6 @@ class HalfMaker:
             raise UnsupportedModelError(
                 f"onnxruntime cannot convert {quote(self._model.name)} to float16: {said}"
             ) from error
+        # Casts of the inputs come last; runtimes sort nodes themselves, and graphprune wants them as ONNX does.
+        OnnxModel.graph_topological_sort(converted.graph)
         return converted

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from graphprune.analysis.groups import Carriers
     from graphprune.array_types import Array, Floats, Ints, Mask
     from graphprune.labels.operator import Scope
-    from graphprune.labels.space import GroupedOutputs, LabelSpace
+    from graphprune.labels.space import GroupedOutputs, LabelSpace, Use
 
     Read = Callable[[str], Array]
 
@@ -31,7 +31,7 @@ __all__ = ["given_ranks", "rank_outputs", "tied_by_rank"]
 def rank_outputs(scope: Scope, carriers: Carriers, resolution: Resolution, read: Read) -> dict[str, Ints]:
     """Rank the outputs of every conv group, wherever groups may keep positions of their own.
 
-    The score of an output is the norm of its filter, times the scale of a BatchNormalization that follows. Convolutions
+    The score of an output is the norm of its filter, times the factor of a BatchNormalization behind it. Convolutions
     that are summed share one order.
 
     Parameters
@@ -52,13 +52,13 @@ def rank_outputs(scope: Scope, carriers: Carriers, resolution: Resolution, read:
     if not sliced:
         return {}
     component, _ = _components(scope.space, _without(scope.space, resolution, sliced), resolution)
-    signature, scales = carriers.signatures(component), _scales(scope)
+    signature, behind = carriers.signatures(component), _normalisations(scope)
     ranks: dict[str, Ints] = {}
     for summed in _summed(component, sliced):
         own = component[summed[0].channels.expand()]
         alike = signature[own].reshape(summed[0].groups, -1)
         if len(np.unique(own)) == len(own) and (alike == alike[:, :1]).all():
-            scores = np.sum([_score(each, scales, read) ** 2 for each in summed], axis=0)
+            scores = np.sum([_score(each, behind, read) ** 2 for each in summed], axis=0)
             ranks.update(dict.fromkeys((each.node.label for each in summed), _ranks(scores.reshape(alike.shape))))
     return ranks
 
@@ -156,21 +156,25 @@ def _components(
     return component, held
 
 
-def _scales(scope: Scope) -> dict[str, str]:
-    """Return by the value that a BatchNormalization reads the name of its scale."""
-    return {
-        use.node.inputs[0]: use.tensor
-        for use in scope.space.uses
-        if use.node.op_type == "BatchNormalization" and use.slot == 1
-    }
+def _normalisations(scope: Scope) -> dict[str, dict[int, Use]]:
+    """Return by the value that a BatchNormalization reads its scale (1) and its variance (4)."""
+    found: dict[str, dict[int, Use]] = {}
+    for use in scope.space.uses:
+        if use.node.op_type == "BatchNormalization" and use.slot in (1, 4):
+            found.setdefault(use.node.inputs[0], {})[use.slot] = use
+    return found
 
 
-def _score(each: GroupedOutputs, scales: Mapping[str, str], read: Read) -> Floats:
-    """Return how salient each output is, from weights alone."""
+def _score(each: GroupedOutputs, normalisations: Mapping[str, Mapping[int, Use]], read: Read) -> Floats:
+    """Return how salient each output is, from weights alone; folding the normalisation behind it changes nothing."""
     kernel = np.asarray(read(each.weight), dtype=np.float64)
     score: Floats = np.linalg.norm(kernel.reshape(len(kernel), -1), axis=1)
-    scale = scales.get(each.node.outputs[0])
-    return score if scale is None else score * np.abs(np.asarray(read(scale), dtype=np.float64))
+    uses = normalisations.get(each.node.outputs[0], {})
+    if len(uses) < 2:
+        return score
+    scale, variance = (np.asarray(read(uses[slot].tensor), dtype=np.float64) for slot in (1, 4))
+    factor: Floats = scale / np.sqrt(np.maximum(variance, 0.0) + uses[1].node.attribute("epsilon", 1e-5))
+    return score * np.abs(factor)
 
 
 def _ranks(scores: Floats) -> Ints:

@@ -63,7 +63,7 @@ def norms(proto: ModelProto, name: str) -> Floats:
 def test_equal_ranks_go_together() -> None:
     proto = model(BLOCK, WEIGHTS)
     analysis = analysed(proto)
-    scores = norms(proto, "middle") * np.abs(array(proto, "scale"))
+    scores = norms(proto, "middle") * np.abs(array(proto, "scale")) / np.sqrt(array(proto, "var") + 1e-5)
     ranks = analysis.ranks["c"].reshape(GROUPS, EACH)
     assert ranks.tolist() == [np.argsort(np.argsort(-row)).tolist() for row in scores.reshape(GROUPS, EACH)]
     by_atom = {

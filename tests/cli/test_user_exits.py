@@ -62,7 +62,7 @@ def test_it_is_named(
     (tmp_path / "leaving.py").write_text(LEAVING)
     (tmp_path / "leaving_at_once.py").write_text("import sys\nsys.exit(0)\n")
     x = np.random.default_rng(0).standard_normal((40, 3, 12, 12)).astype(np.float32)
-    np.savez(tmp_path / "data.npz", images=x, labels=np.arange(40) % 5)
+    np.savez(tmp_path / "data.npz", image=x, labels=np.arange(40) % 5)
     before = sorted(tmp_path.rglob("*.onnx"))
     done = quick(*arguments)
     assert done.code == 2, done.err
