@@ -199,7 +199,7 @@ def test_channels_that_nobody_weighs_can_go(case: Case, choice: Choice) -> None:
     keep = choice.keep(analysis)
     assume_weights_consume(analysis, keep)
     unread = without_slices(analysis, keep, case.proto, "in")
-    again = Analysis(load(unread))
+    again = analysis.of(load(unread))
     assert _deviates(run(unread, feeds(analysis)), run(prune(again, keep), feeds(analysis)), analysis, keep) <= 1
 
 

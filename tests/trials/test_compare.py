@@ -174,7 +174,8 @@ def test_accuracy_is_measured_if_asked_for(samples: Path) -> None:
 def test_recovered_models_are_measured_on_what_is_held_out(samples: Path) -> None:
     measures = Measures(calib=str(samples / "plain.npz"))
     (trial,) = compare(analysis(), HALF, Contest(("uniform",), ("l1",), measures=measures))
-    assert trial.agreement is not None and trial.judged == f"5 held-out samples of {samples / 'plain.npz'}"
+    assert trial.agreement is not None
+    assert trial.judged.startswith(f"5 held-out samples of {samples / 'plain.npz'}; too few to tell")
     bare = replace(measures, recover=False)
     (other,) = compare(analysis(), HALF, Contest(("uniform",), ("l1",), measures=bare))
     assert other.agreement is not None and other.agreement != trial.agreement
