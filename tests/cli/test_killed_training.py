@@ -34,10 +34,11 @@ def prepared(folder: Path) -> Path:
 
 def saved_times(folder: Path, run: ForkedRun, times: int) -> None:
     """Wait until a run has saved its state so many times."""
-    seen: set[int] = set()
+    seen: set[tuple[int, int]] = set()
     while len(seen) < times and run.process.exitcode is None:
         if (folder / STATE).exists():
-            seen.add((folder / STATE).stat().st_ino)
+            facts = (folder / STATE).stat()
+            seen.add((facts.st_ino, facts.st_mtime_ns))  # numbers of files that were replaced are used again
         time.sleep(0.001)
 
 
