@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from graphprune.array_types import Array
+from graphprune.model.lifeline import end_with_parent
 from graphprune.solvers.registry import Registry
 
 __all__ = ["RUNTIMES", "CannotConvertError", "ModelSignature", "NetworkRun", "Runtime", "call_program", "make_runtime"]
@@ -31,7 +32,6 @@ NetworkRun = Callable[[Mapping[str, Array]], list[Array]]
 """Runs a network on inputs by name; gives its outputs in their order in the file."""
 
 _LINES = 3
-_PR_SET_PDEATHSIG = 1
 
 
 class CannotConvertError(Exception):
@@ -150,7 +150,7 @@ def call_program(command: Sequence[str], folder: Path, written: Path) -> Path:
         text=True,
         errors="replace",
         check=False,
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        preexec_fn=end_with_parent if sys.platform == "linux" else None,
         env={**os.environ, "PYTHONPATH": ""},
     )
     if done.returncode or not written.exists():
@@ -162,9 +162,3 @@ def call_program(command: Sequence[str], folder: Path, written: Path) -> Path:
 
 def _ending(code: int) -> str:
     return f"ended with {signal.Signals(-code).name}" if code < 0 else "failed"
-
-
-def _end_with_parent() -> None:
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)

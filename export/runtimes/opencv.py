@@ -18,7 +18,9 @@ class OpenCv(Runtime):
     modules = ("cv2",)
 
     def version(self) -> str:
-        """Return the version of whichever of its packages is installed."""
+        """Return the version of whichever of its packages is installed; empty where none is."""
+        if self.missing():
+            return ""
         import cv2
 
         return str(cv2.__version__)

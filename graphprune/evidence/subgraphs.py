@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from graphprune.model.graph import Graph, Node
     from graphprune.model.load import Model
     from graphprune.recovery.recover_options import Progress
-    from graphprune.reproducible import settled
-from graphprune.solvers.protocols.outcomes import Choose, Profile
+    from graphprune.solvers.protocols.outcomes import Choose, Profile
 
 __all__ = ["DenseOutputs", "StageSubgraph", "go_forward", "logits_like"]
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["follow_parent", "follow_pipe"]
+__all__ = ["end_with_parent", "follow_parent", "follow_pipe"]
 
 _PR_SET_PDEATHSIG: Final = 1
 _PERIOD: Final = 0.5
@@ -57,10 +57,15 @@ def follow_parent(parent: int) -> None:
     _end_after(orphaned)
 
 
-def _end_after(waited: Callable[[], object]) -> None:
+def end_with_parent() -> None:
+    """Let the kernel end this process, and a program that it becomes, with its parent; nothing where it cannot."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # a libc without it: the thread below does
+        with contextlib.suppress(OSError, AttributeError):  # a libc without it
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def _end_after(waited: Callable[[], object]) -> None:
+    end_with_parent()
 
     def watch() -> None:
         waited()

@@ -80,7 +80,7 @@ def recover(
     VerificationError
         If anything but weights changed.
 
-    Source: RECOVERY of the asymmetric kind, see :mod:`graphprune.recovery.least_squares`.
+    Source: the asymmetric reconstruction of :mod:`graphprune.recovery.least_squares`.
     """
     used, count = options.limited(source)
     fitted, held = used.split(count)

@@ -51,7 +51,7 @@ def seen_scores(
     Parameters
     ----------
     material : Material
-    found : sequence of (ndarray, shape (size,)) or None
+    per_group : sequence of (ndarray, shape (size,)) or None
         Per group; not negative, and :func:`settled_scores` where the order of summation changes them.
     source : str
         What was read of the groups that were seen.

@@ -32,10 +32,9 @@ _FINEST = 2.0**-10  # of beta, relative: below that, bisection ends
 def solve(problem: Problem, *, precision: float = 0.01) -> Solution:
     """Keep the exemplars of every group, found by clustering its filters, with one `beta` that meets the budget.
 
-    `beta` says how reluctantly a filter becomes an exemplar (:class:`~graphprune.solvers.widths._affinity.Exemplars`).
-    `beta` says how reluctantly a filter becomes an exemplar (`graphprune.solvers.widths._affinity.Exemplars`). Values
-    none but a few. So it is found by bisection. The number of exemplars is not strictly monotone in it, hence the best
-    widths within the limits that were seen are taken, not the last ones.
+    `beta` says how reluctantly a filter becomes an exemplar (`graphprune.solvers.widths._affinity.Exemplars`): at small
+    values all do, at large ones none but a few. So it is found by bisection. The number of exemplars is not strictly
+    monotone in it, hence the best widths within the limits that were seen are taken, not the last ones.
 
     A group is as wide as its next level that holds all its exemplars. What the level or the budget leaves is filled
     with the most salient other atoms; where exemplars are more than the widest level, the most salient ones stay. A

@@ -60,6 +60,13 @@ def test_solve_quantises_in_the_end(quick: Command, model: Path, images: str) ->
     assert done.code == 0 and "quantised  " in done.out
 
 
+def test_a_model_that_meets_its_budget_is_quantised_all_the_same(quick: Command, model: Path, images: str) -> None:
+    done = quick("solve", model, "--flops", "1", "--calib", images, "--quantize", "fp16")
+    assert done.code == 0, done.err
+    assert "nothing had to be done" in done.out
+    assert model.with_name("net.pruned.fp16.onnx").exists()
+
+
 def test_wrong_usage_is_refused(quick: Command, model: Path, images: str) -> None:
     assert quick("quantize", model, "--calib", images, "--fp16").code == 0
     for command, said in (

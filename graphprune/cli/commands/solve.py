@@ -87,12 +87,12 @@ def solve(
         analysis = _checked(api.analyze(loaded, analysed), requests, options)
     met = not budgets.lossless and is_met(analysis, requests, options)
     known = RecoveryMaterial(calibration.open(loaded, talk) if budgets.lossless else None)
-    searched = not (met or budgets.lossless)
+    searched = not budgets.lossless and (not met or restoring.quantize is not None)
     material = find_material(analysis, calibration, restoring, options.seed, talk) if searched else known
     further = _lower_precision(restoring, targets, material)
     learned, judged, apart = material.with_data(None if met else data, learns=restoring.finetune)
     judge = None if judged is None or budgets.lossless else original_judge(loaded, judged, talk, apart=apart)
-    measurable = widths.measurable and restoring.method is not None and not budgets.lossless
+    measurable = widths.measurable and restoring.method is not None and not (budgets.lossless or met)
     choice = (decides_channels(options) or material.solver(analysis, requests)) if measurable else None
     plan, used = _planned(analysis, requests, options, material, choice, talk)
     notes = (*plan_notes(plan), *analysis_notes(analysis), *filter(None, [material.note]))

@@ -6,7 +6,7 @@ whose statistics, at every normalisation, add up to what the network remembers: 
 of textures that it never met drop out. No gradient is needed.
 
 The samples are picked one by one, each time the one that brings the mean of all statistics nearest to the remembered
-one (herding), and then exchanged one by one as long as that helps.
+one (herding), and then exchanged one by one, in one pass, where that helps.
 
 Source: Welling, Herding Dynamical Weights to Learn, ICML 2009, for the greedy choice; its use here is ours.
 """
