@@ -3,8 +3,8 @@
 
 A file may fix a batch of 65,536, or an image with a million columns: a comparison holds all tensors of two models, and
 takes memory for them of which the file says nothing. What pruning does to channels is the same for two samples, and
-for a shorter image. So both models are compared, and the file is run, with fewer of them: in copies whose inputs are
-open along these axes.
+for a shorter image. So both models are compared with fewer of them, in copies whose inputs are open along these axes;
+the file itself is run as it is, once, where memory holds that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
     from graphprune.model.graph import Graph
 
-__all__ = ["Sizes", "loosened", "smaller_sizes"]
+__all__ = ["Sizes", "count_elements", "loosened", "smaller_sizes"]
 
 Sizes = dict[str, tuple[int, ...]]
 
@@ -43,7 +43,7 @@ def smaller_sizes(analysis: Analysis) -> tuple[Sizes, Mapping[str, tuple[int, ..
     Complexity: O(nodes), a few times where values are large.
     """
     graph, sizes = analysis.graph, dict(analysis.input_shapes)
-    if _elements(graph, analysis.shapes.dims) <= _MOST_ELEMENTS:
+    if count_elements(graph, analysis.shapes.dims) <= _MOST_ELEMENTS:
         return None
     best = None
     for fewer in _ever_smaller(graph, sizes):
@@ -51,7 +51,7 @@ def smaller_sizes(analysis: Analysis) -> tuple[Sizes, Mapping[str, tuple[int, ..
         if shapes.refusal or shapes.dims.keys() < analysis.shapes.dims.keys():
             break
         best = fewer, shapes.dims
-        if _elements(graph, shapes.dims) <= _MOST_ELEMENTS:
+        if count_elements(graph, shapes.dims) <= _MOST_ELEMENTS:
             break
     return best
 
@@ -76,7 +76,7 @@ def _with(shape: tuple[int, ...], axis: int | None, size: int) -> tuple[int, ...
     return shape if axis is None else (*shape[:axis], size, *shape[axis + 1 :])
 
 
-def _elements(graph: Graph, dims: Mapping[str, tuple[int, ...]]) -> int:
+def count_elements(graph: Graph, dims: Mapping[str, tuple[int, ...]]) -> int:
     """Return how many elements all values have that depend on inputs."""
     made = (name for node in graph.nodes for name in node.outputs)
     return sum(prod(dims.get(name, ())) for name in (*graph.inputs, *made) if name)

@@ -29,9 +29,11 @@ from graphprune.notebook import html_table
 from graphprune.report import text
 from graphprune.surgery.slices import Kept, Slices
 from graphprune.verification.causes import blame
+from graphprune.verification.check_runs import check_runs
 from graphprune.verification.layout import Question, lay_out
 from graphprune.verification.oracle import bare_oracle, build_oracle
 from graphprune.verification.room import room_needed
+from graphprune.verification.smaller_sizes import count_elements
 
 __all__ = ["EXACT", "Verification", "verify_equal", "verify_pruned", "verify_widened"]
 
@@ -46,6 +48,8 @@ _CHAOTIC = (
     "and not at all where that is far"
 )
 _EXTREMES = {"zeros": "inputs of zeros", "large": "inputs ten times as large"}
+_MOST_RUN = 1 << 28
+"""Elements of all values up to which a file is run as it is, though it is compared with smaller inputs."""
 _PER_TIMEOUT = 2e10
 """Bytes of a model that take as long once more."""
 _OF_CUDA = 8 << 30
@@ -171,16 +175,32 @@ def _in_a_size(question: Question, timeout: float) -> Verification:
     with suppress(GraphPruneError):
         verdict = _in_a_type(question, timeout)
         if verdict.ok:
-            return replace(verdict, note="; ".join(part for part in (verdict.note, _smaller(question)) if part))
+            note = _smaller(question, as_it_is=_runs_as_it_is(question))
+            return replace(verdict, note="; ".join(part for part in (verdict.note, note) if part))
     return _in_a_type(replace(question, whole=True), timeout)
 
 
-def _smaller(question: Question) -> str:
+def _runs_as_it_is(question: Question) -> bool:
+    """Run the very file with the sizes that it declares; False where that takes too much memory.
+
+    Raises
+    ------
+    VerificationError
+        If it does not run where the original does.
+    """
+    analysis = question.analysis
+    if count_elements(analysis.graph, analysis.shapes.dims) > _MOST_RUN:
+        return False
+    return check_runs(question.pruned, analysis.model, analysis.input_shapes) > 0
+
+
+def _smaller(question: Question, *, as_it_is: bool) -> str:
     old, new = (
         ", ".join(f"{quote(name)} {'x'.join(map(str, shape))}" for name, shape in sizes.items())
         for sizes in (question.analysis.input_shapes, question.sizes)
     )
-    return f"since inputs of {old} take much memory, both models were compared, and the file was run, with {new}"
+    itself = "the file itself ran as it is" if as_it_is else "the file itself was not run as it is"
+    return f"since inputs of {old} take much memory, both models were compared with {new}; {itself}"
 
 
 def _in_a_type(question: Question, timeout: float) -> Verification:

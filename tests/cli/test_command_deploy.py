@@ -71,7 +71,7 @@ def test_wrong_usage_is_refused(quick: Command, pruned: str) -> None:
     for options, said in (
         (("--check", "openvin"), "unknown runtime 'openvin'"),
         (("--check", ","), "names no runtime"),
-        (("--to", "opencv", "out"), "nothing to convert"),
+        (("--to", "onnxruntime", "out"), "nothing to convert"),
         (("--tolerance", "0"), "larger than 0"),
         (("--original", "nothing.onnx", "--check", "onnxruntime"), "nothing.onnx"),
     ):

@@ -9,13 +9,14 @@ import pytest
 from tiny_models import chain, model
 
 import graphprune
-from graphprune.errors import UnsafeModelError
+from graphprune.errors import UnsafeModelError, VerificationError
+from graphprune.verification import verify
 from graphprune.verification.smaller_sizes import smaller_sizes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from graphprune import Verification
+    from graphprune import Model, Verification
 
 
 def _sized(proto: ModelProto, *shape: int) -> ModelProto:
@@ -33,14 +34,34 @@ def _verified(proto: ModelProto) -> Verification:
 
 
 @pytest.mark.parametrize(
-    ("shape", "smaller"),
-    [((65536, 3, 6, 6), "2x3x6x6"), ((2, 3, 6, 2**20), "2x3x6x65536"), ((2**18, 3, 2048, 6), "2x3x2048x6")],
+    ("shape", "smaller", "itself"),
+    [
+        ((65536, 3, 6, 6), "2x3x6x6", "ran as it is"),
+        ((2, 3, 6, 2**19), "2x3x6x65536", "ran as it is"),
+        ((2**18, 3, 2048, 6), "2x3x2048x6", "was not run as it is"),
+    ],
 )
-def test_both_are_compared_with_fewer_samples_or_shorter_axes(shape: tuple[int, ...], smaller: str) -> None:
+def test_both_are_compared_with_fewer_samples_or_shorter_axes(
+    shape: tuple[int, ...], smaller: str, itself: str
+) -> None:
     verdict = _verified(_sized(chain("m = Relu (h)"), *shape))
     assert verdict.status == "verified"
     assert verdict.sizes == 1
-    assert verdict.note.endswith(f"both models were compared, and the file was run, with 'x' {smaller}")
+    assert verdict.note.endswith(f"both models were compared with 'x' {smaller}; the file itself {itself}")
+
+
+def test_a_file_that_does_not_run_as_it_is_counts_for_nothing_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[dict[str, tuple[int, ...]]] = []
+
+    def refused(written: Model, original: Model, shapes: dict[str, tuple[int, ...]]) -> int:
+        del written, original
+        ran.append(dict(shapes))
+        raise VerificationError("it does not run")
+
+    monkeypatch.setattr(verify, "check_runs", refused)
+    verdict = _verified(_sized(chain("m = Relu (h)"), 65536, 3, 6, 6))
+    assert ran == [{"x": (65536, 3, 6, 6)}]
+    assert (verdict.status, verdict.note) == ("verified", "")  # held to the masked original with all samples
 
 
 def test_nothing_is_smaller_where_no_value_is_large() -> None:
