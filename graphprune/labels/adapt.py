@@ -72,8 +72,11 @@ class Pruned(Protocol):
     def current(self, slot: int) -> Array | None:
         """Value that the same input has in the pruned graph if nothing is edited."""
 
-    def follows(self) -> tuple[Mask, Mask]:
-        """Which axes of the first output follow the size of the model's inputs, and which equal those of input 0."""
+    def follows(self, *, from_back: bool = False) -> tuple[Mask, Mask]:
+        """Which axes of the first output follow the size of the model's inputs, and which equal those of input 0.
+
+        Axes are compared from the first one on, or as broadcasting does it: from the last one back.
+        """
 
     def dynamic(self, slot: int) -> Mask | None:
         """Which elements of a constant input change with the size of the model's inputs."""

@@ -229,7 +229,7 @@ class PrunedNode:
         """Value of a constant input in the pruned graph, unedited."""
         return self._resizing.value(self._name(slot))
 
-    def follows(self) -> tuple[Mask, Mask]:
+    def follows(self, *, from_back: bool = False) -> tuple[Mask, Mask]:
         """Which axes of the first output follow the size of the model's inputs, and which equal those of input 0."""
         analysis = self._resizing.analysis
         source, target = self.node.inputs[0], self.node.outputs[0]
@@ -241,7 +241,11 @@ class PrunedNode:
         if len(known) < len(sizes):  # without the second size, nothing is known to stay
             return np.ones(rank, dtype=np.bool_), np.zeros(rank, dtype=np.bool_)
         is_open = [known[0][1][axis] != known[1][1][axis] for axis in range(rank)]
-        equal = [all(axis < len(own) and own[axis] == made[axis] for own, made in known) for axis in range(rank)]
+        shift = rank - len(known[0][0]) if from_back else 0
+        equal = [
+            all(0 <= axis - shift < len(own) and own[axis - shift] == made[axis] for own, made in known)
+            for axis in range(rank)
+        ]
         return np.asarray(is_open, dtype=np.bool_), np.asarray(equal, dtype=np.bool_)
 
     def dynamic(self, slot: int) -> Mask | None:

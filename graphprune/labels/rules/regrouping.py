@@ -164,8 +164,9 @@ def adapt_expand(op: Pruned) -> Edits:
     current = op.current(1)
     if current is not None and _spread(own, [int(v) for v in current]) == after:
         return Edits()
-    is_open, _ = op.follows()
-    spread = [len(mask) != size for mask, size in zip(op.kept_out(0), _full(op, len(after)), strict=True)]
+    is_open, equal = op.follows(from_back=True)
+    wider = np.asarray([len(mask) != size for mask, size in zip(op.kept_out(0), _full(op, len(after)), strict=True)])
+    spread = (wider | (is_open & ~equal)).tolist()  # for these sizes, copies of one slice may be a single one
     target = [size if wide else 1 for size, wide in zip(after, spread, strict=True)]
     fixed = np.asarray([not (wide and is_open[at]) for at, wide in enumerate(spread)])
     return spell(Edits(), op, 1, target, fixed)

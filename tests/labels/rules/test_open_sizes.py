@@ -166,6 +166,23 @@ STORED = {
         {"first": (3, 8), "token": (1, 1, 8), "last": (8, 2)},
         ((2, 4, 3), (3, 6, 3)),
     ),
+    "class token for a single sample, its width in figures": (
+        """(float[N,T,3] x) => (float[N,u,2] y) {
+            h = MatMul (x, first) s = Shape (x) n = Gather (s, i0) to = Concat <axis = 0> (n, one, eight)
+            e = Expand (token, to) m = Concat <axis = 1> (e, h) y = MatMul (m, last)
+        }""",
+        {"first": (3, 8), "token": (1, 1, 8), "last": (8, 2)},
+        ((1, 4, 3), (3, 6, 3)),
+    ),
+    "one token of fewer axes in every place, its width in figures": (
+        """(float[N,T,3] x) => (float[N,u,2] y) {
+            h = MatMul (x, first) s = Shape (x) n = Gather (s, i0) u = Gather (s, i1)
+            to = Concat <axis = 0> (n, u, eight) e = Expand (token, to)
+            m = Concat <axis = 1> (e, h) y = MatMul (m, last)
+        }""",
+        {"first": (3, 8), "token": (8,), "last": (8, 2)},
+        ((1, 1, 3), (3, 6, 3)),
+    ),
     "positions up to the length": (
         """(float[N,T,3] x) => (float[N,T,2] y) {
             h = MatMul (x, first) s = Shape (x) n = Gather (s, i1)
@@ -189,7 +206,7 @@ STORED = {
 def test_stored_data_that_is_as_large_as_an_activation_keeps_its_channels(name: str) -> None:
     text, weights, (size, other) = STORED[name]
     scalars = {"t": np.int64(1), "start": np.int64(0), "step": np.int64(1)}
-    proto = model(text, weights, i0=[0], i1=[1], zero=[0], one=[1], **scalars)
+    proto = model(text, weights, i0=[0], i1=[1], zero=[0], one=[1], eight=[8], **scalars)
     assert _assert_right_for(proto, size, other) == [8]
 
 
