@@ -25,8 +25,8 @@ class Shapes:
     constant : set of str
         All values that depend on initializers and shapes only, evaluated or not.
     derived : set of str
-        The part of `constant` whose content depends on the shape of some value. Stored data that is moved about
-        by computed sizes (`Expand`, `Slice`, ...) is none of it.
+        The part of `constant` that is made of the shape of some value. Stored data that is moved about by computed
+        sizes (`Expand`, `Slice`, ...) is none of it, nor stored data that is scaled by the size of a constant.
     open : set of str
         The part of `derived` that depends on the shape of an activation.
     refusal : str

@@ -233,10 +233,16 @@ class _Forward:
             made = {name for name in node.outputs if name}
             sources = {name for name in (names[:1] if moves else names) if name in result.constant}
             result.constant.update(made)
-            if sources & result.derived:
+            if sources & result.derived and (sources & result.open or not any(map(self._is_data, sources))):
                 result.derived.update(made)
             if sources & result.open:
                 result.open.update(made)
+
+    def _is_data(self, name: str) -> bool:
+        """Whether a constant holds stored real numbers along some axis: times a size, they still are a weight."""
+        result = self.result
+        is_real = name not in result.derived and result.dtypes.get(name) in FLOATS
+        return is_real and any(size != 1 for size in result.dims.get(name, ()))
 
     def _moves_data(self, node: Node) -> bool:
         """Whether a node only moves stored real numbers about: sizes and places are no part of what it gives."""

@@ -71,6 +71,20 @@ def test_a_folded_weight_counts_in_place_of_what_it_is_made_of() -> None:
     assert {m.initializer for m in outcome.analysis.groups[1].members} == {"w", "last"}
 
 
+def test_a_weight_that_is_scaled_by_the_number_of_its_elements_is_one() -> None:
+    """What exporters make of a deviation divides by a count that they read from the shape of the weight."""
+    text = """rows = Reshape (raw, each) mean = ReduceMean <axes = [1]> (rows) c = Sub (rows, mean) q = Mul (c, c)
+        v = ReduceMean <axes = [1]> (q) s = Shape (rows) n = Gather (s, i1) f = Cast <to = 1> (n) g = Sub (f, one)
+        u = Mul (v, f) d = Div (u, g) r = Sqrt (d) full = Shape (raw)
+        e = Reshape (r, tall) wide = Expand (e, full) w = Div (raw, wide)
+        m = Conv (h, w)"""
+    proto = chain(text, {"raw": (8, 8, 1, 1)}, each=[8, -1], tall=[-1, 1, 1, 1], i1=[1], one=np.float32(1))
+    outcome = check(proto)
+    assert outcome.effect > 1e-3
+    assert {m.initializer for m in outcome.analysis.groups[0].members} == {"first", "w"}
+    assert {m.initializer for m in outcome.analysis.groups[1].members} == {"w", "last"}
+
+
 @pytest.mark.parametrize("op", ["Identity", "Cast", "Transpose"])
 def test_a_weight_behind_layout_counts_as_stored(op: str) -> None:
     attributes = {"Cast": "<to = 1>", "Transpose": "<perm = [1, 0, 2, 3]>"}.get(op, "")
