@@ -22,7 +22,7 @@ from graphprune.model.graph import Node
 
 __all__ = [
     *("Adapter", "Counts", "Edits", "Pruned", "adapter", "adapter_for", "both_open", "follow", "size_attributes"),
-    *("size_slots", "spell", "whole"),
+    *("size_slots", "spell", "spell_shape", "whole"),
 ]
 
 Counts = npt.NDArray[np.bool_ | np.int64]
@@ -41,11 +41,14 @@ class Edits:
         Inputs to replace by constants, or to leave out (None).
     splices : dict of int to (ndarray of bool, ndarray)
         Inputs of which the marked elements are replaced, while the graph goes on computing the others.
+    shares : dict of int to (ndarray, ndarray)
+        Inputs that the graph goes on computing, of whose elements so many of so many parts stay.
     """
 
     attributes: dict[str, int | float | list[int] | None] = field(default_factory=dict)
     inputs: dict[int, Array | None] = field(default_factory=dict)
     splices: dict[int, tuple[Mask, Array]] = field(default_factory=dict)
+    shares: dict[int, tuple[Array, Array]] = field(default_factory=dict)
 
 
 class Pruned(Protocol):
@@ -65,6 +68,9 @@ class Pruned(Protocol):
 
     def order_out(self, slot: int) -> Sequence[Ints]:
         """For each axis of an output, where each of its slices stood in the original."""
+
+    def share(self, axis: int) -> tuple[int, int] | None:
+        """How many of how many slices stay on an axis of output 0, if as large a share does whatever its length is."""
 
     def original(self, slot: int) -> Array | None:
         """Value that a constant input had in the original graph."""
@@ -177,7 +183,7 @@ def spell(edits: Edits, op: Pruned, slot: int, wanted: Sequence[int], fixed: Mas
     """Put integers in the place of a constant input.
 
     Elements that follow the size of the model's inputs are left to the graph, which computes them
-    as before; the others are spliced into what it computes.
+    as before; the others are spliced into what it computes (see also `spell_shape`).
 
     Parameters
     ----------
@@ -197,14 +203,55 @@ def spell(edits: Edits, op: Pruned, slot: int, wanted: Sequence[int], fixed: Mas
     values = np.asarray(wanted, dtype=np.int64 if original is None else original.dtype)
     if fixed is None:
         fixed = np.ones(len(values), dtype=np.bool_) if dynamic is None else ~np.ravel(dynamic)
+    return _splice(edits, op, slot, values, fixed)
+
+
+def _splice(edits: Edits, op: Pruned, slot: int, values: Array, fixed: Mask) -> Edits:
+    """Replace an input where nothing of it is left to the graph, else those of its elements that are fixed."""
     if fixed.all():
         edits.inputs[slot] = values
         return edits
-    current = op.current(slot)
-    left = None if current is None else np.ravel(current)
-    if left is None or left.shape != values.shape or (left[~fixed] != values[~fixed]).any() or op.version < _WHERE:
+    left = _left(op, slot, values)
+    if (left[~fixed] != values[~fixed]).any() or op.version < _WHERE:
         raise both_open(op.node)
     edits.splices[slot] = fixed, values
+    return edits
+
+
+def _left(op: Pruned, slot: int, values: Array) -> Array:
+    """Return what the graph computes as an input that is left to it."""
+    current = op.current(slot)
+    left = None if current is None else np.ravel(current)
+    if left is None or left.shape != values.shape:
+        raise both_open(op.node)
+    return left
+
+
+def spell_shape(op: Pruned, slot: int, wanted: Sequence[int], fixed: Mask) -> Edits:
+    """Put the shape of output 0 in the place of a constant input, as `spell` does it.
+
+    An axis that is open and loses slices keeps its share of what the graph computes: so many samples times the
+    heads that stay are that share of the samples times all heads.
+    """
+    original = op.original(slot)
+    values = np.asarray(wanted, dtype=np.int64 if original is None else original.dtype)
+    if fixed.all():
+        return _splice(Edits(), op, slot, values, fixed)
+    left, edits = _left(op, slot, values), Edits()
+    shares = [op.share(axis) if not fixed[axis] and left[axis] != values[axis] else (1, 1) for axis in range(len(left))]
+    if any(share is None for share in shares):
+        raise both_open(op.node)
+    kept, every = (np.asarray(part, dtype=values.dtype) for part in zip(*filter(None, shares), strict=True))
+    if (kept == every).all():
+        return _splice(edits, op, slot, values, fixed)
+    shared = left * kept // every
+    if (shared[~fixed] != values[~fixed]).any():
+        raise both_open(op.node)
+    edits.shares[slot] = kept, every
+    if (shared != values).any():
+        if op.version < _WHERE:
+            raise both_open(op.node)
+        edits.splices[slot] = fixed, values
     return edits
 
 

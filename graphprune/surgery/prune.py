@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Array, Mask
 from graphprune.errors import UnsupportedModelError, quote
-from graphprune.labels.adapt import adapter_for, size_slots
+from graphprune.labels.adapt import Edits, adapter_for, size_slots
 from graphprune.model.graph import Node
 from graphprune.model.inline_tensors import FREE_INITIALIZERS, as_nodes
 from graphprune.model.messages import copy_but
@@ -109,23 +109,27 @@ def _adapt(node: Node, resizing: Resizing, changes: Changes) -> None:
         name = resizing.analysis.graph.unused(f"{node.outputs[0]}.{slot}.{changes.suffix}")
         changes.added.append(numpy_helper.from_array(np.asarray(value), name))
         changes.inputs[node.index, slot] = name
-    for slot, (fixed, values) in edits.splices.items():
-        _splice(node, slot, (fixed, values), resizing, changes)
+    for slot in sorted({*edits.shares, *edits.splices}):
+        _splice(node, slot, edits, resizing, changes)
 
 
-def _spliced(suffix: str) -> tuple[str, str, str]:
-    """Return what the parts of spliced sizes are called."""
-    return f"fixed.{suffix}", f"sizes.{suffix}", "spliced"
-
-
-def _splice(node: Node, slot: int, splice: tuple[Mask, Array], resizing: Resizing, changes: Changes) -> None:
-    """Replace some elements of a list of sizes that the graph goes on computing."""
-    unused = resizing.analysis.graph.unused
-    names = [unused(f"{node.outputs[0]}.{slot}.{part}") for part in _spliced(changes.suffix)]
-    changes.added.extend(numpy_helper.from_array(value, name) for value, name in zip(splice, names, strict=False))
-    where = helper.make_node("Where", [names[0], names[1], node.inputs[slot]], [names[2]], name=names[2])
-    changes.before.setdefault(node.index, []).append(where)
-    changes.inputs[node.index, slot] = names[2]
+def _splice(node: Node, slot: int, edits: Edits, resizing: Resizing, changes: Changes) -> None:
+    """Let elements of a list of sizes that the graph goes on computing keep their share, and replace others."""
+    unused, stem, sizes = resizing.analysis.graph.unused, f"{node.outputs[0]}.{slot}", node.inputs[slot]
+    steps: list[tuple[str, dict[str, Array]]] = []
+    if slot in edits.shares:
+        kept, every = edits.shares[slot]
+        steps += [("Mul", {"kept": kept}), ("Div", {"every": every})]
+    if slot in edits.splices:
+        fixed, values = edits.splices[slot]
+        steps.append(("Where", {"fixed": fixed, "sizes": values}))
+    for op_type, tensors in steps:
+        given = {unused(f"{stem}.{part}.{changes.suffix}"): value for part, value in tensors.items()}
+        changes.added.extend(numpy_helper.from_array(value, name) for name, value in given.items())
+        inputs = [*given, sizes] if op_type == "Where" else [sizes, *given]
+        sizes = unused(f"{stem}.{next(iter(tensors))}.spliced")
+        changes.before.setdefault(node.index, []).append(helper.make_node(op_type, inputs, [sizes], name=sizes))
+    changes.inputs[node.index, slot] = sizes
 
 
 def _hold(node: Node, resizing: Resizing, changes: Changes) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Array, Ints, Mask
 from graphprune.labels.adapt import Counts, size_slots
-from graphprune.labels.vector import stay
+from graphprune.labels.vector import Labels, stay
 from graphprune.model.arithmetic import evaluate
 from graphprune.model.constants import Constants
 from graphprune.model.graph import Node
@@ -131,6 +131,10 @@ class Resizing:
             return [np.broadcast_to(np.True_, (size,)) for size in self.analysis.shapes.dims[name]]
         return [self._slices.counts(labels) for labels in axes]
 
+    def count(self, labels: Labels) -> int:
+        """Return how many slices of an axis are there."""
+        return self._slices.count(labels)
+
     def orders(self, name: str) -> Sequence[Ints]:
         """Return where the slices of an activation, or of a constant, stood in the original."""
         if name in self.placement.settled:
@@ -220,6 +224,14 @@ class PrunedNode:
     def order_out(self, slot: int) -> Sequence[Ints]:
         """Where the slices of an output stood."""
         return self._resizing.orders(self.node.outputs[slot])
+
+    def share(self, axis: int) -> tuple[int, int] | None:
+        """How many of how many slices stay on an axis of output 0, if as large a share does whatever its length is."""
+        analysis, name = self._resizing.analysis, self.node.outputs[0]
+        labels, other = analysis.scope.values[name][axis], (analysis.other_shapes or analysis.shapes).dims.get(name)
+        if other is None or other[axis] % len(labels.base):
+            return None
+        return self._resizing.count(Labels(labels.base)), len(labels.base)
 
     def original(self, slot: int) -> Array | None:
         """Value of a constant input in the original graph."""

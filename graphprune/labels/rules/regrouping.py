@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from graphprune.labels.adapt import Edits, Pruned, adapter, spell, whole
+from graphprune.labels.adapt import Edits, Pruned, adapter, spell_shape, whole
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.segments import regroup
@@ -134,12 +134,12 @@ def _target(op: Pruned, before: list[int], after: list[int]) -> Edits:
     left = [at for at in np.flatnonzero(is_open).tolist() if target[at] != 0]
     rest = left or [at for at, value in enumerate(old) if value == -1 and target[at] != 0]
     if len(left) > 1:
-        # An open axis that loses slices is none that the graph computes, so it is the one to be inferred.
-        rest = sorted(left, key=lambda at: whole(op.kept_out(0)[at]))
+        # What the graph does not compute is inferred: what it infers itself, else an open axis that loses slices.
+        rest = sorted(left, key=lambda at: (old[at] != -1, whole(op.kept_out(0)[at])))
         fixed[rest[1:]] = False
     if rest:
         target[rest[0]] = -1
-    return spell(Edits(), op, 1, target, fixed)
+    return spell_shape(op, 1, target, fixed)
 
 
 def _resolved(target: list[int], before: list[int], allowzero: int) -> list[int] | None:
@@ -169,7 +169,7 @@ def adapt_expand(op: Pruned) -> Edits:
     spread = (wider | (is_open & ~equal)).tolist()  # for these sizes, copies of one slice may be a single one
     target = [size if wide else 1 for size, wide in zip(after, spread, strict=True)]
     fixed = np.asarray([not (wide and is_open[at]) for at, wide in enumerate(spread)])
-    return spell(Edits(), op, 1, target, fixed)
+    return spell_shape(op, 1, target, fixed)
 
 
 @adapter("ConstantOfShape", slots=(0,))
@@ -180,7 +180,7 @@ def adapt_constant_of_shape(op: Pruned) -> Edits:
     if current is not None and [int(v) for v in np.ravel(current)] == after:
         return Edits()
     is_open, _ = op.follows()
-    return spell(Edits(), op, 0, after, ~is_open)
+    return spell_shape(op, 0, after, ~is_open)
 
 
 def _full(op: Pruned, rank: int) -> list[int]:

@@ -41,6 +41,10 @@ from graphprune.verification.fidelity.expectation import Demands, Expectation, M
 __all__ = ["check_fidelity"]
 
 _SPLICE_NAME = re.compile(r"\.spliced(\.\d+)?$")
+_SPLICES = {"Mul": 0, "Div": 0, "Where": 2}
+"""Operators that let sizes follow, and at which input the sizes stand that they change."""
+
+_INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 _NEW_NAME = re.compile(r"\.(pruned\d*|held|kept_share)(\.\d+)?$")
 
 
@@ -128,7 +132,7 @@ class _Nodes:
         self.stored: dict[str, TensorProto] = {}
         self.added: dict[str, TensorProto] = {}
         self.shares: dict[str, tuple[float, str]] = {}
-        self._splices: dict[str, NodeProto] = {}
+        self._splices: dict[str, str] = {}
 
     def match(self) -> None:
         """Pair the nodes up in order and compare them."""
@@ -138,8 +142,8 @@ class _Nodes:
         while at < len(nodes):
             proto = nodes[at]
             node = self._by_outputs.get(tuple(proto.output))
-            if node is None and self._is_splice(proto):
-                self._splices[proto.output[0]] = proto
+            if node is None and (spliced := self._spliced(proto)):
+                self._splices[proto.output[0]] = spliced
                 at += 1
                 continue
             scale = nodes[at + 1] if node is None and at + 1 < len(nodes) else None
@@ -185,23 +189,24 @@ class _Nodes:
 
     def inputs(self, proto: NodeProto) -> list[str]:
         """Return the inputs of a node; sizes that are spliced count as what they are spliced into."""
-        return [self._splices[name].input[2] if name in self._splices else name for name in proto.input]
+        return [self._splices.get(name, name) for name in proto.input]
 
-    def _is_splice(self, proto: NodeProto) -> bool:
-        """Whether a new node does nothing but splice new sizes into what the graph computes."""
+    def _spliced(self, proto: NodeProto) -> str:
+        """Return the sizes that a new node does nothing to but let some follow the plan; else an empty name."""
         given = ("op_type", "input", "output", "name")
-        fits = (
-            proto.op_type == "Where" and len(proto.input) == 3 and all(name in self.added for name in proto.input[:2])
-        )
-        if not fits or list(proto.output) != [proto.name] or _SPLICE_NAME.search(proto.name) is None:
-            return False
-        fixed, sizes = (self.added.pop(name) for name in proto.input[:2])
-        return (
-            fixed.data_type == TensorProto.BOOL
-            and sizes.data_type in (TensorProto.INT64, TensorProto.INT32)
-            and list(fixed.dims) == list(sizes.dims)
-            and not differing(NodeProto(), proto, *given)
-        )
+        at = _SPLICES.get(proto.op_type)
+        if at is None or len(proto.input) <= at or differing(NodeProto(), proto, *given):
+            return ""
+        if list(proto.output) != [proto.name] or _SPLICE_NAME.search(proto.name) is None:
+            return ""
+        others = [name for slot, name in enumerate(proto.input) if slot != at]
+        if len(others) != max(at, 1) or not all(name in self.added for name in others):
+            return ""
+        tensors = [self.added.pop(name) for name in others]
+        types = [TensorProto.BOOL] * (len(tensors) - 1)
+        fits = [tensor.data_type for tensor in tensors[:-1]] == types and tensors[-1].data_type in _INTEGERS
+        sizes = proto.input[at]
+        return self._splices.get(sizes, sizes) if fits and tensors[0].dims == tensors[-1].dims else ""
 
     def _check_share(self, node: Node, proto: NodeProto, scale: NodeProto | None) -> None:
         """Look whether a mean over slices of which some go is scaled, and nothing else."""
@@ -250,7 +255,7 @@ class _Nodes:
             is_size = slot in size_slots(node) and (touched or old in constant)
             if not name and is_size and self._is_zero(old):
                 continue  # zeros are what an operator takes for an initial state that it is not given
-            if is_size and name in self._splices and self._splices[name].input[2] == old:
+            if is_size and self._splices.get(name) == old:
                 continue
             if name != old and not (name in self.added and (is_size or old in constant)):
                 _fail(f"{f'input {slot}' if slot < len(proto.input) else 'the inputs'} of the node {node!r}")

@@ -68,6 +68,32 @@ def test_heads_beside_an_open_batch_on_one_axis(attention: Attention, sizes: lis
     assert _assert_right_for(_attention(FUSED % 5), (1, 5, 3), (3, 5, 3), attention) == sizes
 
 
+INFERRED = FUSED.replace("(nh, t, six)", "(nh, rest, six)").replace("(nh, six, t)", "(nh, six, rest)")
+"""Heads beside the batch, and tokens that are inferred: of two open sizes the graph computes the one that loses heads."""
+
+
+@pytest.mark.parametrize("opset", [9, 17])
+@pytest.mark.parametrize(("attention", "sizes"), [("heads", [4]), ("head-dim", [6, 6])])
+def test_heads_beside_an_open_batch_and_inferred_tokens(opset: int, attention: Attention, sizes: list[int]) -> None:
+    weights = {"wq": (3, 24), "wk": (3, 24), "wv": (3, 24), "last": (24, 5)}
+    constants = {"i0": [0], "i1": [1], "i3": [3], "four": [4], "six": [6], "full": [24], "rest": [-1]}
+    proto = model(INFERRED % "T", weights, opset=opset, **constants)
+    assert _assert_right_for(proto, (1, 5, 3), (3, 7, 3), attention) == sizes
+    assert _assert_right_for(proto, (2, 5, 3), (1, 7, 3), attention) == sizes
+
+
+def test_a_share_is_kept_only_where_it_is_one_for_any_length() -> None:
+    """Tokens of its own that stand beside those of the input are no share of all."""
+    text = """(float[N,T,3] x) => (float[N,u,2] y) {
+        h = MatMul (x, first) s = Shape (x) n = Gather (s, i0) t = Gather (s, i1) to = Concat <axis = 0> (n, five, one)
+        e = Expand (token, to) m = Concat <axis = 1> (e, h) u = Add (t, five) f = Concat <axis = 0> (n, u, two, rest)
+        p = Reshape (m, f) q = Relu (p) g = Concat <axis = 0> (n, u, eight) r = Reshape (q, g) y = MatMul (r, last)
+    }"""
+    constants = {"i0": [0], "i1": [1], "one": [1], "two": [2], "five": [5], "eight": [8], "rest": [-1]}
+    proto = model(text, {"first": (3, 8), "token": (1, 5, 8), "last": (8, 2)}, **constants)
+    assert 5 not in _assert_right_for(proto, (1, 3, 3), (3, 6, 3))
+
+
 SIZES = "s = Shape (h) n = Gather (s, i0) c = Gather (s, i1) high = Gather (s, i2) wide = Gather (s, i3)"
 SHUFFLE = "r = Reshape (h, to) t = Transpose <perm = [0, 2, 1, 3, 4]> (r)"
 
