@@ -72,23 +72,41 @@ def infer_contributed(node: Node, known: Shapes, opset: int) -> None:
         found = [*_like_standard(node, inputs, opset), *(make(node, inputs) if make else ())]
     except (KeyError, IndexError):
         return
-    typed = next(iter(node.inputs[_TYPED_BY.get(node.op_type, 0) :]), "")
     for slot, dims in found:
         if slot < len(node.outputs) and node.outputs[slot]:
             known.dims.setdefault(node.outputs[slot], dims)
-            known.dtypes.setdefault(node.outputs[slot], known.dtypes.get(typed, 0))
+            known.dtypes.setdefault(node.outputs[slot], _type(node, slot, known))
 
 
-_TYPED_BY: Mapping[str, int] = {
-    "DequantizeLinear": 1,
-    "EmbedLayerNormalization": 2,
-    "GatherBlockQuantized": 2,
-    "MatMulIntegerToFloat": 3,
-    "QLinearConcat": 1,
-    "QLinearConv": 7,
-    "QuantizeLinear": 2,
+_TYPED_BY: Mapping[str, Sequence[int]] = {
+    "DequantizeLinear": (1,),
+    "EmbedLayerNormalization": (2,),
+    "GatherBlockQuantized": (2,),
+    "MatMulIntegerToFloat": (3,),
+    "QAttention": (3,),
+    "QGemm": (8, 1),
+    "QLinearConcat": (1,),
+    "QLinearConv": (7,),
+    "QuantizeLinear": (2,),
+    "SimplifiedLayerNormalization": (1,),
 }
-"""Inputs that have the type of the output, where that is not the first."""
+"""Inputs of which the first that is given has the type of the outputs, where that is not the very first."""
+
+_LATER_TYPED_BY: Mapping[str, Sequence[int]] = {"GroupQueryAttention": (3, 0)}
+"""The same of all outputs but the first, where it is another: a cache may hold integers."""
+
+_LENGTHS = frozenset({("EmbedLayerNormalization", 1)})
+"""Outputs that count tokens, by operator and place."""
+
+
+def _type(node: Node, slot: int, known: Shapes) -> int:
+    """Return the type of an output."""
+    if (node.op_type, slot) in _LENGTHS:
+        return TensorProto.INT32
+    typed_by = _TYPED_BY.get(node.op_type, (0,))
+    typed_by = _LATER_TYPED_BY.get(node.op_type, typed_by) if slot else typed_by
+    given = (node.inputs[at] for at in typed_by if at < len(node.inputs) and node.inputs[at])
+    return known.dtypes.get(next(given, ""), 0)
 
 
 class _Inputs:

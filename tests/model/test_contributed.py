@@ -10,6 +10,9 @@ from oracle_check import analyze, run
 from tiny_models import model
 
 from graphprune.errors import ModelFileError
+from graphprune.model.contributed import infer_contributed
+from graphprune.model.graph import Node
+from graphprune.model.known import Shapes
 from graphprune.model.load import load
 
 CONTRIB = ', "com.microsoft": 1'
@@ -74,3 +77,43 @@ def test_shapes_are_those_of_a_run(node: str, inputs: list[tuple[int, ...]], att
     proto.graph.node[1].op_type, proto.graph.node[1].domain = "NobodyRunsThis", "com.example"
     proto.opset_import.add(domain="com.example", version=1)
     assert analyze(proto).shapes.dims["m"] == expected.shape
+
+
+TYPES = {
+    "tokens that are counted": (
+        "EmbedLayerNormalization",
+        {"ids": (TensorProto.INT32, (2, 5)), "": None, "words": (TensorProto.FLOAT16, (9, 8))},
+        {"made": TensorProto.FLOAT16, "lengths": TensorProto.INT32},
+    ),
+    "a cache of integers": (
+        "GroupQueryAttention",
+        {
+            **dict.fromkeys(("q", "k", "v"), (TensorProto.FLOAT, (2, 1, 16))),
+            **dict.fromkeys(("keys", "values"), (TensorProto.INT8, (2, 2, 4, 8))),
+        },
+        {"made": TensorProto.FLOAT, "all_keys": TensorProto.INT8},
+    ),
+    "real numbers of integers": (
+        "QAttention",
+        {
+            "x": (TensorProto.UINT8, (2, 5, 8)),
+            "w": (TensorProto.INT8, (8, 24)),
+            "b": (TensorProto.FLOAT, (24,)),
+            "s": (TensorProto.FLOAT, ()),
+        },
+        {"made": TensorProto.FLOAT},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_types_are_those_of_the_signature(name: str) -> None:
+    op_type, inputs, outputs = TYPES[name]
+    proto = helper.make_node(op_type, [*inputs], [*outputs], domain="com.microsoft", num_heads=2, kv_num_heads=2)
+    given = {value: item for value, item in inputs.items() if item is not None}
+    known = Shapes(
+        dims={value: item[1] for value, item in given.items()},
+        dtypes={value: int(item[0]) for value, item in given.items()},
+    )
+    infer_contributed(Node(0, proto), known, 17)
+    assert {value: known.dtypes[value] for value in outputs} == outputs

@@ -86,7 +86,8 @@ def test_a_share_is_kept_only_where_it_is_one_for_any_length() -> None:
     """Tokens of its own that stand beside those of the input are no share of all."""
     text = """(float[N,T,3] x) => (float[N,u,2] y) {
         h = MatMul (x, first) s = Shape (x) n = Gather (s, i0) t = Gather (s, i1) to = Concat <axis = 0> (n, five, one)
-        e = Expand (token, to) m = Concat <axis = 1> (e, h) u = Add (t, five) f = Concat <axis = 0> (n, u, two, rest)
+        e = Expand (token, to) m = Concat <axis = 1> (e, h) u = Add (t, five)
+        f = Concat <axis = 0> (n, u, two, rest)
         p = Reshape (m, f) q = Relu (p) g = Concat <axis = 0> (n, u, eight) r = Reshape (q, g) y = MatMul (r, last)
     }"""
     constants = {"i0": [0], "i1": [1], "one": [1], "two": [2], "five": [5], "eight": [8], "rest": [-1]}
