@@ -90,6 +90,7 @@ TYPES = {
         {
             **dict.fromkeys(("q", "k", "v"), (TensorProto.FLOAT, (2, 1, 16))),
             **dict.fromkeys(("keys", "values"), (TensorProto.INT8, (2, 2, 4, 8))),
+            **dict.fromkeys(("lengths", "total"), (TensorProto.INT32, (2,))),
         },
         {"made": TensorProto.FLOAT, "all_keys": TensorProto.INT8},
     ),

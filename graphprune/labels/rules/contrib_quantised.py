@@ -2,7 +2,8 @@
 """`MatMulNBits`: a product with weights of which several share a byte, in blocks along the axis that is summed over.
 
 B is (columns, blocks, bytes of a block), a scale and perhaps a zero point stand for each block. Columns may go one by
-one, inputs block by block: all that is sliced then are whole bytes.
+one, inputs block by block, or as many blocks at once as have their zero points in one byte: all that is sliced then are
+whole bytes.
 """
 
 from __future__ import annotations
@@ -35,15 +36,20 @@ def matmul_n_bits(op: Operator) -> None:
     op.freeze(inside, "MatMulNBits", "is a block of packed weights")
     size = int(op.node.attribute("block_size"))
     inner = Labels(blocks.base, size) if blocks.live else stay(len(x[-1]))
-    if len(blocks) * size != len(x[-1]) or not _are_apart(op):
+    together = _go_together(op)
+    if len(blocks) * size != len(x[-1]) or not together:
         op.freeze((blocks, x[-1]), "MatMulNBits", _UNEVEN)
         inner = stay(len(x[-1]))
         blocks = stay(len(blocks))
     op.unite(x[-1], inner)
     op.contract(0, len(x) - 1)
-    for slot in (_SCALES, _ZERO_POINTS):
+    runs = blocks
+    if blocks.live and together > 1:
+        runs = op.space.fresh(len(blocks) // together)
+        op.unite(blocks, each_label(runs, together) if runs.live else stay(len(blocks)))
+    for slot, entries in ((_SCALES, blocks), (_ZERO_POINTS, runs)):
         if op.has(slot):
-            _follow(op, slot, columns, blocks)
+            _follow(op, slot, columns, entries)
     if op.has(_BIAS):
         op.tie(_BIAS, (columns,))
     bits = int(op.node.attribute("bits", 4))
@@ -54,10 +60,19 @@ def matmul_n_bits(op: Operator) -> None:
     op.set(0, (*x[:-1], columns))
 
 
-def _are_apart(op: Operator) -> bool:
-    """Whether every block has entries of its own: neither flattened with the columns, nor packed into bytes."""
-    blocks = op.shape(1)[:2]
-    return all(op.shape(slot) == blocks for slot in (_SCALES, _ZERO_POINTS) if op.has(slot))
+def _go_together(op: Operator) -> int:
+    """Return how many blocks must go at once, because their zero points share a byte; 0 where none can go.
+
+    None can where entries of blocks are flattened with the columns, or a byte holds those of fewer blocks.
+    """
+    columns, blocks = op.shape(1)[:2]
+    apart = [slot for slot in (_SCALES, _ZERO_POINTS) if op.has(slot) and op.shape(slot) == (columns, blocks)]
+    packed = max(8 // int(op.node.attribute("bits", 4)), 1)
+    if _SCALES not in apart:
+        return 0
+    if not op.has(_ZERO_POINTS) or _ZERO_POINTS in apart:
+        return 1
+    return packed if op.shape(_ZERO_POINTS) == (columns, blocks // packed) and blocks % packed == 0 else 0
 
 
 def _follow(op: Operator, slot: int, columns: Labels, blocks: Labels) -> None:

@@ -75,15 +75,25 @@ def test_zero_points_of_real_numbers_follow() -> None:
     assert outcome.effect > 1e-3
 
 
+@pytest.mark.parametrize(("bits", "together"), [(2, 4), (4, 2), (8, 1)])
+def test_blocks_go_together_whose_zero_points_share_a_byte(bits: int, together: int) -> None:
+    zeros = RANDOM.integers(0, 256, (24, 8 // together)).astype(np.uint8)
+    outcome = check(_product(inner=8 * BLOCK, bits=bits, zeros=zeros))
+    found = groups(outcome.analysis)
+    assert found["h"] == (8 // together, frozenset({"first.1 out", "q.1 in", "s.1 per_channel", "z.1 per_channel"}))
+    assert found["m"] == (24, frozenset({*OUT.split(", "), "z.0 per_channel"}))
+    assert outcome.effect > 1e-3
+
+
 @pytest.mark.parametrize(
     "proto",
     [
-        _product(zeros=RANDOM.integers(0, 256, (24, 2)).astype(np.uint8)),
+        _product(zeros=RANDOM.integers(0, 256, (24, 2)).astype(np.uint8), inner=48),
         _product(zeros=RANDOM.integers(0, 256, (48,)).astype(np.uint8)),
         _product(flat=True),
         _product(inner=56),
     ],
-    ids=["packed zero points", "packed zero points in a row", "scales in a row", "a last block that is not full"],
+    ids=["an odd number of blocks", "packed zero points in a row", "scales in a row", "a last block that is not full"],
 )
 def test_columns_alone_go_where_blocks_are_not_apart(proto: ModelProto) -> None:
     analysis = analyze(proto)
