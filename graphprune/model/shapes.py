@@ -18,8 +18,9 @@ from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, num
 
 from graphprune.array_types import Array
 from graphprune.model.arithmetic import evaluate, work
-from graphprune.model.bodies import DOMAIN, ENTRIES, LOOPS
+from graphprune.model.bodies import DOMAIN, ENTRIES
 from graphprune.model.contributed import infer_contributed
+from graphprune.model.filling import MOVING, fills
 from graphprune.model.graph import Graph, Node, subgraphs
 from graphprune.model.iterations import LoopNode, loops, unsettled
 from graphprune.model.known import Shapes
@@ -43,9 +44,6 @@ _ROUNDS = 4
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
-
-_MOVING = frozenset({"Expand", "Gather", "Pad", "Reshape", "Resize", "Slice", "Tile"})
-"""Operators whose first input is the data; the others say how large the result is, and where its parts come from."""
 
 
 def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observed: Shapes | None = None) -> Shapes:
@@ -228,7 +226,7 @@ class _Forward:
                     result.open.update(node.outputs)
         elif all(name in result.constant for name in (names[:1] if _only_casts(node) else names)):
             moves = self._moves_data(node)
-            if (moves and any(name in result.open for name in names[1:])) or self._begins_loop(node):
+            if (moves and any(name in result.open for name in names[1:])) or fills(self.graph, node, result.open):
                 return  # as large as an activation: stored data that flows, like any other value
             made = {name for name in node.outputs if name}
             sources = {name for name in (names[:1] if moves else names) if name in result.constant}
@@ -247,16 +245,9 @@ class _Forward:
     def _moves_data(self, node: Node) -> bool:
         """Whether a node only moves stored real numbers about: sizes and places are no part of what it gives."""
         data = node.inputs[0] if node.inputs else ""
-        if node.op_type not in _MOVING or node.domain or not data or data in self.result.derived:
+        if node.op_type not in MOVING or node.domain or not data or data in self.result.derived:
             return False
         return self.result.dtypes.get(data) in FLOATS
-
-    def _begins_loop(self, node: Node) -> bool:
-        """Whether a node makes what a loop begins with, as one number in all places of an open shape."""
-        if node.op_type != "ConstantOfShape" or node.domain or node.inputs[0] not in self.result.open:
-            return False
-        readers = self.graph.consumers.get(node.outputs[0], ())
-        return any(reader.domain == DOMAIN and reader.op_type in LOOPS for reader, _ in readers)
 
     def _value(self, node: Node) -> None:
         """Evaluate a small constant node."""

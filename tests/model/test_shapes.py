@@ -215,8 +215,20 @@ def test_values_that_unfold_are_not_evaluated(name: str, monkeypatch: pytest.Mon
 
 
 def test_small_ones_are_evaluated() -> None:
-    text = "(float[2] x) => (float[] y) { i = Shape (x)\n z = ConstantOfShape (i)\n y = Add (x, z) }"
-    assert _infer(model(text)).values["z"].tolist() == [0.0, 0.0]
+    text = """(float[2] x) => (float[] y) {
+        i = Shape (x) z = ConstantOfShape <value = int64[1] {0}> (i) f = Cast <to = 1> (z) y = Add (x, f)
+    }"""
+    assert _infer(model(text)).values["z"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("value", "flows"), [("float[1] {0.5}", True), ("float[1] {0}", True), ("int64[1] {0}", False)]
+)
+def test_real_numbers_in_an_open_shape_flow(value: str, flows: bool) -> None:
+    text = f"""(float[2] x) => (float[] y) {{
+        i = Shape (x) z = ConstantOfShape <value = {value}> (i) f = Cast <to = 1> (z) y = Add (x, f)
+    }}"""
+    assert ("z" not in _infer(model(text)).constant) == flows
 
 
 def test_a_node_that_fails_leaves_its_value_unknown() -> None:

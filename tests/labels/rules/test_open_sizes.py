@@ -69,7 +69,7 @@ def test_heads_beside_an_open_batch_on_one_axis(attention: Attention, sizes: lis
 
 
 INFERRED = FUSED.replace("(nh, t, six)", "(nh, rest, six)").replace("(nh, six, t)", "(nh, six, rest)")
-"""Heads beside the batch, and tokens that are inferred: of two open sizes the graph computes the one that loses heads."""
+"""Heads beside the batch, tokens that are inferred: of two open sizes the graph computes the one that loses heads."""
 
 
 @pytest.mark.parametrize("opset", [9, 17])
@@ -227,6 +227,19 @@ STORED = {
         ((2, 4, 3), (3, 6, 3)),
     ),
 }
+
+
+def test_a_state_that_begins_with_zeros_for_every_sample_has_channels() -> None:
+    """Cells that an exporter has written out one after the other."""
+    text = """(float[N,T,3] x) => (float[N,2] y) {
+        s = Shape (x) n = Gather (s, i0) to = Concat <axis = 0> (n, eight) zeros = ConstantOfShape (to)
+        x0 = Gather <axis = 1> (x, t0) a0 = MatMul (x0, first) b0 = Gemm (zeros, again) c0 = Add (a0, b0) h0 = Tanh (c0)
+        x1 = Gather <axis = 1> (x, t1) a1 = MatMul (x1, first) b1 = Gemm (h0, again) c1 = Add (a1, b1) h1 = Tanh (c1)
+        y = MatMul (h1, last)
+    }"""
+    scalars = {"t0": np.int64(0), "t1": np.int64(1)}
+    proto = model(text, {"first": (3, 8), "again": (8, 8), "last": (8, 2)}, i0=[0], eight=[8], **scalars)
+    assert _assert_right_for(proto, (1, 4, 3), (3, 6, 3)) == [8]
 
 
 @pytest.mark.parametrize("name", STORED)

@@ -11,7 +11,6 @@ from rule_cases import Case, Stays, rule_tests
 from tiny_models import model
 
 from graphprune import api
-from graphprune.errors import UnsupportedModelError
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 
@@ -142,10 +141,11 @@ def test_leaves_states_of_zeros_out_so_that_the_batch_stays_open(batch: int) -> 
         check(analysis)
 
 
-def test_refuses_other_states_that_depend_on_the_batch() -> None:
-    analysis = analyze(_stateful(0.5), x=(4, 1, 3))
-    with pytest.raises(UnsupportedModelError, match="state"):
-        prune(analysis, halves(analysis))
+def test_other_states_lose_units_and_follow_the_batch() -> None:
+    outcome = check(analyze(_stateful(0.5), x=(4, 1, 3)))
+    assert outcome.effect > 1e-3
+    found = run(outcome.pruned, {"x": np.ones((4, 5, 3), dtype=np.float32)}, ["y"])
+    assert found["y"].shape == (5, 2)
 
 
 OPEN = """(float[4,N,3] x) => (float[] y) {{
@@ -169,13 +169,13 @@ STATES = {
         [5, 6, 4],
     ),
     "from the samples": ("m = ReduceMean <axes = [0], keepdims = 1> (x)\n state = MatMul (m, begin)", [5, 6, 4]),
-    "filled": ("state = ConstantOfShape <value = float[1] {0.5}> (dims)", [4]),
+    "filled": ("state = ConstantOfShape <value = float[1] {0.5}> (dims)", [5, 6, 4]),
     "filled by the recurrent weights": (
         "k = Shape <start = 2, end = 3> (r)\n d = Concat <axis = 0> (one, s, k)\n"
         "state = ConstantOfShape <value = float[1] {0.5}> (d)",
         [5, 6, 4],
     ),
-    "added to zeros": (f"{_ZEROS}\n state = Add (z, learned)", [4]),
+    "added to zeros": (f"{_ZEROS}\n state = Add (z, learned)", [5, 6, 4]),
 }
 
 
@@ -197,8 +197,11 @@ def test_states_that_follow_an_open_batch_are_cut_or_hold_the_units_from_the_sta
         assert found["y"].shape == (batch, 2)
 
 
-def test_cuts_other_states_where_the_batch_is_fixed() -> None:
+def test_other_states_lose_units_where_the_batch_is_fixed() -> None:
     proto = _stateful(0.5)
     proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 2
     proto.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
-    assert check(proto).effect > 1e-3
+    analysis = analyze(proto)
+    assert analysis.grouping.sizes.tolist() == [6]
+    pruned = prune(analysis, halves(analysis))
+    assert run(pruned, {"x": np.ones((4, 2, 3), dtype=np.float32)}, ["y"])["y"].shape == (2, 2)
