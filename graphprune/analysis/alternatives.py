@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.analysis.groups import Carriers, form_groups
+from graphprune.analysis.own_positions import rank_outputs, tied_by_rank
 from graphprune.labels.components import components
 from graphprune.labels.resolve import Attention, Resolution, Resolver
 from graphprune.labels.rules.convolution import EACH_GROUP, WHOLE_GROUPS
@@ -107,8 +108,9 @@ def _is_grouped(choice: Choice) -> bool:
 
 
 def _narrowest(scope: Scope, carriers: Carriers, resolution: Resolution) -> Floats:
-    """Return the FLOPs of every counted layer where each group keeps a single atom."""
-    grouping = form_groups(carriers, resolution)
+    """Return the FLOPs of every counted layer where each group keeps a single atom, at positions of its own."""
+    ranks = rank_outputs(scope, carriers, resolution, None) if _collapses(scope.space, resolution) else {}
+    grouping = form_groups(carriers, tied_by_rank(scope.space, resolution, ranks))
     ones = np.ones_like(grouping.sizes)
     known: dict[tuple[int, int, int], int] = {}
 
@@ -124,6 +126,12 @@ def _narrowest(scope: Scope, carriers: Carriers, resolution: Resolution) -> Floa
             for cost in scope.space.costs
         ]
     )
+
+
+def _collapses(space: LabelSpace, resolution: Resolution) -> bool:
+    """Whether positions in some conv group hang together, so that positions of their own could reach further."""
+    inside = (resolution.component[each.positions] for each in space.grouped_outputs)
+    return any(len(np.unique(own)) < len(own) for own in inside)
 
 
 def _parts(space: LabelSpace, numbers: list[int]) -> tuple[Mapping[int, int], Ints]:

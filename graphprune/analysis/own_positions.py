@@ -2,8 +2,9 @@
 """Own positions: every group of a convolution keeps its best outputs, not those at the same positions.
 
 A grouped convolution that loses a slice of each group must keep equally many outputs in all of them. Which ones is free
-wherever nothing else couples outputs by their position: then the r-th most salient output of every group forms one
-atom. That is a coupling like any other, so that nothing after the analysis knows of it.
+wherever nothing else couples outputs: then the r-th most salient output of every group forms one atom. Where something
+does (a sum, a concatenation, a grouped convolution behind them), what it couples holds equally many of every group, or
+goes with others until that is so (`bundles`). That is a coupling like any other: nothing after the analysis knows of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphprune.analysis.bundles import bundle
 from graphprune.errors import UsageError, quote
 from graphprune.labels.components import components
 from graphprune.labels.resolve import Resolution
@@ -28,23 +30,24 @@ if TYPE_CHECKING:
 __all__ = ["given_ranks", "rank_outputs", "tied_by_rank"]
 
 
-def rank_outputs(scope: Scope, carriers: Carriers, resolution: Resolution, read: Read) -> dict[str, Ints]:
+def rank_outputs(scope: Scope, carriers: Carriers, resolution: Resolution, read: Read | None) -> dict[str, Ints]:
     """Rank the outputs of every conv group, wherever groups may keep positions of their own.
 
     The score of an output is the norm of its filter, times the factor of a BatchNormalization behind it. Convolutions
-    that are summed share one order.
+    that share outputs are ranked together.
 
     Parameters
     ----------
     resolution : Resolution
         With outputs of all groups coupled by position.
-    read : callable
-        Gives the real values of a constant.
+    read : callable, optional
+        Gives the real values of a constant. Without it the order is any: how many outputs go together is the same.
 
     Returns
     -------
     dict of str to ndarray of int64, shape (outputs,)
-        By node, the rank of each output within its group; 0 is the most salient one.
+        By node, the rank of each output within its group; 0 is the most salient one. Outputs of a bundle
+        (`bundles.bundle`) have the same ranks in every group.
 
     Complexity: that of a resolution without choices.
     """
@@ -52,27 +55,68 @@ def rank_outputs(scope: Scope, carriers: Carriers, resolution: Resolution, read:
     if not sliced:
         return {}
     component, _ = _components(scope.space, _without(scope.space, resolution, sliced), resolution)
-    signature, behind = carriers.signatures(component), _normalisations(scope)
+    signature, before = carriers.signatures(component), carriers.signatures(resolution.component)
+    behind = {} if read is None else _normalisations(scope)
     ranks: dict[str, Ints] = {}
-    for summed in _summed(component, sliced):
-        own = component[summed[0].channels.expand()]
-        alike = signature[own].reshape(summed[0].groups, -1)
-        if len(np.unique(own)) == len(own) and (alike == alike[:, :1]).all():
-            scores = np.sum([_score(each, behind, read) ** 2 for each in summed], axis=0)
-            ranks.update(dict.fromkeys((each.node.label for each in summed), _ranks(scores.reshape(alike.shape))))
+    for together in _together(component, sliced):
+        outputs = [each.channels.expand() for each in together]
+        parts, part = np.unique(np.concatenate([component[each] for each in outputs]), return_inverse=True)
+        owners = np.split(part, np.cumsum([len(each) for each in outputs])[:-1])
+        counts = [_counts(own, each.groups, len(parts)) for own, each in zip(owners, together, strict=True)]
+        scores = np.zeros(len(parts))
+        for own, each in zip(owners, together, strict=True) if read is not None else ():
+            np.add.at(scores, own, _score(each, behind, read) ** 2)
+        numbers = bundle(counts, signature[parts], scores)
+        by_position = np.concatenate([resolution.component[each] for each in outputs])
+        if _is_finer(numbers[part], signature[parts][part], by_position, before[by_position]):
+            ranks.update(
+                (each.node.label, _ranks(numbers[own].reshape(each.groups, -1)))
+                for own, each in zip(owners, together, strict=True)
+            )
     return ranks
 
 
-def _summed(component: Ints, sliced: Sequence[GroupedOutputs]) -> list[list[GroupedOutputs]]:
-    """Return convolutions by the outputs that they share, without those that share some with others than these."""
-    together: dict[tuple[int, bytes], list[GroupedOutputs]] = {}
-    for each in sliced:
-        together.setdefault((each.groups, component[each.channels.expand()].tobytes()), []).append(each)
-    owners = np.zeros(int(component.max()) + 1, dtype=np.int64)
-    outputs = [np.unique(component[summed[0].channels.expand()]) for summed in together.values()]
-    for own in outputs:
-        owners[own] += 1
-    return [summed for own, summed in zip(outputs, together.values(), strict=True) if (owners[own] == 1).all()]
+def _together(component: Ints, sliced: Sequence[GroupedOutputs]) -> list[list[GroupedOutputs]]:
+    """Return convolutions by the outputs that they share with each other."""
+    own = [np.unique(component[each.channels.expand()]) for each in sliced]
+    size = int(component.max()) + 1
+    owner = np.repeat(np.arange(size, size + len(own)), [len(each) for each in own])
+    cluster = components(size + len(own), owner, np.concatenate(own))[size:]
+    found: dict[int, list[GroupedOutputs]] = {}
+    for each, number in zip(sliced, cluster.tolist(), strict=True):
+        found.setdefault(number, []).append(each)
+    return list(found.values())
+
+
+def _counts(owners: Ints, groups: int, parts: int) -> Ints:
+    """Return how many outputs of each conv group every part holds."""
+    counts = np.zeros((parts, groups), dtype=np.int64)
+    np.add.at(counts, (owners, np.repeat(np.arange(groups), len(owners) // groups)), 1)
+    return counts
+
+
+def _is_finer(numbers: Ints, signature: Ints, by_position: Ints, signature_before: Ints) -> bool:
+    """Whether bundles let outputs go in another way than positions do, and leave no more of them at the least.
+
+    Parameters
+    ----------
+    numbers, by_position : ndarray of int64, shape (outputs,)
+        Bundle of each output, and what it goes together with by its position.
+    """
+    finest = len(np.unique(numbers)), len(np.unique(by_position))
+    if finest[0] < finest[1] or _least(numbers, signature) > _least(by_position, signature_before):
+        return False
+    pairs = np.unique(np.column_stack([numbers, by_position]), axis=0)
+    return len(pairs) > finest[1] or finest[0] > finest[1]
+
+
+def _least(atoms: Ints, signature: Ints) -> int:
+    """Return how many outputs are left where each kind of atom keeps one."""
+    one, sizes = np.unique(atoms, return_counts=True)
+    kinds = np.zeros(len(one), dtype=np.uint64)
+    np.add.at(kinds, np.searchsorted(one, atoms), np.asarray(signature, dtype=np.uint64))
+    _, firsts = np.unique(np.column_stack([kinds, sizes.astype(np.uint64)]), axis=0, return_index=True)
+    return int(sizes[firsts].sum())
 
 
 def given_ranks(space: LabelSpace, resolution: Resolution, ranks: Mapping[str, Sequence[int]]) -> dict[str, Ints]:
@@ -177,7 +221,7 @@ def _score(each: GroupedOutputs, normalisations: Mapping[str, Mapping[int, Use]]
     return score * np.abs(factor)
 
 
-def _ranks(scores: Floats) -> Ints:
-    """Return the rank of each score in its row, the highest first; of equal ones the first in line."""
-    order = np.argsort(-scores, axis=1, kind="stable")
+def _ranks(bundles: Ints) -> Ints:
+    """Return the rank of each output in its row, by bundle; of one bundle the first in line."""
+    order = np.argsort(bundles, axis=1, kind="stable")
     return np.argsort(order, axis=1).astype(np.int64).ravel()

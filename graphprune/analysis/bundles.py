@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles: the finest parts of what grouped convolutions make that hold equally many outputs of every conv group.
+
+What couples outputs besides the convolutions (a sum, a concatenation, a grouped convolution behind them) leaves parts.
+A part with equally many outputs of every group can go by itself. Others go together with parts that make up for what
+they lack: the r-th most salient ones of every kind form a bundle, where kinds are told apart by how many outputs of
+each group a part holds, and on which axes it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from graphprune.array_types import Floats, Ints, Mask
+
+__all__ = ["bundle"]
+
+
+def bundle(counts: Sequence[Ints], signature: npt.NDArray[np.uint64], scores: Floats) -> Ints:
+    """Give every part the number of its bundle.
+
+    Parameters
+    ----------
+    counts : sequence of ndarray of int64, shape (parts, groups)
+        For every convolution how many outputs of each of its groups a part holds.
+    signature : ndarray of uint64, shape (parts,)
+        Equal for parts that lie on the same axes equally often.
+    scores : ndarray of float, shape (parts,)
+        How salient each part is.
+
+    Returns
+    -------
+    ndarray of int64, shape (parts,)
+        Bundles of one pool are numbered by falling salience.
+    """
+    found = np.full(len(signature), -1, dtype=np.int64)
+    alone = np.logical_and.reduce([(each == each[:, :1]).all(axis=1) for each in counts])
+    found[alone] = np.arange(int(alone.sum()))
+    used = int(alone.sum())
+    for pool in _pools(counts, signature, ~alone):
+        kinds = np.unique(
+            np.column_stack([signature[pool], *(each[pool] for each in counts)]), axis=0, return_inverse=True
+        )
+        kind = kinds[1].ravel()
+        number = np.bincount(kind)
+        bundles = int(np.gcd.reduce(number))
+        order = np.lexsort((-scores[pool], kind))
+        place = np.empty_like(order)
+        place[order] = np.arange(len(pool)) - (np.cumsum(number) - number)[kind[order]]
+        found[pool] = used + place // (number // bundles)[kind]
+        used += bundles
+    return found
+
+
+def _pools(counts: Sequence[Ints], signature: npt.NDArray[np.uint64], left: Mask) -> list[Ints]:
+    """Return parts that make up for one another: those of one signature where these do, and all others together."""
+    pools: list[Ints] = []
+    others: list[Ints] = []
+    for value in np.unique(signature[left]):
+        own = np.flatnonzero(left & (signature == value))
+        total = [each[own].sum(axis=0) for each in counts]
+        (pools if all((each == each[0]).all() for each in total) else others).append(own)
+    return [*pools, *([np.concatenate(others)] if others else [])]
