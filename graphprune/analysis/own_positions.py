@@ -4,7 +4,7 @@
 A grouped convolution that loses a slice of each group must keep equally many outputs in all of them. Which ones is free
 wherever nothing else couples outputs: then the r-th most salient output of every group forms one atom. Where something
 does (a sum, a concatenation, a grouped convolution behind them), what it couples holds equally many of every group, or
-goes with others until that is so (`bundles`). That is a coupling like any other: nothing after the analysis knows of it.
+goes with others until that is so (`bundles`). That is a coupling like any other; what follows knows nothing of it.
 """
 
 from __future__ import annotations
