@@ -64,8 +64,9 @@ def rank_outputs(scope: Scope, carriers: Carriers, resolution: Resolution, read:
         owners = np.split(part, np.cumsum([len(each) for each in outputs])[:-1])
         counts = [_counts(own, each.groups, len(parts)) for own, each in zip(owners, together, strict=True)]
         scores = np.zeros(len(parts))
-        for own, each in zip(owners, together, strict=True) if read is not None else ():
-            np.add.at(scores, own, _score(each, behind, read) ** 2)
+        if read is not None:
+            for own, each in zip(owners, together, strict=True):
+                np.add.at(scores, own, _score(each, behind, read) ** 2)
         numbers = bundle(counts, signature[parts], scores)
         by_position = np.concatenate([resolution.component[each] for each in outputs])
         if _is_finer(numbers[part], signature[parts][part], by_position, before[by_position]):
