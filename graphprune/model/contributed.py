@@ -29,8 +29,13 @@ MICROSOFT = "com.microsoft"
 BLOCKED = "com.microsoft.nchwc"
 """Domain of those that it lays out in blocks of channels, as wide as one kind of processor likes."""
 
-_IN_DEFAULT_DOMAIN: Mapping[str, float] = {"LayerNormalization": 17, "SimplifiedLayerNormalization": float("inf")}
-"""Operators that onnxruntime knows in the default domain, and the version since which ONNX has them itself."""
+_IN_DEFAULT_DOMAIN: Mapping[str, tuple[float, float]] = {
+    "GroupNormalization": (18, 21),
+    "LayerNormalization": (1, 17),
+    "SimplifiedLayerNormalization": (1, float("inf")),
+}
+"""Operators of the default domain that onnxruntime runs, and from which version to below which ONNX's checker does not
+know them: its own come later, or have been withdrawn since."""
 
 Dims = tuple[int, ...]
 _Made = Iterable[tuple[int, Dims]]
@@ -38,7 +43,8 @@ _Made = Iterable[tuple[int, Dims]]
 
 def is_contributed(domain: str, op_type: str, version: int) -> bool:
     """Whether onnxruntime runs an operator of the default domain that this version of ONNX does not have."""
-    return domain in ("", "ai.onnx") and version < _IN_DEFAULT_DOMAIN.get(op_type, 0)
+    since, until = _IN_DEFAULT_DOMAIN.get(op_type, (0, 0))
+    return domain in ("", "ai.onnx") and since <= version < until
 
 
 _STAND_INS: Mapping[str, tuple[str, tuple[int, ...]]] = {

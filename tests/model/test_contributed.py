@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from onnx import TensorProto, checker, helper
-from oracle_check import analyze, run
+from oracle_check import analyze, check, run
 from tiny_models import model
 
 from graphprune.errors import ModelFileError
@@ -31,6 +31,21 @@ def test_what_onnxruntime_adds_to_the_default_domain_is_read(op: str) -> None:
     with pytest.raises(checker.ValidationError):
         checker.check_model(proto)
     assert analyze(load(proto).proto).shapes.dims["n"] == (2, 5, 4)
+
+
+def test_what_onnx_has_withdrawn_and_onnxruntime_runs_is_read() -> None:
+    text = """(float[2,3,6,6] x) => (float[2,2,6,6] y) {
+        h = Conv (x, first)
+        n = GroupNormalization <num_groups = 4> (h, scale, shift)
+        y = Conv (n, last)
+    }"""
+    weights = {"first": (8, 3, 1, 1), "scale": (4,), "shift": (4,), "last": (2, 8, 1, 1)}
+    proto = model(text, weights, opset=18)
+    with pytest.raises(checker.ValidationError, match="deprecated"):
+        checker.check_model(proto)
+    outcome = check(proto)
+    assert outcome.analysis.grouping.sizes.tolist() == [4]
+    assert outcome.effect > 1e-3
 
 
 def test_other_unknown_operators_of_the_default_domain_are_refused() -> None:

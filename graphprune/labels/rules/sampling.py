@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
+
+from graphprune.labels.adapt import Edits, Pruned, adapter, spell
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.vector import Labels, stay
@@ -41,6 +44,15 @@ def affine_grid(op: Operator) -> None:
     op.freeze(theta[0], "AffineGrid", "is counted by the size of the grids")
     op.freeze(theta[1:], "AffineGrid", "is an axis of a matrix")
     op.set(0, (stay(size) for size in op.out_shape()))
+
+
+@adapter("AffineGrid", slots=(1,))
+def adapt_affine_grid(op: Pruned) -> Edits:
+    """Of the size of the images, the number of channels says nothing of the grids: it may follow."""
+    old, now = op.original(1), op.current(1)
+    if old is None or (now is not None and np.array_equal(np.delete(old, 1), np.delete(now, 1))):
+        return Edits()
+    return spell(Edits(), op, 1, [int(size) for size in np.ravel(old)])
 
 
 @rule("Col2Im")

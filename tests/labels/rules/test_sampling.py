@@ -15,6 +15,10 @@ OFFSETS = (2, 18, 6, 6)
 
 CASES = [
     Case(
+        "affine-grid-like-an-activation",
+        chain("s = Shape (h) g = AffineGrid (turns, s) m = GridSample (h, g)", {"turns": (2, 2, 3)}, opset=20),
+    ),
+    Case(
         "grid-sample",
         chain("m = GridSample (h, g)", g=RANDOM.uniform(-1, 1, (2, 3, 4, 2)).astype(np.float32)),
     ),
