@@ -87,7 +87,7 @@ def _batch_name(inputs: Sequence[Declared]) -> str:
     """Return the name of the dimension that counts samples; empty where none has such a name.
 
     It is called "batch", or it is the one name that all inputs with open axes have: of several the first that is on
-    axis 0 of one, and only if there is a single one any other.
+    axis 0 of one, and only if there is a single one any other that is not the last axis of all.
     """
     names = dict.fromkeys(name for one in inputs for name in one.names if name)
     called = [name for name in names if "batch" in name.lower()]
@@ -98,7 +98,8 @@ def _batch_name(inputs: Sequence[Declared]) -> str:
     first = [name for name in common if any(one.names[0] == name for one in opened)]
     if len(opened) < _SEVERAL or not any(one.sizes[0] is None for one in opened):
         return ""
-    return first[0] if first else common[0] if len(common) == 1 else ""
+    inner = [name for name in common if any(one.names[-1] != name for one in opened)]  # tokens of a text come last
+    return first[0] if first else inner[0] if len(common) == 1 == len(inner) else ""
 
 
 _SEVERAL = 2

@@ -18,6 +18,7 @@ CASES: dict[str, tuple[list[list[int | str | None] | None], tuple[int | None, ..
     "a name whatever it is": ([["n", 512], [2, "n", 128]], (0, 1)),
     "a name that all share": ([["steps", "n", 40], [2, "n", 128]], (1, 1)),
     "the first of several": ([["n", "length"], ["n", "length"]], (0, 0)),
+    "tokens that all share, and batches of other names": ([["a", "n"], ["b", "n"]], (0, 0)),
     "no names": ([[None, None], [2, None, 128], []], (0, 1, None)),
     "names that differ": ([["a", 40], ["b", 7]], (0, 0)),
     "another length": ([["batch", 3], [1, "length"]], (0, None)),
