@@ -130,7 +130,7 @@ def _narrowest(scope: Scope, carriers: Carriers, resolution: Resolution) -> Floa
 
 def _collapses(space: LabelSpace, resolution: Resolution) -> bool:
     """Whether positions in some conv group hang together, so that positions of their own could reach further."""
-    inside = (resolution.component[each.positions] for each in space.grouped_outputs)
+    inside = (resolution.component[each.positions] for each in space.grouped_channels)
     return any(len(np.unique(own)) < len(own) for own in inside)
 
 

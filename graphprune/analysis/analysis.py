@@ -218,7 +218,7 @@ class Analysis:
         """Return the ranks of the outputs that stay among themselves."""
         ranks = self.ranks[name]
         if keep is not None:
-            outputs = next(each for each in self.scope.space.grouped_outputs if each.node.label == name)
+            outputs = next(each for each in self.scope.space.grouped_channels if each.node.label == name)
             ranks = ranks[self.grouping.kept(outputs.channels, keep)]
         return np.unique(ranks, return_inverse=True)[1].astype(np.int64)
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Own positions: every group of a convolution keeps its best outputs, not those at the same positions.
 
-A grouped convolution that loses a slice of each group must keep equally many outputs in all of them. Which ones is free
+A grouped convolution that loses a slice of each group must keep equally many outputs in all of them (a transposed one:
+inputs, since these lie on an axis of their own there; what is said of outputs here holds for them). Which ones is free
 wherever nothing else couples outputs: then the r-th most salient output of every group forms one atom. Where something
 does (a sum, a concatenation, a grouped convolution behind them), what it couples holds equally many of every group, or
 goes with others until that is so (`bundles`). That is a coupling like any other; what follows knows nothing of it.
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from graphprune.analysis.groups import Carriers
     from graphprune.array_types import Array, Floats, Ints, Mask
     from graphprune.labels.operator import Scope
-    from graphprune.labels.space import GroupedOutputs, LabelSpace, Use
+    from graphprune.labels.space import GroupedChannels, LabelSpace, Use
 
     Read = Callable[[str], Array]
 
@@ -33,8 +34,8 @@ __all__ = ["given_ranks", "rank_outputs", "tied_by_rank"]
 def rank_outputs(scope: Scope, carriers: Carriers, resolution: Resolution, read: Read | None) -> dict[str, Ints]:
     """Rank the outputs of every conv group, wherever groups may keep positions of their own.
 
-    The score of an output is the norm of its filter, times the factor of a BatchNormalization behind it. Convolutions
-    that share outputs are ranked together.
+    The score of an output is the norm of its filter, times the factor of a BatchNormalization behind it; that of an
+    input of a transposed convolution is the norm of what it adds. Convolutions that share channels are ranked together.
 
     Parameters
     ----------
@@ -77,13 +78,13 @@ def rank_outputs(scope: Scope, carriers: Carriers, resolution: Resolution, read:
     return ranks
 
 
-def _together(component: Ints, sliced: Sequence[GroupedOutputs]) -> list[list[GroupedOutputs]]:
+def _together(component: Ints, sliced: Sequence[GroupedChannels]) -> list[list[GroupedChannels]]:
     """Return convolutions by the outputs that they share with each other."""
     own = [np.unique(component[each.channels.expand()]) for each in sliced]
     size = int(component.max()) + 1
     owner = np.repeat(np.arange(size, size + len(own)), [len(each) for each in own])
     cluster = components(size + len(own), owner, np.concatenate(own))[size:]
-    found: dict[int, list[GroupedOutputs]] = {}
+    found: dict[int, list[GroupedChannels]] = {}
     for each, number in zip(sliced, cluster.tolist(), strict=True):
         found.setdefault(number, []).append(each)
     return list(found.values())
@@ -160,18 +161,18 @@ def tied_by_rank(space: LabelSpace, resolution: Resolution, ranks: Mapping[str, 
     return Resolution(component, held[component], resolution.freezes, couplings, resolution.committed)
 
 
-def _sliced(space: LabelSpace, resolution: Resolution) -> list[GroupedOutputs]:
+def _sliced(space: LabelSpace, resolution: Resolution) -> list[GroupedChannels]:
     """Return the grouped convolutions that lose a slice of each group."""
     component, frozen = resolution.component, resolution.frozen
     return [
         each
-        for each in space.grouped_outputs
+        for each in space.grouped_channels
         if component[each.positions[0]] == component[each.channels.base[0]] and not frozen[each.positions].any()
     ]
 
 
 def _without(
-    space: LabelSpace, resolution: Resolution, sliced: Iterable[GroupedOutputs]
+    space: LabelSpace, resolution: Resolution, sliced: Iterable[GroupedChannels]
 ) -> list[tuple[Ints, Ints, object]]:
     """Return the couplings that hold, but for those of outputs with positions."""
     gone, nodes = np.zeros(space.count, dtype=np.bool_), set[int]()
@@ -210,11 +211,11 @@ def _normalisations(scope: Scope) -> dict[str, dict[int, Use]]:
     return found
 
 
-def _score(each: GroupedOutputs, normalisations: Mapping[str, Mapping[int, Use]], read: Read) -> Floats:
-    """Return how salient each output is, from weights alone; folding the normalisation behind it changes nothing."""
+def _score(each: GroupedChannels, normalisations: Mapping[str, Mapping[int, Use]], read: Read) -> Floats:
+    """Return how salient each channel is, from weights alone; folding the normalisation behind it changes nothing."""
     kernel = np.asarray(read(each.weight), dtype=np.float64)
     score: Floats = np.linalg.norm(kernel.reshape(len(kernel), -1), axis=1)
-    uses = normalisations.get(each.node.outputs[0], {})
+    uses = normalisations.get(each.node.outputs[0], {}) if each.are_made else {}
     if len(uses) < 2:
         return score
     scale, variance = (np.asarray(read(uses[slot].tensor), dtype=np.float64) for slot in (1, 4))

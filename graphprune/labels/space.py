@@ -22,7 +22,7 @@ __all__ = [
     "Axes",
     "Choice",
     "Contraction",
-    "GroupedOutputs",
+    "GroupedChannels",
     "LabelSpace",
     "Mean",
     "MultiplyAdds",
@@ -140,18 +140,20 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class GroupedOutputs:
-    """Outputs of a grouped convolution of which every conv group keeps equally many, but not of need the same.
+class GroupedChannels:
+    """Channels of a grouped convolution of which every conv group keeps equally many, but not of need the same.
+
+    They are what lies along the first axis of the kernel: outputs of `Conv`, inputs of `ConvTranspose`.
 
     Attributes
     ----------
     weight : str
-        Name of the kernel as the node reads it: filters along its first axis.
+        Name of the kernel as the node reads it.
     groups : int
     channels : Labels
-        All outputs, group after group.
+        All of these channels, group after group.
     positions : ndarray of int64
-        Labels of the positions within a group, with which outputs are coupled where a slice of each group goes.
+        Labels of the positions within a group, with which channels are coupled where a slice of each group goes.
     """
 
     node: Node
@@ -159,6 +161,11 @@ class GroupedOutputs:
     groups: int
     channels: Labels
     positions: Ints
+
+    @property
+    def are_made(self) -> bool:
+        """Whether the node makes these channels, and does not read them."""
+        return self.node.op_type != "ConvTranspose"
 
 
 @dataclass(eq=False)
@@ -176,7 +183,7 @@ class LabelSpace:
         By node index, why a node passes no channels on, whether it read any or not.
     approximate : list of label vectors
         Labels that pass through a renormalised operator: removing them is not exact.
-    grouped_outputs : list of GroupedOutputs
+    grouped_channels : list of GroupedChannels
     batch, contracted : list of label vectors
         Axes of products of two activations: batch axes are heads, contracted ones head dimensions.
     """
@@ -191,7 +198,7 @@ class LabelSpace:
     approximate: list[Ints] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     costs: list[MultiplyAdds] = field(default_factory=list)
-    grouped_outputs: list[GroupedOutputs] = field(default_factory=list)
+    grouped_channels: list[GroupedChannels] = field(default_factory=list)
     batch: list[Ints] = field(default_factory=list)
     contracted: list[Ints] = field(default_factory=list)
 

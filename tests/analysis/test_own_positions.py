@@ -136,6 +136,21 @@ FREE = {
         }""",
         {"w": (12, 2, 1, 1), "last": (48, 2)},
     ),
+    "inputs of a transposed convolution": (
+        """(float[2,3,6,6] x) => (float[] y) {
+            h = Conv (x, first)
+            n = BatchNormalization (h, scale, shift, mean, var)
+            r = Relu (n)
+            c = ConvTranspose <group = 4> (r, w)
+            y = Conv (c, last)
+        }""",
+        {
+            "first": (12, 3, 1, 1),
+            **dict.fromkeys(("scale", "shift", "mean", "var"), (12,)),
+            "w": (12, 3, 2, 2),
+            "last": (2, 12, 1, 1),
+        },
+    ),
     "halves apart": (
         """(float[2,8,6,6] x) => (float[] y) {
             c = Conv <group = 4> (x, w)
@@ -182,7 +197,7 @@ COUPLED = {
         {"w": (16, 2, 1, 1), "one": (2, 6, 1, 1), "two": (2, 10, 1, 1)},
         [],
     ),
-    "a transposed convolution": (
+    "a transposed convolution on the input": (
         "(float[2,8,6,6] x) => (float[] y) { c = ConvTranspose <group = 4> (x, w)\n y = Conv (c, last) }",
         {"w": (8, 3, 2, 2), "last": (2, 12, 1, 1)},
         [],

@@ -8,7 +8,7 @@ from math import prod
 from graphprune.labels.adapt import Edits, Pruned, adapter
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
-from graphprune.labels.space import Alternative, Axes, GroupedOutputs, Role
+from graphprune.labels.space import Alternative, Axes, GroupedChannels, Role
 from graphprune.labels.vector import Labels, all_matched, stay
 
 WHOLE_GROUPS = "whole groups"
@@ -81,8 +81,8 @@ def _grouped(op: Operator, groups: int, x: Labels, y: Labels, inner: Labels, row
     *Whole groups*: every input and output of conv group g carries one label, and the weight axis
     inside a group (`inner`) stays. *A slice of each*: position i within a group is kept or removed
     in all groups alike, so that they stay equally long; inputs and outputs do so apart from each
-    other, hence the outputs can shrink where the inputs stay, and the other way round. Outputs of `Conv` lie on
-    an axis of their own, so that every group could keep others (`analysis/own_positions.py`).
+    other, hence the outputs can shrink where the inputs stay, and the other way round. Outputs of `Conv` and inputs
+    of `ConvTranspose` lie on an axis of their own, so that every group could keep others (`analysis/own_positions.py`).
 
     Parameters
     ----------
@@ -108,8 +108,9 @@ def _grouped(op: Operator, groups: int, x: Labels, y: Labels, inner: Labels, row
         each = all_matched((x, _repeated(first, groups)), (y, _repeated(second, groups)))
         sides = 2 if x.live and per_input > 1 and per_output > 1 else 1
         alternatives.append(Alternative(EACH_GROUP, *each, group.base, sides))
-        if rows is None and per_output > 1:
-            op.space.grouped_outputs.append(GroupedOutputs(op.node, op.inputs[1], groups, y, other.base))
+        if len(other) > 1:
+            apart = y if rows is None else x
+            op.space.grouped_channels.append(GroupedChannels(op.node, op.inputs[1], groups, apart, other.base))
     if not alternatives:
         op.freeze(y, "grouped convolution", "its input channels stay")
     op.space.choose(op.node, alternatives)
