@@ -5,7 +5,7 @@ A grouped convolution that loses a slice of each group must keep equally many ou
 inputs, since these lie on an axis of their own there; what is said of outputs here holds for them). Which ones is free
 wherever nothing else couples outputs: then the r-th most salient output of every group forms one atom. Where something
 does (a sum, a concatenation, a grouped convolution behind them), what it couples holds equally many of every group, or
-goes with others until that is so (`bundles`). That is a coupling like any other; what follows knows nothing of it.
+goes with others until that is so (`balanced_parts`). That is a coupling like any other: what follows knows of none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.analysis.bundles import bundle
+from graphprune.analysis.balanced_parts import bundle
 from graphprune.errors import UsageError, quote
 from graphprune.labels.components import components
 from graphprune.labels.resolve import Resolution
@@ -48,7 +48,7 @@ def rank_outputs(scope: Scope, carriers: Carriers, resolution: Resolution, read:
     -------
     dict of str to ndarray of int64, shape (outputs,)
         By node, the rank of each output within its group; 0 is the most salient one. Outputs of a bundle
-        (`bundles.bundle`) have the same ranks in every group.
+        (`balanced_parts.bundle`) have the same ranks in every group.
 
     Complexity: that of a resolution without choices.
     """

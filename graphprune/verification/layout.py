@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -280,13 +280,21 @@ class _Layout:
             (masked_weights.attach(masked), {}),
             (pruned_weights.attach(pruned), own),
         ]
-        stops, pieces = cut_in_step(models, stops, types)
+        stops, pieces = cut_in_step(models, stops, types, self._known_shapes())
         specs = []
         for name, parts in zip(("masked", "pruned"), pieces, strict=True):
             specs.append([PieceSpec(f"{name}.{at}.onnx", part.needs, part.gives) for at, part in enumerate(parts)])
             for spec, part in zip(specs[-1], parts, strict=True):
                 (self.place / spec.file).write_bytes(part.model.SerializeToString())
         return stops, specs
+
+    def _known_shapes(self) -> dict[str, Sequence[int | None]]:
+        """Return what holds in both models for any size of the inputs: lengths of lists of sizes, and ranks."""
+        shapes = self.analysis.shapes
+        return {
+            name: dims if name in shapes.open and len(dims) <= 1 else [None] * len(dims)
+            for name, dims in shapes.dims.items()
+        }
 
     def _weights_of(self, node: Node) -> int:
         """Elements of the constants that a node reads, where not all of them fit into memory."""

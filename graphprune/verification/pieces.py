@@ -49,7 +49,10 @@ def stops_of(nodes: Iterable[tuple[Mapping[str, int], int]], most: int) -> dict[
 
 
 def cut_in_step(
-    models: Sequence[tuple[ModelProto, Mapping[str, str]]], stops: Mapping[str, int], types: Mapping[str, int]
+    models: Sequence[tuple[ModelProto, Mapping[str, str]]],
+    stops: Mapping[str, int],
+    types: Mapping[str, int],
+    shapes: Mapping[str, Sequence[int | None]],
 ) -> tuple[dict[str, int], list[list[Piece]]]:
     """Cut models at the same stops.
 
@@ -61,6 +64,8 @@ def cut_in_step(
         The stop of each tensor.
     types : mapping of str to int
         Element types of values that can be carried over.
+    shapes : mapping of str to sequence of (int or None)
+        What is known of the shapes of values: onnxruntime opens no `Resize` that is given a list of unknown length.
 
     Returns
     -------
@@ -68,7 +73,8 @@ def cut_in_step(
         The stops, fewer where a model cannot be cut at one, and the pieces of each model.
     """
     cutters = [
-        _Cutter(model, {names.get(name, name): stop for name, stop in stops.items()}, types) for model, names in models
+        _Cutter(model, {names.get(name, name): stop for name, stop in stops.items()}, types, shapes)
+        for model, names in models
     ]
     count = max(stops.values(), default=0) + 1
     ends = [stop for stop in range(count - 1) if all(cutter.can_end(stop) for cutter in cutters)]
@@ -81,8 +87,15 @@ def cut_in_step(
 class _Cutter:
     """One model, and to which stop each of its nodes belongs."""
 
-    def __init__(self, model: ModelProto, stops: Mapping[str, int], types: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        model: ModelProto,
+        stops: Mapping[str, int],
+        types: Mapping[str, int],
+        shapes: Mapping[str, Sequence[int | None]],
+    ) -> None:
         self._graph = Graph(model)
+        self._shapes = shapes
         self._constant = constant_nodes(self._graph)
         self._fed = [node for node in self._graph.nodes if node.index not in self._constant]
         self._types = {**types, **{name: kind.tensor_type.elem_type for name, kind in self._graph.inputs.items()}}
@@ -123,10 +136,13 @@ class _Cutter:
         return pieces
 
     def _cut(self, nodes: list[Node], needs: Sequence[str], outputs: Sequence[str]) -> ModelProto:
-        """Return a model of some nodes, with inputs of any shape."""
+        """Return a model of some nodes, with inputs of any size that is not known to be the only one."""
         dtypes = {name: helper.tensor_dtype_to_np_dtype(self._types[name]) for name in needs}
         inputs = {name: np.empty(0, dtype) for name, dtype in dtypes.items()}
         piece = cut_subgraph(self._graph, self._constant, nodes, inputs, outputs)
         for value in piece.graph.input:
             value.type.tensor_type.ClearField("shape")
+            if value.name in self._shapes:
+                kind = helper.make_tensor_type_proto(self._types[value.name], self._shapes[value.name])
+                value.type.CopyFrom(kind)
         return piece

@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 from oracle_check import analyze, halves
 from quantised_models import converted, quantised
-from tiny_models import chain
+from tiny_models import chain, model
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.errors import UnsupportedModelError
@@ -29,6 +29,17 @@ WEIGHTS = {"middle": (8, 8, 3, 3), "b": (8,), "side": (8, 8, 1, 1)}
 SKIP = chain(
     "c = Conv <pads = [1, 1, 1, 1]> (h, middle, b)\n r = Relu (c)\n s = Conv (h, side)\n m = Add (r, s)", WEIGHTS
 )
+RESIZED = model(
+    """(float[N,3,H,W] x) => (float[N,2,a,b] y) {
+        h = Conv (x, first) s = Shape (x) space = Slice (s, two, four) to = Concat <axis = 0> (channels, space)
+        p = Resize <mode = "linear"> (positions, , , to) q = Relu (h) m = Add (q, p) y = Conv (m, last)
+    }""",
+    {"first": (8, 3, 1, 1), "positions": (1, 8, 4, 4), "last": (2, 8, 1, 1)},
+    two=[2],
+    four=[4],
+    channels=[1, 8],
+)
+"""A learned map that is brought to the size of the image: the list of sizes goes from piece to piece."""
 CONSTANT = chain("two = Constant <value_float = 2.0> ()\n c = Mul (h, two)\n d = Relu (c)\n m = Mul (d, two)")
 
 
@@ -47,7 +58,7 @@ def specs(monkeypatch: pytest.MonkeyPatch) -> list[Spec]:
     return told
 
 
-@pytest.mark.parametrize("proto", [SKIP, CONSTANT], ids=["skip", "constant"])
+@pytest.mark.parametrize("proto", [SKIP, RESIZED, CONSTANT], ids=["skip", "resized", "constant"])
 def test_pieces_give_what_the_whole_gives(proto: ModelProto, specs: list[Spec]) -> None:
     analysis = analyze(proto)
     keep = halves(analysis)

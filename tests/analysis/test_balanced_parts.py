@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_properties import examples
 
-from graphprune.analysis.bundles import bundle
+from graphprune.analysis.balanced_parts import bundle
 from graphprune.array_types import Ints
 
 Rows = list[list[int]]
