@@ -19,7 +19,7 @@ import numpy as np
 
 from graphprune.choices import Attention
 from graphprune.labels.components import Flags, Forest, Watchers, components, distinct
-from graphprune.labels.space import Alternative, Choice, LabelSpace, Reason
+from graphprune.labels.space import Alternative, Choice, LabelSpace, Reason, other_way
 from graphprune.labels.vector import Ints
 
 __all__ = ["Attention", "Resolution", "Resolver", "resolve"]
@@ -230,11 +230,7 @@ class _State:
             return self._freeze(
                 _labels(choice), Reason("reshape", choice.node, "no axis can carry the channels through")
             )
-        changed = [
-            self._freeze(
-                alternative.frozen, Reason("other axis of a reshape", choice.node, "another axis carries the channels")
-            )
-        ]
+        changed = [self._freeze(alternative.frozen, other_way(choice.node, alternative))]
         zero = (alternative.left == 0) | (alternative.right == 0)
         if zero.any():
             meets = Reason("fixed axis", choice.node, "ties the channels to an axis that stays whole")

@@ -30,6 +30,7 @@ __all__ = [
     "Renormalisation",
     "Role",
     "Use",
+    "other_way",
 ]
 
 Axes = tuple[Labels, ...]
@@ -139,6 +140,16 @@ class Choice:
     alternatives: tuple[Alternative, ...]
 
 
+def other_way(node: Node, taken: Alternative) -> Reason:
+    """Return why what a choice leaves out stays."""
+    if node.op_type in _RESHAPING:
+        return Reason("other axis of a reshape", node, "another axis carries the channels")
+    return Reason("other choice", node, f"here it is {taken.name} that may go")
+
+
+_RESHAPING = frozenset({"Flatten", "Reshape"})
+
+
 @dataclass(frozen=True, eq=False)
 class GroupedChannels:
     """Channels of a grouped convolution of which every conv group keeps equally many, but not of need the same.
@@ -242,7 +253,7 @@ class LabelSpace:
         """Record a choice; a single alternative holds at once, so that nobody looks past it."""
         if len(alternatives) == 1:
             only = alternatives[0]
-            self.freeze(only.frozen, Reason("other axis of a reshape", node, "keeps this axis whole"))
+            self.freeze(only.frozen, other_way(node, only))
             self.unite(Labels(only.left), Labels(only.right), node)
         elif alternatives:
             self.choices.append(Choice(node, tuple(alternatives)))

@@ -422,3 +422,11 @@ def test_dead_outputs_go_from_every_group_whatever_their_positions() -> None:
     plan = graphprune.solve(loaded, (), graphprune.SolveOptions(lossless=True))
     assert [len(group.kept) for group in plan.groups] == [EACH - 2]
     assert graphprune.verify(loaded, graphprune.apply(loaded, plan), plan).ok
+
+
+@pytest.mark.parametrize(("grouped", "taken"), [("groups", "whole groups"), ("slices", "a slice of each group")])
+def test_what_a_choice_leaves_out_is_said_to_stay_for_what_goes(grouped: Grouped, taken: str) -> None:
+    freezes = analysed(model(BLOCK, WEIGHTS), grouped).resolution.freezes
+    assert {(reason.kind, reason.text) for _, reason in freezes if reason.kind.startswith("other")} == {
+        ("other choice", f"here it is {taken} that may go")
+    }
