@@ -163,9 +163,16 @@ class PlainRun:
         if not self._spec.sizes:
             return {"sizes": 1}
         together, *single = self._spec.sizes
-        if self._check(ledger, together):
+        if self._check_further(ledger, together):
             return {"sizes": 2}
-        return {"sizes": 1 + sum(self._check(ledger, shapes) for shapes in single)}
+        return {"sizes": 1 + sum(self._check_further(ledger, shapes) for shapes in single)}
+
+    def _check_further(self, ledger: Ledger, shapes: Shapes) -> bool:
+        """Check the file with another size; one that memory does not hold says nothing."""
+        try:
+            return self._check(ledger, shapes)
+        except MemoryError:
+            return False
 
     def _check(self, ledger: Ledger, shapes: Shapes | None, expected: Feeds | None = None) -> bool:
         """Check the file with inputs of one size; returns False where the original does not run with them."""
