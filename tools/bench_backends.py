@@ -4,7 +4,7 @@
 ::
 
     OMP_NUM_THREADS=1 python tools/bench_backends.py model.onnx
-    OMP_NUM_THREADS=1 python tools/bench_backends.py model.onnx --calib samples.npz --solvers stage-wise --backends loky
+    OMP_NUM_THREADS=1 python tools/bench_backends.py model.onnx --calib samples.npz --solvers stage-wise
 
 One sweep over budgets in this process, and the same by two processes of each backend, in turn, `--rounds` times. Printed
 are medians: seconds until the first result, seconds in all, the ratio to this process, and what a trial costs beyond its

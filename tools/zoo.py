@@ -6,13 +6,13 @@
     python tools/zoo.py ~/zoo
     python tools/zoo.py ~/zoo --inputs manifest.json --resume zoo.jsonl --markdown docs/coverage.md --title torchvision
 
-Each model runs in a process of its own (`zoo_check.py`), one at a time, within a time limit. Several run at a time with
-`--jobs`, or on a cluster with `--backend` and `--address`, whose machines have to see the models and this folder at the
-same place. What is checked: the written file passes ONNX's full check, differs from the original only as the plan
-explains, and runs in onnxruntime as the original does, also at batch 2 where the batch is dynamic; FLOPs, parameters and
-bytes counted on it are those that the plan predicted, and within the budget; no group could take its next level within
-the budget; and the file equals the masked original. An unreachable budget counts as fine if it is below the reach, the share of the FLOPs at
-the narrowest widths. The exit status is 1 if any run failed.
+Each model runs in a process of its own (`zoo_check.py`), one at a time, within a time limit. Several run at a time
+with `--jobs`, or on a cluster with `--backend` and `--address`, whose machines have to see the models and this folder
+at the same place. What is checked: the written file passes ONNX's full check, differs from the original only as the
+plan explains, and runs in onnxruntime as the original does, also at batch 2 where the batch is dynamic; FLOPs,
+parameters and bytes counted on it are those that the plan predicted, and within the budget; no group could take its
+next level within the budget; and the file equals the masked original. An unreachable budget counts as fine if it is
+below the reach, the share of the FLOPs at the narrowest widths. The exit status is 1 if any run failed.
 """
 
 from __future__ import annotations
