@@ -6,10 +6,10 @@
     OMP_NUM_THREADS=1 python tools/bench_backends.py model.onnx
     OMP_NUM_THREADS=1 python tools/bench_backends.py model.onnx --calib samples.npz --solvers stage-wise
 
-One sweep over budgets in this process, and the same by two processes of each backend, in turn, `--rounds` times. Printed
-are medians: seconds until the first result, seconds in all, the ratio to this process, and what a trial costs beyond its
-work: twice the seconds of the two processes less those of this one, by trials. A Dask cluster is measured twice: started
-for the sweep, and there already.
+One sweep over budgets in this process, and the same by two processes of each backend, in turn, `--rounds` times.
+Printed are medians: seconds until the first result, seconds in all, the ratio to this process, and what a trial costs
+beyond its work: twice the seconds of the two processes less those of this one, by trials. A Dask cluster is measured
+twice: started for the sweep, and there already.
 """
 
 from __future__ import annotations
