@@ -120,6 +120,14 @@ def test_ray_finds_the_same(network: Path, contest: Contest, expected: list[Tria
         compare(graphprune.load(network), BudgetRequest("flops", 0.0001), contest, workers=workers)
 
 
+@needs_ray
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense:port"])
+def test_no_ray_cluster_answers(network: Path, address: str) -> None:
+    workers = Workers(backend="ray", address=address)
+    with pytest.raises(UsageError, match=f"no Ray cluster answers at '{address}'"):
+        compare(graphprune.load(network), HALF, CONTEST, workers=workers)
+
+
 @pytest.mark.parametrize("backend", ["loky", "dask"])
 def test_what_no_process_can_meet_is_refused_as_here(network: Path, cluster: str, backend: str) -> None:
     workers = Workers(2) if backend == "loky" else Workers(backend="dask", address=cluster)

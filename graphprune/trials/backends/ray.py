@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from graphprune.trials.workers import Arguments, Call, Workers
 
 __all__ = ["run"]
+
+_PATIENCE = 10
+"""Seconds in which a cluster answers."""
 
 
 def run(function: Call, shared: object, calls: Sequence[Arguments], workers: Workers) -> Generator[Any]:
@@ -49,6 +53,13 @@ def _result(one: Any) -> Any:
         raise
 
 
+def _answers(address: str) -> None:
+    """Raise what the system says where nothing listens at an address: Ray itself would go on trying for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+
+
 @contextmanager
 def _connected(workers: Workers) -> Generator[None]:
     """Connect to a cluster or start one, unless the program has done so itself."""
@@ -60,10 +71,11 @@ def _connected(workers: Workers) -> Generator[None]:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if workers.address:
+            _answers(workers.address)
             ray.init(workers.address, **quiet)
         else:
             ray.init(num_cpus=workers.jobs, include_dashboard=False, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UsageError(
             f"no Ray cluster answers at {quote(workers.address)}: {error}",
             hint="give the address that `ray start --head` prints, such as 10.0.0.1:6379, or auto on a machine of it",
