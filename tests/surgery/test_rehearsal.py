@@ -13,15 +13,6 @@ from graphprune.errors import UnsupportedModelError
 from graphprune.surgery.prune import prune
 from graphprune.surgery.rehearsal import rehearsed
 
-STATES = """(float[4,N,3] x) => (float[] y) {
-    s = Shape <start = 1, end = 2> (x)
-    dims = Concat <axis = 0> (one, s, six)
-    state = ConstantOfShape <value = float[1] {0.5}> (dims)
-    h, g = GRU <hidden_size = 6> (x, w, r, , , state)
-    f = Squeeze (g, nought)
-    h2 = MatMul (f, w2)
-    y = MatMul (h2, last)
-}"""
 SCALED = """(float[N,3] x) => (float[N,2] y) {
     h = MatMul (x, w)
     s = Size (h)
@@ -45,9 +36,6 @@ OLD_SHUFFLE = """(float[N,3,H,W] x) => (float[N,k,a,b] y) {
 }"""
 
 MODELS = {
-    "a state": model(
-        STATES, {"w": (1, 18, 3), "r": (1, 18, 6), "w2": (6, 5), "last": (5, 2)}, one=[1], six=[6], nought=[0]
-    ),
     "a number": model(SCALED, {"w": (3, 8), "w2": (8, 5), "last": (5, 2)}),
     "a target before Where": model(
         OLD_SHUFFLE,

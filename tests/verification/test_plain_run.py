@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from graphprune.model.unread import without_unread
 from graphprune.surgery.prune import prune
 from graphprune.verification import room
 from graphprune.verification.check_runs import check_runs
+from graphprune.verification.plain_run import PlainRun
 from graphprune.verification.sizes import second_sizes
 from graphprune.verification.verify import verify_pruned
 
@@ -288,3 +290,28 @@ def test_weights_that_are_inputs_and_that_nobody_reads_stay_with_what_runs() -> 
     analysis = analyze(proto)
     keep = halves(analysis)
     assert verify_pruned(analysis, load(prune(analysis, keep)), keep).status == "verified"
+
+
+@pytest.mark.parametrize("held", [0, 1, 2])
+def test_further_sizes_that_memory_does_not_hold_are_not_counted(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the size of the comparison itself it is said."""
+    shapes = [{"x": [2, 6]}, {"x": [2, 3]}, {"x": [1, 6]}]
+    run = PlainRun.__new__(PlainRun)
+    tried: list[object] = []
+
+    def check(self: PlainRun, ledger: object, sizes: object, expected: object = None) -> bool:
+        del self, ledger, expected
+        tried.append(sizes)
+        if len(tried) > held:
+            raise MemoryError
+        return True
+
+    monkeypatch.setattr(PlainRun, "_check", check)
+    monkeypatch.setattr(run, "_spec", SimpleNamespace(plain=True, sizes=shapes), raising=False)
+    ledger = cast("Any", None)
+    if not held:
+        with pytest.raises(MemoryError):
+            run.check_all(ledger)
+    else:
+        assert run.check_all(ledger) == {"sizes": held}
+    assert tried[:1] == [None]
