@@ -20,12 +20,12 @@ from graphprune.model.survey import survey
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto
 
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
 
-__all__ = ["check_model", "structure_digest"]
+__all__ = ["check_model", "outline", "structure_digest"]
 
 _INTEGERS = frozenset((TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL))
 _LARGEST_SHAPE_CONSTANT = 4096  # elements; larger integer tensors are tables of data, like weights
@@ -40,7 +40,7 @@ def structure_digest(proto: ModelProto) -> str:
     Complexity: O(nodes + initializers); no weight is read.
     """
     digest = hashlib.sha256()
-    for opset in sorted(proto.opset_import, key=lambda entry: entry.domain):
+    for opset in _opsets(proto):
         digest.update(f"opset {opset.domain!r} {opset.version}\n".encode())
     for line in _graph(proto.graph):
         digest.update(line)
@@ -49,6 +49,37 @@ def structure_digest(proto: ModelProto) -> str:
         for node in function.node:
             digest.update(_node(node))
     return digest.hexdigest()
+
+
+def outline(proto: ModelProto) -> str:
+    """Return four characters for each operator set, input, output, tensor, node and attribute that counts, in order.
+
+    Where the structure is another one, they tell what differs first.
+    """
+    return "".join(hashlib.sha256(line).hexdigest()[:_CHARACTERS] for _, line in _entries(proto))
+
+
+_CHARACTERS = 4
+
+
+def _opsets(proto: ModelProto) -> list[OperatorSetIdProto]:
+    return sorted(proto.opset_import, key=lambda entry: entry.domain)
+
+
+def _entries(proto: ModelProto) -> Iterator[tuple[str, bytes]]:
+    """Yield all that counts with what it is called in a message."""
+    for opset in _opsets(proto):
+        yield f"version {opset.version} of the operators of {quote(opset.domain)}", str(opset.version).encode()
+    graph = proto.graph
+    for value in (*graph.input, *graph.output):
+        yield f"input or output {quote(value.name)} of another type or shape", _value(value)
+    for tensor in sorted(graph.initializer, key=lambda tensor: tensor.name):
+        yield f"tensor {quote(tensor.name)} of shape {list(tensor.dims)}", _tensor(tensor, tensor.name)
+    for node in (*graph.node, *(node for function in proto.functions for node in function.node)):
+        name = quote(node.name or next(iter(node.output), ""))
+        yield f"{node.op_type} node {name}, or what it reads", _head(node)
+        for attribute in sorted(node.attribute, key=lambda entry: entry.name):
+            yield f"attribute {quote(attribute.name)} of {node.op_type} node {name}", _attribute(attribute)
 
 
 def _graph(graph: GraphProto) -> Iterator[bytes]:
@@ -75,9 +106,14 @@ def _tensor(tensor: TensorProto, name: str) -> bytes:
     return head + numpy_helper.to_array(tensor).tobytes()
 
 
+def _head(node: NodeProto) -> bytes:
+    return f"node {node.domain!r} {node.op_type!r} {node.name!r} {list(node.input)} {list(node.output)}\n".encode()
+
+
 def _node(node: NodeProto) -> bytes:
-    head = f"node {node.domain!r} {node.op_type!r} {node.name!r} {list(node.input)} {list(node.output)}\n".encode()
-    return head + b"".join(_attribute(attribute) for attribute in sorted(node.attribute, key=lambda entry: entry.name))
+    return _head(node) + b"".join(
+        _attribute(attribute) for attribute in sorted(node.attribute, key=lambda entry: entry.name)
+    )
 
 
 def _attribute(attribute: AttributeProto) -> bytes:
@@ -112,7 +148,20 @@ def _first_difference(plan: Plan, proto: ModelProto) -> str:
         shape = dims.get(member.initializer)
         if shape and member.removed and (member.axis >= len(shape) or max(member.removed) >= shape[member.axis]):
             return f"weight {quote(member.initializer)} has shape {shape}, so axis {member.axis} is too short"
-    return _other_input(plan, proto) or "some attribute, shape or connection is otherwise"
+    return _other_input(plan, proto) or _other_entry(plan, proto) or "some attribute, shape or connection is otherwise"
+
+
+def _other_entry(plan: Plan, proto: ModelProto) -> str:
+    """Say what comes first of that which the model of the plan did not have; empty where the plan does not tell."""
+    known = plan.solver.options.get("outline")
+    if not isinstance(known, str) or not known:
+        return ""
+    at = 0
+    for what, line in _entries(proto):
+        if known[at : at + _CHARACTERS] != hashlib.sha256(line).hexdigest()[:_CHARACTERS]:
+            return f"it has {what}"
+        at += _CHARACTERS
+    return "nodes are missing at its end" if len(known) > at else ""
 
 
 def _other_input(plan: Plan, proto: ModelProto) -> str:

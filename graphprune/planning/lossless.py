@@ -13,7 +13,7 @@ from graphprune.errors import UsageError
 from graphprune.model.finite import check_finite
 from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Budget, Plan, SolverRecord
-from graphprune.plan.structure import structure_digest
+from graphprune.plan.structure import outline, structure_digest
 from graphprune.planning.constraints.constraints import Constraints
 from graphprune.planning.make_plan import SolveOptions
 from graphprune.planning.records import describe_model, recorded_choices
@@ -74,6 +74,7 @@ def lossless_plan(analysis: Analysis, requests: Sequence[BudgetRequest], options
         "approximate": analysis.approximate,
         "choices": recorded_choices(analysis),
         "structure": structure_digest(analysis.model.proto),
+        "outline": outline(analysis.model.proto),
     }
     plan = Plan(
         model=describe_model(analysis),

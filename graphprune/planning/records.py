@@ -10,7 +10,7 @@ from graphprune.cost.counting import count_layers
 from graphprune.data.providers import current
 from graphprune.labels.rules.convolution import EACH_GROUP
 from graphprune.plan.schema import Budget, Certificate, Plan, PlanModel, SolverRecord
-from graphprune.plan.structure import structure_digest
+from graphprune.plan.structure import outline, structure_digest
 from graphprune.solvers import criteria
 from graphprune.solvers import widths as width_solvers
 from graphprune.solvers.bounds.certify import certify
@@ -78,6 +78,7 @@ def _options(task: PlanningTask, widths: ChosenWidths) -> dict[str, Any]:
         "scores_from": dict(sorted(Counter(task.scores.source).items())),
         "choices": recorded_choices(analysis),
         "structure": structure_digest(analysis.model.proto),
+        "outline": outline(analysis.model.proto),
     }
 
 

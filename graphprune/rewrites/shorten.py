@@ -79,7 +79,7 @@ def shorten(analysis: Analysis, keep: Mask, effects: Effects) -> Shortened:
     flat = cut if analysis.flat.is_flat else flatten(cut, like=analysis.flat).proto
     short = analysis.flat.restore(_write(Kept(analysis, stays), flat, effects))
     model = replace(analysis.model.replaced(short), name=analysis.model.name)
-    shorter = analysis.of(model)
+    shorter = analysis.of(model, stays)
     shorter.grouping = Grouping(_atoms(analysis, shorter, stays), analysis.grouping.group_of)
     accounts = Accounts(shorter.scope, shorter.grouping)
     groups = describe(shorter.scope, shorter.grouping, accounts.shared)

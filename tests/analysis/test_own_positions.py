@@ -277,6 +277,15 @@ def test_a_concatenation_in_front_of_a_grouped_convolution_leaves_fine_parts() -
     assert check(analysis, one, seed=1).effect > 0.01
 
 
+def test_a_bundle_that_is_emptied_leaves_the_ranks_of_the_others() -> None:
+    weights = {"first": (4, 6, 1, 1), "grow": (14, 2, 1, 1), "middle": (6, 9, 1, 1), "back": (18, 3, 1, 1)}
+    proto = model(CONCATENATED, {**weights, "last": (2, 18, 1, 1)}, apart=[2, 2, 3, 6, 6], flat=[2, 6, 6, 6])
+    analysis = graphprune.analyze(load(proto))
+    plan = graphprune.solve(analysis, flops=0.3, options=graphprune.SolveOptions(round_to=1, allow_empty=True))
+    assert 0 in [len(group.kept) for group in plan.groups]
+    assert graphprune.verify(analysis, graphprune.apply(analysis, plan), plan).status == "verified"
+
+
 def test_only_where_it_is_asked_for_or_left_to_us() -> None:
     proto = model(BLOCK, WEIGHTS)
     assert list(analysed(proto, "own").ranks) == list(analysed(proto).ranks) == ["c"]

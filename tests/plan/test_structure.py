@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
@@ -42,6 +44,13 @@ def hidden(width: int = 8, op: str = "Relu") -> ModelProto:
     return model(text, {"up": (4, width), "down": (width, 4)}, to=[2, width])
 
 
+def copied() -> ModelProto:
+    """Return the network with a reshape that takes zeros as they are."""
+    proto = hidden()
+    proto.graph.node[2].attribute.append(helper.make_attribute("allowzero", 1))
+    return proto
+
+
 def test_weights_in_bodies_do_not_count() -> None:
     assert structure_digest(branches(0)) == structure_digest(branches(1))
     plan = api.solve(Analysis(load(branches(0))), api.BudgetRequest("flops", 0.6))
@@ -67,13 +76,23 @@ def test_spelling_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("other", "difference"),
     [
-        (hidden(op="Sigmoid"), "some attribute, shape or connection is otherwise"),
+        (hidden(op="Sigmoid"), "it has Sigmoid node 'r', or what it reads"),
         (hidden(width=4), r"weight 'up' has shape \[4, 4\], so axis 1 is too short"),
+        (hidden(width=12), r"it has tensor 'down' of shape \[12, 4\]"),
+        (copied(), "it has attribute 'allowzero' of Reshape node 's'"),
         (branches(), "there is no node 'h'"),
     ],
-    ids=["another operator", "a narrower layer", "another network"],
+    ids=["another operator", "a narrower layer", "a wider layer", "another attribute", "another network"],
 )
 def test_the_first_difference_is_named(other: ModelProto, difference: str) -> None:
     plan = api.solve(Analysis(load(hidden())), api.BudgetRequest("flops", 0.6))
     with pytest.raises(PlanError, match=difference):
         api.apply(load(other), plan, rebind=True)
+
+
+def test_plans_that_tell_no_more_than_whether_it_differs_say_so() -> None:
+    plan = api.solve(Analysis(load(hidden())), api.BudgetRequest("flops", 0.6))
+    options = {name: value for name, value in plan.solver.options.items() if name != "outline"}
+    plan = replace(plan, solver=replace(plan.solver, options=options))
+    with pytest.raises(PlanError, match="some attribute, shape or connection is otherwise"):
+        api.apply(load(hidden(op="Sigmoid")), plan, rebind=True)
