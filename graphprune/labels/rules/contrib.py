@@ -54,8 +54,9 @@ def fused_matmul(op: Operator) -> None:
 def mixture_of_experts(op: Operator) -> None:
     """Each row goes through some of the experts: two products with an activation between them.
 
-    All experts lose the same hidden units. A gate whose units alternate with those that it scales is followed; one
-    with weights of its own has no kernel that could prove anything on a CPU.
+    All experts lose the same hidden units. What comes out is as wide as what goes in, so both lose the same channels. A
+    gate whose units alternate with those that it scales is followed; one with weights of its own has no kernel that
+    could prove anything on a CPU.
     """
     fusion = op.node.attribute("swiglu_fusion", 0)
     gated = op.node.attribute("activation_type", "relu") == "swiglu"
@@ -68,6 +69,7 @@ def mixture_of_experts(op: Operator) -> None:
     hidden = down[2]
     op.unite(up[1], each_label(hidden, 2 if gated else 1))
     op.unite(x[-1], up[2])
+    op.unite(x[-1], down[1])
     op.contract(0, len(x) - 1)
     op.contract(2, 2)
     op.contract(4, 2)
