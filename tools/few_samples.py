@@ -3,6 +3,7 @@
 """Recover a CIFAR-10 network from a few real images, alone, multiplied, or beside images that are made.
 
     OMP_NUM_THREADS=1 python tools/few_samples.py resnet20_cifar10.onnx cifar10.npz --counts 8 32 128 512
+    OMP_NUM_THREADS=1 python tools/few_samples.py resnet20_cifar10.onnx cifar10.npz --counts 500 --photographs photographs/
 
 Half of the FLOPs, uniform widths by L1, which no sample decides; least squares from so many training images, unlabelled
 
@@ -12,7 +13,8 @@ Half of the FLOPs, uniform widths by L1, which no sample decides; least squares 
 - and as many images that are made from the file alone and refined likewise;
 - and from those alone, once.
 
-The refined ones are the same in all rows. Accuracy is that on the test images, which choose nothing. One line per row.
+With --photographs, those of a folder stand for the training images, scaled down: images of another world than the
+network's own. The refined ones that are made are the same in all rows. Accuracy is that on the test images, which choose nothing. One line per row.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from recover_cifar import accuracy, cpu_seconds, source
+from recover_cifar import accuracy, cpu_seconds, scaled_down, source
 
 import graphprune
 from graphprune.data.signature import input_specs
@@ -76,6 +78,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--counts", type=int, nargs="+", default=[8, 32, 128, 512])
     parser.add_argument("--total", type=int, default=512, help="images that are refined")
+    parser.add_argument("--photographs", type=Path, help="a folder of images that are given instead")
+    parser.add_argument("--methods", nargs="+", default=["least-squares"], help="of recovery")
     parser.add_argument("--flops", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -90,15 +94,18 @@ def main() -> None:
     pruned = graphprune.apply(analysis, plan)
 
     def show(count: int, way: str, samples: graphprune.Source) -> None:
-        wanted = RecoverOptions(samples=len(samples), seed=options.seed)
-        recovery = graphprune.recover(analysis, pruned, plan, samples, wanted)
-        row = {"real images": count, "way": way, "samples": len(samples), **accuracy(recovery.model, test)}
-        print(json.dumps({**row, "improved": recovery.improved, "cpu_s": round(cpu_seconds(), 1)}), flush=True)
+        for method in options.methods:
+            wanted = RecoverOptions(method=method, samples=len(samples), seed=options.seed)
+            recovery = graphprune.recover(analysis, pruned, plan, samples, wanted)
+            row = {"real images": count, "way": way, "samples": len(samples), "method": method}
+            row |= {**accuracy(recovery.model, test), "improved": recovery.improved, "cpu_s": round(cpu_seconds(), 1)}
+            print(json.dumps(row), flush=True)
 
     made = made_samples(model, SampleOptions(options.total, seed=options.seed, quality="fine")).source
     show(0, "made", made)
+    images = scaled_down(options.photographs) if options.photographs else data["x_train"]
     for count in options.counts:
-        for way, samples in ways(model, data["x_train"][:count], options.total, options.seed, made):
+        for way, samples in ways(model, images[:count], options.total, options.seed, made):
             show(count, way, samples)
 
 
