@@ -3,7 +3,7 @@
 """Recover a CIFAR-10 network from a few real images, alone, multiplied, or beside images that are made.
 
     OMP_NUM_THREADS=1 python tools/few_samples.py resnet20_cifar10.onnx cifar10.npz --counts 8 32 128 512
-    OMP_NUM_THREADS=1 python tools/few_samples.py resnet20_cifar10.onnx cifar10.npz --counts 500 --photographs photographs/
+    OMP_NUM_THREADS=1 python tools/few_samples.py resnet20_cifar10.onnx cifar10.npz --counts 500 --photographs photos/
 
 Half of the FLOPs, uniform widths by L1, which no sample decides; least squares from so many training images, unlabelled
 
@@ -14,7 +14,8 @@ Half of the FLOPs, uniform widths by L1, which no sample decides; least squares 
 - and from those alone, once.
 
 With --photographs, those of a folder stand for the training images, scaled down: images of another world than the
-network's own. The refined ones that are made are the same in all rows. Accuracy is that on the test images, which choose nothing. One line per row.
+network's own. The refined ones that are made are the same in all rows. Accuracy is that on the test images, which
+choose nothing. One line per row.
 """
 
 from __future__ import annotations
