@@ -29,6 +29,8 @@ __all__ = ["RecoveryMaterial", "RecoverySteps", "added_samples", "find_material"
 
 _MADE = "difference on made samples (no accuracy)"
 _FEWEST_DIVIDED = 2
+_FEW = 128
+"""Samples below which made ones beside them were worth points: docs/without_data.md, "Many from few"."""
 _BEYOND = 1e299  # stands for infinity and for what is no number
 
 
@@ -139,7 +141,9 @@ def find_material(
     request = None if calibration.calib is None else read_request(calibration.calib)
     if request is None and (calibration.calib is not None or not wanted.makes_samples):
         samples = calibration.open(analysis.model, talk)
-        return RecoveryMaterial.given(samples, analysis, added_samples(analysis, wanted.add_synthetic, seed, talk))
+        added = added_samples(analysis, wanted.add_synthetic, seed, talk)
+        material = RecoveryMaterial.given(samples, analysis, added)
+        return replace(material, note=_advice(analysis, samples)) if added is None and wanted.method else material
     with talk.steps("making samples") as progress:
         from graphprune.recovery.without_data import automatic_restorer, restorer_for
 
@@ -173,6 +177,18 @@ def added_samples(analysis: Analysis, count: int | None, seed: int, talk: Talk) 
     if made.refinement is None:
         raise DataError(f"--add-synthetic adds nothing: {made.knowledge}", hint="leave it out")
     return made
+
+
+def _advice(analysis: Analysis, samples: Source | None) -> str:
+    """Say how a few samples become more, where the file tells enough for it."""
+    from graphprune.data.statistics import remembered
+
+    if samples is None or len(samples) >= _FEW or not remembered(analysis.model, analysis.graph):
+        return ""
+    return (
+        f"{len(samples)} samples are few: --add-synthetic 512 also fits to ones that are made from what the file remembers "
+        "(with torch, in a minute or more)"
+    )
 
 
 @dataclass(frozen=True)

@@ -203,3 +203,14 @@ def test_made_samples_are_added_to_a_few_and_judge_nothing(
     monkeypatch.setattr("graphprune.extras.find_spec", lambda name: None)
     without = quick(*command, "--add-synthetic", "32", "--force")
     assert without.code == 2 and "graphprune[train]" in without.err
+
+
+@pytest.mark.parametrize(("count", "advised"), [(8, True), (130, False)])
+def test_few_samples_are_told_how_to_become_more(
+    quick: Command, model: Path, tmp_path: Path, count: int, *, advised: bool
+) -> None:
+    images = np.random.default_rng(0).standard_normal((count, 3, 12, 12)).astype(np.float32)
+    np.savez(tmp_path / "given.npz", image=images)
+    done = quick("solve", model, "--flops", "0.5", "--calib", tmp_path / "given.npz", "--solver", "bisection")
+    assert done.code == 0, done.err
+    assert ("--add-synthetic 512" in done.out) is advised
