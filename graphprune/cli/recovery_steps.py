@@ -186,8 +186,8 @@ def _advice(analysis: Analysis, samples: Source | None) -> str:
     if samples is None or len(samples) >= _FEW or not remembered(analysis.model, analysis.graph):
         return ""
     return (
-        f"{len(samples)} samples are few: --add-synthetic 512 also fits to ones that are made from what the file remembers "
-        "(with torch, in a minute or more)"
+        f"{len(samples)} samples are few: --add-synthetic 512 also fits to ones that are made from what the file "
+        "remembers (with torch, in a minute or more)"
     )
 
 
