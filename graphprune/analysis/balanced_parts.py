@@ -42,11 +42,9 @@ def bundle(counts: Sequence[Ints], signature: npt.NDArray[np.uint64], scores: Fl
     alone = np.logical_and.reduce([(each == each[:, :1]).all(axis=1) for each in counts])
     found[alone] = np.arange(int(alone.sum()))
     used = int(alone.sum())
+    kinds = _kinds(counts, signature)
     for pool in _pools(counts, signature, ~alone):
-        kinds = np.unique(
-            np.column_stack([signature[pool], *(each[pool] for each in counts)]), axis=0, return_inverse=True
-        )
-        kind = kinds[1].ravel()
+        kind = np.unique(kinds[pool], return_inverse=True)[1]
         number = np.bincount(kind)
         bundles = int(np.gcd.reduce(number))
         order = np.lexsort((-scores[pool], kind))
@@ -55,6 +53,16 @@ def bundle(counts: Sequence[Ints], signature: npt.NDArray[np.uint64], scores: Fl
         found[pool] = used + place // (number // bundles)[kind]
         used += bundles
     return found
+
+
+def _kinds(counts: Sequence[Ints], signature: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return a number for each part; equal where parts are of one kind (sums of random numbers, as signatures are)."""
+    random = np.random.default_rng(0)
+    kinds = signature * random.integers(1, 1 << 62, dtype=np.uint64)
+    for each in counts:
+        weights = random.integers(1, 1 << 62, each.shape[1], dtype=np.uint64)
+        kinds = kinds + (each.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
+    return kinds
 
 
 def _pools(counts: Sequence[Ints], signature: npt.NDArray[np.uint64], left: Mask) -> list[Ints]:

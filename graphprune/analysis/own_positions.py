@@ -108,7 +108,7 @@ def _is_finer(numbers: Ints, signature: Ints, by_position: Ints, signature_befor
     finest = len(np.unique(numbers)), len(np.unique(by_position))
     if finest[0] < finest[1] or _least(numbers, signature) > _least(by_position, signature_before):
         return False
-    pairs = np.unique(np.column_stack([numbers, by_position]), axis=0)
+    pairs = np.unique(numbers * (int(by_position.max()) + 1) + by_position)
     return len(pairs) > finest[1] or finest[0] > finest[1]
 
 
@@ -117,7 +117,7 @@ def _least(atoms: Ints, signature: Ints) -> int:
     one, sizes = np.unique(atoms, return_counts=True)
     kinds = np.zeros(len(one), dtype=np.uint64)
     np.add.at(kinds, np.searchsorted(one, atoms), np.asarray(signature, dtype=np.uint64))
-    _, firsts = np.unique(np.column_stack([kinds, sizes.astype(np.uint64)]), axis=0, return_index=True)
+    _, firsts = np.unique(kinds, return_index=True)  # of one kind, atoms are equally large
     return int(sizes[firsts].sum())
 
 
