@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 from graphprune.analysis.analysis import Analysis
 from graphprune.api import analyze, analyze_for, apply, reconcile
 from graphprune.checks import contained
+from graphprune.data.as_fed import doubt, looked_at
 from graphprune.data.class_folders import with_sure_labels
 from graphprune.data.evaluation import evaluate as run_evaluation
 from graphprune.data.from_python import from_object
 from graphprune.data.image_sizes import sized
-from graphprune.data.normalisation import image_input, normalised
+from graphprune.data.normalisation import normalised
 from graphprune.data.open_source import open_source
 from graphprune.data.preprocessing import read_settings
 from graphprune.data.signature import input_specs
@@ -84,11 +85,11 @@ def open_data(text: str, model: Model, preprocessing: Preprocessing | None = Non
 
 
 def _checked(source: Source, model: Model) -> Source:
-    """Return a source with its images normalised; say in a warning what speaks against how they are."""
-    source = normalised(with_sure_labels(sized(source, model), model), model)
-    image = image_input(source.reader)
-    if image is not None and image.preprocessing.doubt:
-        warnings.warn(image.preprocessing.doubt, stacklevel=4)
+    """Return a source with its images normalised; say in a warning what speaks against how it is fed."""
+    source = looked_at(normalised(with_sure_labels(sized(source, model), model), model), model)
+    doubted = doubt(source.reader)
+    if doubted:
+        warnings.warn(doubted, stacklevel=4)
     return source
 
 

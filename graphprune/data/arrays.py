@@ -45,6 +45,10 @@ class ArrayReader:
         The inputs whose arrays are 8-bit images, shape (n, height, width, channels).
     shared : frozenset of str
         Inputs that are the same for all samples.
+    mismatch : float, optional
+        How far what is fed as it is lies from what the model remembers of its inputs, once that was looked at.
+    doubt : str
+        What speaks against feeding it so.
     """
 
     specs: Sequence[InputSpec]
@@ -54,6 +58,8 @@ class ArrayReader:
     shared: frozenset[str]
     name: str
     classes: tuple[str, ...] = ()
+    mismatch: float | None = None
+    doubt: str = ""
 
     @property
     def labelled(self) -> bool:
