@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from graphprune.analysis.analysis import Analysis
 from graphprune.api import analyze, analyze_for, apply, reconcile
 from graphprune.checks import contained
@@ -30,7 +32,7 @@ from graphprune.data.open_source import open_source
 from graphprune.data.preprocessing import read_settings
 from graphprune.data.signature import input_specs
 from graphprune.data.synthesis.make_samples import read_request
-from graphprune.errors import PlanError, VerificationError, quote
+from graphprune.errors import PlanError, UsageError, VerificationError, quote
 from graphprune.phases import logged
 from graphprune.planning.make_plan import SolveOptions
 from graphprune.recovery.made_samples import made_samples
@@ -146,7 +148,7 @@ def samples(
         graphprune.samples(model, "photos/", mean=0.5, std=0.5)
     """
     prepared = preprocessing or read_settings(model.path)
-    prepared = replace(prepared, mean=_values(mean, prepared.mean), std=_values(std, prepared.std))
+    prepared = replace(prepared, mean=_values("mean", mean, prepared.mean), std=_values("std", std, prepared.std))
     if isinstance(given, str | Path):
         request = read_request(str(given))
         if request is None:
@@ -156,11 +158,17 @@ def samples(
     return _checked(from_object(given, input_specs(model), labels, prepared), model)
 
 
-def _values(given: float | Sequence[float] | None, default: tuple[float, ...] | None) -> tuple[float, ...] | None:
+def _values(name: str, given: object, default: tuple[float, ...] | None) -> tuple[float, ...] | None:
     """Return one value, or one per channel."""
     if given is None:
         return default
-    return tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),)
+    values = np.atleast_1d(np.asarray(given))
+    if values.dtype.kind not in "iuf" or values.ndim != 1 or not values.size:
+        raise UsageError(
+            f"{name} is {quote(given)}, but must be a number, or one per channel",
+            hint=f"in units of full scale, e.g. {name}=(0.485, 0.456, 0.406)",
+        )
+    return tuple(map(float, values))
 
 
 @logged("recovering", lambda found: {"before": found.before, "after": found.after, "improved": found.improved})

@@ -91,9 +91,13 @@ def did_you_mean(name: object, known: Iterable[str], *, shown: Callable[[str], s
     --------
     >>> did_you_mean("parms", ("flops", "params"))
     'did you mean params?'
+    >>> did_you_mean("bn", ("l1", "bn-scale"))
+    'did you mean bn-scale?'
     """
     by_key = {_key(each): each for each in known}
-    near = difflib.get_close_matches(_key(str(name)), by_key, n=1, cutoff=0.5)
+    given = _key(str(name))
+    near = difflib.get_close_matches(given, by_key, n=1, cutoff=0.5)
+    near = near or [key for key in by_key if len(given) > 1 and key.startswith(given)]
     return f"did you mean {shown(by_key[near[0]])}?" if near else None
 
 

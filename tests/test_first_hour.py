@@ -144,6 +144,14 @@ def test_the_short_form_of_a_budget(model: Model) -> None:
         (lambda model: graphprune.verify(model, model, None), "plan is None, but must be Plan or Reconciled"),
         (lambda model: graphprune.evaluate(model, "images/"), "data is 'images/', but must be Source"),
         (lambda model: graphprune.recover(model, model, "plan.json", None), "plan is 'plan.json', but must be Plan"),
+        (lambda model: graphprune.apply(model, "plan.json"), r"hint: graphprune.read_plan\(path\) reads one"),
+        (lambda model: graphprune.evaluate(model, values(3)), r"hint: graphprune.samples\(model, data\) makes one"),
+        (lambda model: graphprune.samples("net.onnx", values(3)), r"hint: graphprune.load\(path\) reads one"),
+        (lambda model: graphprune.samples(model, values(3), mean="half"), "mean is 'half', but must be a number"),
+        (lambda model: graphprune.samples(model, values(3), std=[[1]]), r"std is \[\[1\]\], but must be a number"),
+        (lambda model: graphprune.save(model, 3), "path is 3, but must be str or Path"),
+        (lambda model: graphprune.solve(model, flops=0.5, skip=("head",)), r"constraints=graphprune.Constraints\(skip"),
+        (lambda model: graphprune.solve(model, flops=0.5, calib="images/"), "samples are its data"),
     ],
 )
 def test_types_and_choices_are_checked_where_they_are_given(
@@ -151,6 +159,15 @@ def test_types_and_choices_are_checked_where_they_are_given(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         call(model)
+
+
+def test_shares_are_numbers_of_any_kind() -> None:
+    half = graphprune.BudgetRequest("flops", 0.5)
+    for given in (np.float32(0.5), np.float64(0.5), "0.5", " .5 "):
+        assert graphprune.BudgetRequest("flops", given) == half  # type: ignore[arg-type]
+    for wrong in ("1.5", "0", "nan", np.float32(2), True, None, [0.5], 1j):
+        with pytest.raises(UsageError, match="the budget for flops is"):
+            graphprune.BudgetRequest("flops", wrong)  # type: ignore[arg-type]
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -121,7 +121,8 @@ def _ending(error: BaseException) -> tuple[int, str, str | None]:
         return error.exit_code, error.message, error.hint
     if isinstance(error, _CommandLineError):
         message = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
-        return _USAGE, message, _choice_hint(message) or _help_hint(error)
+        message, *_ = message.partition(" (Possible options")  # all that are alike in some way, --help among them
+        return _USAGE, message, _option_hint(error) or _choice_hint(message) or _help_hint(error)
     if isinstance(error, SystemExit):
         if error.code:
             return error.code if isinstance(error.code, int) else _USAGE, "", None
@@ -173,6 +174,15 @@ def _choice_hint(message: str) -> str | None:
     """Return what was meant, where a value is none of a few."""
     found = _NO_CHOICE.search(message)
     return did_you_mean(found["given"], re.findall(r"'([^']*)'", found["known"])) if found else None
+
+
+def _option_hint(error: BaseException) -> str | None:
+    """Return which option was meant, where there is none of the name."""
+    name, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if name is None or context is None or not hasattr(error, "possibilities"):
+        return None
+    known = [option for parameter in context.command.get_params(context) for option in parameter.opts]
+    return did_you_mean(name.lstrip("-"), [option[2:] for option in known if option[:2] == "--"], shown="--{}".format)
 
 
 def _help_hint(error: BaseException) -> str:

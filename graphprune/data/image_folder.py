@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["FolderReader", "open_folder"]
 
 _SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
-
-
 _MOST_PIXELS = 1 << 26
+_MENDED = "mend it, or take it out of the folder"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +68,7 @@ def _read(path: Path, wanted: ImageInput) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
     name = quote(str(path))
-    with reading(name, "as an image"), warnings.catch_warnings():
+    with reading(name, "as an image", hint=_MENDED), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
         with Image.open(path) as file:
             if file.size[0] * file.size[1] > _MOST_PIXELS:
@@ -112,4 +111,6 @@ def open_folder(folder: Path, image: ImageInput) -> Source:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    """Return the images of a folder; hidden files are what systems keep beside them."""
+    found = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())

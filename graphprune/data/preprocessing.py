@@ -25,6 +25,7 @@ import numpy.typing as npt
 from graphprune.choices import Layout
 from graphprune.data.read_errors import read_small, reading
 from graphprune.errors import DataError, UsageError, quote
+from graphprune.report.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +114,10 @@ class Preprocessing:
             raise DataError(f"input {spec} has {channels} channels as {layout}; images have 1 or 3")
         for values in self.scale:
             if len(values) not in (1, channels):
-                raise UsageError(f"{len(values)} values of mean or std are given for {channels} channels")
+                raise UsageError(
+                    f"{len(values)} values of mean or std are given for {plural(channels, 'channel')}",
+                    hint=f"one value, or one for each channel, by --mean and --std or in a {SETTINGS} beside the model",
+                )
         height, width = declared
         if self.size is not None:
             if height not in (None, self.size[0]) or width not in (None, self.size[1]):

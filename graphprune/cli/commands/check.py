@@ -55,10 +55,11 @@ def check(
     rebind: Rebind = False,
     printing: Printing,
 ) -> None:
-    """Check that a plan fits its model, and the pruned file its plan, without running them.
+    """Check that plans, models and pruned files belong together.
 
-    Made for hooks and pipelines: takes the files in any order, and looks for MODEL.onnx and MODEL.pruned.onnx beside
-    MODEL.plan.json. Exit code 2 if something does not belong together. `graphprune verify` proves more.
+    Made for hooks and pipelines: nothing is run. Takes the files in any order, and looks for MODEL.onnx and
+    MODEL.pruned.onnx beside MODEL.plan.json. Exit code 2 if something does not belong together. `graphprune verify`
+    proves more.
     """
     from graphprune import api
     from graphprune.consistency import check_consistency

@@ -57,7 +57,7 @@ def finetune(
     output: Output,
     printing: Printing,
 ) -> None:
-    """Let a pruned model learn from the original, or from labels, and keep it if that helped.
+    """Let a pruned model learn from the original, or from labels.
 
     Writes PRUNED.finetuned.onnx, in which nothing but weights differs. Samples that are held out judge;
     if their loss does not fall, nothing is written. `--data synthetic` makes samples from the

@@ -70,6 +70,7 @@ def solve(
     options = channels.solve_options(widths, lossless=budgets.lossless)
     analysed = reading.options()
     restoring.check(calibration.calib)
+    calibration.images.check_needed(calibration.calib, restoring.data)
     targets = output.checked_targets(reading.model, widths.limits.inputs)
 
     from graphprune import api

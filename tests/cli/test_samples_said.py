@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said of samples that are odd, few or broken, and of options for images where there are none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Outcome
+
+    Run = Callable[..., Outcome]
+
+FEW = 5
+
+
+def samples(path: Path, count: int = 40, **others: object) -> str:
+    images = np.random.default_rng(0).standard_normal((count, 3, 12, 12)).astype(np.float32)
+    np.savez(path, image=images, **others)
+    return path.name
+
+
+@pytest.mark.parametrize("option", ["--mean", "--std", "--image-size"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("solve", "net.onnx", "--flops", "0.5"),
+        ("solve", "net.onnx", "--flops", "0.5", "--calib", "synthetic:64"),
+        ("compare", "net.onnx", "--flops", "0.5"),
+        ("sweep", "net.onnx", "--quick", "-o", "rows.csv"),
+        ("quantize", "net.onnx"),
+        ("deploy", "net.onnx", "--check", "onnxruntime"),
+    ],
+)
+def test_options_for_images_are_refused_where_there_are_none(
+    option: str, command: tuple[str, ...], quick: Run, model: Path
+) -> None:
+    done = quick(*command, option, "0.5")
+    assert done.code == 2
+    assert f"{option} is for images of 8 bits, and there are none" in done.err
+    assert sorted(path.name for path in model.parent.iterdir()) == ["net.onnx"]
+
+
+def test_labels_that_are_no_classes_of_the_model_are_said_to_be_passed_over(
+    quick: Run, model: Path, tmp_path: Path
+) -> None:
+    data = samples(tmp_path / "some.npz", labels=np.arange(40) + 90)
+    done = quick("solve", model, "--flops", "0.5", "--calib", data, "--solver", "uniform")
+    assert done.code == 0, done.err
+    assert (
+        "note: the labels are not compared with: 'some.npz' has classes from 94 to 126, the model knows 5"
+        in done.err.splitlines()
+    )
+    assert "agreement " in done.out
+
+
+def test_one_sample_is_one(quick: Run, model: Path, tmp_path: Path) -> None:
+    few = samples(tmp_path / "few.npz", FEW)
+    done = quick("solve", model, "--flops", "0.5", "--calib", few, "--solver", "uniform")
+    assert done.code == 0, done.err
+    assert "(1 sample held out, 4 used)" in done.out
+    done = quick("solve", model, "--flops", "0.5", "--calib", samples(tmp_path / "one.npz", 1), "--force")
+    assert done.code == 2
+    error, hint = done.err.splitlines()[-2:]
+    assert error == "error: 'one.npz' has 1 sample, of which 1 cannot be held out"
+    assert hint == "hint: give more of them: some are used, and others judge"
+
+
+def test_values_for_other_channels_are_said_to_be_so(quick: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "graphprune.toml").write_text("[data]\nmean = [0.1, 0.2]\n")
+    np.save(tmp_path / "images.npy", np.zeros((8, 12, 12, 3), np.uint8))
+    done = quick("eval", model, "--teacher", model, "--data", "images.npy")
+    assert done.code == 2
+    assert "2 values of mean or std are given for 3 channels" in done.err
+    assert "graphprune.toml" in done.err
+
+
+def test_what_systems_hide_in_a_folder_is_no_image(quick: Run, model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(FEW):
+        Image.fromarray(np.full((12, 12, 3), 40 * number, np.uint8)).save(folder / f"{number}.png")
+    (folder / "._0.png").write_bytes(b"\x00\x05\x16\x07")  # beside each file on disks that a Mac has written to
+    command = ("eval", model, "--teacher", model, "--data", "photos", "--mean", "0", "--std", "1")
+    done = quick(*command)
+    assert done.code == 0, done.err
+    assert "samples  5 of photos" in done.err
+    (folder / "broken.png").write_bytes(b"nothing")
+    done = quick(*command)
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == "hint: mend it, or take it out of the folder"
+
+
+def test_where_nothing_had_to_be_done_nothing_comes_next(quick: Run, model: Path) -> None:
+    done = quick("solve", model, "--flops", "300M", "--dry-run")
+    assert done.code == 0, done.err
+    assert "nothing had to be done" in done.out
+    assert "next " not in done.out
