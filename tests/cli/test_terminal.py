@@ -101,6 +101,18 @@ def test_rows_stay_distinct_on_a_narrow_terminal(long_names: Path) -> None:
     assert len({*names}) == LAYERS
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_figures_are_whole_or_left_out(columns: int, long_names: Path) -> None:
+    command = ("compare", "long.onnx", "--flops", "0.5", "--solver", "bisection,uniform", "--quick")
+    shown = on_terminal(columns, *command, cwd=long_names.parent, NO_COLOR="1")
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= columns
+    head = next(line for line in shown.splitlines() if line.startswith(" solver "))
+    gone = shown.partition("left out, for want of room: ")[2].partition(";")[0].split(", ")
+    assert ("seconds" in gone) == (columns < 120)
+    assert all((name in head) != (name in gone) for name in ("params", "kept saliency", "gap", "seconds"))
+
+
 def test_colours_are_for_terminals_that_want_them(long_names: Path) -> None:
     assert "\x1b[1m" in on_terminal(100, *COMMANDS["inspect"], cwd=long_names.parent)
     assert "\x1b" not in on_terminal(100, *COMMANDS["inspect"], cwd=long_names.parent, NO_COLOR="1")
