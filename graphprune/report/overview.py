@@ -90,10 +90,7 @@ def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType
         ("inputs", inputs or "none"),
         *_assumption(analysis),
         ("cost", f"{flops}, {text.count(cost.params(sizes))} params, {text.file_size(cost.size(sizes))} of tensors"),
-        (
-            "reachable",
-            f"{least} stay where every group is as narrow as it can be",
-        ),
+        ("reachable", f"{least} stay where every group is as narrow as it can be"),
         (_CRITERION, f"reads {sources}" if sources else "has nothing to read"),
     ]
     parts: list[RenderableType] = [grid(head), _groups(analysis), Text(_GROUP_COLUMNS)]
