@@ -180,6 +180,8 @@ _MAKERS = {
 """How to get what is most often wanted and not given, by the name of its type."""
 
 _ABSTRACT: dict[str, Any] = {"Callable": Callable, "Iterable": Iterable, "Mapping": Mapping, "Sequence": Sequence}
+_ALIASES = {"Array": "ndarray"}
+"""Names that annotations give to types, and the types' own."""
 
 
 def _is_a(value: object, kind: str) -> bool:
@@ -189,4 +191,4 @@ def _is_a(value: object, kind: str) -> bool:
     known = _KINDS[kind][0] if kind in _KINDS else _ABSTRACT.get(kind)
     if known is not None:
         return isinstance(value, known)
-    return any(base.__name__ == kind for base in type(value).__mro__)
+    return any(base.__name__ == _ALIASES.get(kind, kind) for base in type(value).__mro__)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -159,6 +160,35 @@ def test_types_and_choices_are_checked_where_they_are_given(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         call(model)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: graphprune.compare(None, graphprune.BudgetRequest("flops", 0.5)), "a model cannot be None"),
+        (lambda: graphprune.compare(graphprune.load(block(norm=True)), []), "no budget is given"),
+        (lambda: graphprune.compare(graphprune.load(block(norm=True)), "flops"), "a budget cannot be 'flops'"),
+        (lambda: graphprune.sweep(3, "rows.csv"), "path is 3, but must be str or Path"),
+        (lambda: graphprune.explain(None, "a"), "analysis is None, but must be Analysis"),
+        (lambda: graphprune.group_graph("net.onnx"), "analysis is 'net.onnx', but must be Analysis"),
+        (lambda: graphprune.from_arrays("x", None, {}, np.zeros(3)), "specs is None, but must be Sequence"),
+        (lambda: graphprune.read_plan(3), "path is 3, but must be str or Path"),
+        (lambda: graphprune.write_plan({}, "a.json"), r"plan is {}, but must be Plan\nhint: graphprune.read_plan"),
+        (lambda: graphprune.save_drawing(None, "a.svg"), "analysis is None, but must be Analysis"),
+        (lambda: graphprune.widen(3), "model is 3, but must be Model or Analysis"),
+    ],
+)
+def test_every_public_function_says_what_is_of_another_type(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        call()
+
+
+def test_every_public_function_lets_nothing_foreign_out() -> None:
+    functions = {name: getattr(graphprune, name) for name in graphprune.__all__}
+    functions = {name: each for name, each in functions.items() if inspect.isfunction(each)}
+    assert len(functions) > 20
+    open_ends = {name for name, each in functions.items() if not hasattr(each, "__wrapped__")}
+    assert open_ends == {"examine_installation"}  # which takes nothing
 
 
 def test_shares_are_numbers_of_any_kind() -> None:

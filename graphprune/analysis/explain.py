@@ -14,6 +14,7 @@ import numpy as np
 from graphprune.analysis.analysis import Analysis
 from graphprune.analysis.incidence import Incidence, Place
 from graphprune.array_types import Ints
+from graphprune.checks import contained
 from graphprune.errors import InternalError, UsageError, quote
 from graphprune.labels.origins import Origin
 from graphprune.labels.space import Reason
@@ -153,6 +154,7 @@ class Explanation:
     groups: tuple[GroupExplanation, ...]
 
 
+@contained
 def explain(analysis: Analysis, name: str) -> Explanation:
     """Explain what may go and what stays along every axis of a node's tensors, a constant or an activation.
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.array_types import Array
+from graphprune.checks import contained
 from graphprune.data.preprocessing import ImageInput, Preprocessing
 from graphprune.data.read_errors import check_unfolding, reading
 from graphprune.data.signature import InputSpec, fitted
@@ -93,6 +94,7 @@ class ArrayReader:
         return Batch(feeds, None if self.targets is None else self.targets[positions], self.shared, axes)
 
 
+@contained
 def from_arrays(
     name: str,
     specs: Sequence[InputSpec],

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graphprune.checks import contained
 from graphprune.errors import PlanError, UsageError, quote
 from graphprune.plan import strict_json
 from graphprune.plan.budget import parse_amount
@@ -81,6 +82,7 @@ def loads(text: str, source: str = "plan") -> Plan:
     )
 
 
+@contained
 def read_plan(path: str | Path) -> Plan:
     """Read a plan file.
 
@@ -111,6 +113,7 @@ def read_plan(path: str | Path) -> Plan:
     return loads(text, source)
 
 
+@contained
 def write_plan(plan: Plan, path: str | Path, *, force: bool = False) -> Path:
     """Write a plan file, atomically.
 

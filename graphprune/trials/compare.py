@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from graphprune import api
+from graphprune.checks import contained
 from graphprune.errors import RequestError, UsageError, quote
+from graphprune.plan.budget import BudgetRequest, given_requests
 from graphprune.planning.make_plan import SolveOptions, score_groups
 from graphprune.planning.solver_choice import MADE_SOLVER
 from graphprune.report.trials import Trial
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.model.load import Model
-    from graphprune.plan.budget import BudgetRequest
     from graphprune.solvers.evidence import Evidence
     from graphprune.solvers.saliency import Scores
 
@@ -111,6 +112,7 @@ class Contest:
         return replace(self.options, solver=solver, criterion=criterion, settings=own)
 
 
+@contained
 def compare(
     model: Model | Analysis,
     budget: BudgetRequest | Sequence[BudgetRequest],
@@ -141,7 +143,9 @@ def compare(
         If none can.
     """
     contest = contest or Contest()
-    requests = (budget,) if not isinstance(budget, (list, tuple)) else tuple(budget)
+    requests = given_requests(budget, {})
+    if not requests:
+        raise UsageError("no budget is given", hint='give one, e.g. BudgetRequest("flops", 0.5)')
     analysis = model if isinstance(model, api.Analysis) else api.analyze(model)
     meter = Meter(analysis, contest.measures, contest.options.seed)
     evidence = meter.evidence  # before anything is timed

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphprune import api
+from graphprune.checks import contained
 from graphprune.choices import Device
 from graphprune.data.providers import on, wanted
 from graphprune.errors import RequestError, UsageError
@@ -99,6 +100,7 @@ class Sweep:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()[:16]
 
 
+@contained
 def sweep(
     path: str | Path,
     output: str | Path,
