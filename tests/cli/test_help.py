@@ -37,6 +37,7 @@ PANELS = {
     "Samples",
     "Recovery",
     "Training",
+    "Processes",
     "Questions",
     "Output",
     "Precision",
