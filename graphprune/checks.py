@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_args
 
 from graphprune.errors import GraphPruneError, InternalError, UnsafeModelError, UsageError, did_you_mean, quote
+from graphprune.extras import importing
 
 __all__ = ["check_choice", "check_fields", "contained"]
 
@@ -89,7 +90,8 @@ def contained(function: Callable[Arguments, Returned]) -> Callable[Arguments, Re
     @wraps(function)
     def inner(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
         try:
-            return function(*args, **kwargs)
+            with importing():
+                return function(*args, **kwargs)
         except (GraphPruneError, OSError):
             raise
         except MemoryError as error:

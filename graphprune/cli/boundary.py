@@ -104,6 +104,9 @@ def _invoke(arguments: list[str]) -> int:
 
 def _report(error: BaseException, *, debug: bool) -> tuple[int, dict[str, str | None]]:
     """Write what went wrong to stderr; return the exit code, and the same for machines: empty if nobody listens."""
+    from graphprune.extras import import_failure
+
+    error = import_failure(error) or error
     if isinstance(error, BrokenPipeError):
         _discard_stdout()
         return _PIPE_CLOSED, {}
