@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 __all__ = [
     "BudgetUnreachableError",
@@ -49,6 +50,7 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "did_you_mean",
+    "near_file",
     "quote",
 ]
 
@@ -99,6 +101,15 @@ def did_you_mean(name: object, known: Iterable[str], *, shown: Callable[[str], s
     near = difflib.get_close_matches(given, by_key, n=1, cutoff=0.5)
     near = near or [key for key in by_key if len(given) > 1 and key.startswith(given)]
     return f"did you mean {shown(by_key[near[0]])}?" if near else None
+
+
+def near_file(path: Path) -> str | None:
+    """Return the hint that names what was meant, where a path leads nowhere; None where nothing there is like it."""
+    try:
+        stems = {each.stem: str(each) for each in path.parent.iterdir() if each.suffix == path.suffix}
+    except OSError:
+        return None
+    return did_you_mean(path.stem, stems, shown=lambda stem: quote(stems[stem]))
 
 
 def _key(name: str) -> str:

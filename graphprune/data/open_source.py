@@ -22,7 +22,7 @@ from graphprune.data.arrays import open_npy, open_npz
 from graphprune.data.callables import open_function, open_torchvision
 from graphprune.data.image_folder import open_folder
 from graphprune.data.preprocessing import Preprocessing
-from graphprune.errors import DataError, UsageError, quote
+from graphprune.errors import DataError, UsageError, near_file, quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,14 +64,14 @@ def open_source(text: str, specs: Sequence[InputSpec], preprocessing: Preprocess
         return open_folder(path, _image(specs, preprocessing, text))
     if path.suffix in (".npz", ".npy"):
         if not path.is_file():
-            raise DataError(f"{quote(text)} does not exist or is no file")
+            raise DataError(f"{quote(text)} does not exist or is no file", hint=near_file(path))
         return (open_npz if path.suffix == ".npz" else open_npy)(path, specs, preprocessing)
     if text.startswith("torchvision:"):
         return open_torchvision(text, _image(specs, preprocessing, text))
     if _FUNCTION.fullmatch(text):
         return open_function(text, specs, preprocessing)
     what = "is not data that can be read" if path.exists() else "does not exist"
-    raise DataError(f"{quote(text)} {what}", hint=f"give {_FORMS}")
+    raise DataError(f"{quote(text)} {what}", hint=near_file(path) or f"give {_FORMS}")
 
 
 def _image(specs: Sequence[InputSpec], preprocessing: Preprocessing, text: str) -> ImageInput:

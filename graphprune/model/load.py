@@ -19,7 +19,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from graphprune.checks import contained
-from graphprune.errors import ModelFileError, UnsafeModelError, UsageError, quote
+from graphprune.errors import ModelFileError, UnsafeModelError, UsageError, near_file, quote
 from graphprune.model.densify import densified
 from graphprune.model.external import reason
 from graphprune.model.main_memory import main_memory
@@ -256,7 +256,8 @@ def _read(path: Path, limits: Limits) -> tuple[onnx.ModelProto, FileStamp]:
             data = file.read()
             after = FileStamp.of(os.fstat(file.fileno()))
     except (OSError, ValueError) as error:
-        raise ModelFileError(f"{shown} cannot be read: {reason(error)}") from error
+        near = near_file(path) if isinstance(error, FileNotFoundError) else None
+        raise ModelFileError(f"{shown} cannot be read: {reason(error)}", hint=near) from error
     if after != stamp or len(data) != stamp.size:
         raise ModelFileError(f"{shown} changed while it was read", hint="wait until the file is complete")
     if not data:

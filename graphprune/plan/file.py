@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphprune.checks import contained
-from graphprune.errors import PlanError, UsageError, quote
+from graphprune.errors import PlanError, UsageError, near_file, quote
 from graphprune.plan import strict_json
 from graphprune.plan.budget import parse_amount
 from graphprune.plan.schema import (
@@ -96,7 +96,7 @@ def read_plan(path: str | Path) -> Plan:
     source = quote(path.name)
     try:
         if not path.is_file():
-            raise PlanError(f"no plan file at {quote(str(path))}")
+            raise PlanError(f"no plan file at {quote(str(path))}", hint=near_file(path))
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as error:

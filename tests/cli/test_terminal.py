@@ -200,11 +200,19 @@ def test_completion_can_be_installed(shell: str, quick: Command) -> None:
         (("solve", "long.onnx", "--flops", "0.5", "--skip", "g0001"), "g001"),
         (("inspect", "long.onnx", "--why", "g0002"), "g002"),
         (("inspect", "long.onnx", "--why", "w12"), "w1"),
+        (("solve", "lnog.onnx", "--flops", "0.5"), "'long.onnx'"),
+        (("eval", "long.onnx", "--data", "potos"), "'photos'"),
+        (("eval", "long.onnx", "--data", "smples.npz"), "'samples.npz'"),
+        (("apply", "long.onnx", "kpt.plan.json"), "'kept.plan.json'"),
+        (("check", "kpt.plan.json"), "'kept.plan.json'"),
         (("export", "torchvision:resnet81", "-o", "x.onnx"), "torchvision:resnet18"),
         (("eval", "long.onnx", "--data", "torchvision:CIFAR01"), "torchvision:CIFAR10"),
     ],
 )
 def test_what_was_meant_is_said(arguments: tuple[str, ...], meant: str, quick: Command, long_names: Path) -> None:
+    (long_names.parent / "photos").mkdir()
+    for name in ("samples.npz", "kept.plan.json"):
+        (long_names.parent / name).touch()
     done = quick(*arguments)
     assert done.code == 2
     error, hint = done.err.splitlines()[-2:]  # in front of them what took long, such as importing torch

@@ -14,7 +14,7 @@ from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import Rebind
 from graphprune.cli.options.output import Printing
 from graphprune.cli.spread import spread
-from graphprune.errors import UsageError, quote
+from graphprune.errors import UsageError, near_file, quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +92,7 @@ def _sorted(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """
     for path in files:
         if not path.exists():
-            raise UsageError(f"{quote(str(path))} does not exist")
+            raise UsageError(f"{quote(str(path))} does not exist", hint=near_file(path))
     plans = [path for path in files if path.suffix.lower() == ".json"]
     models = [path for path in files if path not in plans]
     if not plans:
