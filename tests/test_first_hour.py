@@ -162,6 +162,18 @@ def test_types_and_choices_are_checked_where_they_are_given(
         call(model)
 
 
+def test_a_dataset_is_asked_for_by_its_loader(model: Model) -> None:
+    class Dataset:
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, at: int) -> Any:
+            return values(3)[at], at
+
+    with pytest.raises(DataError, match=r"cannot be a 'Dataset'\nhint: .*torch.utils.data.DataLoader\(dataset"):
+        graphprune.samples(model, Dataset())
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
