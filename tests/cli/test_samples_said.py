@@ -6,8 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
+from tiny_models import model as tiny
+
+import graphprune
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +99,22 @@ def test_what_systems_hide_in_a_folder_is_no_image(quick: Run, model: Path, tmp_
     done = quick(*command)
     assert done.code == 2
     assert done.err.splitlines()[-1] == "hint: mend it, or take it out of the folder"
+
+
+@pytest.mark.parametrize(("dims", "size"), [("n,3,6,w", (6, 18)), ("n,3,h,9", (3, 9)), ("n,3,h,w", (12, 36))])
+def test_images_keep_their_proportions_where_one_side_is_open(
+    dims: str, size: tuple[int, int], quick: Run, tmp_path: Path
+) -> None:
+    text = f"(float[{dims}] image) => (float[n,4] y) {{ a = Conv(image, w) b = GlobalAveragePool(a) y = Flatten(b) }}"
+    onnx.save(tiny(text, {"w": (4, 3, 1, 1)}), tmp_path / "lines.onnx")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(FEW):
+        Image.fromarray(np.full((12, 36, 3), 40 * number, np.uint8)).save(folder / f"{number}.png")
+    done = quick("eval", "lines.onnx", "--teacher", "lines.onnx", "--data", "photos")
+    assert done.code == 0, done.err
+    source = graphprune.samples(graphprune.load(tmp_path / "lines.onnx"), folder)
+    assert source.read(np.arange(FEW)).feeds["image"].shape == (FEW, 3, *size)
 
 
 def test_where_nothing_had_to_be_done_nothing_comes_next(quick: Run, model: Path) -> None:
