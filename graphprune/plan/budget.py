@@ -98,6 +98,8 @@ def _share(given: object) -> float:
 def parse_amount(metric: str, text: str) -> int:
     """Return the amount that ``text`` names: counts, bytes or nanoseconds, rounded down.
 
+    Units are known in capitals and small letters; no metric has two that differ in nothing else.
+
     Raises
     ------
     UsageError
@@ -105,7 +107,7 @@ def parse_amount(metric: str, text: str) -> int:
     """
     match = _AMOUNT.fullmatch(text.strip())
     _, units = _UNITS[metric]
-    factor = units.get(match["unit"]) if match else None
+    factor = {name.lower(): factor for name, factor in units.items()}.get(match["unit"].lower()) if match else None
     amount = int(Fraction(match["number"]) * factor) if match and factor else 0
     if not amount:
         known = ", ".join(units)

@@ -109,7 +109,10 @@ def read_plan(path: str | Path) -> Plan:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise PlanError(f"{source} is not UTF-8 text (byte {error.start})") from None
+        raise PlanError(
+            f"{source} is not UTF-8 text (byte {error.start})",
+            hint="a plan is a .json file, as `graphprune solve` writes it beside the pruned model",
+        ) from None
     return loads(text, source)
 
 
