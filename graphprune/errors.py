@@ -72,7 +72,7 @@ def quote(name: object) -> str:
     >>> quote("/home/somebody/experiments/with/a/deep/tree/of/folders/and/then/some/more/model.onnx")
     "'/home/somebody/experime...a/deep/tree/of/folders/and/then/some/more/model.onnx'"
     """
-    text = ascii(name)
+    text = repr(name)
     if len(text) <= _LONGEST_NAME:
         return text
     return f"{text[:_HEAD]}...{text[len(text) - (_LONGEST_NAME - _HEAD - 3) :]}"
