@@ -96,6 +96,23 @@ def test_units_may_be_written_in_capitals_and_small_letters(
     assert "the budget for" not in done.err
 
 
+@pytest.mark.parametrize(("command", "option"), [("solve", "--flops"), ("report", "--model"), ("eval", "--data")])
+def test_an_option_without_its_value_is_explained_by_the_help_of_its_command(
+    command: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, "net.onnx", option]) == 2
+    assert lines(capsys)[-1] == f"hint: see `graphprune {command} --help`"
+
+
+@pytest.mark.parametrize("command", ["solve", "compare", "sweep"])
+def test_threads_are_refused_where_no_latency_is_limited(
+    command: str, quick: Callable[..., Outcome], model: Path
+) -> None:
+    done = quick(command, model, "--flops", "0.5", "--quick", "--threads", "4")
+    assert done.code == 2
+    assert done.err.splitlines()[0] == "error: --threads is for a latency, and none is limited"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_missing_argument_is_named(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command]) == 2

@@ -87,6 +87,7 @@ def sweep(
     was ended goes on: rows that are there already stay.
     """
     limited = budgets.targets()
+    widths.check_threads(budgets.latency)
     options = channels.solve_options(widths)
     model = reading.model
     table, picture = output.paths(model, [model, *widths.limits.inputs])

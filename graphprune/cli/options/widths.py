@@ -124,6 +124,17 @@ class SolvedWidths:
     ] = False
     limits: WidthLimits
 
+    def check_threads(self, latency: str | None) -> None:
+        """Refuse threads where no latency is limited, which alone is measured with them.
+
+        Raises
+        ------
+        UsageError
+            If that is so.
+        """
+        if self.threads != 1 and latency is None:
+            raise UsageError("--threads is for a latency, and none is limited", hint="leave it out, or give --latency")
+
     @property
     def measurable(self) -> bool:
         """Whether widths may be measured where there are samples: nobody says how they are chosen, or has settings."""
