@@ -242,6 +242,11 @@ def test_objects_show_themselves_in_one_line_and_as_tables(model: Model) -> None
         assert html.startswith("<table><caption>") and html.endswith("</table>")
 
 
+def test_explanations_show_themselves_in_one_line(model: Model) -> None:
+    shown = repr(graphprune.explain(graphprune.analyze(model), "g000"))
+    assert shown.startswith("Explanation(group 'g000': ") and shown.endswith("may lose slices of g000)")
+
+
 def test_samples_show_themselves_in_one_line(model: Model) -> None:
     assert repr(graphprune.samples(model, values(3))) == "Source('ndarray': 3 samples, without labels)"
 

@@ -153,6 +153,13 @@ class Explanation:
     axes: tuple[AxisExplanation, ...]
     groups: tuple[GroupExplanation, ...]
 
+    def __repr__(self) -> str:
+        going = sum(1 for axis in self.axes if axis.groups)
+        groups = ", ".join(group.id for group in self.groups) or "no group"
+        return (
+            f"Explanation({self.kind} {quote(self.name)}: {going} of {len(self.axes)} axes may lose slices of {groups})"
+        )
+
 
 @contained
 def explain(analysis: Analysis, name: str) -> Explanation:
