@@ -23,6 +23,9 @@ __all__ = ["FolderReader", "open_folder"]
 
 _SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
 _MOST_PIXELS = 1 << 26
+_DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+"""What Pillow calls pixels of more than 8 bits."""
+_WHITE = (1 << 16) - 1
 _MENDED = "mend it, or take it out of the folder"
 
 
@@ -77,12 +80,33 @@ def _read(path: Path, wanted: ImageInput) -> npt.NDArray[np.uint8]:
                     hint="bring the images to a smaller size first",
                 )
             placed = wanted.placed(*file.size)
-            image: Any = file.convert("L" if wanted.channels == 1 else "RGB")
+            image: Any = _of_eight_bits(file, name).convert("L" if wanted.channels == 1 else "RGB")
             if placed is not None:
                 resized, box = placed
                 image = image.resize(resized, Image.Resampling.BILINEAR).crop(box)
             array = np.asarray(image, dtype=np.uint8)
     return array.reshape(*array.shape[:2], wanted.channels)
+
+
+def _of_eight_bits(picture: Any, name: str) -> Any:
+    """Return a picture of 8 bits a channel: Pillow cuts off what is brighter where it converts others.
+
+    Raises
+    ------
+    DataError
+        If its values are on no known scale.
+    """
+    from PIL import Image
+
+    if picture.mode not in _DEEP:
+        return picture
+    values = np.asarray(picture)
+    if picture.mode == "F" or values.min() < 0 or values.max() > _WHITE:
+        raise DataError(
+            f"{name} has pixels of 32 bits, of which nobody knows what is white",
+            hint="store images of 8 or 16 bits, or give arrays as the model takes them in an .npz file",
+        )
+    return Image.fromarray((values // (_WHITE // 255)).astype(np.uint8))
 
 
 def open_folder(folder: Path, image: ImageInput) -> Source:

@@ -101,6 +101,21 @@ def test_what_systems_hide_in_a_folder_is_no_image(quick: Run, model: Path, tmp_
     assert done.err.splitlines()[-1] == "hint: mend it, or take it out of the folder"
 
 
+@pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
+def test_images_of_16_bits_are_what_those_of_8_are(ending: str, quick: Run, model: Path, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (12, 12), dtype=np.uint8)
+    for name, pixels in (("eight", values), ("sixteen", values.astype(np.uint16) * 257)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / f"0.{ending}")
+    loaded, (eight, sixteen) = graphprune.load(model), ("eight", "sixteen")
+    fed = [graphprune.samples(loaded, tmp_path / name, mean=0, std=1).read(np.arange(1)) for name in (eight, sixteen)]
+    assert (fed[0].feeds["image"] == fed[1].feeds["image"]).all()
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "sixteen" / "1.tif")
+    done = quick("eval", model, "--teacher", model, "--data", "sixteen", "--mean", "0", "--std", "1")
+    assert done.code == 2
+    assert "has pixels of 32 bits, of which nobody knows what is white" in done.err
+
+
 @pytest.mark.parametrize(("dims", "size"), [("n,3,6,w", (6, 18)), ("n,3,h,9", (3, 9)), ("n,3,h,w", (12, 36))])
 def test_images_keep_their_proportions_where_one_side_is_open(
     dims: str, size: tuple[int, int], quick: Run, tmp_path: Path
