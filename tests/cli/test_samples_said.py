@@ -64,6 +64,18 @@ def test_labels_that_are_no_classes_of_the_model_are_said_to_be_passed_over(
     assert "agreement " in done.out
 
 
+def test_labels_may_keep_an_axis_and_are_one_class_a_sample(quick: Run, model: Path, tmp_path: Path) -> None:
+    classes = np.arange(40) % 5
+    kept = samples(tmp_path / "kept.npz", labels=classes[:, None])
+    plain = samples(tmp_path / "plain.npz", labels=classes)
+    shown = [quick("eval", model, "--data", name).out for name in (kept, plain)]
+    assert "top-1" in shown[0] and shown[0] == shown[1]
+    one_hot = samples(tmp_path / "one_hot.npz", labels=np.eye(5, dtype=np.float32)[classes])
+    done = quick("eval", model, "--data", one_hot)
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == "hint: give the class alone: labels.argmax(axis=1)"
+
+
 def test_one_sample_is_one(quick: Run, model: Path, tmp_path: Path) -> None:
     few = samples(tmp_path / "few.npz", FEW)
     done = quick("solve", model, "--flops", "0.5", "--calib", few, "--solver", "uniform")
