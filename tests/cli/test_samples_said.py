@@ -40,6 +40,8 @@ def samples(path: Path, count: int = 40, **others: object) -> str:
         ("sweep", "net.onnx", "--quick", "-o", "rows.csv"),
         ("quantize", "net.onnx"),
         ("deploy", "net.onnx", "--check", "onnxruntime"),
+        ("eval", "net.onnx", "--teacher", "net.onnx", "--data", "synthetic:8"),
+        ("recover", "net.onnx", "--teacher", "net.onnx", "--plan", "net.plan.json", "--calib", "synthetic:8"),
     ],
 )
 def test_options_for_images_are_refused_where_there_are_none(
@@ -49,6 +51,12 @@ def test_options_for_images_are_refused_where_there_are_none(
     assert done.code == 2
     assert f"{option} is for images of 8 bits, and there are none" in done.err
     assert sorted(path.name for path in model.parent.iterdir()) == ["net.onnx"]
+
+
+def test_what_looks_like_made_samples_is_told_how_to_ask_for_them(quick: Run, model: Path) -> None:
+    done = quick("eval", model, "--teacher", model, "--data", "synthetic:fin")
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == "hint: give synthetic[:fine][:N]"
 
 
 def test_labels_that_are_no_classes_of_the_model_are_said_to_be_passed_over(

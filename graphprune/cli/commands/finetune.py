@@ -75,6 +75,7 @@ def finetune(
     from graphprune.verification.check_runs import check_runs
     from graphprune.verification.pair import partner_note
 
+    samples.images.check_needed(samples.data)
     request = read_request(samples.data)
     if request is not None and teacher is None:
         raise UsageError(_NO_LABELS, hint="give the original model with --teacher")

@@ -67,6 +67,7 @@ def recover(
     if not output.dry_run and all(path.exists() for path in inputs):
         check_target(target, inputs, force=output.force)
     options = refitting.options(calibration.samples)
+    calibration.images.check_needed(calibration.calib)
     talk = printing.talk()
     calibration.running.select(talk)
     stored = read_plan(plan)
