@@ -69,7 +69,6 @@ def recover(
         check_target(target, inputs, force=output.force)
     options = refitting.options(calibration.samples)
     calibration.check()
-    calibration.images.check_needed(calibration.calib)
     talk = printing.talk()
     calibration.running.select(talk)
     stored = read_plan(plan)

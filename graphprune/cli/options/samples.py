@@ -218,8 +218,9 @@ class RecoverySamples:
         return self.images.open_source(self.calib, model, talk)
 
     def check(self) -> None:
-        """Refuse to add samples where they would be all there is, or without torch."""
+        """Refuse to add samples where they would be all there is, or without torch; and options for images likewise."""
         check_added(self.add_synthetic, self.calib)
+        self.images.check_needed(self.calib)
 
 
 @dataclass(frozen=True, kw_only=True)
