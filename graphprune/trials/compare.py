@@ -143,7 +143,7 @@ def compare(
     contest = contest or Contest()
     requests = (budget,) if not isinstance(budget, (list, tuple)) else tuple(budget)
     analysis = model if isinstance(model, api.Analysis) else api.analyze(model)
-    meter = Meter(analysis, contest.measures, contest.options.seed)
+    meter = Meter(analysis, contest.measures, contest.options.seed, contest.options.runtime)
     evidence = meter.evidence  # before anything is timed
     trials: list[Trial] = []
     refused: list[RequestError] = []

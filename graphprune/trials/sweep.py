@@ -206,7 +206,8 @@ class _State:
 
     def __init__(self, path: Path, what: Sweep) -> None:
         self.analysis = api.analyze(api.load(path), what.analysis)
-        self.meter = Meter(self.analysis, what.contest.measures, what.contest.options.seed)
+        options = what.contest.options
+        self.meter = Meter(self.analysis, what.contest.measures, options.seed, options.runtime)
         self.contest = what.contest
         self._scores: dict[str, Scores] = {}
 

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_runtimes import offer_runtimes
 from pruning_cases import KINDS
 from tiny_models import model
 
@@ -84,19 +84,8 @@ def only(deployment: Deployment) -> RuntimeCheck:
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the other package where entry points are found, by child processes too."""
-    site = tmp_path / "site"
-    info = site / "toys-1.0.dist-info"
-    info.mkdir(parents=True)
-    (site / "toys.py").write_text(TOYS)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
     names = ("Crashes", "Ends", "Hangs", "Wrong", "Refuses", "Bent", "Elsewhere")
-    lines = [f"{name.lower()} = toys:{name}" for name in names]
-    (info / "entry_points.txt").write_text("\n".join(["[graphprune.runtimes]", *lines]) + "\n")
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setenv("PYTHONPATH", str(site))
-    monkeypatch.delitem(sys.modules, "toys", raising=False)
-    RUNTIMES.names()
-    monkeypatch.setattr(RUNTIMES, "_methods", dict(RUNTIMES._methods))  # what is loaded here is forgotten again
+    offer_runtimes(tmp_path, monkeypatch, TOYS, names)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

@@ -106,6 +106,7 @@ def solve(
         targets,
         output.unverified,
         output.bench,
+        options.runtime,
         notes,
         afterwards=RecoverySteps(restoring, options.seed, material, learned) if follows else None,
         judge=judge,
