@@ -21,7 +21,7 @@ from onnx import helper, shape_inference
 
 from graphprune.cost.latency.environment import ONNXRUNTIME, Environment, processor_name
 from graphprune.cost.latency.probe import sample_model
-from graphprune.cost.latency.stopwatch import SessionStopwatch
+from graphprune.cost.latency.session_stopwatch import SessionStopwatch
 from graphprune.errors import GraphPruneError, UnsupportedModelError
 from graphprune.export.cell import STEP
 from graphprune.export.deploy import require_runtimes

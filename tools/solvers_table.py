@@ -35,7 +35,7 @@ from graphprune import api
 from graphprune.cost.latency.cache import Cache
 from graphprune.cost.latency.latency_cost import LatencyCost
 from graphprune.cost.latency.measure import latency_cost
-from graphprune.cost.latency.stopwatch import SessionStopwatch
+from graphprune.cost.latency.session_stopwatch import SessionStopwatch
 from graphprune.cost.metrics import ModelCost, model_cost
 from graphprune.errors import GraphPruneError, RequestError
 from graphprune.model.write import file_bytes

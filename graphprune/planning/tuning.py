@@ -21,7 +21,7 @@ import numpy as np
 from graphprune.cost.latency.bench import paired_timing
 from graphprune.cost.latency.cache import Cache
 from graphprune.cost.latency.measure import latency_cost, model_key
-from graphprune.cost.latency.stopwatch import SessionStopwatch
+from graphprune.cost.latency.session_stopwatch import SessionStopwatch
 from graphprune.errors import BudgetUnreachableError
 from graphprune.model import write
 from graphprune.model.scratch import scratch_folder

@@ -11,7 +11,7 @@ from tiny_models import model
 
 import graphprune
 from graphprune import BudgetRequest, SolveOptions
-from graphprune.cost.latency import measure, stopwatch
+from graphprune.cost.latency import measure, session_stopwatch
 from graphprune.errors import BudgetUnreachableError
 from graphprune.planning import tuning
 
@@ -36,7 +36,7 @@ WHOLE = 1_000_000
 def analysis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Analysis:
     monkeypatch.setenv("GRAPHPRUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(measure, "time_model", lambda *_: WHOLE)
-    monkeypatch.setattr(stopwatch, "measure", lambda samples, _: {one.key: 500 + one.weight for one in samples})
+    monkeypatch.setattr(session_stopwatch, "measure", lambda samples, _: {one.key: 500 + one.weight for one in samples})
     path = tmp_path / "net.onnx"
     path.write_bytes(model(TEXT, WEIGHTS).SerializeToString())
     return graphprune.analyze(graphprune.load(path))
@@ -135,6 +135,6 @@ def test_a_plan_with_a_latency_is_applied_and_verified_anywhere(
     path = graphprune.write_plan(plan, tmp_path / "plan.json")
     again = graphprune.read_plan(path)
     assert again == plan
-    monkeypatch.setattr(stopwatch, "measure", None)  # nothing is measured again
+    monkeypatch.setattr(session_stopwatch, "measure", None)  # nothing is measured again
     model_ = graphprune.load(tmp_path / "net.onnx")
     assert graphprune.verify(model_, graphprune.apply(model_, again), again).status == "verified"

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stopwatch: how long models take, in one runtime on this machine. Tables, budgets and pairs all ask it.
 
-That of onnxruntime measures in this process; those of other runtimes are :mod:`graphprune.export.runtime_stopwatch`.
+That of onnxruntime is :mod:`graphprune.cost.latency.session_stopwatch`; those of other runtimes come from
+:mod:`graphprune.export.runtime_stopwatch`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
-
-from graphprune.cost.latency.bench import session_rounds
-from graphprune.cost.latency.environment import here
-from graphprune.cost.latency.probe import measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
     from graphprune.cost.latency.environment import Environment
     from graphprune.cost.latency.probe import Sample
 
-__all__ = ["SessionStopwatch", "Stopwatch"]
+__all__ = ["Stopwatch"]
 
 
 class Stopwatch(Protocol):
@@ -69,23 +66,3 @@ class Stopwatch(Protocol):
         UnsupportedModelError
             If nothing can be measured there.
         """
-
-
-class SessionStopwatch:
-    """Times models in onnxruntime, in this process.
-
-    Parameters
-    ----------
-    threads : int
-    """
-
-    def __init__(self, threads: int = 1) -> None:
-        self.environment = here(threads)
-
-    def rounds(self, models: Sequence[Path | bytes], shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[float, ...]]:
-        """Run models in turn."""
-        return session_rounds(models, shapes, self.environment)
-
-    def layers(self, samples: Sequence[Sample]) -> Iterator[dict[str, int]]:
-        """Measure the kernels of samples under the profiler, where conversions between layouts can be left out."""
-        yield measure(samples, self.environment)
