@@ -57,8 +57,10 @@ if TYPE_CHECKING:
     from graphprune.planning.make_plan import SolveOptions
     from graphprune.recovery.recover_options import RecoverOptions, Recovery
     from graphprune.report.picture import save_drawing
-    from graphprune.trials.compare import Contest, compare
+    from graphprune.trials.compare import compare
+    from graphprune.trials.contest import Contest
     from graphprune.trials.sweep import Sweep, sweep
+    from graphprune.trials.workers import Workers
     from graphprune.verification.verify import Verification
     from graphprune.widening.widen import Widened, WidenOptions, widen
 
@@ -89,6 +91,7 @@ __all__ = [
     "Verification",
     "WidenOptions",
     "Widened",
+    "Workers",
     "__version__",
     "analyze",
     "apply",
@@ -126,7 +129,7 @@ _HOMES = {
     "Batch": "graphprune.data.source",
     "BudgetRequest": "graphprune.plan.budget",
     "Constraints": "graphprune.planning.constraints.constraints",
-    "Contest": "graphprune.trials.compare",
+    "Contest": "graphprune.trials.contest",
     "DeployOptions": "graphprune.export.deployment",
     "Deployment": "graphprune.export.deployment",
     "Evaluation": "graphprune.data.evaluation",
@@ -146,6 +149,7 @@ _HOMES = {
     "Widened": "graphprune.widening.widen",
     "Source": "graphprune.data.source",
     "Sweep": "graphprune.trials.sweep",
+    "Workers": "graphprune.trials.workers",
     "Verification": "graphprune.verification.verify",
     "check_consistency": "graphprune.consistency",
     "compare": "graphprune.trials.compare",

@@ -13,6 +13,7 @@ __all__ = [
     "Aggregate",
     "Aggregation",
     "Attention",
+    "Backend",
     "CalibrationMethod",
     "Device",
     "Exporter",
@@ -35,6 +36,9 @@ Aggregate = Literal["", Aggregation]
 
 Attention = Literal["heads", "head-dim"]
 """What goes from an attention layer: whole heads, or the same part of each."""
+
+Backend = Literal["loky", "dask", "ray"]
+"""Which processes try solvers and budgets: of this machine, or of a cluster."""
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 """How the range of an activation follows from what it is on samples."""

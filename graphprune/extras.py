@@ -17,12 +17,14 @@ from graphprune.errors import UsageError
 
 __all__ = ["EXTRAS", "PURPOSES", "RUNTIMES", "installed", "missing", "require", "require_some", "runtime_conflict"]
 
-Extra = Literal["train", "report", "runtimes"]
+Extra = Literal["train", "report", "runtimes", "dask", "ray"]
 
 EXTRAS: dict[Extra, tuple[str, ...]] = {
     "train": ("torch", "torchvision", "accelerate", "onnx2fx", "onnxscript", "safetensors"),
     "report": ("altair", "jinja2", "vl_convert"),
     "runtimes": ("openvino", "MNN", "ncnn", "pnnx", "cv2"),
+    "dask": ("distributed",),
+    "ray": ("ray",),
 }
 """The packages of each extra, as they are imported."""
 
@@ -30,6 +32,8 @@ PURPOSES: dict[Extra, str] = {
     "train": "train, finetune, export, refined samples, criteria that read gradients",
     "report": "report",
     "runtimes": "deploy in OpenVINO, MNN, ncnn and OpenCV",
+    "dask": "compare and sweep on a Dask cluster",
+    "ray": "compare and sweep on a Ray cluster",
 }
 """What needs each extra."""
 

@@ -46,6 +46,7 @@ INTERFACES = (
     "graphprune.solvers.criteria",
     "graphprune.solvers.training",
     "graphprune.solvers.widths",
+    "graphprune.trials.backends",
 )
 # File names that several other modules may have, and why.
 SHARED_FILE_NAMES = {
@@ -66,7 +67,7 @@ CHANGING_GLOBALS = {
     "graphprune.recovery.methods": {"BY_NAME"},
     "graphprune.labels.registry": {"_BLIND", "_RULES"},
     "graphprune.rewrites.ranges.range_rules": {"_RULES"},
-    "graphprune.trials.sweep": {"_worker"},
+    "graphprune.trials.trier": {"_kept"},
 }
 CHANGING_METHODS = {
     *("add", "append", "appendleft", "clear", "discard", "extend", "insert"),

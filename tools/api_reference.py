@@ -44,6 +44,7 @@ TASKS = {
         "Preprocessing",
         "Contest",
         "Sweep",
+        "Workers",
     ),
     "What comes back": (
         "Model",

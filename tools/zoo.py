@@ -6,12 +6,13 @@
     python tools/zoo.py ~/zoo
     python tools/zoo.py ~/zoo --inputs manifest.json --resume zoo.jsonl --markdown docs/coverage.md --title torchvision
 
-Each model runs in a process of its own (`zoo_check.py`), one at a time, within a time limit. What is checked: the
-written file passes ONNX's full check, differs from the original only as the plan explains, and runs in onnxruntime
-as the original does, also at batch 2 where the batch is dynamic; FLOPs, parameters and bytes counted on it are those
-that the plan predicted, and within the budget; no group could take its next level within the budget; and the file
-equals the masked original. An unreachable budget counts as fine if it is below the reach, the share of the FLOPs at
-the narrowest widths. The exit status is 1 if any run failed.
+Each model runs in a process of its own (`zoo_check.py`), one at a time, within a time limit. Several run at a time
+with `--jobs`, or on a cluster with `--backend` and `--address`, whose machines have to see the models and this folder
+at the same place. What is checked: the written file passes ONNX's full check, differs from the original only as the
+plan explains, and runs in onnxruntime as the original does, also at batch 2 where the batch is dynamic; FLOPs,
+parameters and bytes counted on it are those that the plan predicted, and within the budget; no group could take its
+next level within the budget; and the file equals the masked original. An unreachable budget counts as fine if it is
+below the reach, the share of the FLOPs at the narrowest widths. The exit status is 1 if any run failed.
 """
 
 from __future__ import annotations
@@ -26,9 +27,13 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import get_args
 
 from zoo_check import Record
 from zoo_table import heading, line, summary, write_section
+
+from graphprune import Workers
+from graphprune.choices import Backend
 
 CHECK = Path(__file__).with_name("zoo_check.py")
 
@@ -112,22 +117,44 @@ class Results:
         return [self._records[name, budget] for budget in budgets]
 
 
-def run(models: list[Path], settings: Settings, results: Results) -> list[list[Record]]:
-    """Check what is missing, a line per model as it is done; return the records of all."""
+def check_elsewhere(shared: tuple[str, Settings], path: Path, budgets: list[float]) -> list[Record]:
+    """Run one model from a process that may not know this folder."""
+    folder, settings = shared
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    from zoo import check_model
+
+    return check_model(path, budgets, settings)
+
+
+def run(models: list[Path], settings: Settings, results: Results, workers: Workers) -> list[list[Record]]:
+    """Check what is missing, a line per model as it is done; return the records of all, in their order."""
     print(heading(settings.budgets))
-    rows = []
+    missing = {path: results.missing(path.stem, settings.budgets) for path in models}
     for path in models:
-        missing = results.missing(path.stem, settings.budgets)
-        if missing:
-            results.add(check_model(path, missing, settings))
-        rows.append(results.of(path.stem, settings.budgets))
-        print(line(rows[-1]), flush=True)
-        for record in rows[-1]:
-            for failure in record.failures:
-                print(f"    FAILED at {record.budget}: {failure}", flush=True)
-            for note in record.notes:
-                print(f"    note at {record.budget}: {note}", flush=True)
-    return rows
+        if not missing[path]:
+            show(results.of(path.stem, settings.budgets))
+    calls = [(path.absolute(), budgets) for path, budgets in missing.items() if budgets]
+    folder = str(Path(__file__).resolve().parent)
+    work = (
+        (check_model(*call, settings) for call in calls)
+        if workers.none
+        else workers.results(check_elsewhere, (folder, settings), calls)
+    )
+    for records in work:
+        results.add(records)
+        show(results.of(records[0].name, settings.budgets))
+    return [results.of(path.stem, settings.budgets) for path in models]
+
+
+def show(row: list[Record]) -> None:
+    """Print what came of a model."""
+    print(line(row), flush=True)
+    for record in row:
+        for failure in record.failures:
+            print(f"    FAILED at {record.budget}: {failure}", flush=True)
+        for note in record.notes:
+            print(f"    note at {record.budget}: {note}", flush=True)
 
 
 def main() -> int:
@@ -141,13 +168,17 @@ def main() -> int:
     parser.add_argument("--markdown", "--out", type=Path, metavar="FILE", help="write a section of this Markdown file")
     parser.add_argument("--title", default="Models", help="of that section")
     parser.add_argument("--remark", default="", help="a sentence for that section")
+    parser.add_argument("--jobs", type=int, default=1, help="models at a time; seconds then mean less")
+    parser.add_argument("--backend", choices=get_args(Backend), default="loky")
+    parser.add_argument("--address", default="", help="of a cluster of that kind")
     options = parser.parse_args()
     budgets = tuple(float(text) for text in options.budgets.split(","))
     settings = Settings(budgets, read_shapes(options.inputs), options.limit)
     models = find_models(options.models)
     if not models:
         parser.error("there is no .onnx file")
-    rows = run(models, settings, Results(options.resume))
+    workers = Workers(options.jobs, options.backend, options.address)
+    rows = run(models, settings, Results(options.resume), workers)
     print(summary(rows))
     if options.markdown:
         write_section(options.markdown, options.title, rows, budgets, options.remark)

@@ -140,7 +140,7 @@ class Analysis:
         self.held = frozenset(held)
         self.attention = attention
         self.approximate = approximate
-        self._grouped = grouped
+        self.grouped = grouped
         self.flat = flatten(spell_out(inline_functions(model.proto)))
         self.graph = Graph(self.flat.proto)
         self._given = dict(given_shapes or {})
@@ -180,7 +180,7 @@ class Analysis:
     def holding(self, held: Collection[str]) -> Analysis:
         """Return the model analysed in the same way, with channels that stay at the given nodes."""
         return Analysis(
-            self.model, self._given, self.attention, approximate=self.approximate, grouped=self._grouped, held=held
+            self.model, self._given, self.attention, approximate=self.approximate, grouped=self.grouped, held=held
         )
 
     def of(self, model: Model, keep: Mask | None = None) -> Analysis:
@@ -208,10 +208,10 @@ class Analysis:
 
     def _ranked(self, carriers: Carriers, resolution: Resolution) -> dict[str, Ints]:
         """Return ranks as they were given, or as they follow from the weights."""
-        if isinstance(self._grouped, Mapping):
-            given = {name: ranks for name, ranks in self._grouped.items() if not isinstance(ranks, str)}
+        if isinstance(self.grouped, Mapping):
+            given = {name: ranks for name, ranks in self.grouped.items() if not isinstance(ranks, str)}
             return given_ranks(self.scope.space, resolution, given)
-        own = self._grouped in ("auto", "own")
+        own = self.grouped in ("auto", "own")
         return rank_outputs(self.scope, carriers, resolution, self.read) if own else {}
 
     def _ranks_left(self, name: str, keep: Mask | None) -> Ints:

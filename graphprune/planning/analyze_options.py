@@ -13,6 +13,7 @@ from graphprune.errors import PlanError, quote
 from graphprune.labels.vector import MOST_SLICES
 
 if TYPE_CHECKING:
+    from graphprune.analysis.analysis import Analysis
     from graphprune.plan.schema import Plan
 
 __all__ = ["AnalyzeOptions"]
@@ -47,6 +48,11 @@ class AnalyzeOptions:
         check_fields(self, attention=Attention)
         if not isinstance(self.grouped, Mapping):
             check_choice("grouped", self.grouped, Grouped)
+
+    @classmethod
+    def like(cls, analysis: Analysis) -> AnalyzeOptions:
+        """Return the options with which a model was analysed."""
+        return cls(analysis.input_shapes, analysis.attention, analysis.approximate, analysis.grouped)
 
     @classmethod
     def of(cls, plan: Plan) -> AnalyzeOptions:

@@ -3,112 +3,28 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
+from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphprune import api
-from graphprune.errors import RequestError, UsageError, quote
-from graphprune.planning.make_plan import SolveOptions, score_groups
-from graphprune.planning.solver_choice import MADE_SOLVER
+from graphprune.planning.analyze_options import AnalyzeOptions
 from graphprune.report.trials import Trial
-from graphprune.solvers import criteria, widths
-from graphprune.solvers.evidence import needed
-from graphprune.solvers.registry import settings
-from graphprune.trials.attempt import attempt, described
-from graphprune.trials.meter import Measures, Meter
+from graphprune.trials.attempt import attempt
+from graphprune.trials.contest import Contest
+from graphprune.trials.trier import Errand, Trier, try_elsewhere
+from graphprune.trials.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.model.load import Model
     from graphprune.plan.budget import BudgetRequest
-    from graphprune.solvers.evidence import Evidence
-    from graphprune.solvers.saliency import Scores
+    from graphprune.planning.make_plan import SolveOptions
+    from graphprune.trials.trier import Tried
 
-__all__ = ["ALL", "Contest", "compare"]
-
-ALL = "all"
-
-
-@dataclass(frozen=True)
-class Contest:
-    """What is tried.
-
-    Parameters
-    ----------
-    solvers, criteria : tuple of str
-        Names; ``("all",)`` stands for all that there are; without samples for all that need none, and for what `solve`
-        takes where samples are made.
-    options : SolveOptions
-        What holds for all; its solver and criterion do not count. A setting goes to the methods that have it.
-    measures : Measures
-        What is measured of each result: latency, accuracy. Nothing is pruned for nothing.
-
-    Raises
-    ------
-    UsageError
-        If there is no such solver, criterion or setting, a name is given twice, or a method needs samples and there are
-        none.
-    """
-
-    solvers: tuple[str, ...] = (ALL,)
-    criteria: tuple[str, ...] = ("bn-scale",)
-    options: SolveOptions = field(default_factory=SolveOptions)
-    measures: Measures = field(default_factory=Measures)
-
-    def __post_init__(self) -> None:
-        methods = [*map(widths.get, self.all_solvers), *map(criteria.get, self.all_criteria)]
-        known = sorted({name for method in methods for name in settings(method)})
-        for name in self.options.settings:
-            if name not in known:
-                there = f"these methods have {', '.join(known)}" if known else "these methods have none"
-                raise UsageError(f"unknown setting {quote(name)}: {there}")
-        asking = [
-            *(name for name in self.all_solvers if widths.needs_samples(name)),
-            *(name for name in self.all_criteria if criteria.needs_samples(name)),
-        ]
-        if asking and not self.measures.samples:
-            needed(None, asking[0])
-
-    @property
-    def all_solvers(self) -> tuple[str, ...]:
-        """The names of the solvers."""
-        return self._names(self.solvers, widths.names, widths.needs_samples)
-
-    @property
-    def all_criteria(self) -> tuple[str, ...]:
-        """The names of the criteria."""
-        return self._names(self.criteria, criteria.names, criteria.needs_samples)
-
-    @property
-    def count(self) -> int:
-        """How many solvers with how many criteria that are."""
-        return len(self.all_solvers) * len(self.all_criteria)
-
-    def _names(
-        self, given: tuple[str, ...], known: Callable[[], tuple[str, ...]], asks: Callable[[str], bool]
-    ) -> tuple[str, ...]:
-        names = _names(given, known)
-        if ALL not in given or self.measures.calib:
-            return names
-        measured = (MADE_SOLVER,) if self.measures.alone else ()
-        return tuple(name for name in names if not asks(name) or name in measured)
-
-    @property
-    def one_scale(self) -> bool:
-        """Whether what one trial keeps can be held against the bound of another of the same criterion.
-
-        A plan to start from and the setting `normalize` change the scale of what is kept.
-        """
-        return self.options.constraints.start is None and "normalize" not in self.options.settings
-
-    def choice(self, solver: str, criterion: str) -> SolveOptions:
-        """Return the options of one trial."""
-        known = {**settings(widths.get(solver)), **settings(criteria.get(criterion))}
-        own = {name: value for name, value in self.options.settings.items() if name in known}
-        return replace(self.options, solver=solver, criterion=criterion, settings=own)
+__all__ = ["compare"]
 
 
 def compare(
@@ -116,6 +32,7 @@ def compare(
     budget: BudgetRequest | Sequence[BudgetRequest],
     contest: Contest | None = None,
     *,
+    workers: Workers | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Trial, ...]:
     """Try solvers and criteria on one model under the same budgets; nothing is written.
@@ -127,8 +44,10 @@ def compare(
         What is limited. Of several all hold, and the first one leads.
     contest : Contest, optional
         What is tried: all solvers with `bn-scale` if nothing is said.
+    workers : Workers, optional
+        The processes that work, by default this one.
     progress : callable, optional
-        Called with what is tried, how much of it is done, and how much there is to do.
+        Called with what is tried or was tried, how much is done, and how much there is to do.
 
     Returns
     -------
@@ -140,62 +59,69 @@ def compare(
     BudgetUnreachableError, NothingToPruneError
         If none can.
     """
-    contest = contest or Contest()
+    contest, workers = contest or Contest(), workers or Workers()
     requests = (budget,) if not isinstance(budget, (list, tuple)) else tuple(budget)
-    analysis = model if isinstance(model, api.Analysis) else api.analyze(model)
-    meter = Meter(analysis, contest.measures, contest.options.seed, contest.options.runtime)
-    evidence = meter.evidence  # before anything is timed
-    trials: list[Trial] = []
-    refused: list[RequestError] = []
-    for criterion in contest.all_criteria:
-        started = time.perf_counter()
-        scores = score_groups(analysis, contest.choice(contest.all_solvers[0], criterion), evidence)
-        scoring = time.perf_counter() - started
-        own: list[Trial] = []
-        for solver in contest.all_solvers:
-            if progress is not None:
-                progress(f"{solver}, {criterion}", len(trials) + len(own), contest.count)
-            options = contest.choice(solver, criterion)
-            options = replace(options, certify=options.certify and not contest.one_scale)
-            try:
-                trial = attempt(analysis, requests, options, scores, meter, evidence)
-                own.append(replace(trial, seconds=trial.seconds + scoring))
-            except RequestError as error:
-                refused.append(error)
-                own.append(Trial(solver, criterion, described(requests), requests[0].metric, note=error.message))
-        trials += _certified(analysis, requests, contest, own, (scores, evidence))
-    if len(refused) == len(trials):
+    trier = Trier(model if isinstance(model, api.Analysis) else api.analyze(model), contest)
+    points = [_options(contest, solver, name) for name in contest.all_criteria for solver in contest.all_solvers]
+    work = _here(trier, requests, points, progress) if workers.none else _elsewhere(trier, requests, points, workers)
+    done: dict[tuple[str, str], Tried] = {}
+    with closing(work):
+        for tried in work:
+            done[tried.trial.criterion, tried.trial.solver] = tried
+            if progress is not None and not workers.none:
+                progress(f"{tried.trial.solver}, {tried.trial.criterion}", len(done), len(points))
+    refused = [tried.refused for tried in done.values() if tried.refused is not None]
+    if len(refused) == len(points):
         raise refused[0]
+    trials: list[Trial] = []
+    for name in contest.all_criteria:
+        own = [done[name, solver] for solver in contest.all_solvers]
+        trials += _certified(trier, requests, [_timed(tried) for tried in own])
     return tuple(trials)
 
 
-def _certified(
-    analysis: Analysis,
-    requests: Sequence[BudgetRequest],
-    contest: Contest,
-    trials: list[Trial],
-    known: tuple[Scores, Evidence | None],
-) -> list[Trial]:
+def _options(contest: Contest, solver: str, criterion: str) -> SolveOptions:
+    """Return the options of one trial; trials on one scale get one bound together."""
+    options = contest.choice(solver, criterion)
+    return replace(options, certify=options.certify and not contest.one_scale)
+
+
+def _here(
+    trier: Trier,
+    requests: tuple[BudgetRequest, ...],
+    points: Sequence[SolveOptions],
+    progress: Callable[[str, int, int], None] | None,
+) -> Generator[Tried]:
+    """Yield what comes of each point in this process."""
+    for number, options in enumerate(points):
+        if progress is not None:
+            progress(f"{options.solver}, {options.criterion}", number, len(points))
+        yield trier.tried(options, requests)
+
+
+def _elsewhere(
+    trier: Trier, requests: tuple[BudgetRequest, ...], points: Sequence[SolveOptions], workers: Workers
+) -> Generator[Tried]:
+    """Yield what comes of each point in other processes, as they are done."""
+    analysis = trier.analysis
+    errand = Errand.of(analysis.model, AnalyzeOptions.like(analysis), trier.contest, far=workers.far)
+    rule = errand.contest.options.round_to
+    calls = [(replace(options, round_to=rule), requests) for options in points]
+    yield from workers.results(try_elsewhere, errand, calls)
+
+
+def _timed(tried: Tried) -> Trial:
+    """Return a trial whose time holds that of the scores."""
+    return tried.trial if tried.refused else replace(tried.trial, seconds=tried.trial.seconds + tried.scoring)
+
+
+def _certified(trier: Trier, requests: Sequence[BudgetRequest], trials: list[Trial]) -> list[Trial]:
     """Hold the trials of one criterion against one bound: they solve the same problem."""
-    scores, evidence = known
-    done = [trial for trial in trials if not trial.note]
+    contest, done = trier.contest, [trial for trial in trials if not trial.note]
     if not (contest.one_scale and contest.options.certify and done):
         return trials
     if all(trial.bound is None for trial in done):
         first = replace(contest.choice(done[0].solver, done[0].criterion), certify=True)
-        done.append(attempt(analysis, requests, first, scores, evidence=evidence))
+        done.append(attempt(trier.analysis, requests, first, trier.scores(first.criterion), evidence=trier.evidence))
     bound = min(trial.bound for trial in done if trial.bound is not None)
     return [trial if trial.note else replace(trial, bound=bound) for trial in trials]
-
-
-def _names(given: tuple[str, ...], known: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
-    if ALL in given:
-        if len(given) > 1:
-            raise UsageError(f"{ALL!r} stands for every name, so give no other one")
-        return known()
-    for name in given:
-        if given.count(name) > 1:
-            raise UsageError(f"{quote(name)} is given twice")
-    if not given:
-        raise UsageError("no name is given", hint=f"give some of {', '.join(known())}")
-    return given

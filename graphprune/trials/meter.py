@@ -16,6 +16,9 @@ from graphprune.recovery.recover_options import RecoverOptions
 from graphprune.report import text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from graphprune.analysis.analysis import Analysis
     from graphprune.data.judging import DividedSamples
     from graphprune.data.preprocessing import Preprocessing
@@ -119,14 +122,24 @@ class Meter:
     measures : Measures
     seed : int
         For what is drawn from samples.
+    places : mapping of str to Path
+        Where samples are that have another place than their name says.
     runtime : str
         In which latencies are measured.
     """
 
-    def __init__(self, analysis: Analysis, measures: Measures, seed: int = 0, runtime: str = ONNXRUNTIME) -> None:
+    def __init__(
+        self,
+        analysis: Analysis,
+        measures: Measures,
+        seed: int = 0,
+        places: Mapping[str, Path] | None = None,
+        runtime: str = ONNXRUNTIME,
+    ) -> None:
         self._analysis = analysis
         self._measures = measures
         self._seed = seed
+        self._places = places or {}
         self._runtime = runtime
 
     def measure(self, plan: Plan) -> Measured:
@@ -200,7 +213,8 @@ class Meter:
         return restorer, "" if restorer else why
 
     def _open(self, name: str) -> Source:
-        return accuracy.open_data(name, self._analysis.model, self._measures.preprocessing)
+        place = str(self._places.get(name, name))
+        return replace(accuracy.open_data(place, self._analysis.model, self._measures.preprocessing), name=name)
 
     @cached_property
     def evidence(self) -> Evidence | None:

@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphprune import api
-from graphprune.choices import Device
-from graphprune.data.providers import on, wanted
-from graphprune.errors import RequestError, UsageError
-from graphprune.model.lifeline import follow_parent
+from graphprune.errors import UsageError
 from graphprune.model.write import write_bytes_atomically
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.schema import Metric
-from graphprune.planning.make_plan import score_groups
-from graphprune.report.trials import Trial
-from graphprune.trials.attempt import attempt, described
-from graphprune.trials.compare import Contest
-from graphprune.trials.meter import Meter
+from graphprune.trials.attempt import described
+from graphprune.trials.contest import Contest
 from graphprune.trials.rows import Key, dumps, key_of, read_rows
+from graphprune.trials.trier import Errand, Trier, try_elsewhere
+from graphprune.trials.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
-    from graphprune.solvers.saliency import Scores
+    from graphprune.model.load import Model
+    from graphprune.report.trials import Trial
+    from graphprune.trials.trier import Tried
 
 __all__ = ["DEFAULT", "Sweep", "sweep"]
 
@@ -54,24 +51,22 @@ class Sweep:
         Solvers, criteria and what holds for all.
     analysis : AnalyzeOptions
         How the model is analysed.
-    jobs : int
-        Processes that work at the same time.
+    workers : Workers
+        The processes that work.
 
     Raises
     ------
     UsageError
-        If a target is no budget, is given twice, or there is none, or `jobs` is not positive.
+        If a target is no budget, is given twice, or there is none.
     """
 
     metric: Metric = DEFAULT[0]
     targets: tuple[float | str, ...] = DEFAULT[1]
     contest: Contest = field(default_factory=Contest)
     analysis: api.AnalyzeOptions = field(default_factory=api.AnalyzeOptions)
-    jobs: int = 1
+    workers: Workers = field(default_factory=Workers)
 
     def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise UsageError(f"{self.jobs} processes cannot work")
         if not self.targets:
             raise UsageError("no budget is given")
         for request in self.requests:
@@ -136,7 +131,8 @@ def sweep(
         If it cannot be written.
     """
     what, path, output = what or Sweep(), Path(path), Path(output)
-    request = what.digest(api.load(path).sha256)
+    model = api.load(path)
+    request = what.digest(model.sha256)
     points = [
         (criterion, solver, budget)
         for criterion in what.contest.all_criteria
@@ -148,80 +144,28 @@ def sweep(
     done = {key_of(trial): trial for trial in kept}
     others = [trial for trial in kept if key_of(trial) not in keys]
     missing = [point for point, key in zip(points, keys, strict=True) if key not in done]
-    with closing(_trials(_Job(path, request, what, wanted()), missing)) as trials:
-        for trial in trials:
-            done[key_of(trial)] = trial
+    with closing(_tried(model, what, missing)) as results:
+        for tried in results:
+            done[key_of(tried.trial)] = tried.trial
             rows = [*(done[key] for key in keys if key in done), *others]
             write_bytes_atomically(dumps(rows, request).encode("utf-8"), output, force=True)
             if report:
-                report(trial)
+                report(tried.trial)
     return tuple(done[key] for key in keys)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What a process has to know: the model, what is tried, a name for both, where networks run, and who asks."""
-
-    path: Path
-    request: str
-    what: Sweep
-    device: Device
-    asked_by: int = field(default_factory=os.getpid)
-
-
-def _trials(job: _Job, points: list[tuple[str, str, BudgetRequest]]) -> Generator[Trial, None, None]:
-    """Yield a trial for every point as it is done."""
-    from joblib import Parallel, delayed
-
-    if job.what.jobs == 1:
-        state = _State(job.path, job.what) if points else None
-        yield from (_trial(state, *point) for point in points if state is not None)
+def _tried(model: Model, what: Sweep, points: Sequence[tuple[str, str, BudgetRequest]]) -> Generator[Tried]:
+    """Yield what comes of every point as it is done."""
+    if not points:
         return
-    parallel = Parallel(n_jobs=job.what.jobs, return_as="generator_unordered", batch_size=1, max_nbytes=None)
-    yield from parallel(delayed(_trial_of_worker)(job, *point) for point in points)
-
-
-def _trial_of_worker(job: _Job, criterion: str, solver: str, budget: BudgetRequest) -> Trial:
-    """Try one point in a process of its own, which analyses the model once."""
-    if not _worker:
-        follow_parent(job.asked_by)
-    with on(job.device):  # a process of its own knows nothing of what was chosen here
-        if job.request not in _worker:
-            _worker.clear()
-            _worker[job.request] = _State(job.path, job.what)
-        return _trial(_worker[job.request], criterion, solver, budget)
-
-
-def _trial(state: _State, criterion: str, solver: str, budget: BudgetRequest) -> Trial:
-    """Try one point."""
-    options = state.contest.choice(solver, criterion)
-    try:
-        return attempt(state.analysis, (budget,), options, state.scores(criterion), state.meter, state.meter.evidence)
-    except RequestError as error:
-        return Trial(solver, criterion, described([budget]), budget.metric, note=error.message)
-
-
-class _State:
-    """What a process keeps from one trial to the next."""
-
-    def __init__(self, path: Path, what: Sweep) -> None:
-        self.analysis = api.analyze(api.load(path), what.analysis)
-        options = what.contest.options
-        self.meter = Meter(self.analysis, what.contest.measures, options.seed, options.runtime)
-        self.contest = what.contest
-        self._scores: dict[str, Scores] = {}
-
-    def scores(self, criterion: str) -> Scores:
-        """Return the scores of a criterion."""
-        if criterion not in self._scores:
-            options = self.contest.choice(self.contest.all_solvers[0], criterion)
-            # Points come criterion by criterion.
-            self._scores = {criterion: score_groups(self.analysis, options, self.meter.evidence)}
-        return self._scores[criterion]
-
-
-_worker: dict[str, _State] = {}
-"""What a worker process keeps, by request; empty in the process that was asked."""
+    if what.workers.none:
+        trier = Trier(api.analyze(model, what.analysis), what.contest)
+        for criterion, solver, budget in points:
+            yield trier.tried(what.contest.choice(solver, criterion), (budget,))
+        return
+    errand = Errand.of(model, what.analysis, what.contest, far=what.workers.far)
+    calls = [(errand.contest.choice(solver, criterion), (budget,)) for criterion, solver, budget in points]
+    yield from what.workers.results(try_elsewhere, errand, calls)
 
 
 def _plain(options: Any) -> dict[str, Any]:

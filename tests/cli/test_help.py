@@ -36,6 +36,7 @@ PANELS = {
     "Samples",
     "Recovery",
     "Training",
+    "Processes",
     "Questions",
     "Output",
     "Precision",

@@ -16,7 +16,8 @@ from graphprune.errors import BudgetUnreachableError, UsageError
 from graphprune.planning.make_plan import score_groups
 from graphprune.solvers import criteria, widths
 from graphprune.trials.attempt import described, kept_share
-from graphprune.trials.compare import Contest, compare
+from graphprune.trials.compare import compare
+from graphprune.trials.contest import Contest
 from graphprune.trials.meter import Measures
 
 if TYPE_CHECKING:

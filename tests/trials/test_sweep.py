@@ -18,9 +18,10 @@ from graphprune.errors import UsageError
 from graphprune.report.chart import chart
 from graphprune.report.trials import Trial, sparkline
 from graphprune.trials import sweep as module
-from graphprune.trials.compare import Contest
+from graphprune.trials.contest import Contest
 from graphprune.trials.rows import COLUMNS, dumps, front, key_of, read_rows
 from graphprune.trials.sweep import Sweep, sweep
+from graphprune.trials.workers import Workers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +89,7 @@ def test_more_points_are_added_and_others_stay(network: Path, tmp_path: Path) ->
 
 def test_several_processes_find_the_same(network: Path, tmp_path: Path) -> None:
     alone = sweep(network, tmp_path / "one.csv", WHAT)
-    together = sweep(network, tmp_path / "two.csv", replace(WHAT, jobs=2))
+    together = sweep(network, tmp_path / "two.csv", replace(WHAT, workers=Workers(2)))
     assert list(map(timeless, together)) == list(map(timeless, alone))
 
 
@@ -112,7 +113,7 @@ def test_a_table_of_something_else_is_not_mixed(network: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"targets": ()}, "no budget"), ({"targets": (0.5, 0.5)}, "given twice"), ({"jobs": 0}, "0 processes")],
+    [({"targets": ()}, "no budget"), ({"targets": (0.5, 0.5)}, "given twice")],
 )
 def test_sweeps_that_mean_nothing(change: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):

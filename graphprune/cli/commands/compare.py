@@ -9,6 +9,7 @@ from graphprune.cli.options.budgets import Budgets
 from graphprune.cli.options.channel_choice import ComparedChannels
 from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Printing
+from graphprune.cli.options.processes import Processes
 from graphprune.cli.options.samples import MeasuringSamples
 from graphprune.cli.options.widths import ComparedWidths
 from graphprune.cli.spread import spread
@@ -28,6 +29,7 @@ def compare(
     channels: ComparedChannels,
     reading: ModelReading,
     measuring: MeasuringSamples,
+    processes: Processes,
     printing: Printing,
 ) -> None:
     """Compare solvers and criteria under one budget.
@@ -40,8 +42,8 @@ def compare(
 
     from graphprune import api
     from graphprune.report.trials import trial_json, trial_tables
-    from graphprune.trials.compare import Contest
     from graphprune.trials.compare import compare as run
+    from graphprune.trials.contest import Contest
 
     talk, model = printing.talk(), reading.model
     measuring.running.select(talk)
@@ -49,7 +51,7 @@ def compare(
     with talk.stage("analysis"):
         analysis = api.analyze(api.load(model), analysed)
     with talk.steps("solving") as progress:
-        trials = run(analysis, requests, contest, progress=progress)
+        trials = run(analysis, requests, contest, workers=processes.workers(), progress=progress)
     if printing.as_json:
         print_json({"command": "compare", "model": str(model), "trials": [trial_json(trial) for trial in trials]})
     else:

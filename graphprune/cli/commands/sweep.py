@@ -15,6 +15,7 @@ from graphprune.cli.options.budgets import Budgets
 from graphprune.cli.options.channel_choice import ComparedChannels
 from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Output, Printing
+from graphprune.cli.options.processes import Processes
 from graphprune.cli.options.samples import MeasuringSamples
 from graphprune.cli.options.widths import ComparedWidths
 from graphprune.cli.spread import spread
@@ -31,7 +32,7 @@ __all__ = ["sweep"]
 
 @dataclass(frozen=True)
 class _Table(Output):
-    """Where the table and its chart go, and how many processes fill them."""
+    """Where the table and its chart go."""
 
     output: Annotated[
         Path | None,
@@ -40,7 +41,6 @@ class _Table(Output):
         ),
     ] = None
     force: Annotated[bool, typer.Option("--force", "-f", help="Start the table anew.")] = False
-    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="INT", min=1, help="Processes that work at a time.")] = 1
 
     def paths(self, model: Path, inputs: Iterable[Path]) -> tuple[Path, Path]:
         """Return where the table and its chart go.
@@ -70,6 +70,7 @@ def sweep(
     channels: ComparedChannels,
     reading: ModelReading,
     measuring: MeasuringSamples,
+    processes: Processes,
     output: _Table,
     printing: Printing,
 ) -> None:
@@ -88,7 +89,7 @@ def sweep(
     from graphprune.model.write import write_bytes_atomically
     from graphprune.report.chart import chart
     from graphprune.report.trials import trial_json, trial_tables
-    from graphprune.trials.compare import Contest
+    from graphprune.trials.contest import Contest
     from graphprune.trials.rows import front, key_of
     from graphprune.trials.sweep import DEFAULT, Sweep
     from graphprune.trials.sweep import sweep as run
@@ -96,7 +97,7 @@ def sweep(
     talk = printing.talk()
     measuring.running.select(talk)
     contest = Contest(widths.solvers(), channels.criteria(), options, measuring.measures(model, talk))
-    what = Sweep(*(limited or DEFAULT), contest, reading.options(), output.jobs)
+    what = Sweep(*(limited or DEFAULT), contest, reading.options(), processes.workers())
 
     total = contest.count * len(what.requests)
 
