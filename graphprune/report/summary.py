@@ -189,10 +189,10 @@ def _unmeasured_notes(plan: Plan) -> list[str]:
     left = int(record.get("layers", 0)) - int(record.get("alone", 0))
     if left <= 0:
         return []
-    do = "does" if left == 1 else "do"
+    do, whose = ("does", "its") if left == 1 else ("do", "their")
     return [
         f"{left} of {record['layers']} layers {do} not run alone in {text.name(str(record.get('runtime', '')), 20)}: "
-        "their time is taken to be in proportion to their work; the network was measured as a whole"
+        f"{whose} time is taken to be in proportion to {whose} work; the network was measured as a whole"
     ]
 
 
