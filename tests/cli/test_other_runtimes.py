@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from made_up_runtimes import offer_runtimes
 
+from graphprune.export import runtime_stopwatch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -40,6 +42,7 @@ class Absent(Other):
 @pytest.fixture(autouse=True)
 def _runtimes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(runtime_stopwatch, "_PROCESSES", 1)
     offer_runtimes(tmp_path, monkeypatch, TOYS, ("Other", "Refuses", "Absent"))
 
 
