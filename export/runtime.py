@@ -43,6 +43,8 @@ LayersRun = Callable[[Mapping[str, Array]], float]
 """Runs a network once; gives the seconds that its layers took, without what brings data in and out."""
 
 _LINES = 3
+_MARKS = " \t•*"
+"""What stands around lines of lists."""
 
 
 class CannotConvertError(Exception):
@@ -174,7 +176,7 @@ def call_program(command: Sequence[str], folder: Path, written: Path) -> Path:
         env={**os.environ, "PYTHONPATH": ""},
     )
     if done.returncode or not written.exists():
-        lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
+        lines = [line.strip(_MARKS) for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip(_MARKS)]
         said = "; ".join(lines[-_LINES:]) or "it says nothing"
         raise CannotConvertError(f"{Path(command[0]).name} {_ending(done.returncode)}: {said}")
     return written
