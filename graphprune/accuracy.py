@@ -29,7 +29,7 @@ from graphprune.data.open_source import open_source
 from graphprune.data.preprocessing import read_settings
 from graphprune.data.signature import input_specs
 from graphprune.data.synthesis.make_samples import read_request
-from graphprune.errors import PlanError, VerificationError, quote
+from graphprune.errors import PlanError, UsageError, VerificationError, quote
 from graphprune.phases import logged
 from graphprune.planning.make_plan import SolveOptions
 from graphprune.recovery.made_samples import made_samples
@@ -171,6 +171,7 @@ def recover(
     data: Source | Restorer,
     options: RecoverOptions | None = None,
     *,
+    further: Source | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Recovery:
     """Bring accuracy back without training: refit what reads pruned channels, from unlabelled samples.
@@ -188,6 +189,9 @@ def recover(
         :func:`graphprune.recovery.without_data.restorer_for`.
     options : RecoverOptions, optional
         The method; least squares by default.
+    further : Source, optional
+        Samples that weights are fitted to beside a few in `data`, and of which none judges: ones that were made and
+        refined, from ``samples(model, "synthetic:fine")``.
     progress : callable, optional
         Called with the number of layers that are done, and of all.
 
@@ -207,8 +211,10 @@ def recover(
     reconciled = reconcile(analysis, plan)
     _check_pruned(reconciled, pruned)
     if isinstance(data, Restorer):
+        if further is not None:
+            raise UsageError("samples are added to ones that are given, not to made ones", hint="make more of them")
         return data.recover(reconciled.plan, pruned, options, progress)
-    return run_recovery(analysis, reconciled.plan, pruned, data, options or RecoverOptions(), progress)
+    return run_recovery(analysis, reconciled.plan, pruned, data, options or RecoverOptions(), progress, further=further)
 
 
 def _check_pruned(reconciled: Reconciled, pruned: Model) -> None:

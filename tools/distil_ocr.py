@@ -3,12 +3,14 @@
 """Prune a text direction classifier, recover it, and let it learn from the original, on rendered lines of text.
 
     python tools/distil_ocr.py ch_ppocr_mobile_v2.0_cls.onnx --flops 0.7
+    python tools/distil_ocr.py ch_ppocr_mobile_v2.0_cls.onnx --flops 0.7 --alone
 
 The model is that of PP-OCR: it is given a line of text, 48 pixels high and 192 wide, and says whether it stands upside
 down. Lines of random characters in random fonts, sizes and colours, half of them upside down, are its own kind of
 input and can be rendered without limit. Nothing is told which way a line stands; the original's outputs are all that is
 learned from, and what is evaluated: on other lines, how often both decide alike, and how far the logarithms of the
-probabilities are apart, squared and relative to how far the original's vary. One thread: OMP_NUM_THREADS=1.
+probabilities are apart, squared and relative to how far the original's vary. With --alone nothing is learned from any
+line: the network is recovered from its file alone, as `graphprune solve` does. One thread: OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from distil_yolo import distil, outputs, relative_error
+from distil_yolo import distil, outputs, recover_alone, relative_error
 from PIL import Image, ImageDraw, ImageFont
 
 import graphprune
@@ -45,6 +47,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=1000, help="lines to evaluate on")
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--alone", action="store_true", help="recover from the file alone, with no line")
     parser.add_argument("--save", type=Path, help="folder for the models")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -64,6 +67,9 @@ def main() -> None:
         print(json.dumps(row), flush=True)
 
     show("dense", dense, lines=len(test))
+    if options.alone:
+        recover_alone(options, analysis, choices, show)
+        return
     settings = FinetuneOptions(options.epochs, batch=32, augment="none", seed=options.seed)
     distil(options, analysis, choices, learned, settings, show)
 

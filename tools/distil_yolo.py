@@ -3,11 +3,13 @@
 """Prune a YOLOv8 detector, recover it by least squares, and let it learn from the original, all without labels.
 
     python tools/distil_yolo.py 320n.onnx photographs/ --flops 0.7
+    python tools/distil_yolo.py 320n.onnx photographs/ --flops 0.7 --alone
 
 320n.onnx is the detector of the PyPI package nudenet. Every other photograph, in the order of their names, is learned
 from, and the rest are what is evaluated. Boxes and scores of classes lie in one output, in very different units; the
 error of each is the squared difference from the original's, relative to how far the original's values vary from
-photograph to photograph. Their mean is the loss, too. One thread: OMP_NUM_THREADS=1.
+photograph to photograph. Their mean is the loss, too. With --alone nothing is learned from any of
+them: the pruned network is recovered from the file alone, as `graphprune solve` does. One thread: OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from torch import Tensor
 import graphprune
 from graphprune.api import AnalyzeOptions
 from graphprune.cli.training_run import ProgressLine
+from graphprune.recovery.without_data import automatic_restorer
 from graphprune.training.finetune import FinetuneOptions, finetune
 
 BOXES = 4
@@ -39,6 +42,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--flops", type=float, default=0.7)
     parser.add_argument("--size", type=int, default=128, help="height and width to which photographs are brought")
     parser.add_argument("--epochs", type=float, default=6.0)
+    parser.add_argument("--alone", action="store_true", help="recover from the file alone, with no photograph")
     parser.add_argument("--save", type=Path, help="folder for the models")
     return parser.parse_args()
 
@@ -62,6 +66,9 @@ def main() -> None:
         errors = [round(float(relative_error(found[:, part], wanted[:, part])), 4) for part in _parts()]
         print(json.dumps({"network": step, **facts, "boxes": errors[0], "scores": errors[1]}), flush=True)
 
+    if options.alone:
+        recover_alone(options, analysis, choices, show)
+        return
     settings = FinetuneOptions(options.epochs, batch=32, loss=loss, augment="flip", held_out=32, unfold=False)
     distil(options, analysis, choices, learned, settings, show)
 
@@ -105,6 +112,25 @@ def distil(
     show("distilled", tuned.model, **facts, held_out_loss=loss, cpu_s=round(cpu_seconds() - start))
     for step, model in found.items() if options.save else ():
         graphprune.save(model, options.save / f"{options.model.stem}-{options.flops:g}-{step}.onnx", force=True)
+
+
+def recover_alone(
+    options: argparse.Namespace,
+    analysis: graphprune.Analysis,
+    choices: graphprune.SolveOptions,
+    show: Callable[..., None],
+) -> None:
+    """Prune a network, and recover it from its file alone."""
+    plan = graphprune.solve(analysis, graphprune.BudgetRequest("flops", options.flops), choices)
+    pruned = graphprune.apply(analysis, plan)
+    show("pruned", pruned, flops=round(plan.budget.after / plan.budget.before, 4))
+    start = cpu_seconds()
+    restorer, why = automatic_restorer(analysis, choices.seed)
+    if restorer is None:
+        raise SystemExit(why)
+    recovery = restorer.recover(plan, pruned)
+    facts = {"kept": recovery.improved, "on_made_samples": [recovery.before, recovery.after], **restorer.facts}
+    show("without data", recovery.model, **facts, cpu_s=round(cpu_seconds() - start))
 
 
 def loss(own: Mapping[str, Tensor], other: Mapping[str, Tensor] | None, labels: Tensor | None) -> Tensor:

@@ -6,10 +6,12 @@
     python tools/recover_cifar.py resnet56_cifar10.onnx cifar10.npz --solver sensitivity --set stages=3
     python tools/recover_cifar.py resnet20_cifar10.onnx cifar10.npz --solver bisection --adapt l1,l2,fpgm
     python tools/recover_cifar.py resnet20_cifar10.onnx cifar10.npz --methods least-squares blocks --draw 0 1 2
+    python tools/recover_cifar.py resnet20_cifar10.onnx cifar10.npz --solver uniform --photographs photographs/
 
 The archive holds x_train, x_test (uint8, NHWC) and y_test. Calibration sees 1,024 training images (the first ones, or
 others by --draw, of several of which mean and spread are printed) and no label; test labels are looked at once, for the
-figures that are printed. One thread: OMP_NUM_THREADS=1.
+figures that are printed. With --photographs, those of a folder calibrate, scaled down to 32x32 pixels: images of
+another world than the network's own. One thread: OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 import graphprune
 from graphprune.data.signature import input_specs
@@ -50,12 +53,16 @@ def main() -> None:
     parser.add_argument(
         "--draw", type=int, nargs="+", default=[0], help="which 1,024 training images calibrate: the first ones are 0"
     )
+    parser.add_argument("--photographs", type=Path, help="a folder whose images calibrate instead")
     add_options(parser, flops=0.5)
     options = parser.parse_args()
     data = np.load(options.data)
     model = graphprune.load(options.model)
     test = source(model, data["x_test"], data["y_test"].astype(np.int64))
     print(json.dumps({"model": options.model.stem, **accuracy(model, test)}), flush=True)
+    if options.photographs:
+        compare(options, model, scaled_down(options.photographs), test)
+        return
     rows = []
     for draw in options.draw:
         start = draw * CALIBRATION
@@ -63,6 +70,14 @@ def main() -> None:
     if len(options.draw) > 1:
         for line in over_draws(rows):
             print(json.dumps(line))
+
+
+def scaled_down(folder: Path) -> np.ndarray:
+    """Return the photographs of a folder at 32x32 pixels."""
+    paths = sorted(folder.glob("*.jpg"))
+    return np.stack(
+        [np.asarray(Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BOX)) for path in paths]
+    )
 
 
 def add_options(parser: argparse.ArgumentParser, flops: float) -> None:

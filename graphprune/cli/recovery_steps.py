@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graphprune.cli.options.samples import CalibrationSamples
     from graphprune.data.judging import DividedSamples
     from graphprune.data.source import Source
-    from graphprune.data.synthesis.make_samples import SampleOptions
+    from graphprune.data.synthesis.make_samples import MadeSamples, SampleOptions
     from graphprune.model.load import Model
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Plan, Step
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from graphprune.recovery.recover_options import Method, Recovery
     from graphprune.recovery.without_data import Restorer
 
-__all__ = ["RecoveryMaterial", "RecoverySteps", "find_material"]
+__all__ = ["RecoveryMaterial", "RecoverySteps", "added_samples", "find_material"]
 
 _MADE = "difference on made samples (no accuracy)"
 _FEWEST_DIVIDED = 2
+_FEW = 128
+"""Samples below which made ones beside them were worth points: docs/without_data.md, "Many from few"."""
 _BEYOND = 1e299  # stands for infinity and for what is no number
 
 
@@ -46,29 +48,40 @@ class RecoveryMaterial:
         Why there is nothing, where there could be something.
     divided : DividedSamples, optional
         Samples of ``--calib`` by what they are for, where there is more than one.
+    added : MadeSamples, optional
+        Samples that are made and refined, and fitted to beside those of ``--calib``.
     """
 
     samples: Source | None = None
     restorer: Restorer | None = None
     note: str = ""
     divided: DividedSamples | None = None
+    added: MadeSamples | None = None
 
     @classmethod
-    def given(cls, samples: Source | None, analysis: Analysis) -> RecoveryMaterial:
-        """Return samples that somebody gave, some of them set apart to judge."""
+    def given(cls, samples: Source | None, analysis: Analysis, added: MadeSamples | None = None) -> RecoveryMaterial:
+        """Return samples that somebody gave, some of them set apart to judge, and what is added to them."""
         if samples is None or len(samples) < _FEWEST_DIVIDED:
-            return cls(samples)
+            return cls(samples, added=added)
         from graphprune.data.judging import divide_samples
         from graphprune.recovery.recover_options import RecoverOptions
 
         used, held_out = RecoverOptions().limited(samples)
         macs = analysis.cost.flops(analysis.cost.sizes) // 2
-        return cls(samples, divided=divide_samples(samples, used, held_out, macs))
+        return cls(samples, divided=divide_samples(samples, used, held_out, macs), added=added)
 
     @property
     def shown(self) -> Source | None:
         """What criteria and solvers look at."""
-        return self.samples if self.divided is None else self.divided.shown
+        from graphprune.data.joined import joined
+
+        own = self.samples if self.divided is None else self.divided.shown
+        return None if own is None else joined(own, self.further)
+
+    @property
+    def further(self) -> Source | None:
+        """What weights are fitted to as well."""
+        return None if self.added is None else self.added.source
 
     def with_data(
         self, data: Source | SampleOptions | None, *, learns: bool
@@ -127,7 +140,10 @@ def find_material(
 
     request = None if calibration.calib is None else read_request(calibration.calib)
     if request is None and (calibration.calib is not None or not wanted.makes_samples):
-        return RecoveryMaterial.given(calibration.open(analysis.model, talk), analysis)
+        samples = calibration.open(analysis.model, talk)
+        added = added_samples(analysis, wanted.add_synthetic, seed, talk)
+        material = RecoveryMaterial.given(samples, analysis, added)
+        return replace(material, note=_advice(analysis, samples)) if added is None and wanted.method else material
     with talk.steps("making samples") as progress:
         from graphprune.recovery.without_data import automatic_restorer, restorer_for
 
@@ -140,6 +156,39 @@ def find_material(
     if found is None:
         return RecoveryMaterial(note=f"accuracy is not brought back: {why}; --calib SOURCE gives samples")
     return RecoveryMaterial(found.made.source, found)
+
+
+def added_samples(analysis: Analysis, count: int | None, seed: int, talk: Talk) -> MadeSamples | None:
+    """Make and refine samples that are fitted to beside those that are given, if that is wanted.
+
+    Raises
+    ------
+    DataError, UnsupportedModelError
+        If the file does not tell what they should be like.
+    """
+    if count is None:
+        return None
+    from graphprune.data.synthesis.make_samples import SampleOptions
+    from graphprune.recovery.made_samples import made_samples
+
+    options = SampleOptions(count, seed=seed, shapes=analysis.input_shapes, quality="fine")
+    with talk.steps("making samples") as progress:
+        made = made_samples(analysis.model, options, progress)
+    if made.refinement is None:
+        raise DataError(f"--add-synthetic adds nothing: {made.knowledge}", hint="leave it out")
+    return made
+
+
+def _advice(analysis: Analysis, samples: Source | None) -> str:
+    """Say how a few samples become more, where the file tells enough for it."""
+    from graphprune.data.statistics import remembered
+
+    if samples is None or len(samples) >= _FEW or not remembered(analysis.model, analysis.graph):
+        return ""
+    return (
+        f"{len(samples)} samples are few: --add-synthetic 512 also fits to ones that are made from what the file "
+        "remembers (with torch, in a minute or more)"
+    )
 
 
 @dataclass(frozen=True)
@@ -188,8 +237,11 @@ class RecoverySteps:
                 recovery = restorer.recover(plan, pruned, options, progress)
                 return recovery.model, _recovered(recovery, restorer.facts, _MADE)
             options = RecoverOptions(method=method, seed=self.seed)
-            recovery = accuracy.recover(analysis, pruned, plan, samples, options, progress=progress)
-        facts = {"data": samples.name, "samples": recovery.samples, "seed": self.seed}
+            further = self.material.further
+            recovery = accuracy.recover(analysis, pruned, plan, samples, options, further=further, progress=progress)
+        facts: dict[str, Any] = {"data": samples.name, "samples": recovery.samples, "seed": self.seed}
+        if self.material.added is not None:
+            facts["added"] = added_facts(self.material.added)
         if recovery.misfit is not None and recovery.agreement is not None:
             facts |= {"misfit": list(recovery.misfit), "agreement": list(recovery.agreement)}
         return recovery.model, _recovered(recovery, facts, "output error")
@@ -222,6 +274,12 @@ class RecoverySteps:
         how = "distillation and labels" if tuned.facts["labels"] else "distillation"
         measure = "held-out loss" if judges is None else "loss on made samples"
         return tuned.model, Step("finetune", how, measure, before, after, tuned.improved, facts)
+
+
+def added_facts(made: MadeSamples) -> dict[str, Any]:
+    """Return what is recorded of samples that were added."""
+    refined = {} if made.refinement is None else {"mismatch": list(made.refinement.mismatch)}
+    return {"data": made.source.name, "samples": len(made.source), "knowledge": made.knowledge, **refined}
 
 
 def _recovered(recovery: Recovery, facts: Mapping[str, Any], measure: str) -> Step:

@@ -155,19 +155,24 @@ def _freeze_held(scope: Scope, held: Collection[str]) -> None:
 
 def _freeze_measured(scope: Scope) -> None:
     """Keep what layers make of which only the shape is read: stored without these channels, it needs no layer."""
-    graph = scope.graph
     if not scope.shapes.derived:
         return
+    measured = _needed(scope.graph, shapes=True) - _needed(scope.graph, shapes=False)
+    for node in (cost.node for cost in scope.space.costs if cost.node.index in measured):
+        for vector in (vector for name in node.outputs for vector in scope.values.get(name, ())):
+            scope.space.freeze(vector, Reason("shape", node, "makes something of which only the shape is read"))
+
+
+def _needed(graph: Graph, *, shapes: bool) -> set[int]:
+    """Return the numbers of the nodes that outputs are computed from, be it from the shape of what a node makes."""
     pending, needed = [*graph.outputs, *graph.captured], set[int]()
     while pending:
         node = graph.producer.get(pending.pop())
         if node is not None and node.index not in needed:
             needed.add(node.index)
-            if node.op_type not in ("Shape", "Size") or node.domain:
+            if shapes or node.op_type not in ("Shape", "Size") or node.domain:
                 pending.extend((*node.inputs, *node.captured))
-    for node in (cost.node for cost in scope.space.costs if cost.node.index not in needed):
-        for vector in (vector for name in node.outputs for vector in scope.values.get(name, ())):
-            scope.space.freeze(vector, Reason("shape", node, "makes something of which only the shape is read"))
+    return needed
 
 
 def _freeze_boundaries(scope: Scope) -> None:

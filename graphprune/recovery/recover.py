@@ -14,6 +14,7 @@ import numpy as np
 from graphprune.array_types import Array
 from graphprune.data.evaluation import compare
 from graphprune.data.feeding import model_batches
+from graphprune.data.joined import joined
 from graphprune.data.walk import Walk
 from graphprune.extras import require
 from graphprune.model.graph import Graph
@@ -49,6 +50,7 @@ def recover(
     options: RecoverOptions,
     progress: Progress | None = None,
     teacher: Model | None = None,
+    further: Source | None = None,
 ) -> Recovery:
     """Change the weights of a pruned model so that its outputs come back to those of the original.
 
@@ -67,6 +69,8 @@ def recover(
         Told how many sites are done.
     teacher : Model, optional
         The dense network that gives the targets, of the same structure; by default the original itself.
+    further : Source, optional
+        Samples that weights are fitted to as well, and of which none is held out.
 
     Returns
     -------
@@ -83,7 +87,8 @@ def recover(
     Source: the asymmetric reconstruction of :mod:`graphprune.recovery.least_squares`.
     """
     used, count = options.limited(source)
-    fitted, held = used.split(count)
+    own, held = used.split(count)
+    fitted = joined(own, further)
     editable = EditableModel(pruned)
     dense = teacher or analysis.model
     method = BY_NAME[options.method]

@@ -176,3 +176,41 @@ def test_a_criterion_that_is_named_decides_which_channels_stay(quick: Command, m
         assert f"solver  bisection: --criterion {name} decides" in done.err
         kept[name] = [group["kept"] for group in json.loads(model.with_name(f"{name}.json").read_text())["groups"]]
     assert kept["l1"] != kept["fpgm"]
+
+
+def test_made_samples_are_added_to_a_few_and_judge_nothing(
+    quick: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).standard_normal((8, 3, 12, 12)).astype(np.float32)
+    np.savez(tmp_path / "few.npz", image=images)
+    command = ("solve", model, "--flops", "0.5", "--calib", tmp_path / "few.npz", "--solver", "bisection", "--json")
+    done = quick(*command, "--add-synthetic", "32")
+    assert done.code == 0, done.err
+    (step,) = (step for step in json.loads(done.out)["steps"] if step["name"] == "recover")
+    assert step["facts"]["added"]["samples"] == 32
+    assert step["facts"]["samples"] == 7 + 32 and step["facts"]["held_out"] == 1
+    bare = quick("solve", model, "--flops", "0.5", "--quick", "--force")
+    assert bare.code == 0, bare.err
+    pruned, plan = model.with_name("net.pruned.onnx"), model.with_name("net.plan.json")
+    few = ("--calib", tmp_path / "few.npz", "--add-synthetic", "32")
+    recovered = quick("recover", pruned, "--teacher", model, "--plan", plan, *few, "--json")
+    assert recovered.code == 0, recovered.err
+    assert json.loads(recovered.out)["samples"] == 7 + 32
+    alone = quick("solve", model, "--flops", "0.5", "--add-synthetic", "32", "--force")
+    assert alone.code == 2 and "--calib synthetic:fine:32" in alone.err
+    made = quick("solve", model, "--flops", "0.5", "--calib", "synthetic", "--add-synthetic", "32", "--force")
+    assert made.code == 2 and "adds to samples of --calib" in made.err
+    monkeypatch.setattr("graphprune.extras.find_spec", lambda name: None)
+    without = quick(*command, "--add-synthetic", "32", "--force")
+    assert without.code == 2 and "graphprune[train]" in without.err
+
+
+@pytest.mark.parametrize(("count", "advised"), [(8, True), (130, False)])
+def test_few_samples_are_told_how_to_become_more(
+    quick: Command, model: Path, tmp_path: Path, count: int, *, advised: bool
+) -> None:
+    images = np.random.default_rng(0).standard_normal((count, 3, 12, 12)).astype(np.float32)
+    np.savez(tmp_path / "given.npz", image=images)
+    done = quick("solve", model, "--flops", "0.5", "--calib", tmp_path / "given.npz", "--solver", "bisection")
+    assert done.code == 0, done.err
+    assert ("--add-synthetic 512" in done.out) is advised

@@ -144,6 +144,30 @@ def test_what_is_only_known_when_it_runs_freezes_and_the_rest_is_free() -> None:
     assert check(analysis).effect > 1e-3
 
 
+def test_only_what_a_shape_is_read_of_is_kept_for_its_shape() -> None:
+    """What nobody reads at all can go as it can where nothing asks for a shape."""
+    proto = model(
+        """(float[2,3,6,6] x) => (float[] y) {
+            measured = Conv (x, first)
+            unread = Conv (x, second)
+            shape = Shape (measured)
+            batch = Gather (shape, zero)
+            target = Concat <axis = 0> (batch, rest)
+            h = Conv (x, third)
+            flat = Reshape (h, target)
+            y = MatMul (flat, last)
+        }""",
+        {"first": (8, 3, 1, 1), "second": (7, 3, 1, 1), "third": (4, 3, 1, 1), "last": (144, 5)},
+        zero=[0],
+        rest=[144],
+    )
+    analysis = analyze(proto)
+    assert {group.name for group in analysis.groups} == {"unread", "h"}
+    assert "shape" in {kind for kind, _ in reasons(analysis, "measured", 1)}
+    again = analyze(prune(analysis, halves(analysis)))
+    assert [group.name for group in again.groups] == [group.name for group in analysis.groups]
+
+
 def test_a_model_without_channels_has_no_groups() -> None:
     analysis = analyze(model("(float[2,3] x) => (float[] y) { y = Relu (x) }"))
     assert analysis.groups == ()

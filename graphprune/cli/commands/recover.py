@@ -15,6 +15,7 @@ from graphprune.cli.options.model_reading import PrunedFile
 from graphprune.cli.options.output import DryOutput, Printing
 from graphprune.cli.options.recovery import Refitting
 from graphprune.cli.options.samples import RecoverySamples
+from graphprune.cli.recovery_steps import added_samples
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import beside, check_target
 from graphprune.errors import NotImprovedError
@@ -67,6 +68,7 @@ def recover(
     if not output.dry_run and all(path.exists() for path in inputs):
         check_target(target, inputs, force=output.force)
     options = refitting.options(calibration.samples)
+    calibration.check()
     talk = printing.talk()
     calibration.running.select(talk)
     stored = read_plan(plan)
@@ -82,8 +84,10 @@ def recover(
     if source is None:
         with talk.steps("making samples") as making:
             source = restorer_for(analysis, replace(request or SampleOptions(), seed=options.seed), tell=making)
+    added = added_samples(analysis, calibration.add_synthetic, options.seed, talk)
+    further = None if added is None else added.source
     with talk.progress("recovering") as progress:
-        recovery = accuracy.recover(analysis, candidate, current, source, options, progress=progress)
+        recovery = accuracy.recover(analysis, candidate, current, source, options, further=further, progress=progress)
     if recovery.improved and not output.dry_run:
         with talk.stage("writing"):
             check_runs(recovery.model, candidate, current.model.inputs)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from graphprune.choices import NumberFormat, Recover
+from graphprune.cli.options.samples import AddSynthetic, check_added
 from graphprune.errors import UsageError
 from graphprune.extras import require
 from graphprune.recovery.recover_options import Method
@@ -55,6 +56,7 @@ class Restoring:
         float | None, typer.Option(help="Passes of --finetune over them. [default: 2]", min=0.0, show_default=False)
     ] = None
 
+    add_synthetic: AddSynthetic = None
     quantize: Annotated[
         NumberFormat | None,
         typer.Option(
@@ -132,6 +134,9 @@ class Restoring:
             )
         if self.epochs is not None and not self.finetune:
             raise UsageError("--epochs is how long --finetune learns", hint="add --finetune, or leave it out")
+        check_added(self.add_synthetic, calib)
+        if self.add_synthetic is not None and self.method is None:
+            raise UsageError("--add-synthetic is for recovery, and there is none", hint="leave it or --quick out")
         if self.finetune:
             require("train", "--finetune")
         if self.method == "blocks":

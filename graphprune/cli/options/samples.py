@@ -12,6 +12,7 @@ import typer
 from graphprune.choices import Layout
 from graphprune.cli.options.device import RunningDevice
 from graphprune.errors import UsageError, quote
+from graphprune.extras import require
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,19 +24,54 @@ if TYPE_CHECKING:
     from graphprune.trials.meter import Measures
 
 __all__ = [
+    "AddSynthetic",
     "CalibrationSamples",
     "ImageOptions",
     "MeasuringSamples",
     "RecoverySamples",
     "TrainingSamples",
+    "check_added",
 ]
 
 _SOURCES = "a folder of images, .npz, .npy, package.module:function, torchvision:NAME, or synthetic[:fine][:N]"
 _SIZE_HELP = "Size to which image files are brought."
 
+AddSynthetic = Annotated[
+    int | None,
+    typer.Option(
+        "--add-synthetic",
+        metavar="N",
+        min=1,
+        help="Beside a few samples of --calib, also use N that are made from what the file remembers and refined; none "
+        "of them judges (needs torch).",
+        show_default=False,
+        rich_help_panel="Samples",
+    ),
+]
+
 _Limit = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Use this many samples, evenly spaced.", show_default=False)
 ]
+
+
+def check_added(count: int | None, calib: str | None) -> None:
+    """Refuse to add made samples to none, or without torch.
+
+    Raises
+    ------
+    UsageError
+        If that is what is asked for.
+    """
+    from graphprune.data.synthesis.make_samples import read_request
+
+    if count is None:
+        return
+    if calib is None or read_request(calib) is not None:
+        raise UsageError(
+            "--add-synthetic adds to samples of --calib, and none are given",
+            hint=f"for made ones alone say --calib synthetic:fine:{count}",
+        )
+    require("train", "--add-synthetic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +183,17 @@ class RecoverySamples:
 
     calib: Annotated[str, typer.Option(metavar="SOURCE", help=f"Samples, labels are not needed: {_SOURCES}.")]
     samples: Annotated[int, typer.Option(metavar="N", min=2, help="The most samples used.")] = 1024
+    add_synthetic: AddSynthetic = None
     images: ImageOptions
     running: RunningDevice
 
     def open(self, model: Model, talk: Talk) -> Source:
         """Open the samples."""
         return self.images.open_source(self.calib, model, talk)
+
+    def check(self) -> None:
+        """Refuse to add samples where they would be all there is, or without torch."""
+        check_added(self.add_synthetic, self.calib)
 
 
 @dataclass(frozen=True, kw_only=True)
