@@ -17,14 +17,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from graphprune.analysis.analysis import Analysis
 from graphprune.api import analyze, analyze_for, apply, reconcile
 from graphprune.checks import contained
+from graphprune.data.as_fed import doubt, looked_at
 from graphprune.data.class_folders import with_sure_labels
 from graphprune.data.evaluation import evaluate as run_evaluation
 from graphprune.data.from_python import from_object
 from graphprune.data.image_sizes import sized
-from graphprune.data.normalisation import image_input, normalised
+from graphprune.data.normalisation import normalised
 from graphprune.data.open_source import open_source
 from graphprune.data.preprocessing import read_settings
 from graphprune.data.signature import input_specs
@@ -84,11 +87,11 @@ def open_data(text: str, model: Model, preprocessing: Preprocessing | None = Non
 
 
 def _checked(source: Source, model: Model) -> Source:
-    """Return a source with its images normalised; say in a warning what speaks against how they are."""
-    source = normalised(with_sure_labels(sized(source, model), model), model)
-    image = image_input(source.reader)
-    if image is not None and image.preprocessing.doubt:
-        warnings.warn(image.preprocessing.doubt, stacklevel=4)
+    """Return a source with its images normalised; say in a warning what speaks against how it is fed."""
+    source = looked_at(normalised(with_sure_labels(sized(source, model), model), model), model)
+    doubted = doubt(source.reader)
+    if doubted:
+        warnings.warn(doubted, stacklevel=4)
     return source
 
 
@@ -145,7 +148,7 @@ def samples(
         graphprune.samples(model, "photos/", mean=0.5, std=0.5)
     """
     prepared = preprocessing or read_settings(model.path)
-    prepared = replace(prepared, mean=_values(mean, prepared.mean), std=_values(std, prepared.std))
+    prepared = replace(prepared, mean=_values("mean", mean, prepared.mean), std=_values("std", std, prepared.std))
     if isinstance(given, str | Path):
         request = read_request(str(given))
         if request is None:
@@ -155,11 +158,17 @@ def samples(
     return _checked(from_object(given, input_specs(model), labels, prepared), model)
 
 
-def _values(given: float | Sequence[float] | None, default: tuple[float, ...] | None) -> tuple[float, ...] | None:
+def _values(name: str, given: object, default: tuple[float, ...] | None) -> tuple[float, ...] | None:
     """Return one value, or one per channel."""
     if given is None:
         return default
-    return tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),)
+    values = np.atleast_1d(np.asarray(given))
+    if values.dtype.kind not in "iuf" or values.ndim != 1 or not values.size:
+        raise UsageError(
+            f"{name} is {quote(given)}, but must be a number, or one per channel",
+            hint=f"in units of full scale, e.g. {name}=(0.485, 0.456, 0.406)",
+        )
+    return tuple(map(float, values))
 
 
 @logged("recovering", lambda found: {"before": found.before, "after": found.after, "improved": found.improved})

@@ -349,6 +349,7 @@ def mark_verified(pruned: Model, verification: Verification) -> None:
 
 
 @logged("writing")
+@contained
 def save(model: Model, path: str | Path, *, force: bool = False, beside: Mapping[Path, bytes] | None = None) -> Path:
     """Write a model, atomically; one that was not changed since it was loaded is copied byte by byte.
 

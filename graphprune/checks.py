@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_args
 
 from graphprune.errors import GraphPruneError, InternalError, UnsafeModelError, UsageError, did_you_mean, quote
+from graphprune.extras import importing
 
 __all__ = ["check_choice", "check_fields", "contained"]
 
@@ -89,7 +90,8 @@ def contained(function: Callable[Arguments, Returned]) -> Callable[Arguments, Re
     @wraps(function)
     def inner(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
         try:
-            return function(*args, **kwargs)
+            with importing():
+                return function(*args, **kwargs)
         except (GraphPruneError, OSError):
             raise
         except MemoryError as error:
@@ -101,7 +103,7 @@ def contained(function: Callable[Arguments, Returned]) -> Callable[Arguments, Re
                 raise
             misfit = _misfit(function, args, kwargs)
             if misfit is not None:
-                raise UsageError(misfit) from error
+                raise misfit from error
             raise InternalError(
                 f"internal error: {type(error).__name__}: {quote(str(error))[1:-1]}",
                 hint="this is a fault of graphprune; run again with --debug and report what it prints",
@@ -134,20 +136,23 @@ def _is_of_the_caller(error: Exception) -> bool:
     return not (ours or _INSTALLED & {*path.parts} or path.is_relative_to(Path(os.__file__).resolve().parent))
 
 
-def _misfit(function: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]) -> str | None:
-    """Say which argument is of no type that a function takes; None if there is no such argument."""
+def _misfit(
+    function: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> UsageError | None:
+    """Return what says which argument is of no type that a function takes; None if there is no such argument."""
     signature = inspect.signature(function)
     try:
         given = signature.bind(*args, **kwargs).arguments
     except TypeError as error:
-        return f"{function.__name__}: {error}"
+        return UsageError(f"{function.__name__}: {error}")
     for name, value in given.items():
         parameter = signature.parameters[name]
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         kinds = _alternatives(str(parameter.annotation))
         if not any(_is_a(value, kind) for kind in kinds):
-            return f"{name} is {quote(value)}, but must be {' or '.join(kinds)}"
+            made = next((_MAKERS[kind] for kind in kinds if kind in _MAKERS), None)
+            return UsageError(f"{name} is {quote(value)}, but must be {' or '.join(kinds)}", hint=made)
     return None
 
 
@@ -169,7 +174,16 @@ def _alternatives(annotation: str) -> list[str]:
     return [name.rpartition(".")[2] for name in names]
 
 
+_MAKERS = {
+    "Source": "graphprune.samples(model, data) makes one of arrays, loaders and paths",
+    "Plan": "graphprune.read_plan(path) reads one, and graphprune.solve makes one",
+    "Model": "graphprune.load(path) reads one",
+}
+"""How to get what is most often wanted and not given, by the name of its type."""
+
 _ABSTRACT: dict[str, Any] = {"Callable": Callable, "Iterable": Iterable, "Mapping": Mapping, "Sequence": Sequence}
+_ALIASES = {"Array": "ndarray"}
+"""Names that annotations give to types, and the types' own."""
 
 
 def _is_a(value: object, kind: str) -> bool:
@@ -179,4 +193,4 @@ def _is_a(value: object, kind: str) -> bool:
     known = _KINDS[kind][0] if kind in _KINDS else _ABSTRACT.get(kind)
     if known is not None:
         return isinstance(value, known)
-    return any(base.__name__ == kind for base in type(value).__mro__)
+    return any(base.__name__ == _ALIASES.get(kind, kind) for base in type(value).__mro__)

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 __all__ = [
     "BudgetUnreachableError",
@@ -49,6 +50,7 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "did_you_mean",
+    "near_file",
     "quote",
 ]
 
@@ -70,7 +72,7 @@ def quote(name: object) -> str:
     >>> quote("/home/somebody/experiments/with/a/deep/tree/of/folders/and/then/some/more/model.onnx")
     "'/home/somebody/experime...a/deep/tree/of/folders/and/then/some/more/model.onnx'"
     """
-    text = ascii(name)
+    text = repr(name)
     if len(text) <= _LONGEST_NAME:
         return text
     return f"{text[:_HEAD]}...{text[len(text) - (_LONGEST_NAME - _HEAD - 3) :]}"
@@ -91,10 +93,23 @@ def did_you_mean(name: object, known: Iterable[str], *, shown: Callable[[str], s
     --------
     >>> did_you_mean("parms", ("flops", "params"))
     'did you mean params?'
+    >>> did_you_mean("bn", ("l1", "bn-scale"))
+    'did you mean bn-scale?'
     """
     by_key = {_key(each): each for each in known}
-    near = difflib.get_close_matches(_key(str(name)), by_key, n=1, cutoff=0.5)
+    given = _key(str(name))
+    near = difflib.get_close_matches(given, by_key, n=1, cutoff=0.5)
+    near = near or [key for key in by_key if len(given) > 1 and key.startswith(given)]
     return f"did you mean {shown(by_key[near[0]])}?" if near else None
+
+
+def near_file(path: Path) -> str | None:
+    """Return the hint that names what was meant, where a path leads nowhere; None where nothing there is like it."""
+    try:
+        stems = {each.stem: str(each) for each in path.parent.iterdir() if each.suffix == path.suffix}
+    except OSError:
+        return None
+    return did_you_mean(path.stem, stems, shown=lambda stem: quote(stems[stem]))
 
 
 def _key(name: str) -> str:

@@ -8,14 +8,28 @@ what to install, however they came.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
+from traceback import walk_tb
+from types import FrameType
 from typing import Literal
 
-from graphprune.errors import UsageError
+from graphprune.errors import UsageError, quote
 
-__all__ = ["EXTRAS", "PURPOSES", "RUNTIMES", "installed", "missing", "require", "require_some", "runtime_conflict"]
+__all__ = [
+    "EXTRAS",
+    "PURPOSES",
+    "RUNTIMES",
+    "import_failure",
+    "importing",
+    "installed",
+    "missing",
+    "require",
+    "require_some",
+    "runtime_conflict",
+]
 
 Extra = Literal["train", "report", "runtimes", "dask", "ray"]
 
@@ -36,6 +50,8 @@ PURPOSES: dict[Extra, str] = {
     "ray": "compare and sweep on a Ray cluster",
 }
 """What needs each extra."""
+
+_OWN = ("graphprune", "__main__", "")
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 """Packages that bring the module ``onnxruntime``; one of them is enough."""
@@ -75,6 +91,41 @@ def _refuse(extra: Extra, absent: Sequence[str], what: str) -> None:
             f"{', '.join(absent)} {are} not installed, but needed for {what}",
             hint=f"pip install 'graphprune[{extra}]'",
         )
+
+
+def import_failure(error: BaseException) -> UsageError | None:
+    """Return what to say of an error that arose while another package was imported; None for others.
+
+    What is installed may be broken all the same: a library of the system is missing, or of another version.
+    """
+    if not isinstance(error, ImportError | OSError):
+        return None
+    names = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__) if _imports(frame)]
+    package = next((top for name in names if (top := name.partition(".")[0]) not in _OWN), "")
+    if not package:
+        return None
+    brought_by = sorted({*metadata.packages_distributions().get(package, [package])})
+    return UsageError(
+        f"{package} is installed, but cannot be imported: {quote(str(error))[1:-1]}",
+        hint=f"pip install --force-reinstall {' '.join(brought_by)}",
+    )
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Raise what :func:`import_failure` says, where something that is done imports what is broken."""
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        failure = import_failure(error)
+        if failure is None:
+            raise
+        raise failure from error
+
+
+def _imports(frame: FrameType) -> bool:
+    """Whether a frame runs a module, and no function of one."""
+    return frame.f_code.co_name == "<module>"
 
 
 def runtime_conflict() -> str:

@@ -142,12 +142,14 @@ def _runtimes() -> Iterator[Finding]:
 
     for name in RUNTIMES.names():
         try:
-            runtime = make_runtime(name)
+            with extras.importing():
+                runtime = make_runtime(name)
+                missing = runtime.missing()
+                version = runtime.version()
         except GraphPruneError as error:
             yield Finding("runtime", name, error.message, "wrong", error.hint or "")
             continue
-        missing = runtime.missing()
-        found = f"not here: {missing}" if missing else f"{runtime.version() or 'installed'}"
+        found = f"not here: {missing}" if missing else f"{version or 'installed'}"
         yield Finding("runtime", name, found, "missing" if missing else "ok")
 
 
@@ -156,7 +158,8 @@ def _devices() -> Iterator[Finding]:
     from graphprune.data import providers
 
     try:
-        chosen = providers.current()
+        with extras.importing():
+            chosen = providers.current()
     except GraphPruneError as error:
         yield Finding("device", "in use", error.message, "wrong", error.hint or "")
         return

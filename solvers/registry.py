@@ -176,7 +176,8 @@ def chosen(given: Mapping[str, Setting], *methods: Callable[..., object]) -> lis
     for name in given:
         if name not in names:
             there = f"there are {', '.join(names)}" if names else "there are none"
-            raise UsageError(f"unknown setting {quote(name)}: {there}", hint="settings belong to a solver or criterion")
+            near = did_you_mean(name, names) or "settings belong to a solver or criterion"
+            raise UsageError(f"unknown setting {quote(name)}: {there}", hint=near)
     return [{name: _cast(name, given[name], own[name]) for name in own if name in given} for own in known]
 
 

@@ -19,7 +19,7 @@ def test_examples_of_the_docstrings() -> None:
 
 @pytest.mark.parametrize("text", ["", "conv1", "a" * (LONGEST - 2), "it's"])
 def test_a_short_text_is_shown_as_it_is(text: str) -> None:
-    assert quote(text) == ascii(text)
+    assert quote(text) == repr(text)
 
 
 def test_a_long_path_keeps_the_name_of_its_file() -> None:
@@ -36,6 +36,10 @@ def test_long_names_that_differ_at_either_end_stay_distinct() -> None:
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J" * 40, "line\nline" * 40, "\N{RIGHT-TO-LEFT OVERRIDE}" * 40])
-def test_nothing_but_printable_ascii_reaches_a_terminal(text: str) -> None:
+def test_nothing_but_what_is_printable_reaches_a_terminal(text: str) -> None:
     assert quote(text).isascii()
     assert quote(text).isprintable()
+
+
+def test_letters_of_all_languages_are_letters() -> None:
+    assert quote("Übung/网络.onnx") == "'Übung/网络.onnx'"

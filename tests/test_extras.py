@@ -150,3 +150,43 @@ def test_public_names_are_there_without_torch() -> None:
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert graphprune.__version__
+
+
+BROKEN = {
+    "torch": "OSError('libcudart.so.12: cannot open shared object file')",
+    "onnxruntime": "ImportError('DLL load failed while importing onnxruntime_pybind11_state')",
+}
+
+
+def with_broken(package: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command where a package is installed, but cannot be imported."""
+    folder = cwd / "broken" / package
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(f"raise {BROKEN[package]}\n")
+    command = [sys.executable, "-m", "graphprune", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(folder.parent)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=cwd, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("torch", ("finetune", EXAMPLE, "--data", IMAGES, "--teacher", EXAMPLE, "-o", "x.onnx")),
+        ("torch", ("export", "torchvision:resnet18", "-o", "x.onnx")),
+        ("onnxruntime", ("solve", EXAMPLE, "--flops", "0.5", "-o", "x.onnx")),
+        ("onnxruntime", ("eval", EXAMPLE, "--data", IMAGES)),
+    ],
+)
+def test_what_is_installed_and_broken_is_named(package: str, command: tuple[object, ...], tmp_path: Path) -> None:
+    done = with_broken(package, *command, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    error, hint = done.stderr.splitlines()[-2:]
+    assert error.startswith(f"error: {package} is installed, but cannot be imported: ")
+    assert hint.startswith(f"hint: pip install --force-reinstall {package}")
+
+
+def test_the_doctor_looks_at_what_is_broken(tmp_path: Path) -> None:
+    done = with_broken("onnxruntime", "doctor", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"runtime +onnxruntime +onnxruntime is installed, but cannot be imported: DLL load", done.stdout)
+    assert "to mend" in done.stdout

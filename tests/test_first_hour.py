@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,14 @@ def test_the_short_form_of_a_budget(model: Model) -> None:
         (lambda model: graphprune.verify(model, model, None), "plan is None, but must be Plan or Reconciled"),
         (lambda model: graphprune.evaluate(model, "images/"), "data is 'images/', but must be Source"),
         (lambda model: graphprune.recover(model, model, "plan.json", None), "plan is 'plan.json', but must be Plan"),
+        (lambda model: graphprune.apply(model, "plan.json"), r"hint: graphprune.read_plan\(path\) reads one"),
+        (lambda model: graphprune.evaluate(model, values(3)), r"hint: graphprune.samples\(model, data\) makes one"),
+        (lambda model: graphprune.samples("net.onnx", values(3)), r"hint: graphprune.load\(path\) reads one"),
+        (lambda model: graphprune.samples(model, values(3), mean="half"), "mean is 'half', but must be a number"),
+        (lambda model: graphprune.samples(model, values(3), std=[[1]]), r"std is \[\[1\]\], but must be a number"),
+        (lambda model: graphprune.save(model, 3), "path is 3, but must be str or Path"),
+        (lambda model: graphprune.solve(model, flops=0.5, skip=("head",)), r"constraints=graphprune.Constraints\(skip"),
+        (lambda model: graphprune.solve(model, flops=0.5, calib="images/"), "samples are its data"),
     ],
 )
 def test_types_and_choices_are_checked_where_they_are_given(
@@ -151,6 +160,56 @@ def test_types_and_choices_are_checked_where_they_are_given(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         call(model)
+
+
+def test_a_dataset_is_asked_for_by_its_loader(model: Model) -> None:
+    class Dataset:
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, at: int) -> Any:
+            return values(3)[at], at
+
+    with pytest.raises(DataError, match=r"cannot be a 'Dataset'\nhint: .*torch.utils.data.DataLoader\(dataset"):
+        graphprune.samples(model, Dataset())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: graphprune.compare(None, graphprune.BudgetRequest("flops", 0.5)), "a model cannot be None"),
+        (lambda: graphprune.compare(graphprune.load(block(norm=True)), []), "no budget is given"),
+        (lambda: graphprune.compare(graphprune.load(block(norm=True)), "flops"), "a budget cannot be 'flops'"),
+        (lambda: graphprune.sweep(3, "rows.csv"), "path is 3, but must be str or Path"),
+        (lambda: graphprune.explain(None, "a"), "analysis is None, but must be Analysis"),
+        (lambda: graphprune.group_graph("net.onnx"), "analysis is 'net.onnx', but must be Analysis"),
+        (lambda: graphprune.from_arrays("x", None, {}, np.zeros(3)), "specs is None, but must be Sequence"),
+        (lambda: graphprune.read_plan(3), "path is 3, but must be str or Path"),
+        (lambda: graphprune.write_plan({}, "a.json"), r"plan is {}, but must be Plan\nhint: graphprune.read_plan"),
+        (lambda: graphprune.save_drawing(None, "a.svg"), "analysis is None, but must be Analysis"),
+        (lambda: graphprune.widen(3), "model is 3, but must be Model or Analysis"),
+    ],
+)
+def test_every_public_function_says_what_is_of_another_type(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        call()
+
+
+def test_every_public_function_lets_nothing_foreign_out() -> None:
+    functions = {name: getattr(graphprune, name) for name in graphprune.__all__}
+    functions = {name: each for name, each in functions.items() if inspect.isfunction(each)}
+    assert len(functions) > 20
+    open_ends = {name for name, each in functions.items() if not hasattr(each, "__wrapped__")}
+    assert open_ends == {"examine_installation"}  # which takes nothing
+
+
+def test_shares_are_numbers_of_any_kind() -> None:
+    half = graphprune.BudgetRequest("flops", 0.5)
+    for given in (np.float32(0.5), np.float64(0.5), "0.5", " .5 "):
+        assert graphprune.BudgetRequest("flops", given) == half  # type: ignore[arg-type]
+    for wrong in ("1.5", "0", "nan", np.float32(2), True, None, [0.5], 1j):
+        with pytest.raises(UsageError, match="the budget for flops is"):
+            graphprune.BudgetRequest("flops", wrong)  # type: ignore[arg-type]
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
@@ -181,6 +240,11 @@ def test_objects_show_themselves_in_one_line_and_as_tables(model: Model) -> None
         assert len(repr(shown)) < 300 and "\n" not in repr(shown)
         html = shown._repr_html_()
         assert html.startswith("<table><caption>") and html.endswith("</table>")
+
+
+def test_explanations_show_themselves_in_one_line(model: Model) -> None:
+    shown = repr(graphprune.explain(graphprune.analyze(model), "g000"))
+    assert shown.startswith("Explanation(group 'g000': ") and shown.endswith("may lose slices of g000)")
 
 
 def test_samples_show_themselves_in_one_line(model: Model) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from graphprune.analysis.analysis import Analysis
 from graphprune.analysis.incidence import Incidence, Place
 from graphprune.array_types import Ints
+from graphprune.checks import contained
 from graphprune.errors import InternalError, UsageError, quote
 from graphprune.labels.origins import Origin
 from graphprune.labels.space import Reason
@@ -152,7 +153,15 @@ class Explanation:
     axes: tuple[AxisExplanation, ...]
     groups: tuple[GroupExplanation, ...]
 
+    def __repr__(self) -> str:
+        going = sum(1 for axis in self.axes if axis.groups)
+        groups = ", ".join(group.id for group in self.groups) or "no group"
+        return (
+            f"Explanation({self.kind} {quote(self.name)}: {going} of {len(self.axes)} axes may lose slices of {groups})"
+        )
 
+
+@contained
 def explain(analysis: Analysis, name: str) -> Explanation:
     """Explain what may go and what stays along every axis of a node's tensors, a constant or an activation.
 

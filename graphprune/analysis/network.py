@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.analysis.analysis import Analysis
+from graphprune.checks import contained
 from graphprune.labels.vector import Ints
 from graphprune.model.graph import Node
 
@@ -20,6 +21,7 @@ __all__ = ["group_graph", "savings"]
 Vertex = tuple[str, str]
 
 
+@contained
 def group_graph(analysis: Analysis) -> nx.MultiGraph[Vertex]:
     """Return groups, tensors and nodes as one graph.
 

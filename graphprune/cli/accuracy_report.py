@@ -45,7 +45,10 @@ def original_judge(original: Model, source: Source, talk: Talk, *, apart: bool) 
     from graphprune.data.judging import Judge
 
     with talk.progress("measuring the original") as progress:
-        return Judge(original, source, held_out=apart, strict=not apart, progress=progress)
+        judge = Judge(original, source, held_out=apart, strict=not apart, progress=progress)
+    if judge.passed_over:
+        talk.note(f"the labels are not compared with: {judge.passed_over}")
+    return judge
 
 
 def measured_step(change: AccuracyChange) -> Step:
@@ -88,7 +91,8 @@ class NextStep:
             As carried out, with what followed pruning.
         """
         found = self._found(loaded, plan)
-        return replace(found, command=typed_without(_DRY)) if self.targets.dry else found
+        written = self.targets.dry and not plan.is_identity
+        return replace(found, command=typed_without(_DRY)) if written else found
 
     def _found(self, loaded: Model, plan: Plan) -> Outlook:
         from graphprune.report.summary import MEASURED, Outlook

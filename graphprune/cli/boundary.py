@@ -71,7 +71,7 @@ def run(argv: Sequence[str] | None) -> int:
         sys.stdout.flush()
     except BaseException as error:
         detach()  # before anything is written where a line is shown
-        code, told = _report(error, debug=debug)
+        code, told = _report(error, arguments, debug=debug)
         if printed is not None and told:
             code = _print_object(printed.getvalue(), told, code)
     finally:
@@ -102,26 +102,30 @@ def _invoke(arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _report(error: BaseException, *, debug: bool) -> tuple[int, dict[str, str | None]]:
+def _report(error: BaseException, arguments: Sequence[str], *, debug: bool) -> tuple[int, dict[str, str | None]]:
     """Write what went wrong to stderr; return the exit code, and the same for machines: empty if nobody listens."""
+    from graphprune.extras import import_failure
+
+    error = import_failure(error) or error
     if isinstance(error, BrokenPipeError):
         _discard_stdout()
         return _PIPE_CLOSED, {}
     if debug and not isinstance(error, SystemExit):
         traceback.print_exception(error)
-    code, message, hint = _ending(error)
+    code, message, hint = _ending(error, arguments)
     if message:
         _say(message, hint)
     return code, {"type": _public_type(error), "message": message, "hint": hint}
 
 
-def _ending(error: BaseException) -> tuple[int, str, str | None]:
+def _ending(error: BaseException, arguments: Sequence[str]) -> tuple[int, str, str | None]:
     """Return exit code, message and hint for whatever ended a command."""
     if isinstance(error, GraphPruneError):
         return error.exit_code, error.message, error.hint
     if isinstance(error, _CommandLineError):
         message = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
-        return _USAGE, message, _choice_hint(message) or _help_hint(error)
+        message, *_ = message.partition(" (Possible options")  # all that are alike in some way, --help among them
+        return _USAGE, message, _option_hint(error) or _choice_hint(message) or _help_hint(error, arguments)
     if isinstance(error, SystemExit):
         if error.code:
             return error.code if isinstance(error.code, int) else _USAGE, "", None
@@ -175,9 +179,20 @@ def _choice_hint(message: str) -> str | None:
     return did_you_mean(found["given"], re.findall(r"'([^']*)'", found["known"])) if found else None
 
 
-def _help_hint(error: BaseException) -> str:
+def _option_hint(error: BaseException) -> str | None:
+    """Return which option was meant, where there is none of the name."""
+    name, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if name is None or context is None or not hasattr(error, "possibilities"):
+        return None
+    known = [option for parameter in context.command.get_params(context) for option in parameter.opts]
+    return did_you_mean(name.lstrip("-"), [option[2:] for option in known if option[:2] == "--"], shown="--{}".format)
+
+
+def _help_hint(error: BaseException, arguments: Sequence[str]) -> str:
+    """Return where the command's help is; errors of an option without its value do not know their command."""
     context = getattr(error, "ctx", None)
-    command = getattr(context, "command_path", "graphprune")
+    typed = " ".join(("graphprune", *(word for word in arguments[:1] if word.isalpha())))
+    command = getattr(context, "command_path", typed)
     return f"see `{command} --help`"
 
 

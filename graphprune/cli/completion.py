@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a shell completes: names of solvers and criteria, and those of groups and nodes of the model on the line."""
+"""What a shell completes: names of methods, and those of groups and nodes of the model on the line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graphprune.errors import GraphPruneError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["criteria", "names_in_model", "solvers"]
+__all__ = ["criteria", "names_in_model", "roundings", "runtimes", "solver", "solvers", "training_methods"]
 
 _SEPARATOR = ","
 
@@ -23,6 +23,32 @@ def solvers(incomplete: str) -> list[str]:
     from graphprune.solvers import widths
 
     return _behind_commas(incomplete, widths.names())
+
+
+def solver(incomplete: str) -> list[str]:
+    """Return solvers, and the word that leaves the choice open."""
+    return [name for name in ("auto", *solvers(incomplete)) if name.startswith(incomplete)]
+
+
+def roundings(incomplete: str) -> list[str]:
+    """Return the rules by which widths are aligned."""
+    from graphprune.solvers.moves.levels import AUTO, RULES
+
+    return [name for name in (AUTO, *RULES) if name.startswith(incomplete)]
+
+
+def runtimes(incomplete: str) -> list[str]:
+    """Return runtimes; behind a comma, one more."""
+    from graphprune.export.runtime import RUNTIMES
+
+    return _behind_commas(incomplete, RUNTIMES.names())
+
+
+def training_methods(incomplete: str) -> list[str]:
+    """Return the methods that prune while a model trains."""
+    from graphprune.solvers import training
+
+    return [name for name in training.names() if name.startswith(incomplete)]
 
 
 def criteria(incomplete: str) -> list[str]:

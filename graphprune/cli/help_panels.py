@@ -7,6 +7,7 @@ help texts as markup, and draws boxes into files and pipes.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -18,6 +19,9 @@ __all__ = ["PanelCommand", "PanelGroup", "epilog", "examples"]
 
 _EXAMPLES = "examples"
 _FIRST_COLUMN = 30  # what is longer stands on a line of its own
+_BRACES = re.compile(r"^\{(.*?)(?:\.\.\.)?\}((?:\.\.\.)?)$")
+_TYPE = re.compile(r" <.*>$")
+"""The type that typer puts behind the name of an argument, in Python's words."""
 
 
 def examples(*lines: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -39,6 +43,10 @@ def epilog(command: Callable[..., None]) -> str:
 class PanelCommand(TyperCommand):
     """A command whose help groups options by ``rich_help_panel``; those without one come last."""
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what stands behind the command's name: arguments as they are called, which typer puts in braces."""
+        return [_BRACES.sub(r"\1\2", piece) for piece in super().collect_usage_pieces(ctx)]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options."""
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": []}
@@ -48,7 +56,7 @@ class PanelCommand(TyperCommand):
             if record is None:
                 continue
             if parameter.param_type_name == "argument":
-                panels["Arguments"].append(record)
+                panels["Arguments"].append((_TYPE.sub("", record[0]), record[1]))
             elif panel := getattr(parameter, "rich_help_panel", None):
                 panels.setdefault(panel, []).append(record)
             else:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphprune.array_types import Array
+from graphprune.checks import contained
 from graphprune.data.preprocessing import ImageInput, Preprocessing
 from graphprune.data.read_errors import check_unfolding, reading
 from graphprune.data.signature import InputSpec, fitted
@@ -45,6 +46,10 @@ class ArrayReader:
         The inputs whose arrays are 8-bit images, shape (n, height, width, channels).
     shared : frozenset of str
         Inputs that are the same for all samples.
+    mismatch : float, optional
+        How far what is fed as it is lies from what the model remembers of its inputs, once that was looked at.
+    doubt : str
+        What speaks against feeding it so.
     """
 
     specs: Sequence[InputSpec]
@@ -54,6 +59,8 @@ class ArrayReader:
     shared: frozenset[str]
     name: str
     classes: tuple[str, ...] = ()
+    mismatch: float | None = None
+    doubt: str = ""
 
     @property
     def labelled(self) -> bool:
@@ -87,6 +94,7 @@ class ArrayReader:
         return Batch(feeds, None if self.targets is None else self.targets[positions], self.shared, axes)
 
 
+@contained
 def from_arrays(
     name: str,
     specs: Sequence[InputSpec],

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "compare", "evaluate"]
 
+_ROWS = 2
+"""Axes of an array with a row for each sample."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -89,7 +92,8 @@ def evaluate(
         session, other, filled(source, input_specs(model), affordable_batch(model, source))
     ):
         if batch.labels is not None:
-            accuracy.add(_logits(outputs[0], batch.labels[:real], source), batch.labels[:real])
+            labels = _one_a_sample(batch.labels[:real])
+            accuracy.add(_logits(outputs[0], labels, source), labels)
         if other is not None:
             agreement.add(outputs, taught, samples=real)
         done += real
@@ -144,6 +148,11 @@ def _real(outputs: list[Array], fed: int, real: int) -> list[Array]:
     return [value[:real] if value.ndim and len(value) == fed else value for value in outputs]
 
 
+def _one_a_sample(labels: Array) -> Array:
+    """Return labels without an axis of length 1 behind the samples, which some keep."""
+    return labels[:, 0] if labels.ndim == _ROWS and labels.shape[1] == 1 else labels
+
+
 def _logits(output: Array, labels: Array, source: Source) -> Array:
     """Return the first output as one row of logits per sample.
 
@@ -155,7 +164,12 @@ def _logits(output: Array, labels: Array, source: Source) -> Array:
     rows = (
         output.reshape(len(output), -1) if output.ndim > 2 and output.size == len(output) * output.shape[1] else output
     )
-    if rows.ndim != 2 or len(rows) != len(labels) or labels.ndim != 1 or labels.dtype.kind not in "iu":
+    if rows.ndim == _ROWS and rows.shape == labels.shape:
+        raise DataError(
+            f"the labels of {quote(source.name)} have one value for each class, and not one class a sample",
+            hint="give the class alone: labels.argmax(axis=1)",
+        )
+    if rows.ndim != _ROWS or len(rows) != len(labels) or labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(
             f"labels of shape {labels.shape} and type {labels.dtype} do not fit outputs of shape {output.shape}",
             hint="accuracies need one row of logits and one integer class per sample; --teacher compares all outputs",

@@ -15,6 +15,7 @@ from graphprune.errors import DataError, quote
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
 from graphprune.model.shapes import infer
+from graphprune.report.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,7 +73,7 @@ def whole_batches(source: Source, specs: Sequence[InputSpec], size: int = BATCH)
     fixed = batch_size(specs)
     count = len(source) // max(1, -(-len(source) // size)) if fixed is None else fixed
     if len(source) < count or not count:
-        raise DataError(f"{quote(source.name)} has {len(source)} samples, the model takes {count} at once")
+        raise DataError(f"{quote(source.name)} has {plural(len(source), 'sample')}, the model takes {count} at once")
     index = np.arange(len(source) - len(source) % count, dtype=np.int64)
     return list(index.reshape(-1, count))
 

@@ -27,6 +27,7 @@ FORM = (
     "each step gives {input name: array}, or ({input name: array}, targets); axis 0 counts samples, or the axis where "
     "the model has them"
 )
+_LOADER = "it gives one sample at a time; give a loader of it: torch.utils.data.DataLoader(dataset, batch_size=64)"
 _PAIR = 2
 
 
@@ -59,8 +60,10 @@ def from_object(
     if _is_array(given):
         return from_arrays(name, specs, _by_name(given, specs, name), _classes(labels), preprocessing)
     if not isinstance(given, Iterable) or isinstance(given, str | bytes):
+        single = hasattr(given, "__getitem__") and not isinstance(given, Iterable)
         raise DataError(
-            f"samples cannot be a {quote(name)}", hint=f"an array, a dict of arrays, or an iterable; {FORM}"
+            f"samples cannot be a {quote(name)}",
+            hint=_LOADER if single else f"an array, a dict of arrays, or an iterable; {FORM}",
         )
     if labels is not None:
         raise DataError(

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["FolderReader", "open_folder"]
 
 _SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
-
-
 _MOST_PIXELS = 1 << 26
+_DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+"""What Pillow calls pixels of more than 8 bits."""
+_WHITE = (1 << 16) - 1
+_MENDED = "mend it, or take it out of the folder"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,7 @@ def _read(path: Path, wanted: ImageInput) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
     name = quote(str(path))
-    with reading(name, "as an image"), warnings.catch_warnings():
+    with reading(name, "as an image", hint=_MENDED), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
         with Image.open(path) as file:
             if file.size[0] * file.size[1] > _MOST_PIXELS:
@@ -78,12 +80,33 @@ def _read(path: Path, wanted: ImageInput) -> npt.NDArray[np.uint8]:
                     hint="bring the images to a smaller size first",
                 )
             placed = wanted.placed(*file.size)
-            image: Any = file.convert("L" if wanted.channels == 1 else "RGB")
+            image: Any = _of_eight_bits(file, name).convert("L" if wanted.channels == 1 else "RGB")
             if placed is not None:
                 resized, box = placed
                 image = image.resize(resized, Image.Resampling.BILINEAR).crop(box)
             array = np.asarray(image, dtype=np.uint8)
     return array.reshape(*array.shape[:2], wanted.channels)
+
+
+def _of_eight_bits(picture: Any, name: str) -> Any:
+    """Return a picture of 8 bits a channel: Pillow cuts off what is brighter where it converts others.
+
+    Raises
+    ------
+    DataError
+        If its values are on no known scale.
+    """
+    from PIL import Image
+
+    if picture.mode not in _DEEP:
+        return picture
+    values = np.asarray(picture)
+    if picture.mode == "F" or values.min() < 0 or values.max() > _WHITE:
+        raise DataError(
+            f"{name} has pixels of 32 bits, of which nobody knows what is white",
+            hint="store images of 8 or 16 bits, or give arrays as the model takes them in an .npz file",
+        )
+    return Image.fromarray((values // (_WHITE // 255)).astype(np.uint8))
 
 
 def open_folder(folder: Path, image: ImageInput) -> Source:
@@ -112,4 +135,6 @@ def open_folder(folder: Path, image: ImageInput) -> Source:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    """Return the images of a folder; hidden files are what systems keep beside them."""
+    found = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())

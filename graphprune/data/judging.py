@@ -137,6 +137,11 @@ class Judge:
     progress : callable, optional
         Told how many samples are done, and how many there are.
 
+    Attributes
+    ----------
+    passed_over : str
+        Why labels are not compared with, where there are some that do not fit.
+
     Raises
     ------
     DataError
@@ -156,12 +161,14 @@ class Judge:
         self._source = source
         self._held_out = held_out
         self._top1: float | None = None
+        self.passed_over = ""
         if source.labelled:
             try:
                 self._top1 = evaluate(original, source, progress=progress).top1
-            except DataError:  # labels may be of another kind than one class a sample
+            except DataError as error:  # labels may be of another kind than one class a sample
                 if strict:
                     raise
+                self.passed_over = error.message
 
     def change(self, result: Model, progress: Progress | None = None) -> AccuracyChange:
         """Return what became of the original."""

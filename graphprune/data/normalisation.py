@@ -26,7 +26,7 @@ from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from graphprune.array_types import Array
     from graphprune.data.preprocessing import ImageInput
@@ -34,7 +34,17 @@ if TYPE_CHECKING:
     from graphprune.data.statistics import RememberedNorm
     from graphprune.model.load import Model
 
-__all__ = ["CANDIDATES", "Normalisation", "described", "feeding", "image_input", "normalised"]
+__all__ = [
+    "CANDIDATES",
+    "Memory",
+    "Normalisation",
+    "better",
+    "described",
+    "feeding",
+    "few_batches",
+    "image_input",
+    "normalised",
+]
 
 _IMAGES = 24
 _NORMS = 3
@@ -98,8 +108,9 @@ def normalised(source: Source, model: Model) -> Source:
         return source
     said = image.preprocessing
     given = None if said.mean is None and said.std is None else Normalisation(described(said), *said.scale, "given")
-    found = _mismatches(source, model, image, given)
-    if found is None:
+    memory = Memory.of(model)
+    found = {} if memory is None else memory.mismatches(image, _plain_batches(source, model, image), given)
+    if not found:
         origin = "given" if given else "assumed: the file keeps no statistics that would tell"
         settled = replace(said, mean=said.scale[0], std=said.scale[1], origin=origin)
     elif given is None:
@@ -141,7 +152,8 @@ def feeding(source: Source) -> str:
     line = f"{len(source):,} of {source.name}{_labels(source)}"
     image = image_input(source.reader)
     if image is None:
-        return f"{line}, fed as they are"
+        mismatch = source.reader.mismatch if isinstance(source.reader, ArrayReader) else None
+        return f"{line}, fed as they are" + ("" if mismatch is None else f" (mismatch {mismatch:.2g})")
     if image.spec.dtype.kind != "f":
         return f"{line}, 0..255 as they are"
     origin = f" ({image.preprocessing.origin})" if image.preprocessing.origin else ""
@@ -170,11 +182,10 @@ def _best(found: dict[Normalisation, float], said: Preprocessing, source: Source
     UsageError
         If there is none.
     """
-    nearest, *others = sorted(found, key=lambda each: found[each])
-    first = next(each for each in found if each.way == nearest.way and found[each] <= _CLEARLY * found[nearest])
-    following = next((found[each] for each in others if each.way != first.way), np.inf)
+    first = _most_usual(found)
+    following = min((found[each] for each in found if each.way != first.way), default=np.inf)
     if found[first] > _FITS or following < _CLEARLY * found[first]:
-        shown = ", ".join(f"{each.name} {found[each]:.3g}" for each in (nearest, *others))
+        shown = ", ".join(f"{each.name} {found[each]:.3g}" for each in sorted(found, key=lambda each: found[each]))
         raise UsageError(
             f"how the 8-bit images of {quote(source.name)} are to be normalised is unclear: the mismatch with what the "
             f"model remembers is {shown}",
@@ -186,44 +197,81 @@ def _best(found: dict[Normalisation, float], said: Preprocessing, source: Source
 
 def _held_against(found: dict[Normalisation, float], said: Preprocessing, given: Normalisation) -> Preprocessing:
     """Return what was given, in doubt if another candidate fits clearly better."""
-    own = found[given]
-    best = min(found, key=lambda each: found[each])
-    doubt = ""
-    if found[best] <= _FITS and own > _CLEARLY * found[best]:
-        doubt = (
-            f"{best.name} fits these images clearly better ({best.options}): "
-            f"mismatch {found[best]:.2g} with what the model remembers, {own:.2g} as given"
-        )
-    return replace(said, mean=given.mean, std=given.std, origin=f"given: mismatch {own:.2g}", doubt=doubt)
+    best = better(found, found[given])
+    doubted = best and (
+        f"{best.name} fits these images clearly better ({best.options}): "
+        f"mismatch {found[best]:.2g} with what the model remembers, {found[given]:.2g} as given"
+    )
+    return replace(
+        said, mean=given.mean, std=given.std, origin=f"given: mismatch {found[given]:.2g}", doubt=doubted or ""
+    )
 
 
-def _mismatches(
-    source: Source, model: Model, image: ImageInput, given: Normalisation | None
-) -> dict[Normalisation, float] | None:
-    """Return how far each candidate is from what the first normalisations remember; None where there are none."""
-    graph = Graph(inline_functions(model.proto))
-    norms = remembered(model, graph)[:_NORMS]
-    if not norms:
-        return None
-    candidates = [each for each in CANDIDATES if len(each.mean) in (1, image.channels)]
-    if image.channels == 1:
-        candidates = [each for each in candidates if each.way != _STATISTICS]
-    else:
-        candidates = [each for each in candidates if each.name != "MNIST mean and deviation"]
-    plain = list(_plain_batches(source, model, image))
-    head = _head(graph, norms)
-    found: dict[Normalisation, float] = {}
-    for each in (*candidates, *((given,) if given else ())):
-        batches = ({**batch.feeds, image.spec.name: _fed(batch, each, image)} for batch in plain)
-        met = sample_statistics(model, head, norms, batches)
-        found[each] = mean_mismatch(norms, [one.over(slice(None)) for one in met])
-    return found
+def better(found: Mapping[Normalisation, float], own: float) -> Normalisation | None:
+    """Return what fits, and clearly better than a mismatch of `own`; None where nothing does."""
+    best = _most_usual(found) if found else None
+    return None if best is None or found[best] > _FITS or own <= _CLEARLY * found[best] else best
+
+
+def _most_usual(found: Mapping[Normalisation, float]) -> Normalisation:
+    """Return the nearest candidate, or the most usual one of its way if that is about as near."""
+    nearest = min(found, key=lambda each: found[each])
+    return next(each for each in found if each.way == nearest.way and found[each] <= _CLEARLY * found[nearest])
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What the first normalisations of a model remember of their inputs, and the part of it that leads there."""
+
+    model: Model
+    head: Graph
+    norms: Sequence[RememberedNorm]
+
+    @classmethod
+    def of(cls, model: Model) -> Memory | None:
+        """Return what a model remembers; None where that is nothing."""
+        graph = Graph(inline_functions(model.proto))
+        norms = remembered(model, graph)[:_NORMS]
+        return cls(model, _head(graph, norms), norms) if norms else None
+
+    def mismatch(self, batches: Iterable[Mapping[str, Array]]) -> float:
+        """Return how far what is fed is from it."""
+        met = sample_statistics(self.model, self.head, self.norms, map(dict, batches))
+        return mean_mismatch(self.norms, [one.over(slice(None)) for one in met])
+
+    def mismatches(
+        self, image: ImageInput, plain: Iterable[Batch], given: Normalisation | None = None
+    ) -> dict[Normalisation, float]:
+        """Return how far images are from it if they are normalised in each of the usual ways, or as is given.
+
+        Parameters
+        ----------
+        image : ImageInput
+        plain : iterable of Batch
+            Pixels from 0 to 1.
+        given : Normalisation, optional
+        """
+        candidates = [each for each in CANDIDATES if len(each.mean) in (1, image.channels)]
+        if image.channels == 1:
+            candidates = [each for each in candidates if each.way != _STATISTICS]
+        else:
+            candidates = [each for each in candidates if each.name != "MNIST mean and deviation"]
+        batches = list(plain)
+        return {
+            each: self.mismatch({**batch.feeds, image.spec.name: _fed(batch, each, image)} for batch in batches)
+            for each in (*candidates, *((given,) if given else ()))
+        }
 
 
 def _plain_batches(source: Source, model: Model, image: ImageInput) -> Iterator[Batch]:
     """Yield a few images as 0..1, in batches that the model takes; they are read once for all candidates."""
     plain = replace(image.preprocessing, mean=(0.0,), std=(1.0,))
-    few = replace(source, reader=_with_preprocessing(source.reader, plain)).limited(_IMAGES)
+    return few_batches(replace(source, reader=_with_preprocessing(source.reader, plain)), model)
+
+
+def few_batches(source: Source, model: Model) -> Iterator[Batch]:
+    """Yield a few samples, in batches that the model takes."""
+    few = source.limited(_IMAGES)
     size = batch_size(input_specs(model)) or len(few)
     for start in range(0, len(few), size):
         yield few.read(np.arange(start, start + size, dtype=np.int64) % len(few))

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from graphprune.data.arrays import open_npy, open_npz
 from graphprune.data.callables import open_function, open_torchvision
 from graphprune.data.image_folder import open_folder
 from graphprune.data.preprocessing import Preprocessing
-from graphprune.errors import DataError, UsageError, quote
+from graphprune.errors import DataError, UsageError, near_file, quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["open_source"]
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_MADE = "synthetic:"
 _FORMS = "a folder of images, an .npz or .npy file, package.module:function, or torchvision:NAME"
 
 
@@ -64,14 +66,16 @@ def open_source(text: str, specs: Sequence[InputSpec], preprocessing: Preprocess
         return open_folder(path, _image(specs, preprocessing, text))
     if path.suffix in (".npz", ".npy"):
         if not path.is_file():
-            raise DataError(f"{quote(text)} does not exist or is no file")
+            raise DataError(f"{quote(text)} does not exist or is no file", hint=near_file(path))
         return (open_npz if path.suffix == ".npz" else open_npy)(path, specs, preprocessing)
     if text.startswith("torchvision:"):
         return open_torchvision(text, _image(specs, preprocessing, text))
+    if text.startswith(_MADE) and find_spec(_MADE[:-1]) is None:
+        raise UsageError(f"{quote(text)} says nothing of samples to make", hint="give synthetic[:fine][:N]")
     if _FUNCTION.fullmatch(text):
         return open_function(text, specs, preprocessing)
     what = "is not data that can be read" if path.exists() else "does not exist"
-    raise DataError(f"{quote(text)} {what}", hint=f"give {_FORMS}")
+    raise DataError(f"{quote(text)} {what}", hint=near_file(path) or f"give {_FORMS}")
 
 
 def _image(specs: Sequence[InputSpec], preprocessing: Preprocessing, text: str) -> ImageInput:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from graphprune.choices import Layout
 from graphprune.data.read_errors import read_small, reading
 from graphprune.errors import DataError, UsageError, quote
+from graphprune.report.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,7 +114,10 @@ class Preprocessing:
             raise DataError(f"input {spec} has {channels} channels as {layout}; images have 1 or 3")
         for values in self.scale:
             if len(values) not in (1, channels):
-                raise UsageError(f"{len(values)} values of mean or std are given for {channels} channels")
+                raise UsageError(
+                    f"{len(values)} values of mean or std are given for {plural(channels, 'channel')}",
+                    hint=f"one value, or one for each channel, by --mean and --std or in a {SETTINGS} beside the model",
+                )
         height, width = declared
         if self.size is not None:
             if height not in (None, self.size[0]) or width not in (None, self.size[1]):
@@ -140,7 +144,7 @@ class ImageInput:
     Parameters
     ----------
     height, width : int or None
-        None where the images' own size is taken.
+        None where the model takes any: what the images themselves have, or keeps their proportions.
     """
 
     preprocessing: Preprocessing
@@ -168,9 +172,16 @@ class ImageInput:
     def placed(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int, int, int]] | None:
         """Return to which (width, height) an image is resized, and the box cut out of it; None if it is taken as it is.
 
-        The wanted size is the central part of the image resized to 256/224 of it.
+        The wanted size is the central part of the image resized to 256/224 of it. Where one side is open (a line of
+        text), the whole image gets the other one and keeps its proportions.
         """
-        if self.width is None or self.height is None or (width, height) == (self.width, self.height):
+        if self.width is None and self.height is None:
+            return None
+        if self.width is None or self.height is None:
+            factor = self.width / width if self.width is not None else (self.height or height) / height
+            whole = self.width or max(1, round(width * factor)), self.height or max(1, round(height * factor))
+            return None if whole == (width, height) else (whole, (0, 0, *whole))
+        if (width, height) == (self.width, self.height):
             return None
         factor = max(self.width / width, self.height / height) * _RESIZED
         resized = max(self.width, round(width * factor)), max(self.height, round(height * factor))

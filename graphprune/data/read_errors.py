@@ -17,7 +17,9 @@ _RATIO: Final = 100
 
 
 @contextmanager
-def reading(name: str, kind: str = "", error: type[InputError] = DataError) -> Iterator[None]:
+def reading(
+    name: str, kind: str = "", error: type[InputError] = DataError, *, hint: str | None = None
+) -> Iterator[None]:
     """Turn what a reader raises into an error that names the file.
 
     Readers of formats let through whatever the libraries below them raise: `TokenError` from a header, `zlib.error`,
@@ -31,6 +33,8 @@ def reading(name: str, kind: str = "", error: type[InputError] = DataError) -> I
         What it should be: ``"as an image"``.
     error : type
         What to raise; :class:`~graphprune.errors.DataError` for samples.
+    hint : str, optional
+        What to do about it.
     """
     try:
         yield
@@ -38,7 +42,7 @@ def reading(name: str, kind: str = "", error: type[InputError] = DataError) -> I
         raise
     except Exception as caught:  # see above: readers raise whatever they like
         said = quote(str(caught) or type(caught).__name__)
-        raise error(" ".join(filter(None, (name, "cannot be read", kind))) + f": {said}") from caught
+        raise error(" ".join(filter(None, (name, "cannot be read", kind))) + f": {said}", hint=hint) from caught
 
 
 def read_small(path: Path, most: int, error: type[InputError]) -> bytes:

@@ -25,6 +25,7 @@ import numpy as np
 
 from graphprune.array_types import Array, Ints
 from graphprune.errors import UsageError, quote
+from graphprune.report.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -116,7 +117,8 @@ class Source:
         return len(self.positions)
 
     def __repr__(self) -> str:
-        return f"Source({quote(self.name)}: {len(self)} samples, {'labelled' if self.labelled else 'without labels'})"
+        labels = "labelled" if self.labelled else "without labels"
+        return f"Source({quote(self.name)}: {plural(len(self), 'sample')}, {labels})"
 
     @property
     def labelled(self) -> bool:
@@ -173,7 +175,10 @@ class Source:
             If one of the two would be empty.
         """
         if not 0 < held_out < len(self):
-            raise UsageError(f"{held_out} of the {len(self)} samples of {quote(self.name)} cannot be held out")
+            raise UsageError(
+                f"{quote(self.name)} has {plural(len(self), 'sample')}, of which {held_out:,} cannot be held out",
+                hint="give more of them: some are used, and others judge",
+            )
         apart = np.zeros(len(self), dtype=np.bool_)
         apart[_spaced(len(self), held_out)] = True
         return self.subset(np.flatnonzero(~apart)), self.subset(np.flatnonzero(apart))

@@ -19,11 +19,11 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from graphprune.checks import contained
-from graphprune.errors import ModelFileError, UnsafeModelError, UsageError, quote
+from graphprune.errors import ModelFileError, UnsafeModelError, UsageError, near_file, quote
 from graphprune.model.densify import densified
 from graphprune.model.external import reason
 from graphprune.model.main_memory import main_memory
-from graphprune.model.sniff import TEXT_SUFFIXES, sniff
+from graphprune.model.sniff import PLAN_SUFFIX, TEXT_SUFFIXES, sniff
 from graphprune.model.survey import Survey, survey
 from graphprune.model.tensors import TensorStore, count_bytes
 from graphprune.model.validate import validate
@@ -245,6 +245,11 @@ def _check_amount(tensors: TensorStore, surveyed: Survey, limits: Limits, stamp:
 def _read(path: Path, limits: Limits) -> tuple[onnx.ModelProto, FileStamp]:
     """Read and parse a model file, checking before and after that it is one and the same regular file."""
     shown = quote(str(path))
+    if path.name.endswith(PLAN_SUFFIX):
+        raise ModelFileError(
+            f"{shown} is a plan, where a model is wanted",
+            hint="name the .onnx file; `graphprune apply MODEL PLAN` prunes as a plan says",
+        )
     if path.suffix.lower() in TEXT_SUFFIXES:
         raise ModelFileError(
             f"{shown} has a suffix of a textual model; only binary ONNX is read",
@@ -256,7 +261,8 @@ def _read(path: Path, limits: Limits) -> tuple[onnx.ModelProto, FileStamp]:
             data = file.read()
             after = FileStamp.of(os.fstat(file.fileno()))
     except (OSError, ValueError) as error:
-        raise ModelFileError(f"{shown} cannot be read: {reason(error)}") from error
+        near = near_file(path) if isinstance(error, FileNotFoundError) else None
+        raise ModelFileError(f"{shown} cannot be read: {reason(error)}", hint=near) from error
     if after != stamp or len(data) != stamp.size:
         raise ModelFileError(f"{shown} changed while it was read", hint="wait until the file is complete")
     if not data:

@@ -6,10 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["TEXT_SUFFIXES", "Lookalike", "sniff"]
+__all__ = ["PLAN_SUFFIX", "TEXT_SUFFIXES", "Lookalike", "sniff"]
 
 TEXT_SUFFIXES: Final = frozenset({".json", ".onnxjson", ".textproto", ".prototxt", ".pbtxt", ".onnxtxt", ".onnxtext"})
 """Suffixes of textual forms of ONNX. Only the binary form is read."""
+PLAN_SUFFIX: Final = ".plan.json"
+"""How `solve` lets the names of plans end."""
 
 
 @dataclass(frozen=True)

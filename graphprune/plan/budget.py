@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Real
 from typing import TYPE_CHECKING, cast
 
 from graphprune.errors import UsageError, did_you_mean, quote
@@ -51,7 +53,7 @@ class BudgetRequest:
     metric : {"flops", "params", "size", "memory", "latency"}
         The cost that is limited.
     target : float or str
-        The share to keep, ``0 < target <= 1``, or an amount with its unit: "300M", "5MB", "8ms".
+        The share to keep, ``0 < target <= 1``, as a number or a text; or an amount with its unit: "300M", "5MB", "8ms".
 
     Raises
     ------
@@ -68,11 +70,13 @@ class BudgetRequest:
                 f"no cost is called {quote(self.metric)}: there are {', '.join(_UNITS)}",
                 hint=did_you_mean(self.metric, _UNITS),
             )
-        target: object = self.target  # callers of the Python API may pass anything
-        if isinstance(target, str):
-            parse_amount(self.metric, target)
-        elif isinstance(target, bool) or not isinstance(target, (int, float)) or not 0 < target <= 1:
+        if isinstance(self.target, str) and not _NUMBER.fullmatch(self.target.strip()):
+            parse_amount(self.metric, self.target)
+            return
+        share = _share(self.target)
+        if not 0 < share <= 1:
             raise UsageError(f"the budget for {self.metric} is {self.target!r}", hint=_form(self.metric))
+        object.__setattr__(self, "target", share)
 
     def limit(self, before: int) -> int:
         """Return the largest allowed cost of a model that costs ``before`` now.
@@ -85,8 +89,16 @@ class BudgetRequest:
         return int(Fraction(repr(float(self.target))) * before)
 
 
+def _share(given: object) -> float:
+    """Return a share as a number of Python's own; callers of the Python API may pass anything."""
+    number = isinstance(given, str | Real) and not isinstance(given, bool)
+    return float(cast("float | str", given)) if number else math.nan
+
+
 def parse_amount(metric: str, text: str) -> int:
     """Return the amount that ``text`` names: counts, bytes or nanoseconds, rounded down.
+
+    Units are known in capitals and small letters; no metric has two that differ in nothing else.
 
     Raises
     ------
@@ -95,7 +107,7 @@ def parse_amount(metric: str, text: str) -> int:
     """
     match = _AMOUNT.fullmatch(text.strip())
     _, units = _UNITS[metric]
-    factor = units.get(match["unit"]) if match else None
+    factor = {name.lower(): factor for name, factor in units.items()}.get(match["unit"].lower()) if match else None
     amount = int(Fraction(match["number"]) * factor) if match and factor else 0
     if not amount:
         known = ", ".join(units)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphprune.errors import PlanError, UsageError, quote
+from graphprune.checks import contained
+from graphprune.errors import PlanError, UsageError, near_file, quote
 from graphprune.plan import strict_json
 from graphprune.plan.budget import parse_amount
 from graphprune.plan.schema import (
@@ -81,6 +82,7 @@ def loads(text: str, source: str = "plan") -> Plan:
     )
 
 
+@contained
 def read_plan(path: str | Path) -> Plan:
     """Read a plan file.
 
@@ -94,7 +96,7 @@ def read_plan(path: str | Path) -> Plan:
     source = quote(path.name)
     try:
         if not path.is_file():
-            raise PlanError(f"no plan file at {quote(str(path))}")
+            raise PlanError(f"no plan file at {quote(str(path))}", hint=near_file(path))
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as error:
@@ -107,10 +109,14 @@ def read_plan(path: str | Path) -> Plan:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise PlanError(f"{source} is not UTF-8 text (byte {error.start})") from None
+        raise PlanError(
+            f"{source} is not UTF-8 text (byte {error.start})",
+            hint="a plan is a .json file, as `graphprune solve` writes it beside the pruned model",
+        ) from None
     return loads(text, source)
 
 
+@contained
 def write_plan(plan: Plan, path: str | Path, *, force: bool = False) -> Path:
     """Write a plan file, atomically.
 

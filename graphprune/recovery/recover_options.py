@@ -70,7 +70,7 @@ class RecoverOptions:
         if self.positions < 1:
             raise UsageError(f"at least one position per sample is looked at, positions is {self.positions}")
         if self.samples < 2:
-            raise UsageError(f"{self.samples} samples are too few: some are held out")
+            raise UsageError(f"{text.plural(self.samples, 'sample')} cannot be divided: some are held out")
 
     def limited(self, source: Source) -> tuple[Source, int]:
         """Return the samples that are used, and how many of them are held out."""

@@ -83,13 +83,14 @@ def model_tables(analysis: Analysis, *, members: bool = False) -> RenderableType
     cost, sizes = analysis.cost, analysis.cost.sizes
     inputs = ", ".join(f"{text.name(name)} {'x'.join(map(str, dims))}" for name, dims in analysis.input_shapes.items())
     flops = text.count(cost.flops(sizes), "FLOPs")
+    least = f"{100 * _reachable(analysis):.3g} % of the FLOPs"
     sources = ", ".join(f"{source} ({text.plural(count, 'group')})" for source, count in _sources(analysis).items())
     head = [
         ("model", f"{text.name(analysis.model.name)} ({_identity(analysis.model)})"),
         ("inputs", inputs or "none"),
         *_assumption(analysis),
         ("cost", f"{flops}, {text.count(cost.params(sizes))} params, {text.file_size(cost.size(sizes))} of tensors"),
-        ("reachable", f"{100 * _reachable(analysis):.3g} % of the FLOPs stay with one atom in every group"),
+        ("reachable", f"{least} stay where every group is as narrow as it can be"),
         (_CRITERION, f"reads {sources}" if sources else "has nothing to read"),
     ]
     parts: list[RenderableType] = [grid(head), _groups(analysis), Text(_GROUP_COLUMNS)]

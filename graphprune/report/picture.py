@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graphprune.checks import contained
 from graphprune.errors import UsageError, quote
 from graphprune.model.write import write_bytes_atomically
 from graphprune.report.arcs import svg
@@ -43,6 +44,7 @@ def check_format(path: Path) -> None:
         )
 
 
+@contained
 def save_drawing(analysis: Analysis, path: str | Path, *, force: bool = False) -> Path:
     """Draw the coupled groups of a model, what is frozen, and the layers between them.
 

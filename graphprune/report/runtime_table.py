@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group as Stack
 
+from graphprune.report.fitting_table import FittingTable
 from graphprune.report.tables import cell, grid, table
 
 if TYPE_CHECKING:
@@ -23,9 +24,8 @@ _STEPS = {"convert": "does not convert", "load": "does not load", "run": "does n
 
 def deployment_tables(deployment: Deployment) -> RenderableType:
     """Return a line for each runtime, why where one fails, and what was fed."""
-    rows = table("runtime", "version", "pruned", "original", "original ms", "pruned ms", "time", right=_NUMBERS)
-    for check in deployment.checks:
-        rows.add_row(*_row(check))
+    cells = zip(*(_row(check) for check in deployment.checks), strict=True)
+    rows = FittingTable(dict(zip(_HEADS, map(list, cells), strict=True)), _NUMBERS, ("version", *_NUMBERS[:2]))
     reasons = [
         (check.runtime, cell(f"{which} {_STEPS.get(outcome.step, 'differs')}: {outcome.reason}", 120))
         for check in deployment.checks
@@ -43,6 +43,7 @@ def deployment_tables(deployment: Deployment) -> RenderableType:
 
 
 _NUMBERS = ("original ms", "pruned ms", "time")
+_HEADS = ("runtime", "version", "pruned", "original", *_NUMBERS)
 
 
 def _row(check: RuntimeCheck) -> tuple[str, ...]:

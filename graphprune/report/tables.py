@@ -144,7 +144,9 @@ def step_line(step: Step) -> str:
         return _measured(step)
     change = f"{step.method}: {step.measure} {step.before:.4g} -> {step.after:.4g}"
     facts = dict(step.facts)
-    counts = f"{facts.get('held_out', '?')} samples held out, {facts.get('samples', '?')} used"
+    held_out = facts.get("held_out")
+    apart = text.plural(held_out, "sample") if isinstance(held_out, int) else "? samples"
+    counts = f"{apart} held out, {facts.get('samples', '?')} used"
     return f"{change} ({counts}){'' if step.applied else '; no gain, so the model stayed as it was'}"
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group as Stack
 
 from graphprune.report import text
-from graphprune.report.tables import cell, grid, table
+from graphprune.report.fitting_table import FittingTable
+from graphprune.report.tables import cell, grid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,8 @@ __all__ = ["Trial", "sparkline", "trial_json", "trial_tables"]
 _LEVELS = "▁▂▃▄▅▆▇█"
 _LONGEST = 32
 _NOTHING = "–"
+_SPARE = ("seconds", "gap", "kept saliency", "params", "widths")
+"""Columns that a narrow terminal does without, those first that are missed least."""
 _WITHIN = "kept saliency and gap compare results of one criterion with one another; they are no measure of accuracy"
 
 
@@ -127,11 +130,11 @@ def trial_tables(model: str, trials: Sequence[Trial]) -> RenderableType:
         trials = sorted(trials, key=lambda trial: -1.0 if trial.measured is None else trial.measured, reverse=True)
     columns = {"budget": [trial.budget for trial in trials]} if several else {}
     columns |= _columns(trials)
-    result = table(
-        "solver", "criterion", *columns, right=[name for name in columns if name not in ("budget", "widths")]
-    )
-    for trial, *cells in zip(trials, *columns.values(), strict=True):
-        result.add_row(cell(trial.solver, 24), cell(trial.criterion, 24), *cells)
+    names: dict[str, Sequence[RenderableType]] = {
+        "solver": [cell(trial.solver, 24) for trial in trials],
+        "criterion": [cell(trial.criterion, 24) for trial in trials],
+    }
+    result = FittingTable({**names, **columns}, [name for name in columns if name not in ("budget", "widths")], _SPARE)
     head = [("model", text.name(model)), *(() if several else (("budget", trials[0].budget),))]
     done = [trial for trial in trials if not trial.note]
     head += [("measured", f"on {trial.judged}" if trial.measured is not None else trial.judged) for trial in done][:1]

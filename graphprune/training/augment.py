@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from graphprune.data.user_code import FAILURES, reason
-from graphprune.errors import UsageError, quote
+from graphprune.errors import UsageError, did_you_mean, quote
 from graphprune.training.losses import load_function
 
 __all__ = ["Augmentation", "parse_augmentation"]
@@ -111,5 +111,7 @@ def _transform(name: str, image: tuple[int, ...]) -> Transform:
         "erase": lambda: v2.RandomErasing(p=0.25),
     }
     if name not in made:
-        raise UsageError(f"--augment does not know {quote(name)}", hint=f"it knows {', '.join(_NAMES)}")
+        raise UsageError(
+            f"--augment does not know {quote(name)}", hint=did_you_mean(name, _NAMES) or f"it knows {', '.join(_NAMES)}"
+        )
     return made[name]()

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from graphprune.data.user_code import FAILURES, imported, reason
-from graphprune.errors import UsageError, quote
+from graphprune.errors import UsageError, did_you_mean, quote
 from graphprune.model.graph import Graph
 from graphprune.training.device_memory import enough_memory
 
@@ -56,7 +56,8 @@ def choose_kinds(graph: Graph, ranks: Mapping[str, int], given: Mapping[str, Kin
     for name, kind in given.items():
         if name not in ranks:
             raise UsageError(
-                f"the model has no floating-point output {quote(name)}", hint=f"it has {quote(list(ranks))}"
+                f"the model has no floating-point output {quote(name)}",
+                hint=did_you_mean(name, ranks, shown=quote) or f"it has {', '.join(map(quote, ranks))}",
             )
         if kind not in get_args(Kind):
             raise UsageError(

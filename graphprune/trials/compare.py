@@ -8,6 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphprune import api
+from graphprune.checks import contained
+from graphprune.errors import UsageError
+from graphprune.plan.budget import BudgetRequest, given_requests
 from graphprune.planning.analyze_options import AnalyzeOptions
 from graphprune.report.trials import Trial
 from graphprune.trials.attempt import attempt
@@ -20,13 +23,13 @@ if TYPE_CHECKING:
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.model.load import Model
-    from graphprune.plan.budget import BudgetRequest
     from graphprune.planning.make_plan import SolveOptions
     from graphprune.trials.trier import Tried
 
 __all__ = ["compare"]
 
 
+@contained
 def compare(
     model: Model | Analysis,
     budget: BudgetRequest | Sequence[BudgetRequest],
@@ -60,7 +63,9 @@ def compare(
         If none can.
     """
     contest, workers = contest or Contest(), workers or Workers()
-    requests = (budget,) if not isinstance(budget, (list, tuple)) else tuple(budget)
+    requests = given_requests(budget, {})
+    if not requests:
+        raise UsageError("no budget is given", hint='give one, e.g. BudgetRequest("flops", 0.5)')
     trier = Trier(model if isinstance(model, api.Analysis) else api.analyze(model), contest)
     points = [_options(contest, solver, name) for name in contest.all_criteria for solver in contest.all_solvers]
     work = _here(trier, requests, points, progress) if workers.none else _elsewhere(trier, requests, points, workers)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from graphprune.errors import UsageError, quote
+from graphprune.errors import UsageError, did_you_mean, quote
 from graphprune.planning.make_plan import SolveOptions
 from graphprune.planning.solver_choice import MADE_SOLVER
 from graphprune.solvers import criteria, widths
@@ -54,7 +54,7 @@ class Contest:
         for name in self.options.settings:
             if name not in known:
                 there = f"these methods have {', '.join(known)}" if known else "these methods have none"
-                raise UsageError(f"unknown setting {quote(name)}: {there}")
+                raise UsageError(f"unknown setting {quote(name)}: {there}", hint=did_you_mean(name, known))
         asking = [
             *(name for name in self.all_solvers if widths.needs_samples(name)),
             *(name for name in self.all_criteria if criteria.needs_samples(name)),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphprune import api
+from graphprune.checks import contained
 from graphprune.errors import UsageError
 from graphprune.model.write import write_bytes_atomically
 from graphprune.plan.budget import BudgetRequest
@@ -94,6 +95,7 @@ class Sweep:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()[:16]
 
 
+@contained
 def sweep(
     path: str | Path,
     output: str | Path,

@@ -17,7 +17,7 @@ import numpy as np
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Ints
-from graphprune.checks import check_fields
+from graphprune.checks import check_fields, contained
 from graphprune.errors import NothingToPruneError, UsageError, VerificationError
 from graphprune.surgery.marks import drop_marks
 from graphprune.surgery.prune import operate
@@ -99,6 +99,7 @@ class Widened:
     verification: Verification | None
 
 
+@contained
 def widen(model: Model | Analysis, options: WidenOptions | None = None) -> Widened:
     """Have the channels of every coupled group several times, without changing what the network computes.
 

@@ -9,12 +9,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from graphprune import cli
 from graphprune.cli import boundary
 from graphprune.errors import BudgetUnreachableError, GraphPruneError, NotImprovedError, VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Outcome
 
 COMMANDS = ["solve", "inspect", "apply", "verify", "normalize"]
 
@@ -62,6 +68,49 @@ def test_an_unusable_option_is_refused(
     found = lines(capsys)
     assert len(found) <= 2
     assert message in found[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("solve", "net.plan.json", "--flops", "0.5"), "'net.plan.json' is a plan, where a model is wanted"),
+        (("eval", "net.plan.json", "--data", "x.npz"), "'net.plan.json' is a plan, where a model is wanted"),
+        (("apply", "net.onnx", "net.onnx"), "a plan is a .json file"),
+    ],
+)
+def test_files_that_changed_places_are_told_apart(
+    command: tuple[str, ...], message: str, quick: Callable[..., Outcome], model: Path
+) -> None:
+    model.with_name("net.plan.json").write_text("{}")
+    done = quick(*command)
+    assert done.code == 2
+    assert message in done.err
+
+
+@pytest.mark.parametrize("amount", ["--size=9KB", "--size=9kb", "--flops=2m", "--params=5K", "--memory=1mb"])
+def test_units_may_be_written_in_capitals_and_small_letters(
+    amount: str, quick: Callable[..., Outcome], model: Path
+) -> None:
+    done = quick("solve", model, amount, "--quick", "--dry-run")
+    assert done.code in (0, 1), done.err
+    assert "the budget for" not in done.err
+
+
+@pytest.mark.parametrize(("command", "option"), [("solve", "--flops"), ("report", "--model"), ("eval", "--data")])
+def test_an_option_without_its_value_is_explained_by_the_help_of_its_command(
+    command: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, "net.onnx", option]) == 2
+    assert lines(capsys)[-1] == f"hint: see `graphprune {command} --help`"
+
+
+@pytest.mark.parametrize("command", ["solve", "compare", "sweep"])
+def test_threads_are_refused_where_no_latency_is_limited(
+    command: str, quick: Callable[..., Outcome], model: Path
+) -> None:
+    done = quick(command, model, "--flops", "0.5", "--quick", "--threads", "4")
+    assert done.code == 2
+    assert done.err.splitlines()[0] == "error: --threads is for a latency, and none is limited"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

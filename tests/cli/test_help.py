@@ -14,6 +14,7 @@ from graphprune.cli.app import app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from conftest import Outcome
 
@@ -99,3 +100,31 @@ def test_one_option_under_two_concerns_has_one_text(quick: Run) -> None:
     assert "Size to which image files are brought." in quick("eval", "--help").out
     assert re.search(r"--size BUDGET", quick("solve", "--help").out)
     assert re.search(r"--image-size HxW", quick("eval", "--help").out)
+
+
+def test_every_command_says_what_it_does_in_a_line(quick: Run) -> None:
+    assert "..." not in quick("--help").out.partition("ARGS]...")[2]
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "doctor"])
+def test_values_are_called_by_words_and_not_by_types(name: str, quick: Run) -> None:
+    text = quick(name, "--help").out
+    assert not re.search(r"<(int|float|str|path|list|bool)\b|INTEGER|FLOAT|\{", text)
+    usage, *_ = text.splitlines()
+    assert re.fullmatch(rf"Usage: graphprune {name} \[OPTIONS\]( [A-Z|]+(\.\.\.)?)*", usage)
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"), [("--flop", "did you mean --flops?"), ("--xyzzy", "see `graphprune solve --help`")]
+)
+def test_an_option_that_there_is_not_is_told_from_what_was_meant(option: str, hint: str, quick: Run) -> None:
+    done = quick("solve", "net.onnx", option, "0.5")
+    assert done.code == 2
+    assert done.err.splitlines() == [f"error: No such option: {option}", f"hint: {hint}"]
+
+
+@pytest.mark.parametrize(("given", "meant"), [("bn", "bn-scale"), ("tayler", "taylor"), ("fish", "fisher")])
+def test_the_beginning_of_a_name_is_enough_to_be_understood(given: str, meant: str, quick: Run, model: Path) -> None:
+    done = quick("solve", model, "--flops", "0.5", "--criterion", given)
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == f"hint: did you mean {meant}?"

@@ -125,9 +125,33 @@ def test_without_statistics_what_is_assumed_is_said(quick: Command, folder: Path
 def test_arrays_that_are_ready_are_fed_as_they_are(quick: Command, tmp_path: Path) -> None:
     model = trained_with("0..1", tmp_path / "net.onnx")
     np.save(tmp_path / "ready.npy", pictures(8).transpose(0, 3, 1, 2).astype(np.float32) / 255)
-    assert line(quick("eval", model, "--teacher", model, "--data", "ready.npy")) == (
-        "samples  8 of ready.npy, fed as they are"
-    )
+    done = quick("eval", model, "--teacher", model, "--data", "ready.npy")
+    assert line(done).startswith("samples  8 of ready.npy, fed as they are (mismatch 0.0")
+    assert "warning" not in done.err
+
+
+@pytest.mark.parametrize("high", [1, 255])
+def test_pixels_that_were_stored_as_floats_and_not_normalised_are_doubted(
+    high: int, quick: Command, tmp_path: Path
+) -> None:
+    model = trained_with("ImageNet mean and deviation", tmp_path / "net.onnx")
+    np.save(tmp_path / "raw.npy", pictures(30).transpose(0, 3, 1, 2).astype(np.float32) * (high / 255))
+    done = quick("eval", model, "--teacher", model, "--data", "raw.npy")
+    assert done.code == 0, done.err
+    (warning,) = [text for text in done.err.splitlines() if text.startswith("warning: ")]
+    assert f"'raw.npy' holds values from 0 to {high}, which are fed as they are" in warning
+    assert "ImageNet mean and deviation (0.485, 0.456, 0.406 and 0.229, 0.224, 0.225, of pixels from 0 to 1)" in warning
+    assert "store images as uint8, or normalise them" in warning
+    with pytest.warns(UserWarning, match="would fit clearly better"):
+        library.samples(library.load(model), np.load(tmp_path / "raw.npy"))
+
+
+def test_arrays_of_which_the_file_says_nothing_are_fed_without_a_word(quick: Command, tmp_path: Path) -> None:
+    onnx.save(network(), tmp_path / "net.onnx")  # random statistics: nothing fits, normalised or not
+    np.save(tmp_path / "raw.npy", pictures(30).transpose(0, 3, 1, 2).astype(np.float32))
+    done = quick("eval", "net.onnx", "--teacher", "net.onnx", "--data", "raw.npy")
+    assert "warning" not in done.err
+    assert ", fed as they are (mismatch " in line(done)
 
 
 @pytest.mark.parametrize("command", ["solve", "compare", "sweep", "recover", "eval"])

@@ -101,6 +101,18 @@ def test_rows_stay_distinct_on_a_narrow_terminal(long_names: Path) -> None:
     assert len({*names}) == LAYERS
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_figures_are_whole_or_left_out(columns: int, long_names: Path) -> None:
+    command = ("compare", "long.onnx", "--flops", "0.5", "--solver", "bisection,uniform", "--quick")
+    shown = on_terminal(columns, *command, cwd=long_names.parent, NO_COLOR="1")
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= columns
+    head = next(line for line in shown.splitlines() if line.startswith(" solver "))
+    gone = shown.partition("left out, for want of room: ")[2].partition(";")[0].split(", ")
+    assert ("seconds" in gone) == (columns < 120)
+    assert all((name in head) != (name in gone) for name in ("params", "kept saliency", "gap", "seconds"))
+
+
 def test_colours_are_for_terminals_that_want_them(long_names: Path) -> None:
     assert "\x1b[1m" in on_terminal(100, *COMMANDS["inspect"], cwd=long_names.parent)
     assert "\x1b" not in on_terminal(100, *COMMANDS["inspect"], cwd=long_names.parent, NO_COLOR="1")
@@ -153,6 +165,10 @@ def completed(line: str, cwd: Path) -> list[str]:
         ("graphprune solve --lat", ["--latency"]),
         ("graphprune solve long.onnx --solver bis", ["bisection"]),
         ("graphprune compare long.onnx --solver bisection,unif", ["bisection,uniform"]),
+        ("graphprune solve long.onnx --solver au", ["auto"]),
+        ("graphprune solve long.onnx --round-to av", ["avx512", "avx2"]),
+        ("graphprune train long.onnx --method sli", ["slimming"]),
+        ("graphprune deploy long.onnx --check mnn,openv", ["mnn,openvino"]),
         ("graphprune solve long.onnx --criterion fp", ["fpgm"]),
         ("graphprune solve long.onnx --inherit m", ["merge"]),
         ("graphprune inspect long.onnx --why g00", [f"g00{at}" for at in range(LAYERS - 1)]),
@@ -184,15 +200,24 @@ def test_completion_can_be_installed(shell: str, quick: Command) -> None:
         (("solve", "long.onnx", "--flops", "0.5", "--skip", "g0001"), "g001"),
         (("inspect", "long.onnx", "--why", "g0002"), "g002"),
         (("inspect", "long.onnx", "--why", "w12"), "w1"),
+        (("solve", "lnog.onnx", "--flops", "0.5"), "'long.onnx'"),
+        (("eval", "long.onnx", "--data", "potos"), "'photos'"),
+        (("eval", "long.onnx", "--data", "smples.npz"), "'samples.npz'"),
+        (("apply", "long.onnx", "kpt.plan.json"), "'kept.plan.json'"),
+        (("check", "kpt.plan.json"), "'kept.plan.json'"),
         (("export", "torchvision:resnet81", "-o", "x.onnx"), "torchvision:resnet18"),
         (("eval", "long.onnx", "--data", "torchvision:CIFAR01"), "torchvision:CIFAR10"),
     ],
 )
 def test_what_was_meant_is_said(arguments: tuple[str, ...], meant: str, quick: Command, long_names: Path) -> None:
+    (long_names.parent / "photos").mkdir()
+    for name in ("samples.npz", "kept.plan.json"):
+        (long_names.parent / name).touch()
     done = quick(*arguments)
     assert done.code == 2
-    assert re.search(rf"(?<![\w-]){re.escape(meant)}(?![\w-])", done.err)
-    assert len(done.err.splitlines()) == 2
+    error, hint = done.err.splitlines()[-2:]  # in front of them what took long, such as importing torch
+    assert (error[:7], hint[:6]) == ("error: ", "hint: ")
+    assert re.search(rf"(?<![\w-]){re.escape(meant)}(?![\w-])", error + hint)
 
 
 def test_a_budget_above_the_model_says_that_nothing_had_to_be_done(quick: Command, long_names: Path) -> None:

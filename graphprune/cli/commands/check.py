@@ -14,7 +14,7 @@ from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import Rebind
 from graphprune.cli.options.output import Printing
 from graphprune.cli.spread import spread
-from graphprune.errors import UsageError, quote
+from graphprune.errors import UsageError, near_file, quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,10 +55,11 @@ def check(
     rebind: Rebind = False,
     printing: Printing,
 ) -> None:
-    """Check that a plan fits its model, and the pruned file its plan, without running them.
+    """Check that plans, models and pruned files belong together.
 
-    Made for hooks and pipelines: takes the files in any order, and looks for MODEL.onnx and MODEL.pruned.onnx beside
-    MODEL.plan.json. Exit code 2 if something does not belong together. `graphprune verify` proves more.
+    Made for hooks and pipelines: nothing is run. Takes the files in any order, and looks for MODEL.onnx and
+    MODEL.pruned.onnx beside MODEL.plan.json. Exit code 2 if something does not belong together. `graphprune verify`
+    proves more.
     """
     from graphprune import api
     from graphprune.consistency import check_consistency
@@ -91,7 +92,7 @@ def _sorted(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """
     for path in files:
         if not path.exists():
-            raise UsageError(f"{quote(str(path))} does not exist")
+            raise UsageError(f"{quote(str(path))} does not exist", hint=near_file(path))
     plans = [path for path in files if path.suffix.lower() == ".json"]
     models = [path for path in files if path not in plans]
     if not plans:

@@ -39,6 +39,7 @@ def compare(
     how much saliency is kept, how much more there could be, and the time it took. Writes nothing.
     """
     requests, options, analysed = budgets.requests(), channels.solve_options(widths), reading.options()
+    widths.check_threads(budgets.latency)
 
     from graphprune import api
     from graphprune.report.trials import trial_json, trial_tables

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from graphprune.cli.completion import runtimes
 from graphprune.cli.console import print_json, print_line, print_tables
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import PrunedFile
@@ -39,6 +40,7 @@ class _Checking:
             help="onnxruntime, openvino, mnn, ncnn, opencv, tflite, tensorrt, cuda; several with commas. "
             "[default: all that are installed]",
             show_default=False,
+            autocompletion=runtimes,
         ),
     ] = None
     to: Annotated[
@@ -103,6 +105,7 @@ class _Feeding:
 
     def open(self, model: Model, talk: Talk) -> Source | None:
         """Open the samples, if some are given."""
+        self.images.check_needed(self.data)
         return None if self.data is None else self.images.open_source(self.data, model, talk)
 
 

@@ -53,6 +53,7 @@ def evaluate(
     from graphprune import accuracy, api
     from graphprune.data.synthesis.make_samples import read_request
 
+    samples.images.check_needed(samples.data)
     talk = printing.talk()
     device.select(talk)
     with talk.stage("loading"):

@@ -66,16 +66,17 @@ def export(
     ] = "auto",
     output: Result,
     opset: Annotated[
-        int, typer.Option(help="Operator set of the file.", rich_help_panel="Output", min=13, max=23)
+        int, typer.Option(metavar="INT", help="Operator set of the file.", rich_help_panel="Output", min=13, max=23)
     ] = 18,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace existing files.", rich_help_panel="Output")
     ] = False,
     printing: Printing,
 ) -> None:
-    """Export a torch module to ONNX, BatchNormalization and names kept.
+    """Export a torch module to ONNX; its BatchNormalization stays.
 
-    The batch size stays open. The file is run in onnxruntime and compared with the module before it is written.
+    So do names, and the batch size stays open. The file is run in onnxruntime and compared with the module before it
+    is written.
     """
     require("train", "`graphprune export`")
     check_target(output, [weights] if weights is not None else [], force=force)

@@ -57,7 +57,7 @@ def finetune(
     output: Output,
     printing: Printing,
 ) -> None:
-    """Let a pruned model learn from the original, or from labels, and keep it if that helped.
+    """Let a pruned model learn from the original, or from labels.
 
     Writes PRUNED.finetuned.onnx, in which nothing but weights differs. Samples that are held out judge;
     if their loss does not fall, nothing is written. `--data synthetic` makes samples from the
@@ -75,6 +75,7 @@ def finetune(
     from graphprune.verification.check_runs import check_runs
     from graphprune.verification.pair import partner_note
 
+    samples.images.check_needed(samples.data)
     request = read_request(samples.data)
     if request is not None and teacher is None:
         raise UsageError(_NO_LABELS, hint="give the original model with --teacher")

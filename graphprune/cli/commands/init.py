@@ -36,10 +36,10 @@ def init(
     ] = False,
     printing: Printing,
 ) -> None:
-    """Write a graphprune.toml beside a model: how 8-bit images are fed to it.
+    """Write a graphprune.toml: how a model is fed 8-bit images.
 
-    Size and layout come from the model's input. With --calib the normalisation that the model was trained with is
-    found from what the file remembers; without, it stays to be filled in.
+    It lies beside the model. Size and layout come from the model's input. With --calib the normalisation that the
+    model was trained with is found from what the file remembers; without, it stays to be filled in.
     """
     from graphprune import api
     from graphprune.data.preprocessing import SETTINGS

@@ -62,6 +62,7 @@ class _RangeSamples:
         from graphprune import accuracy, api
         from graphprune.data.synthesis.make_samples import read_request
 
+        self.images.check_needed(self.calib)
         if read_request(self.calib) is None:
             return self.images.open_source(self.calib, model, talk), False
         with talk.stage("making samples"):
@@ -78,8 +79,9 @@ class _Numbers:
     limit: Annotated[
         float,
         typer.Option(
+            metavar="SHARE",
             help="The largest squared error of the outputs on held-out samples, relative to their variance; what loses "
-            "most stays float until that holds."
+            "most stays float until that holds.",
         ),
     ] = 0.05
     method: Annotated[
@@ -105,7 +107,7 @@ class _Numbers:
 def quantize(
     model: ModelFile, *, numbers: _Numbers, calibration: _RangeSamples, output: DryOutput, printing: Printing
 ) -> None:
-    """Bring a float network, pruned or not, to 8-bit integers or float16.
+    """Bring a network, pruned or not, to 8-bit integers or float16.
 
     Writes MODEL.int8.onnx (QDQ, weights per channel) or MODEL.fp16.onnx. Some samples are held out: where the outputs
     on these lose more than --limit, the layers that lose most stay float.

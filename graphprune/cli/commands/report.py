@@ -15,7 +15,7 @@ from graphprune.cli.options.output import Output, Printing
 from graphprune.cli.report_file import known_scores, write_report
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import check_target
-from graphprune.errors import UsageError, quote
+from graphprune.errors import UsageError, near_file, quote
 from graphprune.extras import require
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _subject(files: list[Path], models: _Models) -> ReportSubject:
 
     for file in files:
         if not file.exists():
-            raise UsageError(f"{quote(str(file))} does not exist")
+            raise UsageError(f"{quote(str(file))} does not exist", hint=near_file(file))
     tables = [file for file in files if file.suffix.lower() == ".csv"]
     plans = tuple(read_plan(file) for file in files if file not in tables)
     if len(tables) > 1 or len(plans) > _MOST_PLANS:

@@ -67,9 +67,11 @@ def solve(
     accuracy, measured on samples that nothing was fitted to, or with the command that measures it.
     """
     requests = budgets.requests()
+    widths.check_threads(budgets.latency)
     options = channels.solve_options(widths, lossless=budgets.lossless)
     analysed = reading.options()
     restoring.check(calibration.calib)
+    calibration.images.check_needed(calibration.calib, restoring.data)
     targets = output.checked_targets(reading.model, widths.limits.inputs)
 
     from graphprune import api

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["sweep"]
 
+_SUFFIX = ".csv"
+
 
 @dataclass(frozen=True)
 class _Table(Output):
@@ -50,12 +52,15 @@ class _Table(Output):
         OutputError, UsageError
             If one of them cannot be written, or would destroy the other or an input.
         """
-        table = self.output or beside(model, ".sweep.csv")
+        table = self.output or beside(model, f".sweep{_SUFFIX}")
         picture = table.with_name(table.stem + ".svg")
-        if picture == table:
-            raise UsageError(f"the table and its chart would both go to {quote(str(table))}", hint="name it .csv")
         for path in (table, picture):
             check_target(path, inputs, force=True)
+        if table.suffix != _SUFFIX:
+            raise UsageError(
+                f"the table cannot be written as {quote(str(table))}",
+                hint=f"let its name end in {_SUFFIX}; the chart goes beside it, as .svg",
+            )
         return table, picture
 
 
@@ -82,6 +87,7 @@ def sweep(
     was ended goes on: rows that are there already stay.
     """
     limited = budgets.targets()
+    widths.check_threads(budgets.latency)
     options = channels.solve_options(widths)
     model = reading.model
     table, picture = output.paths(model, [model, *widths.limits.inputs])

@@ -82,6 +82,7 @@ class SolvedChannels:
             metavar="NAME,...",
             help="Criteria that compete for which channels stay, by what the samples of --calib say of each.",
             show_default=False,
+            autocompletion=criteria,
         ),
     ] = None
     inherit: Annotated[

@@ -53,7 +53,10 @@ class Restoring:
         ),
     ] = None
     epochs: Annotated[
-        float | None, typer.Option(help="Passes of --finetune over them. [default: 2]", min=0.0, show_default=False)
+        float | None,
+        typer.Option(
+            metavar="NUMBER", help="Passes of --finetune over them. [default: 2]", min=0.0, show_default=False
+        ),
     ] = None
 
     add_synthetic: AddSynthetic = None

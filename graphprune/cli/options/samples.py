@@ -146,15 +146,41 @@ class ImageOptions:
         talk.say("samples", feeding(source))
         return source
 
+    @property
+    def _given(self) -> str | None:
+        """An option that says how images of 8 bits are fed, if there is one."""
+        options = (("--mean", self.mean), ("--std", self.std), ("--image-size", self.image_size))
+        return next((option for option, value in options if value is not None), None)
+
+    def check_needed(self, *sources: str | None) -> None:
+        """Refuse options where nothing is read that they could be for, before anything is done.
+
+        Parameters
+        ----------
+        *sources : str or None
+            What the options that name samples say.
+
+        Raises
+        ------
+        UsageError
+            If there is one.
+        """
+        from graphprune.data.synthesis.make_samples import read_request
+
+        if self._given is not None and all(text is None or read_request(text) is not None for text in sources):
+            raise UsageError(
+                f"{self._given} is for images of 8 bits, and there are none",
+                hint="leave it out, or name the images with --calib or --data",
+            )
+
     def _check_used(self, text: str, source: Source) -> None:
         from graphprune.data.arrays import ArrayReader
 
-        for option, value in (("--mean", self.mean), ("--std", self.std), ("--image-size", self.image_size)):
-            if value is not None and isinstance(source.reader, ArrayReader) and not source.reader.images:
-                raise UsageError(
-                    f"{option} is for images of 8 bits; {quote(text)} holds none, and its arrays are fed as they are",
-                    hint="leave it out, or store images as uint8 of shape (samples, height, width, channels)",
-                )
+        if self._given is not None and isinstance(source.reader, ArrayReader) and not source.reader.images:
+            raise UsageError(
+                f"{self._given} is for images of 8 bits; {quote(text)} holds none, and its arrays are fed as they are",
+                hint="leave it out, or store images as uint8 of shape (samples, height, width, channels)",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,8 +218,9 @@ class RecoverySamples:
         return self.images.open_source(self.calib, model, talk)
 
     def check(self) -> None:
-        """Refuse to add samples where they would be all there is, or without torch."""
+        """Refuse to add samples where they would be all there is, or without torch; and options for images likewise."""
         check_added(self.add_synthetic, self.calib)
+        self.images.check_needed(self.calib)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +289,7 @@ class MeasuringSamples:
         from graphprune.data.synthesis.make_samples import read_request
         from graphprune.trials.meter import Measures
 
+        self.images.check_needed(self.data, self.calib)
         given = [(text, limit) for text, limit in ((self.data, self.limit), (self.calib, None)) if text]
         named = [(text, limit) for text, limit in given if read_request(text) is None]
         whole = Measures(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from graphprune.choices import Device, Optimizer, Precision, Regularization
+from graphprune.cli.completion import training_methods
 from graphprune.errors import UsageError, quote
 from graphprune.recovery.recover_options import Method
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FinetuneTraining", "PruningTraining", "Training"]
 
-_Epochs = Annotated[float, typer.Option(help="Passes over the data.", min=0.0)]
+_Epochs = Annotated[float, typer.Option(metavar="NUMBER", help="Passes over the data.", min=0.0)]
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,31 @@ class Training:
     panel: ClassVar[str] = "Training"
 
     epochs: _Epochs = 2.0
-    batch: Annotated[int, typer.Option(help="Samples of a step, over all processes.", min=1)] = 128
+    batch: Annotated[int, typer.Option(metavar="INT", help="Samples of a step, over all processes.", min=1)] = 128
     rate: Annotated[
-        float | None, typer.Option(help="Highest learning rate; by default the best of a few that are tried.", min=0.0)
+        float | None,
+        typer.Option(
+            metavar="RATE", help="Highest learning rate; by default the best of a few that are tried.", min=0.0
+        ),
     ] = None
     optimizer: Annotated[Optimizer, typer.Option(help="What turns gradients into steps.")] = "sgd"
-    weight_decay: Annotated[float, typer.Option(help="Weight decay of matrices and kernels.", min=0.0)] = 5e-4
-    warmup: Annotated[float, typer.Option(help="Share of the steps in which the rate grows.", min=0.0, max=0.9)] = 0.05
-    clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0 for any.", min=0.0)] = 1.0
+    weight_decay: Annotated[
+        float, typer.Option(metavar="RATE", help="Weight decay of matrices and kernels.", min=0.0)
+    ] = 5e-4
+    warmup: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the steps in which the rate grows.", min=0.0, max=0.9)
+    ] = 0.05
+    clip: Annotated[float, typer.Option(metavar="NORM", help="Largest norm of the gradient; 0 for any.", min=0.0)] = 1.0
     label_weight: Annotated[
         float | None,
-        typer.Option(help="Share of the labels in the loss: by default 0.1 beside a teacher.", min=0.0, max=1.0),
+        typer.Option(
+            metavar="SHARE", help="Share of the labels in the loss: by default 0.1 beside a teacher.", min=0.0, max=1.0
+        ),
     ] = None
-    temperature: Annotated[float, typer.Option(help="Of the distillation of scores.", min=0.1)] = 4.0
-    smoothing: Annotated[float, typer.Option("--label-smoothing", help="Of labels.", min=0.0, max=0.9)] = 0.0
+    temperature: Annotated[float, typer.Option(metavar="NUMBER", help="Of the distillation of scores.", min=0.1)] = 4.0
+    smoothing: Annotated[
+        float, typer.Option("--label-smoothing", metavar="SHARE", help="Of labels.", min=0.0, max=0.9)
+    ] = 0.0
     output_loss: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=kl", help="How an output is compared: kl, mse, cosine or none.", show_default=False),
@@ -54,10 +66,14 @@ class Training:
         str | None, typer.Option(metavar="package.module:function", help="Your own loss.", show_default=False)
     ] = None
     augment: Annotated[
-        str, typer.Option(help="flip, crop, resized-crop, erase joined by commas, none, or package.module:function.")
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="flip, crop, resized-crop, erase joined by commas, none, or package.module:function.",
+        ),
     ] = "auto"
     held_out: Annotated[
-        int | None, typer.Option(help="Samples that judge: by default a tenth, 1024 at most.", min=1)
+        int | None, typer.Option(metavar="INT", help="Samples that judge: by default a tenth, 1024 at most.", min=1)
     ] = None
     unfold_bn: Annotated[
         bool | None,
@@ -81,9 +97,9 @@ class Training:
         Path | None,
         typer.Option(metavar="FILE", help="Where the run is saved; beside the output by default.", show_default=False),
     ] = None
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between two savings.", min=1)] = 200
+    checkpoint_every: Annotated[int, typer.Option(metavar="INT", help="Steps between two savings.", min=1)] = 200
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False
-    seed: Annotated[int, typer.Option(help="Of the order of samples and of augmentation.", min=0)] = 0
+    seed: Annotated[int, typer.Option(metavar="INT", help="Of the order of samples and of augmentation.", min=0)] = 0
 
     def checkpoint_of(self, output: Path) -> Path:
         """Return where the run that makes `output` is saved."""
@@ -130,7 +146,10 @@ class FinetuneTraining(Training):
     """How `finetune` lets a pruned network learn."""
 
     ema: Annotated[
-        float, typer.Option(help="Decay of a moving average of the weights; 0 for none.", min=0.0, max=0.99999)
+        float,
+        typer.Option(
+            metavar="SHARE", help="Decay of a moving average of the weights; 0 for none.", min=0.0, max=0.99999
+        ),
     ] = 0.0
     regularize: Annotated[
         Regularization | None,
@@ -142,7 +161,9 @@ class FinetuneTraining(Training):
     ] = None
     strength: Annotated[
         float | None,
-        typer.Option(help="Of --regularize: by default 1e-4, and 1 with growing.", min=0.0, show_default=False),
+        typer.Option(
+            metavar="NUMBER", help="Of --regularize: by default 1e-4, and 1 with growing.", min=0.0, show_default=False
+        ),
     ] = None
 
     def options(self, checkpoint: Path) -> FinetuneOptions:
@@ -162,11 +183,15 @@ class PruningTraining(Training):
 
     epochs: _Epochs = 5.0
     rate: Annotated[
-        float | None, typer.Option(help="Highest learning rate: by default 0.01, 0.001 with adamw.", min=0.0)
+        float | None,
+        typer.Option(metavar="RATE", help="Highest learning rate: by default 0.01, 0.001 with adamw.", min=0.0),
     ] = None
-    method: Annotated[str, typer.Option(metavar="NAME", help="How channels are found. An unknown name lists all.")] = (
-        "slimming"
-    )
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="How channels are found. An unknown name lists all.", autocompletion=training_methods
+        ),
+    ] = "slimming"
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the method. Repeatable.", show_default=False),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from graphprune.cli.completion import solvers
+from graphprune.cli.completion import roundings, solver, solvers
 from graphprune.errors import UsageError, quote
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class WidthLimits:
         str,
         typer.Option(
             metavar="auto|INT|KIND",
+            autocompletion=roundings,
             help="Widths are multiples of this; 1 switches alignment off. auto: what this machine likes; or name a "
             "kind: avx512, avx2, neon, cuda, openvino, openvino-avx2, mnn.",
         ),
@@ -101,7 +102,7 @@ class SolvedWidths:
         str,
         typer.Option(
             metavar="NAME",
-            autocompletion=solvers,
+            autocompletion=solver,
             help="How widths are chosen. auto: measured on the samples that weights are recovered from, as well as a "
             "bounded amount of work allows (sensitivity, stage-wise), else by bisection; it says which and why. An "
             "unknown name lists all.",
@@ -131,6 +132,17 @@ class SolvedWidths:
         bool, typer.Option("--allow-empty", help="Let residual branches go as a whole, with all their layers.")
     ] = False
     limits: WidthLimits
+
+    def check_threads(self, latency: str | None) -> None:
+        """Refuse threads where no latency is limited, which alone is measured with them.
+
+        Raises
+        ------
+        UsageError
+            If that is so.
+        """
+        if self.threads != 1 and latency is None:
+            raise UsageError("--threads is for a latency, and none is limited", hint="leave it out, or give --latency")
 
     @property
     def measurable(self) -> bool:
@@ -167,7 +179,12 @@ class TrainedWidths:
 
     solver: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="How widths are chosen: by default as suits the method.", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="How widths are chosen: by default as suits the method.",
+            show_default=False,
+            autocompletion=solver,
+        ),
     ] = None
     limits: WidthLimits
 
