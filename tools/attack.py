@@ -42,7 +42,7 @@ def attack(name: str, options: argparse.Namespace) -> int:
         return try_mutants(output, seed)
     from attacks.properties import run_properties
 
-    return run_properties(output, seed, options.count or 100_000)
+    return run_properties(output, seed, options.count or 100_000, options.round)
 
 
 def main() -> int:
@@ -54,6 +54,7 @@ def main() -> int:
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--output", type=Path, required=True, help="folder of the journals")
         command.add_argument("--count", type=int, help="how many models, kills or examples", default=0)
+        command.add_argument("--round", type=int, help="of properties: the first one", default=0)
         command.add_argument("--only", help="rows, as in B13,E19", default="")
     report = commands.add_parser("report")
     report.add_argument("output", type=Path)

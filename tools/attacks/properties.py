@@ -2,7 +2,8 @@
 """The tests' properties, with other examples in every round, until so many were run.
 
 A round runs every property that the tests have with ten times as many examples as there; the seed of a round is its
-number. What is interrupted goes on with the property at which it was.
+number. What is interrupted goes on with the property at which it was. Several processes work on one journal if each
+begins with another round.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ __all__ = ["run_properties"]
 _TIMES = 10
 
 
-def run_properties(output: Path, seed: int, count: int) -> int:
-    """Run rounds until so many examples held; return how many runs of a property failed."""
+def run_properties(output: Path, seed: int, count: int, first: int = 0) -> int:
+    """Run rounds, from the first one on, until so many examples held; return how many runs of a property failed."""
     journal = Journal(output, "properties", seed)
     files = [path for path in sorted(TESTS.rglob("test_*.py")) if "hypothesis" in path.read_text("utf-8")]
     while (held := sum(entry["held"] for entry in journal.entries().values())) < count:
         ended = journal.entries()
         number, path = next(
             (number, path)
-            for number in itertools.count()
+            for number in itertools.count(first)
             for path in files
             if f"round {number} of {path.relative_to(TESTS)}" not in ended
         )
