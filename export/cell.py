@@ -25,7 +25,19 @@ from graphprune.cost.latency.bench import paired_rounds
 from graphprune.export.runtime import ModelSignature, Runtime, make_runtime
 from graphprune.model.sandbox import RESULT, enter_sandbox, shortened
 
-__all__ = ["CONVERTED", "FEEDS", "OUTPUTS", "SAID", "STEP", "CellTask", "read_arrays", "write_arrays"]
+__all__ = [
+    "CONVERTED",
+    "FEEDS",
+    "OUTPUTS",
+    "SAID",
+    "STEP",
+    "CellTask",
+    "Steps",
+    "gist",
+    "in_cell",
+    "read_arrays",
+    "write_arrays",
+]
 
 FEEDS = "feeds.npz"
 OUTPUTS = "outputs.npz"
@@ -86,7 +98,7 @@ def read_arrays(path: Path) -> list[dict[str, Array]]:
     return [batches[at] for at in sorted(batches)]
 
 
-class _Steps:
+class Steps:
     """Says in a file what is being done, for the case that the process does not live to tell."""
 
     def __init__(self, folder: Path) -> None:
@@ -94,39 +106,56 @@ class _Steps:
         self.now = ""
 
     def begin(self, step: str) -> None:
+        """Say what begins."""
         self.now = step
         self._path.write_text(step, "utf-8")
 
 
 def main(folder: str) -> int:
     """Do what the task says, and write down what came of it."""
+    return in_cell(Path(folder), _done)
+
+
+def in_cell(place: Path, work: Callable[[Path, Steps], dict[str, Any]]) -> int:
+    """Do some work in the child process and write down what came of it; does not return.
+
+    Parameters
+    ----------
+    place : Path
+        The folder of the task.
+    work : callable
+        Is given the folder, and says in which step it is; returns what is reported.
+    """
     enter_sandbox()
-    place = Path(folder)
     said = os.open(place / SAID, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(said, 1)
     os.dup2(said, 2)
-    task, steps = CellTask.read(place), _Steps(place)
+    steps = Steps(place)
     steps.begin("load")
-    runtime = make_runtime(task.runtime)
-    work: Callable[[], dict[str, Any]] = partial(_time if task.timed else _try, place, task, runtime, steps)
     try:
-        report = work()
+        report = work(place, steps)
     except Exception as error:  # a runtime raises whatever it likes
-        report = {"step": steps.now, "problem": _gist(error), "raised": type(error).__name__}
+        report = {"step": steps.now, "problem": gist(error), "raised": type(error).__name__}
     with contextlib.suppress(OSError, AttributeError, TypeError):  # Windows has no such handle
         ctypes.CDLL(None).fflush(None)  # what libraries have printed
     (place / RESULT).write_text(json.dumps(report), "utf-8")
     os._exit(0)  # some runtimes crash on their way out, after everything is done
 
 
-def _gist(error: Exception) -> str:
+def _done(place: Path, steps: Steps) -> dict[str, Any]:
+    task = CellTask.read(place)
+    runtime = make_runtime(task.runtime)
+    return (_time if task.timed else _try)(place, task, runtime, steps)
+
+
+def gist(error: Exception) -> str:
     """Return the first lines of a message that say more than a place in the source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     telling = [line for line in lines if not line.endswith(":")] or lines
     return shortened("; ".join(telling[:_LINES]))
 
 
-def _try(place: Path, task: CellTask, runtime: Runtime, steps: _Steps) -> dict[str, Any]:
+def _try(place: Path, task: CellTask, runtime: Runtime, steps: Steps) -> dict[str, Any]:
     """Convert, load and run a network; its outputs are left in a file."""
     steps.begin("convert")
     folder = place / CONVERTED
@@ -145,7 +174,7 @@ def _try(place: Path, task: CellTask, runtime: Runtime, steps: _Steps) -> dict[s
     return {"converted": str(converted)}
 
 
-def _time(place: Path, task: CellTask, runtime: Runtime, steps: _Steps) -> dict[str, Any]:
+def _time(place: Path, task: CellTask, runtime: Runtime, steps: Steps) -> dict[str, Any]:
     """Time converted networks against each other."""
     runs = [runtime.open(Path(path), task.signature) for path in task.timed]
     steps.begin("run")

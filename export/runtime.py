@@ -26,12 +26,25 @@ from graphprune.array_types import Array
 from graphprune.model.lifeline import end_with_parent
 from graphprune.solvers.registry import Registry
 
-__all__ = ["RUNTIMES", "CannotConvertError", "ModelSignature", "NetworkRun", "Runtime", "call_program", "make_runtime"]
+__all__ = [
+    "RUNTIMES",
+    "CannotConvertError",
+    "LayersRun",
+    "ModelSignature",
+    "NetworkRun",
+    "Runtime",
+    "call_program",
+    "make_runtime",
+]
 
 NetworkRun = Callable[[Mapping[str, Array]], list[Array]]
 """Runs a network on inputs by name; gives its outputs in their order in the file."""
+LayersRun = Callable[[Mapping[str, Array]], float]
+"""Runs a network once; gives the seconds that its layers took, without what brings data in and out."""
 
 _LINES = 3
+_MARKS = " \t•*"
+"""What stands around lines of lists."""
 
 
 class CannotConvertError(Exception):
@@ -117,6 +130,15 @@ class Runtime(ABC):
     def open(self, path: Path, signature: ModelSignature) -> NetworkRun:
         """Load what `convert` wrote, and return what runs it."""
 
+    def profile(self, path: Path, signature: ModelSignature) -> LayersRun | None:
+        """Load it, and return what times its layers; None where the runtime does not tell what single ones take.
+
+        Then whole calls are timed, and of that goes what a network without work takes for as much data. Layers for a
+        latency budget are measured by either.
+        """
+        del path, signature
+        return None
+
 
 RUNTIMES: Registry[Callable[[], Runtime]] = Registry("runtime", "graphprune.export.runtimes", "graphprune.runtimes")
 
@@ -154,7 +176,7 @@ def call_program(command: Sequence[str], folder: Path, written: Path) -> Path:
         env={**os.environ, "PYTHONPATH": ""},
     )
     if done.returncode or not written.exists():
-        lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
+        lines = [line.strip(_MARKS) for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip(_MARKS)]
         said = "; ".join(lines[-_LINES:]) or "it says nothing"
         raise CannotConvertError(f"{Path(command[0]).name} {_ending(done.returncode)}: {said}")
     return written

@@ -128,7 +128,7 @@ class RuntimeBench:
         """Time both networks; None where they do not run in one process."""
         converted = [self._converted_file(name, which) for which in (_DENSE, _PRUNED)]
         report = self._run(self._folder(name, "timing"), CellTask(name, self.signature, timed=tuple(converted)))
-        return summarised([tuple(one) for one in report["rounds"]]) if "rounds" in report else None
+        return summarised([tuple(one) for one in report["rounds"]], name) if "rounds" in report else None
 
     def _converted_file(self, name: str, which: str) -> str:
         folder = self._folder(name, which)
@@ -140,7 +140,7 @@ class RuntimeBench:
         write_arrays(folder / FEEDS, self.batches)
         task.write(folder)
         patience = self._options.patience if task.runtime != REFERENCE else max(self._options.patience, _LEAST)
-        allowance = Allowance(patience, int(patience) + 1, main_memory() // 2)
+        allowance = Allowance(patience, 0 if task.timed else int(patience) + 1, main_memory() // 2)
         try:
             report = run_child("graphprune.export.cell", folder, allowance, runtime=task.runtime)
         except GraphPruneError as error:

@@ -145,7 +145,7 @@ def solve(
     BudgetUnreachableError, NothingToPruneError
         If the model cannot be made as small.
     UnsupportedModelError
-        If a latency is limited and onnxruntime cannot run the model.
+        If a latency is limited, and the runtime in which it is measured cannot run the model.
     """
     check_keywords(limits)
     requests, options = given_requests(budget, limits), options or SolveOptions()
@@ -163,9 +163,12 @@ def solve(
 
         evidence = SampleEvidence(dense or analysis, data, options.seed, progress)
     if any(request.metric == "latency" for request in requests):
+        from graphprune.export.runtime_stopwatch import stopwatch_for
         from graphprune.planning.tuning import make_measured_plan  # with onnxruntime, which nothing else here needs
 
-        return make_measured_plan(analysis, requests, options, evidence)
+        return make_measured_plan(
+            analysis, requests, options, evidence, stopwatch_for(options.runtime, options.threads)
+        )
     return make_plan(analysis, requests, options, evidence=evidence)
 
 

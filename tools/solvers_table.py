@@ -33,9 +33,9 @@ from solvers_report import Record, summary, write_page
 
 from graphprune import api
 from graphprune.cost.latency.cache import Cache
-from graphprune.cost.latency.environment import here
 from graphprune.cost.latency.latency_cost import LatencyCost
 from graphprune.cost.latency.measure import latency_cost
+from graphprune.cost.latency.session_stopwatch import SessionStopwatch
 from graphprune.cost.metrics import ModelCost, model_cost
 from graphprune.errors import GraphPruneError, RequestError
 from graphprune.model.write import file_bytes
@@ -86,8 +86,8 @@ class Subject:
 
     @cached_property
     def _latency(self) -> LatencyCost:
-        environment = here()
-        return latency_cost(self.analysis, environment, Cache(environment), RULES[machine_rule()].block)
+        watch = SessionStopwatch()
+        return latency_cost(self.analysis, watch, Cache(watch.environment), RULES[machine_rule()].block).cost
 
     def _cost(self, metric: str) -> ModelCost:
         if metric == "latency":

@@ -51,16 +51,17 @@ class TfLite(Runtime):
         return target
 
     def open(self, path: Path, signature: ModelSignature) -> NetworkRun:
-        """Load it; inputs are told apart by their names."""
+        """Load it; inputs and outputs are told apart by their names, which its signature has."""
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(model_path=str(path), num_threads=1)
         interpreter.allocate_tensors()
-        taken = {_plain(item["name"]): item for item in interpreter.get_input_details()}
+        runner = interpreter.get_signature_runner() if interpreter.get_signature_list() else None
+        taken = _by_name(interpreter.get_input_details(), {} if runner is None else runner.get_input_details())
         given = interpreter.get_output_details()
-        outputs = {_plain(item["name"]): item["index"] for item in given}
-        ordered = [outputs.get(_plain(name)) for name in signature.outputs]
-        places = [item["index"] for item in given] if None in ordered else ordered
+        outputs = _by_name(given, {} if runner is None else runner.get_output_details())
+        ordered = [outputs[name]["index"] for name in map(_plain, signature.outputs) if name in outputs]
+        places = ordered if len(ordered) == len(signature.outputs) else [item["index"] for item in given]
 
         def run(feeds: Any) -> list[Any]:
             for name, value in feeds.items():
@@ -71,6 +72,12 @@ class TfLite(Runtime):
             return [interpreter.get_tensor(index).copy() for index in places]
 
         return run
+
+
+def _by_name(tensors: list[dict[str, Any]], signed: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the tensors of a network by their plain names: those of its signature before those of the tensors."""
+    own = {_plain(item["name"]): item for item in tensors}
+    return own | {_plain(name): item for name, item in signed.items()}
 
 
 def _program() -> str | None:

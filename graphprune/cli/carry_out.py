@@ -44,6 +44,8 @@ class Job:
         Go on where the model cannot be run for verification.
     bench : bool
         Time both models against each other in the end.
+    runtime : str
+        In which runtime.
     notes : tuple of str
         For the summary.
     afterwards : callable, optional
@@ -62,6 +64,7 @@ class Job:
     targets: Targets
     unverified: bool = False
     bench: bool = False
+    runtime: str = "onnxruntime"
     notes: tuple[str, ...] = ()
     afterwards: Afterwards | None = None
     reconciled: Reconciled | None = None
@@ -168,6 +171,7 @@ def _timing(job: Job, pruned: Model, talk: Talk) -> Timing | None:
     """Time both models; where that is impossible say so, since the work itself is done."""
     from graphprune.cost.latency.bench import paired_timing
     from graphprune.errors import UnsupportedModelError
+    from graphprune.export.runtime_stopwatch import stopwatch_for
 
     original = job.analysis.model
     try:
@@ -176,6 +180,7 @@ def _timing(job: Job, pruned: Model, talk: Talk) -> Timing | None:
                 original.path or original.proto.SerializeToString(),
                 pruned.proto.SerializeToString() if job.targets.dry else job.targets.output,
                 job.plan.model.inputs,
+                stopwatch_for(job.runtime),
             )
     except UnsupportedModelError as error:
         talk.note(f"no timing: {error.message}")

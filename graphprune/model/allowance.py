@@ -59,7 +59,8 @@ class Allowance:
     patience : float
         Seconds that its parent waits for it.
     seconds : int
-        Processor time of all its threads together.
+        Processor time of all its threads together; 0 for no limit but that of its parent. A child that times networks
+        has none: with a limit, Linux counts the processor time of a process in ticks of some milliseconds.
     most_bytes : int
         Memory, without files that are mapped.
     """

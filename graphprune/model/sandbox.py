@@ -134,9 +134,10 @@ def _limit(allowance: Allowance) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        seconds = int(used.ru_utime + used.ru_stime) + 1 + allowance.seconds
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+        if allowance.seconds:
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            seconds = int(used.ru_utime + used.ru_stime) + 1 + allowance.seconds
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
         resource.setrlimit(resource.RLIMIT_DATA, (allowance.most_bytes, allowance.most_bytes))
 
 

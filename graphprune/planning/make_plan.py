@@ -19,7 +19,6 @@ from graphprune.planning.score_groups import score_groups
 from graphprune.planning.solve_options import SolveOptions
 from graphprune.planning.solver_choice import settled_solver
 from graphprune.solvers import criteria, widths
-from graphprune.solvers.moves.levels import rule_for
 from graphprune.solvers.registry import chosen
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def check_request(analysis: Analysis, requests: Sequence[BudgetRequest], options
     """
     methods = (widths.get(options.solver), criteria.get(options.criterion), *map(criteria.get, options.adapt))
     chosen(options.settings, *methods)
-    options = replace(options, round_to=rule_for(options.round_to))
+    options = replace(options, round_to=options.width_rule)
     counted = limited_costs(analysis, [request for request in requests if request.metric != "latency"], None)
     check_reachable(analysis, counted, options)
 
@@ -115,7 +114,7 @@ def make_plan(
     options = settled_solver(analysis, None, requests, options)
     solve = widths.get(options.solver)
     for_solver, *_ = chosen(options.settings, solve, criteria.get(options.criterion), *map(criteria.get, options.adapt))
-    options = replace(options, round_to=rule_for(options.round_to))
+    options = replace(options, round_to=options.width_rule)
     budgets = limited_costs(analysis, requests, latency)
     if scores is None:
         scores = score_groups(analysis, options, evidence)

@@ -14,6 +14,7 @@ from graphprune.planning.constraints.constraints import Constraints
 from graphprune.rewrites.merge import Inherit
 from graphprune.solvers import widths
 from graphprune.solvers.criteria import Aggregate
+from graphprune.solvers.moves.levels import rule_for
 from graphprune.solvers.registry import Setting
 
 __all__ = ["SolveOptions"]
@@ -48,6 +49,8 @@ class SolveOptions:
         What may become of single groups.
     threads : int
         With how many threads of onnxruntime a latency is measured.
+    runtime : str
+        In which runtime: a name in :mod:`graphprune.export.runtimes`. What "auto" rounds to follows it.
     certify : bool
         Say how much more saliency any widths within the budgets could keep at most.
     inherit : {"keep", "merge"}
@@ -72,6 +75,7 @@ class SolveOptions:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     constraints: Constraints = field(default_factory=Constraints)
     threads: int = 1
+    runtime: str = "onnxruntime"
     certify: bool = False
     inherit: Inherit = "keep"
     lossless: bool = False
@@ -86,6 +90,8 @@ class SolveOptions:
             raise UsageError(f"the seed is {self.seed}, but must not be negative")
         if self.threads < 1:
             raise UsageError(f"a latency is measured with at least one thread, threads is {self.threads}")
+        if self.threads > 1 and self.runtime != "onnxruntime":
+            raise UsageError(f"{self.runtime} is measured on one thread, threads is {self.threads}")
         if self.allow_empty and (self.min_keep > 1 or self.constraints.max_prune < 1 or self.constraints.start):
             raise UsageError(
                 "groups cannot go as a whole where a least width, a largest share or a plan to start from is given"
@@ -102,6 +108,11 @@ class SolveOptions:
     def contest(self) -> Candidates:
         """Who competes for the choice of channels."""
         return Candidates(self.adapt, self.criterion, self.solver)
+
+    @property
+    def width_rule(self) -> int | str:
+        """What `round_to` stands for on this machine: a number, or the name of a rule."""
+        return rule_for(self.round_to, self.runtime)
 
     @property
     def rules(self) -> WidthRules:

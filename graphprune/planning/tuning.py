@@ -3,7 +3,8 @@
 
 Layers are measured one by one, a network runs as a whole, and the two differ by some percent. So a planned model is
 made and timed against the original, in pairs. Where it misses the budget by more than `TOLERANCE`, what pruning is said
-to save is corrected by what it saved in truth, and the widths are chosen again. All times go through the cache: the
+to save is corrected by what it saved in truth, and the widths are chosen again; once one plan was too slow and another
+faster than asked, the correction lies between theirs. All times go through the cache: the
 same request gives the same plan as long as the cache is there.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,22 +20,22 @@ import numpy as np
 
 from graphprune.cost.latency.bench import paired_timing
 from graphprune.cost.latency.cache import Cache
-from graphprune.cost.latency.environment import here
 from graphprune.cost.latency.measure import latency_cost, model_key
+from graphprune.cost.latency.session_stopwatch import SessionStopwatch
 from graphprune.errors import BudgetUnreachableError
 from graphprune.model import write
 from graphprune.model.scratch import scratch_folder
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.planning.make_plan import make_plan
-from graphprune.solvers.moves.levels import RULES, machine_rule, rule_for
+from graphprune.solvers.moves.levels import RULES, machine_rule
 from graphprune.surgery.prune import prune
 from graphprune.verification.trial import try_in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from graphprune.analysis.analysis import Analysis
-    from graphprune.cost.latency.environment import Environment
+    from graphprune.cost.latency.stopwatch import Stopwatch
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Budget, Plan
     from graphprune.planning.make_plan import SolveOptions
@@ -48,42 +50,64 @@ ROUNDS = 5
 
 _MILLIONTHS = 1_000_000
 _CORRECTIONS = (0.25, 4.0)  # what is beyond them is no lack of precision
+_MISSTEP = 0.02  # next to a correction that was tried already
 _BINDING = 0.97  # share of its limit from which on it is the latency that keeps a plan narrow
 
 
 def make_measured_plan(
-    analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions, evidence: Evidence | None = None
+    analysis: Analysis,
+    requests: Sequence[BudgetRequest],
+    options: SolveOptions,
+    evidence: Evidence | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> Plan:
     """Choose what to remove so that all budgets hold, the latency measured on the pruned model among them.
 
     The plan's latency budget says what was measured; it may miss the limit where no widths meet it within the rounds.
 
+    Parameters
+    ----------
+    analysis : Analysis
+    requests : sequence of BudgetRequest
+    options : SolveOptions
+    evidence : Evidence, optional
+    stopwatch : Stopwatch, optional
+        Where it is measured; by default in onnxruntime.
+
     Raises
     ------
     BudgetUnreachableError, NothingToPruneError, UnsupportedModelError, UsageError
-        As :func:`graphprune.planning.make_plan.make_plan`, or if onnxruntime cannot run the model.
+        As :func:`graphprune.planning.make_plan.make_plan`, or if the runtime cannot run the model.
     UnsafeModelError
         If a run takes more memory or time than a model of this size may.
     """
     try_in_child(analysis)
-    environment = here(options.threads)
-    cache = Cache(environment)
-    rule = rule_for(options.round_to)
-    cost = latency_cost(analysis, environment, cache, RULES[rule if isinstance(rule, str) else machine_rule()].block)
+    watch = stopwatch or SessionStopwatch(options.threads)
+    cache = Cache(watch.environment)
+    rule = options.width_rule
+    block = RULES[rule if isinstance(rule, str) else machine_rule()].block
+    layers = latency_cost(analysis, watch, cache, block)
+    correction = 1.0
     plan = best = _measured(
-        analysis, make_plan(analysis, requests, options, cost, evidence=evidence), environment, cache
+        analysis, make_plan(analysis, requests, options, layers.cost, evidence=evidence), watch, cache
     )
-    rounds, correction = 1, cost.correction
-    while not plan.is_identity and _miss(plan) > TOLERANCE and rounds < ROUNDS:
-        cost = cost.corrected(_saved(plan))
+    tried = {correction: plan}
+    while not plan.is_identity and _miss(plan) > TOLERANCE and len(tried) < ROUNDS:
+        factor = _next_correction(tried)
         try:
-            plan = make_plan(analysis, requests, options, cost, evidence=evidence)
+            plan = make_plan(analysis, requests, options, layers.cost.corrected(factor), evidence=evidence)
         except BudgetUnreachableError:
             break
-        plan, rounds = _measured(analysis, plan, environment, cache), rounds + 1
+        tried[factor] = plan = _measured(analysis, plan, watch, cache)
         if _miss(plan) < _miss(best):
-            best, correction = plan, cost.correction
-    record = {"rounds": rounds, "correction": round(correction, 4), **environment.as_json()}
+            best, correction = plan, factor
+    record = {
+        "rounds": len(tried),
+        "correction": round(correction, 4),
+        "layers": layers.parts,
+        "alone": layers.alone,
+        **watch.environment.as_json(),
+    }
     return replace(best, solver=replace(best.solver, options={**best.solver.options, "latency": record}))
 
 
@@ -91,12 +115,31 @@ def _latency(plan: Plan) -> Budget:
     return next(budget for budget in plan.budgets if budget.metric == "latency")
 
 
+def _excess(plan: Plan) -> float:
+    """Return by which share of the limit the measured latency exceeds it; negative where it stays below."""
+    budget = _latency(plan)
+    return (budget.measured or 0) / max(1, budget.limit) - 1
+
+
 def _miss(plan: Plan) -> float:
     """Return by which share of the limit the measured latency exceeds it, or stays below it for no other reason."""
-    budget = _latency(plan)
-    above = (budget.measured or 0) / max(1, budget.limit) - 1
+    budget, above = _latency(plan), _excess(plan)
     binding = budget.after >= _BINDING * budget.limit and not plan.is_identity
     return above if above > 0 else -above if binding else 0.0
+
+
+def _next_correction(tried: Mapping[float, Plan]) -> float:
+    """Return by what to correct what pruning saves: from one plan that is too slow and one that is faster than asked.
+
+    Until there are both, it is what the last plan saved in truth.
+    """
+    slow = [factor for factor, plan in tried.items() if _excess(plan) > 0]
+    fast = [factor for factor in tried if factor not in slow]
+    if slow and fast:
+        between = math.sqrt(min(slow) * max(fast))
+        return between if between not in tried else between * (1 - _MISSTEP)
+    last = list(tried)[-1]
+    return last * _saved(tried[last])
 
 
 def _saved(plan: Plan) -> float:
@@ -106,7 +149,7 @@ def _saved(plan: Plan) -> float:
     return float(np.clip(saved / max(1, said), *_CORRECTIONS))
 
 
-def _measured(analysis: Analysis, plan: Plan, environment: Environment, cache: Cache) -> Plan:
+def _measured(analysis: Analysis, plan: Plan, stopwatch: Stopwatch, cache: Cache) -> Plan:
     """Return a plan that says what it was measured to take."""
     kept = json.dumps([group.kept for group in plan.groups]).encode()
     key = f"{model_key(analysis)}/{hashlib.sha256(kept).hexdigest()[:32]}"
@@ -115,7 +158,7 @@ def _measured(analysis: Analysis, plan: Plan, environment: Environment, cache: C
     elif key in cache.ratios:
         ratio = cache.ratios[key]
     else:
-        ratio = cache.ratios[key] = max(1, round(_MILLIONTHS * _ratio(analysis, plan, environment)))
+        ratio = cache.ratios[key] = max(1, round(_MILLIONTHS * _ratio(analysis, plan, stopwatch)))
         cache.save()
     first, *further = (
         replace(budget, measured=budget.before * ratio // _MILLIONTHS) if budget.metric == "latency" else budget
@@ -124,10 +167,10 @@ def _measured(analysis: Analysis, plan: Plan, environment: Environment, cache: C
     return replace(plan, budget=first, further=tuple(further))
 
 
-def _ratio(analysis: Analysis, plan: Plan, environment: Environment) -> float:
+def _ratio(analysis: Analysis, plan: Plan, stopwatch: Stopwatch) -> float:
     """Prune as planned, and time the result against the original."""
     pruned = analysis.model.replaced(prune(analysis, keep_mask(analysis, plan)))
     original = analysis.model.path or analysis.model.proto.SerializeToString()
     with scratch_folder() as folder:
         path = write.save(pruned, folder / "pruned.onnx")
-        return paired_timing(original, path, analysis.input_shapes, environment).ratio
+        return paired_timing(original, path, analysis.input_shapes, stopwatch).ratio

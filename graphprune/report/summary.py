@@ -172,7 +172,7 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
         shown = ", ".join(f"{source} ({text.plural(groups, 'group')})" for source, groups in sources.items())
         notes.append(f"{plan.solver.criterion} reads {shown}")
     notes += _contest_notes(plan) + _merge_notes(plan) + _lossless_notes(plan) + _empty_notes(plan) + gated_notes(plan)
-    notes += [_missed(plan, budget) for budget in plan.budgets if _is_missed(budget)]
+    notes += _unmeasured_notes(plan) + [_missed(plan, budget) for budget in plan.budgets if _is_missed(budget)]
     return tuple(notes)
 
 
@@ -181,6 +181,19 @@ def _nothing_to_do(budget: Budget) -> str:
     write = text.duration if budget.metric == "latency" else text.count
     cost = f"{write(budget.before)} of {budget.metric}"
     return f"nothing had to be done: the model has {cost}, and {write(budget.limit)} were allowed; it stays as it is"
+
+
+def _unmeasured_notes(plan: Plan) -> list[str]:
+    """Say that layers do not run alone in the runtime in which a latency was measured."""
+    record = dict(plan.solver.options.get("latency", {}))
+    left = int(record.get("layers", 0)) - int(record.get("alone", 0))
+    if left <= 0:
+        return []
+    do, whose = ("does", "its") if left == 1 else ("do", "their")
+    return [
+        f"{left} of {record['layers']} layers {do} not run alone in {text.name(str(record.get('runtime', '')), 20)}: "
+        f"{whose} time is taken to be in proportion to {whose} work; the network was measured as a whole"
+    ]
 
 
 def _is_missed(budget: Budget) -> bool:

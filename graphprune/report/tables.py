@@ -10,6 +10,7 @@ from rich.console import Group as Stack
 from rich.table import Table
 from rich.text import Text
 
+from graphprune.cost.latency.environment import ONNXRUNTIME
 from graphprune.plan.schema import digest
 from graphprune.report import text
 from graphprune.report.name_table import NameCell, NameTable
@@ -70,7 +71,9 @@ def grid(rows: Iterable[tuple[str, ...]]) -> Table:
 def summary_tables(summary: PruningSummary, *, verbose: bool = False) -> RenderableType:
     """Return the report of `solve` and `apply`: layers, totals, verification, accuracy, timing, files, notes."""
     rows = [_total(name, total) for name, total in summary.totals.items()]
-    rows += [("latency", _latency(budget)) for budget in summary.plan.budgets if budget.metric == "latency"]
+    rows += [
+        ("latency", _latency(budget, summary.plan)) for budget in summary.plan.budgets if budget.metric == "latency"
+    ]
     if summary.plan.solver.certificate:
         rows.append(("certificate", certificate_line(summary.plan.solver.certificate)))
     rows.append((check_label(summary.verification), check_line(summary.verification, verbose=verbose)))
@@ -200,13 +203,15 @@ def _budget(budget: Budget) -> str:
     return line if budget.measured is None else f"{line}, measured {amount(budget.metric, budget.measured)}"
 
 
-def _latency(budget: Budget) -> str:
+def _latency(budget: Budget, plan: Plan) -> str:
     before, after = (amount("latency", value) for value in (budget.before, budget.after))
     line = f"{before} -> {after} predicted ({text.percent(budget.after, budget.before)})"
     if budget.measured is None:
         return line
     duration = amount("latency", budget.measured)
-    return f"{line}, {duration} measured in pairs ({text.percent(budget.measured, budget.before)})"
+    runtime = dict(plan.solver.options.get("latency", {})).get("runtime", ONNXRUNTIME)
+    where = "" if runtime == ONNXRUNTIME else f" in {text.name(str(runtime), 20)}"
+    return f"{line}, {duration} measured in pairs{where} ({text.percent(budget.measured, budget.before)})"
 
 
 def amount(metric: str, value: int) -> str:
@@ -241,7 +246,7 @@ def _total(name: str, total: Total) -> tuple[str, str]:
 def _timing(timing: Timing) -> str:
     return (
         f"{text.duration(timing.before * 1e9)} -> {text.duration(timing.after * 1e9)} ({100 * timing.ratio:.1f} %) "
-        f"in onnxruntime on one thread, median of {text.plural(timing.pairs, 'pair')}"
+        f"in {timing.runtime} on one thread, median of {text.plural(timing.pairs, 'pair')}"
     )
 
 

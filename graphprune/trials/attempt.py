@@ -44,9 +44,12 @@ def attempt(
     """
     started = time.perf_counter()
     if any(request.metric == "latency" for request in requests):  # planned and measured in turn
+        from graphprune.export.runtime_stopwatch import stopwatch_for
         from graphprune.planning.tuning import make_measured_plan  # with onnxruntime
 
-        plan = make_measured_plan(analysis, requests, options, evidence)
+        plan = make_measured_plan(
+            analysis, requests, options, evidence, stopwatch_for(options.runtime, options.threads)
+        )
     else:
         plan = make_plan(analysis, requests, options, scores=scores, evidence=evidence)
     seconds = time.perf_counter() - started

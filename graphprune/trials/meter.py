@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from graphprune import accuracy, api
+from graphprune.cost.latency.environment import ONNXRUNTIME
 from graphprune.data.judging import Judge, divide_samples
 from graphprune.data.synthesis.make_samples import SampleOptions, make_samples, read_request
 from graphprune.errors import UnsupportedModelError
@@ -123,15 +124,23 @@ class Meter:
         For what is drawn from samples.
     places : mapping of str to Path
         Where samples are that have another place than their name says.
+    runtime : str
+        In which latencies are measured.
     """
 
     def __init__(
-        self, analysis: Analysis, measures: Measures, seed: int = 0, places: Mapping[str, Path] | None = None
+        self,
+        analysis: Analysis,
+        measures: Measures,
+        seed: int = 0,
+        places: Mapping[str, Path] | None = None,
+        runtime: str = ONNXRUNTIME,
     ) -> None:
         self._analysis = analysis
         self._measures = measures
         self._seed = seed
         self._places = places or {}
+        self._runtime = runtime
 
     def measure(self, plan: Plan) -> Measured:
         """Prune as planned and measure what is wanted.
@@ -225,13 +234,17 @@ class Meter:
         return pruned if source is None else accuracy.recover(self._analysis, pruned, plan, source).model
 
     def _latency(self, pruned: Model, plan: Plan) -> tuple[float, float, float] | None:
-        """Time both models in pairs; None where onnxruntime cannot run them."""
+        """Time both models in pairs; None where the runtime cannot run them."""
         from graphprune.cost.latency.bench import paired_timing
+        from graphprune.export.runtime_stopwatch import stopwatch_for
 
         original = self._analysis.model
         try:
             timing = paired_timing(
-                original.path or original.proto.SerializeToString(), pruned.proto.SerializeToString(), plan.model.inputs
+                original.path or original.proto.SerializeToString(),
+                pruned.proto.SerializeToString(),
+                plan.model.inputs,
+                stopwatch_for(self._runtime),
             )
         except UnsupportedModelError:
             return None

@@ -73,7 +73,8 @@ class Trier:
     def __init__(self, analysis: Analysis, contest: Contest, places: Mapping[str, Path] | None = None) -> None:
         self.analysis = analysis
         self.contest = contest
-        self._meter = Meter(analysis, contest.measures, contest.options.seed, places)
+        options = contest.options
+        self._meter = Meter(analysis, contest.measures, options.seed, places, options.runtime)
         self._scored: tuple[str, Scores, float] | None = None
 
     @property

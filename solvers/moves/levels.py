@@ -10,8 +10,11 @@ Fewer FLOPs are not less time. Measured in onnxruntime 1.31 on an AVX-512 CPU wi
 - A grouped convolution stays blocked only where each of its groups has a multiple of 16 channels, so whole groups
   go; a depthwise convolution wants a multiple of 4.
 
-Other processors and runtimes have other steps, so there is a rule for each of them (`RULES`). "auto" is the rule of
-this machine's processor (`machine_rule`); a plan records its name, with which the same plan comes out elsewhere.
+Other processors and runtimes have other steps, so there is a rule for each of them (`RULES`; docs/latency.md has the
+figures). OpenVINO's kernels begin a block every 16 channels with AVX-512 and every 8 with AVX2, and within it each
+channel costs a little; MNN's begin one every 4. "auto" is the rule of the runtime in which a latency is measured, if it
+has one, else that of this machine's processor (`machine_rule`); a plan records its name, with which the same plan comes
+out elsewhere.
 Alignment is part of the problem that a solver is given, never a rounding of its answer.
 """
 
@@ -59,8 +62,11 @@ RULES = {
     "avx2": Rule(block=8, fine=4),  # onnxruntime on other x86
     "neon": Rule(block=16, fine=4),  # onnxruntime on 64-bit ARM
     "cuda": Rule(block=8, fine=8),  # tensor cores at 16 bits
+    "openvino": Rule(block=16, fine=1),  # OpenVINO 2026 on x86 with AVX-512F
+    "openvino-avx2": Rule(block=8, fine=1),  # OpenVINO 2026 on other x86
+    "mnn": Rule(block=4, fine=1),  # MNN 3.6 on x86
 }
-"""By name; "auto" chooses among those for processors."""
+"""By name; "auto" chooses among those for processors and that of a runtime."""
 
 
 @cache
@@ -77,8 +83,14 @@ def machine_rule() -> str:
     return "avx512"
 
 
-def rule_for(round_to: int | str) -> int | str:
+def rule_for(round_to: int | str, runtime: str = "") -> int | str:
     """Return a number or the name of a rule for what ``--round-to`` may be.
+
+    Parameters
+    ----------
+    round_to : int or str
+    runtime : str
+        Where networks are to be fast: "auto" is its rule, if it has one, else that of this machine's processor.
 
     Raises
     ------
@@ -86,7 +98,8 @@ def rule_for(round_to: int | str) -> int | str:
         If it is no positive number, "auto" or the name of a rule.
     """
     if round_to == AUTO:
-        return machine_rule()
+        machine = machine_rule()
+        return next((name for name in (f"{runtime}-{machine}", runtime) if name in RULES), machine)
     if isinstance(round_to, str) and round_to not in RULES:
         known = ", ".join((AUTO, *RULES))
         raise UsageError(f"widths cannot be rounded to {quote(round_to)}: give a positive number, or one of {known}")

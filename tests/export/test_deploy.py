@@ -6,9 +6,12 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from made_up_runtimes import offer_runtimes
 from pruning_cases import KINDS
 from tiny_models import model
 
@@ -16,8 +19,8 @@ import graphprune
 from graphprune.errors import OutputError, RequestError, UnsupportedModelError, UsageError
 from graphprune.export.deploy import installed
 from graphprune.export.deployment import Deployment, DeployOptions, RuntimeCheck, RuntimeOutcome, rounding_allowance
-from graphprune.export.runtime import RUNTIMES, make_runtime
-from graphprune.export.runtimes.tflite import _plain
+from graphprune.export.runtime import RUNTIMES, ModelSignature, make_runtime
+from graphprune.export.runtimes.tflite import TfLite, _plain
 
 MODULES = {"openvino": "openvino", "mnn": "MNN", "ncnn": "ncnn", "opencv": "cv2"}
 NETWORKS = ("depthwise", "transformer")
@@ -84,19 +87,8 @@ def only(deployment: Deployment) -> RuntimeCheck:
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the other package where entry points are found, by child processes too."""
-    site = tmp_path / "site"
-    info = site / "toys-1.0.dist-info"
-    info.mkdir(parents=True)
-    (site / "toys.py").write_text(TOYS)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
     names = ("Crashes", "Ends", "Hangs", "Wrong", "Refuses", "Bent", "Elsewhere")
-    lines = [f"{name.lower()} = toys:{name}" for name in names]
-    (info / "entry_points.txt").write_text("\n".join(["[graphprune.runtimes]", *lines]) + "\n")
-    monkeypatch.syspath_prepend(str(site))
-    monkeypatch.setenv("PYTHONPATH", str(site))
-    monkeypatch.delitem(sys.modules, "toys", raising=False)
-    RUNTIMES.names()
-    monkeypatch.setattr(RUNTIMES, "_methods", dict(RUNTIMES._methods))  # what is loaded here is forgotten again
+    offer_runtimes(tmp_path, monkeypatch, TOYS, names)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -205,6 +197,55 @@ def test_every_runtime_says_what_it_is() -> None:
         runtime = make_runtime(name)
         assert isinstance(runtime.missing(), str)
         assert isinstance(runtime.version(), str) or runtime.missing()
+
+
+class FakeInterpreter:
+    """LiteRT's interpreter, for a network whose tensors have other names, in another order, than its outputs."""
+
+    def __init__(self, **_: object) -> None:
+        self._fed: dict[int, float] = {}
+
+    def allocate_tensors(self) -> None:
+        """Do nothing."""
+
+    def get_signature_list(self) -> dict[str, object]:
+        return {"serving_default": {}}
+
+    def get_signature_runner(self) -> FakeInterpreter:
+        return FakeSignature()
+
+    def get_input_details(self) -> object:
+        return [{"name": "serving_default_image:0", "index": 0, "dtype": np.float32}]
+
+    def get_output_details(self) -> object:
+        return [{"name": "PartitionedCall:1", "index": 5}, {"name": "PartitionedCall:0", "index": 7}]
+
+    def set_tensor(self, index: int, value: Any) -> None:
+        self._fed[index] = float(value)
+
+    def invoke(self) -> None:
+        """Do nothing."""
+
+    def get_tensor(self, index: int) -> Any:
+        return np.array(10 * index + self._fed[0])
+
+
+class FakeSignature(FakeInterpreter):
+    """Its signature, which has the names of the file."""
+
+    def get_input_details(self) -> object:
+        return {"image": {"name": "serving_default_image:0", "index": 0, "dtype": np.float32}}
+
+    def get_output_details(self) -> object:
+        return {"first": {"name": "PartitionedCall:0", "index": 7}, "second": {"name": "PartitionedCall:1", "index": 5}}
+
+
+def test_outputs_in_litert_go_by_the_names_of_its_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = SimpleNamespace(Interpreter=FakeInterpreter)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", SimpleNamespace(interpreter=package))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", package)
+    run = TfLite().open(Path("any.tflite"), ModelSignature({"image": ()}, {"image": "float32"}, ("first", "second")))
+    assert [float(value) for value in run({"image": np.float32(1)})] == [71, 51]
 
 
 def test_names_of_tensors_are_found_under_what_tensorflow_makes_of_them() -> None:

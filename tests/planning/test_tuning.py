@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ from tiny_models import model
 
 import graphprune
 from graphprune import BudgetRequest, SolveOptions
-from graphprune.cost.latency import measure
+from graphprune.cost.latency import measure, session_stopwatch
 from graphprune.errors import BudgetUnreachableError
 from graphprune.planning import tuning
 
@@ -35,7 +36,7 @@ WHOLE = 1_000_000
 def analysis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Analysis:
     monkeypatch.setenv("GRAPHPRUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(measure, "time_model", lambda *_: WHOLE)
-    monkeypatch.setattr(measure, "measure", lambda samples, _: {one.key: 500 + one.weight for one in samples})
+    monkeypatch.setattr(session_stopwatch, "measure", lambda samples, _: {one.key: 500 + one.weight for one in samples})
     path = tmp_path / "net.onnx"
     path.write_bytes(model(TEXT, WEIGHTS).SerializeToString())
     return graphprune.analyze(graphprune.load(path))
@@ -73,6 +74,23 @@ def test_where_pruning_saves_less_than_said_more_is_pruned(analysis: Analysis, m
     assert len(seen) > 1
     assert plan.budget.measured is not None
     assert plan.budget.measured <= 1.05 * plan.budget.limit
+
+
+def test_a_correction_lies_between_one_too_small_and_one_too_large(
+    analysis: Analysis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, predicted)
+    plan = graphprune.solve(analysis, BudgetRequest("latency", 0.5), SolveOptions(round_to=1))
+
+    def taking(share: float) -> Plan:
+        return replace(plan, budget=replace(plan.budget, measured=int(share * plan.budget.limit)))
+
+    said, saved = plan.budget.before - plan.budget.after, plan.budget.before - 1.2 * plan.budget.limit
+    assert tuning._next_correction({1.0: taking(1.2)}) == pytest.approx(saved / said, rel=1e-3)
+    assert tuning._next_correction({1.0: taking(1.2), 0.64: taking(0.7)}) == pytest.approx(0.8)
+    further = {1.0: taking(1.2), 0.64: taking(0.7), 0.8: taking(1.1)}
+    assert 0.64 < tuning._next_correction(further) < 0.8
+    assert 0.8 < tuning._next_correction(further | {0.8: taking(0.9)}) < 1.0
 
 
 def test_the_best_of_the_rounds_is_kept_where_the_machine_never_agrees(
@@ -117,6 +135,6 @@ def test_a_plan_with_a_latency_is_applied_and_verified_anywhere(
     path = graphprune.write_plan(plan, tmp_path / "plan.json")
     again = graphprune.read_plan(path)
     assert again == plan
-    monkeypatch.setattr(measure, "measure", None)  # nothing is measured again
+    monkeypatch.setattr(session_stopwatch, "measure", None)  # nothing is measured again
     model_ = graphprune.load(tmp_path / "net.onnx")
     assert graphprune.verify(model_, graphprune.apply(model_, again), again).status == "verified"

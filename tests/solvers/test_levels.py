@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphprune.errors import InternalError, UsageError
+from graphprune.solvers.moves import levels as module
 from graphprune.solvers.moves.levels import RULES, levels, machine_rule, rule_for
 
 
@@ -88,6 +89,21 @@ def test_auto_is_the_rule_of_this_machine_and_unknown_rules_are_refused():
     assert levels(200, 1, "auto").tolist() == levels(200, 1, machine_rule()).tolist()
     with pytest.raises(UsageError, match=r"cannot be rounded to 'sse': .* auto, avx512"):
         rule_for("sse")
+
+
+def test_auto_follows_the_runtime_in_which_a_network_is_to_be_fast(monkeypatch: pytest.MonkeyPatch):
+    assert rule_for("auto", "mnn") == "mnn"
+    assert rule_for("auto", "onnxruntime") == rule_for("auto", "opencv") == machine_rule()
+    assert rule_for(8, "mnn") == 8 and rule_for("avx2", "mnn") == "avx2"
+    for machine, name in (("avx512", "openvino"), ("avx2", "openvino-avx2")):
+        monkeypatch.setattr(module, "machine_rule", lambda machine=machine: machine)
+        assert rule_for("auto", "openvino") == name
+
+
+def test_runtimes_have_their_own_blocks():
+    assert levels(80, 1, "openvino").tolist() == [4, 8, 16, 32, 48, 64, 80]
+    assert levels(80, 1, "openvino-avx2").tolist() == [4, *range(8, 81, 8)]
+    assert levels(80, 1, "mnn").tolist() == [*range(4, 81, 4)]
 
 
 def test_the_minimum_cuts_off_narrower_widths():

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from graphprune.cli.accuracy_report import NextStep
 from graphprune.cli.carry_out import Job, carry_out, show
@@ -12,6 +14,7 @@ from graphprune.cli.help_panels import examples
 from graphprune.cli.options.device import RunningDevice, verify_on
 from graphprune.cli.options.model_reading import ModelFile, PlanFile, Rebind
 from graphprune.cli.options.output import AppliedOutput, Printing
+from graphprune.cli.options.widths import checked_runtime
 from graphprune.cli.spread import spread
 
 if TYPE_CHECKING:
@@ -30,6 +33,9 @@ def apply(
     plan: PlanFile,
     *,
     rebind: Rebind = False,
+    runtime: Annotated[
+        str, typer.Option(metavar="NAME", help="Where --bench measures, as for `solve`.", rich_help_panel="Output")
+    ] = "onnxruntime",
     device: RunningDevice,
     output: AppliedOutput,
     printing: Printing,
@@ -67,6 +73,7 @@ def apply(
         targets,
         output.unverified,
         output.bench,
+        checked_runtime(runtime),
         notes,
         reconciled=pruned_only,
         next_step=NextStep(model, targets, output.plan_file or plan, rebind=rebind and output.plan_file is None),

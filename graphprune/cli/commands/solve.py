@@ -108,14 +108,14 @@ def solve(
         targets,
         output.unverified,
         output.bench,
+        options.runtime,
         notes,
         afterwards=RecoverySteps(restoring, options.seed, material, learned) if follows else None,
         judge=judge,
         next_step=NextStep(reading.model, targets, targets.plan),
     )
-    summary = carry_out(job, talk)
-    reported = summary if output.report is None else _reported(summary, job, output.report, material, talk)
-    _finish(reported, job, further, printing, talk)
+    summary = _reported(carry_out(job, talk), job, output.report, material, talk)
+    _finish(summary, job, further, printing, talk)
 
 
 def _checked(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> Analysis:
@@ -160,9 +160,11 @@ def _lower_precision(restoring: Restoring, targets: Targets, material: RecoveryM
 
 
 def _reported(
-    summary: PruningSummary, job: Job, target: Path, material: RecoveryMaterial, talk: Talk
+    summary: PruningSummary, job: Job, target: Path | None, material: RecoveryMaterial, talk: Talk
 ) -> PruningSummary:
-    """Write the report of what was done; return the summary that names it."""
+    """Write the report of what was done, if one is wanted; return the summary that names it."""
+    if target is None:
+        return summary
     from graphprune import api
     from graphprune.cli.report_file import known_scores, samples_picture, write_report
     from graphprune.report.html.report_page import ReportSubject

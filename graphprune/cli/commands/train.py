@@ -87,7 +87,9 @@ def train(
         result = accuracy.train(analysis, source, requests, chosen.method, options)
     if not result.main:
         return
-    job = Job("train", result.analysis, result.plan, files.targets, output.unverified, output.bench, _notes(result))
+    job = Job(
+        "train", result.analysis, result.plan, files.targets, output.unverified, output.bench, notes=_notes(result)
+    )
     summary = carry_out(job, talk)
     written, notes = files.save(result)
     if training.finetune_epochs and not output.dry_run:

@@ -48,7 +48,7 @@ class Budgets:
         str | None,
         typer.Option(
             metavar="BUDGET",
-            help="Time to keep, measured in onnxruntime on this machine: 0.5, 8ms.",
+            help="Time to keep, measured on this machine (see --runtime): 0.5, 8ms.",
             show_default=False,
         ),
     ] = None

@@ -10,7 +10,7 @@ import typer
 
 from graphprune.choices import Aggregation, Inherit
 from graphprune.cli.completion import criteria, names_in_model
-from graphprune.cli.options.widths import SolvedWidths, WidthLimits, parse_settings, split_names
+from graphprune.cli.options.widths import SolvedWidths, WidthLimits, checked_runtime, parse_settings, split_names
 
 if TYPE_CHECKING:
     from graphprune.api import SolveOptions
@@ -113,6 +113,7 @@ class SolvedChannels:
             min_keep=widths.limits.min_keep,
             seed=self.seed,
             threads=widths.threads,
+            runtime=checked_runtime(widths.runtime),
             aggregate=self.aggregate or "",
             settings=settings,
             constraints=self.prunable.constraints(widths.limits),

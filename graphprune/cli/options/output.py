@@ -106,7 +106,7 @@ class AppliedOutput(UnverifiedOutput):
         Path | None,
         typer.Option("--plan", metavar="FILE", help="Write the plan as applied, with all figures brought up to date."),
     ] = None
-    bench: Annotated[bool, typer.Option("--bench", help="Time both models in onnxruntime.")] = False
+    bench: Annotated[bool, typer.Option("--bench", help="Time both models against each other.")] = False
 
     def targets(self, model: Path) -> Targets:
         """Return where everything goes."""

@@ -24,6 +24,7 @@ __all__ = [
     "SolvedWidths",
     "TrainedWidths",
     "WidthLimits",
+    "checked_runtime",
     "parse_settings",
     "split_names",
 ]
@@ -44,7 +45,7 @@ class WidthLimits:
             metavar="auto|INT|KIND",
             autocompletion=roundings,
             help="Widths are multiples of this; 1 switches alignment off. auto: what this machine likes; or name a "
-            "kind: avx512, avx2, neon, cuda.",
+            "kind: avx512, avx2, neon, cuda, openvino, openvino-avx2, mnn.",
         ),
     ] = "auto"
     min_keep: Annotated[int, typer.Option(metavar="INT", min=1, help="Fewest channels a group keeps.")] = 1
@@ -116,6 +117,14 @@ class SolvedWidths:
     threads: Annotated[
         int, typer.Option(metavar="INT", min=1, max=512, help="Threads with which a latency is measured.")
     ] = 1
+    runtime: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Where --latency and --bench measure, on this machine: onnxruntime, openvino, mnn, ncnn, opencv, "
+            "tflite, tensorrt, cuda. --round-to auto follows it.",
+        ),
+    ] = "onnxruntime"
     certify: Annotated[
         bool, typer.Option("--certify", help="Say how much more saliency any other widths could keep at most.")
     ] = False
@@ -178,6 +187,21 @@ class TrainedWidths:
         ),
     ] = None
     limits: WidthLimits
+
+
+def checked_runtime(name: str) -> str:
+    """Return the name of a runtime that can be used here.
+
+    Raises
+    ------
+    UsageError
+        If there is none of that name, or it is not installed; the message says what to install.
+    """
+    if name != "onnxruntime":
+        from graphprune.export.deploy import require_runtimes
+
+        require_runtimes([name])
+    return name
 
 
 def split_names(text: str) -> tuple[str, ...]:

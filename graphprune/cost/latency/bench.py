@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paired timing: the original and the pruned model run in turn, so that a busy machine slows both alike.
 
-CPU provider, default graph optimisation, and one thread unless told otherwise: what a user of onnxruntime gets. The
-order of the two changes from pair to pair, and the ratio is the median over pairs.
+In onnxruntime with default graph optimisation and one thread, which is what its users get, or where a stopwatch says.
+The order of the two changes from pair to pair, and the ratio is the median over pairs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphprune.cost.latency.environment import clock, here, open_session
+from graphprune.cost.latency.environment import ONNXRUNTIME, clock, here, open_session
 from graphprune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from graphprune.cost.latency.environment import Environment
+    from graphprune.cost.latency.stopwatch import Stopwatch
 
-__all__ = ["Timing", "paired_rounds", "paired_timing", "summarised", "time_model"]
+__all__ = ["Timing", "paired_rounds", "paired_timing", "session_rounds", "summarised", "time_model"]
 
 _PAIRS = 25
 _FEWEST_PAIRS = 3
@@ -47,19 +48,20 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per run of both models (medians), and the median ratio of the pairs."""
+    """Seconds per run of both models (medians), the median ratio of the pairs, and in which runtime."""
 
     before: float
     after: float
     ratio: float
     pairs: int
+    runtime: str = ONNXRUNTIME
 
 
 def paired_timing(
     original: Path | bytes,
     pruned: Path | bytes,
     shapes: Mapping[str, tuple[int, ...]],
-    environment: Environment | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> Timing:
     """Time two models with the same inputs against each other.
 
@@ -69,8 +71,8 @@ def paired_timing(
         Files, or serialised models without external data.
     shapes : mapping of str to tuple of int
         Shapes of the inputs.
-    environment : Environment, optional
-        By default this one, with one thread.
+    stopwatch : Stopwatch, optional
+        Where they run: by default in onnxruntime, in this process, with one thread.
 
     Returns
     -------
@@ -79,27 +81,35 @@ def paired_timing(
     Raises
     ------
     UnsupportedModelError
-        If onnxruntime cannot run one of them, or an input has a type that cannot be drawn.
+        If one of them does not run there, or an input has a type that cannot be drawn.
     """
-    environment = environment or here()
-    return summarised(_rounds([original, pruned], shapes, environment))
+    models = [original, pruned]
+    if stopwatch is None:
+        return summarised(session_rounds(models, shapes, here()))
+    return summarised(stopwatch.rounds(models, shapes), stopwatch.environment.runtime)
 
 
-def time_model(source: Path | bytes, shapes: Mapping[str, tuple[int, ...]], environment: Environment) -> int:
+def time_model(source: Path | bytes, shapes: Mapping[str, tuple[int, ...]], stopwatch: Stopwatch) -> int:
     """Return the nanoseconds that a model takes, the median of many runs.
 
     Raises
     ------
     UnsupportedModelError
-        If onnxruntime cannot run it, or an input has a type that cannot be drawn.
+        If it does not run there, or an input has a type that cannot be drawn.
     """
-    return round(1e9 * statistics.median(one for (one,) in _rounds([source], shapes, environment)))
+    return round(1e9 * statistics.median(one for (one,) in stopwatch.rounds([source], shapes)))
 
 
-def _rounds(
+def session_rounds(
     models: Sequence[Path | bytes], shapes: Mapping[str, tuple[int, ...]], environment: Environment
 ) -> list[tuple[float, ...]]:
-    """Return the seconds of each model in each round."""
+    """Return the seconds of each model in each round, in sessions of onnxruntime that this process opens.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If onnxruntime cannot run one of them, or an input has a type that cannot be drawn.
+    """
     sessions = [open_session(model, environment) for model in models]
     feed = _feed(sessions[0], shapes)
     try:
@@ -133,10 +143,10 @@ def paired_rounds(runs: Sequence[Callable[[], object]], watch: Callable[[], floa
     return rounds
 
 
-def summarised(rounds: Sequence[tuple[float, ...]]) -> Timing:
+def summarised(rounds: Sequence[tuple[float, ...]], runtime: str = ONNXRUNTIME) -> Timing:
     """Return the medians of pairs, and that of their ratios."""
     before, after = (statistics.median(column) for column in zip(*rounds, strict=True))
-    return Timing(before, after, statistics.median(b / a for a, b in rounds), len(rounds))
+    return Timing(before, after, statistics.median(b / a for a, b in rounds), len(rounds), runtime)
 
 
 def _feed(session: onnxruntime.InferenceSession, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where latencies are measured: onnxruntime's version, provider and threads, and the processor."""
+"""Where latencies are measured: which runtime, its version, provider and threads, and the processor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     import onnxruntime
 
-__all__ = ["Environment", "clock", "here", "open_session", "processor_name"]
+__all__ = ["ONNXRUNTIME", "Environment", "clock", "here", "open_session", "processor_name"]
+
+ONNXRUNTIME = "onnxruntime"
+"""The runtime in which everything is measured where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +29,18 @@ class Environment:
 
     Attributes
     ----------
-    onnxruntime : str
-        Version.
+    runtime : str
+        Its name in the registry of runtimes.
+    version : str
     provider : str
+        Of onnxruntime; empty for other runtimes.
     threads : int
     processor : str
         Name of its model.
     """
 
-    onnxruntime: str
+    runtime: str
+    version: str
     provider: str
     threads: int
     processor: str
@@ -45,11 +51,11 @@ class Environment:
 
 
 def here(threads: int = 1) -> Environment:
-    """Return the environment of this process."""
+    """Return that of onnxruntime in this process."""
     import onnxruntime
 
     provider = CPU if current().name == "cpu" else CUDA
-    return Environment(onnxruntime.__version__, provider, threads, processor_name())
+    return Environment(ONNXRUNTIME, onnxruntime.__version__, provider, threads, processor_name())
 
 
 def processor_name() -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -14,23 +15,44 @@ from graphprune.analysis.polynomial import Length
 from graphprune.cost.latency.bench import time_model
 from graphprune.cost.latency.cache import Cache
 from graphprune.cost.latency.chunks import find_chunks
+from graphprune.cost.latency.efficiency import PER_ELEMENT
 from graphprune.cost.latency.latency_cost import LatencyCost, ScaledChunk, TabledChunk
-from graphprune.cost.latency.probe import measure, sample
+from graphprune.cost.latency.probe import sample
 from graphprune.cost.latency.time_table import grid, monotone, step_of
 from graphprune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from graphprune.analysis.analysis import Analysis
     from graphprune.array_types import Ints
     from graphprune.cost.latency.chunks import Chunk
-    from graphprune.cost.latency.environment import Environment
     from graphprune.cost.latency.probe import Sample
+    from graphprune.cost.latency.stopwatch import Stopwatch
 
 
-__all__ = ["latency_cost", "model_key"]
+__all__ = ["MeasuredLatency", "latency_cost", "model_key"]
 
 _NOTHING = np.ones(1, dtype=np.int64)
 _LARGEST_SAMPLE = 1 << 28  # bytes of weights above which a chunk is measured at full width only
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredLatency:
+    """What was measured of a network.
+
+    Attributes
+    ----------
+    cost : LatencyCost
+    parts : int
+        Chunks that take time.
+    alone : int
+        How many of them run alone; the times of the others are taken to be in proportion to their work.
+    """
+
+    cost: LatencyCost
+    parts: int
+    alone: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,32 +65,51 @@ class _Plan:
     samples: tuple[Sample, ...]
 
 
-def latency_cost(analysis: Analysis, environment: Environment, cache: Cache, block: int) -> LatencyCost:
+def latency_cost(analysis: Analysis, stopwatch: Stopwatch, cache: Cache, block: int) -> MeasuredLatency:
     """Measure what is not in the cache, and return the latency as a function of the widths.
 
     Parameters
     ----------
     analysis : Analysis
-    environment : Environment
+    stopwatch : Stopwatch
     cache : Cache
-        Of this environment; what was measured is added to it.
+        Of its environment; what was measured is added to it.
     block : int
         Channels in a block of the fast kernels.
 
     Raises
     ------
     UnsupportedModelError
-        If onnxruntime cannot run the model, or none of its layers alone.
+        If the runtime cannot run the model, or none of its layers alone.
     """
     plans = [_plan(analysis, chunk, block) for chunk in find_chunks(analysis)]
-    whole = _whole(analysis, environment, cache)
-    wanted = {one.key: one for plan in plans for one in plan.samples}
-    cache.kernels.update(measure([one for key, one in wanted.items() if key not in cache.kernels], environment))
-    cache.save()
-    total = sum(cache.kernels.get(plan.full.key, 0) for plan in plans)
-    if not total:
-        raise UnsupportedModelError("onnxruntime runs none of the model's layers alone, so that none can be measured")
-    return _cost(analysis, plans, cache.kernels, (whole / total, block))
+    whole = _whole(analysis, stopwatch, cache)
+    wanted = {one.key: one for plan in plans for one in plan.samples if one.key not in cache.kernels}
+    for times in stopwatch.layers(list(wanted.values())) if wanted else ():
+        cache.kernels.update(times)
+        cache.save()
+    known = [plan.full.key in cache.kernels for plan in plans]
+    if not any(known):
+        runtime = stopwatch.environment.runtime
+        raise UnsupportedModelError(f"{runtime} runs none of the model's layers alone, so that none can be measured")
+    times = _assumed(plans, cache.kernels) | cache.kernels
+    total = sum(times[plan.full.key] for plan in plans)
+    return MeasuredLatency(_cost(analysis, plans, times, (whole / total, block)), len(plans), sum(known))
+
+
+def _assumed(plans: list[_Plan], times: Mapping[str, int]) -> dict[str, int]:
+    """Return what layers take at full width that do not run alone: as long for their work as all others together."""
+    alone = [plan for plan in plans if plan.full.key in times]
+    taken, work = sum(times[plan.full.key] for plan in alone), sum(_work(plan.chunk) for plan in alone)
+    rest = (plan for plan in plans if plan.full.key not in times)
+    return {plan.full.key: max(1, taken * _work(plan.chunk) // max(1, work)) for plan in rest}
+
+
+def _work(chunk: Chunk) -> int:
+    """Return the work of a chunk at full width: FLOPs, and what it reads in FLOPs that take as long."""
+    full = tuple(length.full for length in chunk.features)
+    read = sum(math.prod(axis.at(full) for axis in operand.axes) for operand in chunk.operands)
+    return sum(term.of(length.full for length in term.lengths) for term in chunk.work) + PER_ELEMENT * read
 
 
 def model_key(analysis: Analysis) -> str:
@@ -77,12 +118,12 @@ def model_key(analysis: Analysis) -> str:
     return hashlib.sha256(f"{analysis.model.sha256} {shapes}".encode()).hexdigest()[:32]
 
 
-def _whole(analysis: Analysis, environment: Environment, cache: Cache) -> int:
+def _whole(analysis: Analysis, stopwatch: Stopwatch, cache: Cache) -> int:
     key = model_key(analysis)
     if key not in cache.models:
         model = analysis.model
         source = model.path or model.proto.SerializeToString()
-        cache.models[key] = max(1, time_model(source, analysis.input_shapes, environment))
+        cache.models[key] = max(1, time_model(source, analysis.input_shapes, stopwatch))
     return cache.models[key]
 
 
@@ -96,14 +137,14 @@ def _plan(analysis: Analysis, chunk: Chunk, block: int) -> _Plan:
     return _Plan(chunk, full, (axes[0], axes[1] if len(axes) > 1 else _NOTHING), samples)
 
 
-def _cost(analysis: Analysis, plans: list[_Plan], times: dict[str, int], scale: tuple[float, int]) -> LatencyCost:
+def _cost(analysis: Analysis, plans: list[_Plan], times: Mapping[str, int], scale: tuple[float, int]) -> LatencyCost:
     """Put the cost together; `scale` are the factor of all times, and the block."""
     factor, block = scale
     tabled: list[TabledChunk] = []
     scaled: list[ScaledChunk] = []
     fixed = 0
     for plan in plans:
-        time = factor * times.get(plan.full.key, 0)
+        time = factor * times[plan.full.key]
         if not plan.chunk.features:
             fixed += round(time)
         elif plan.grids is None or any(one.key not in times for one in plan.samples):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from graphprune.cost.latency.chunks import Chunk, ChunkOperand
     from graphprune.cost.latency.environment import Environment
 
-__all__ = ["Sample", "measure", "sample"]
+__all__ = ["Sample", "measure", "sample", "sample_model"]
 
 _RUNS = 9
 _LARGEST_BATCH = 1 << 27  # bytes of weights in one model
@@ -100,7 +100,7 @@ def _batches(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
 
 def _run(batch: list[Sample], environment: Environment) -> list[int | None] | None:
     """Return nanoseconds by sample, None where no kernel bears its name; None if onnxruntime refuses the model."""
-    model, feed = _model(batch)
+    model, feed = sample_model(batch)
     with scratch_folder() as folder:
         try:
             session = open_session(model.SerializeToString(), environment, profile=folder / "profile")
@@ -127,8 +127,8 @@ def _fastest(events: list[dict[str, Any]], samples: int) -> list[int | None]:
     return times
 
 
-def _model(batch: list[Sample]) -> tuple[ModelProto, dict[str, Any]]:
-    """Return a model with all samples side by side, and what to feed."""
+def sample_model(batch: Sequence[Sample]) -> tuple[ModelProto, dict[str, Any]]:
+    """Return a model with all samples side by side, whose outputs have no types yet, and what to feed."""
     model = helper.make_model(helper.make_graph([], "probe", [], []), ir_version=8)
     del model.opset_import[:]
     for domain, version in batch[0].opsets:

@@ -30,8 +30,8 @@ __all__ = ["Contents", "Tile", "plan_contents"]
 _NAME = 200
 """Letters of a name that a page shows; it wraps them."""
 
-_MOST_SALIENCIES = 20_000
-"""Points that a browser draws without effort."""
+_MOST_SALIENCIES = 40_000
+"""Channels of which a page of less than 3 MB shows the saliencies."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ class Contents:
     budgets, frozen : list of dict
     steps : list of str
     saliencies : list of dict
-        An entry per atom: its group, its rank, its saliency on the scale of its group's mean, and whether it stays.
+        An entry per group with a list each, the most salient atom first: its number, its saliency on the scale of the
+        group's mean, and whether it stays (1 or 0).
+    unshown : int
+        Groups whose saliencies are left out, because there are too many channels.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Contents:
     frozen: list[dict[str, Any]] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     saliencies: list[dict[str, Any]] = field(default_factory=list)
+    unshown: int = 0
     front: list[Trial] = field(default_factory=list)
 
 
@@ -92,6 +96,7 @@ def plan_contents(
     scores : Scores, optional
         Of the groups of the analysis, by the criterion of the plan.
     """
+    shown = _saliencies(plan, scores) if scores else []
     return Contents(
         name=text.name(plan.model.name, 80),
         tiles=[*_tiles(plan, analysis, pruned)],
@@ -102,7 +107,8 @@ def plan_contents(
         budgets=[_budget(plan, index) for index in range(len(plan.budgets))],
         frozen=_frozen(analysis) if analysis else [],
         steps=[f"{step.name}: {step_line(step)}" for step in plan.steps],
-        saliencies=_saliencies(plan, scores) if scores else [],
+        saliencies=shown,
+        unshown=len(plan.groups) - len(shown) if scores else 0,
     )
 
 
@@ -243,25 +249,24 @@ def _frozen(analysis: Analysis) -> list[dict[str, Any]]:
 
 
 def _saliencies(plan: Plan, scores: Scores) -> list[dict[str, Any]]:
-    """Return the atoms of as many groups as a browser can draw, in the order of their saliency."""
+    """Return the atoms of as many groups as a page has room for, in the order of their saliency."""
     rows: list[dict[str, Any]] = []
+    room = _MOST_SALIENCIES
     for group, values in zip(plan.groups, scores.per_group, strict=True):
-        if len(rows) + group.size > _MOST_SALIENCIES:
-            break
-        stays = np.zeros(group.size, dtype=np.bool_)
-        stays[list(group.kept)] = True
+        if group.size > room:
+            continue
+        room -= group.size
+        stays = np.zeros(group.size, dtype=np.int64)
+        stays[list(group.kept)] = 1
         mean = float(np.mean(values[np.isfinite(values)])) if np.isfinite(values).any() else 0.0
         scaled = np.nan_to_num(values / mean if mean else values)
         order = np.argsort(-scaled, kind="stable")
-        label = f"{group.id} {text.name(group.name, 60)}"
-        rows += [
+        rows.append(
             {
-                "group": label,
-                "rank": rank,
-                "atom": atom,
-                "saliency": float(f"{scaled[atom]:.4g}"),
-                "stays": bool(stays[atom]),
+                "group": f"{group.id} {text.name(group.name, 60)}",
+                "atom": order.tolist(),
+                "saliency": [float(f"{value:.4g}") for value in scaled[order]],
+                "stays": stays[order].tolist(),
             }
-            for rank, atom in enumerate(order.tolist())
-        ]
+        )
     return rows

@@ -31,7 +31,7 @@ search?.addEventListener("input", () => {
   const wanted = search.value.trim().toLowerCase();
   let count = 0;
   for (const group of document.querySelectorAll("details.group")) {
-    group.hidden = !group.dataset.text.toLowerCase().includes(wanted);
+    group.hidden = !group.textContent.toLowerCase().includes(wanted);
     count += !group.hidden;
   }
   for (const row of document.querySelectorAll(".searched tbody tr")) {

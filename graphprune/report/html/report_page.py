@@ -87,6 +87,7 @@ def report_page(title: str, subject: ReportSubject) -> str:
         plan_contents(plan, *((subject.analysis, subject.pruned, subject.scores) if index == 0 else ()))
         for index, plan in enumerate(subject.plans)
     ]
+    charts = _charts(contents, subject)
     environment = Environment(
         loader=PackageLoader("graphprune.report.html", "."),
         autoescape=True,
@@ -97,8 +98,8 @@ def report_page(title: str, subject: ReportSubject) -> str:
         title=text.name(title, 80),
         plans=contents,
         drawing=_drawing(subject.analysis),
-        specs=_embedded(_charts(contents, subject)),
-        charts=_charts(contents, subject),
+        specs=_embedded(charts),
+        charts=charts,
         groups=_embedded({"groups": contents[0].groups if contents else []}),
         boxes=_embedded(_boxes(subject.analysis)),
         vega=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # its stub demands what has a default

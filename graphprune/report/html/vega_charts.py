@@ -60,15 +60,21 @@ def saliency_chart(contents: Contents) -> dict[str, Any]:
     """Return the saliencies of one group, which is chosen from a list: what stays, what went, and where the line is."""
     import altair as alt
 
-    groups = list(dict.fromkeys(row["group"] for row in contents.saliencies))
+    groups = [row["group"] for row in contents.saliencies]
     choice = alt.binding_select(options=groups, name="group ")
     chosen = alt.selection_point(fields=["group"], bind=choice, value=groups[0])
     stays = alt.Color(
         "stays:N",
-        scale=alt.Scale(domain=[True, False], range=[AFTER, OTHER]),
-        legend=alt.Legend(title=None, orient="top", labelExpr="datum.label == 'true' ? 'stays' : 'went'"),
+        scale=alt.Scale(domain=["stays", "went"], range=[AFTER, OTHER]),
+        legend=alt.Legend(title=None, orient="top"),
     )
-    base = alt.Chart(alt.Data(values=contents.saliencies)).transform_filter(chosen)
+    base = (
+        alt.Chart(alt.Data(values=contents.saliencies))
+        .transform_filter(chosen)
+        .transform_flatten(["atom", "saliency", "stays"])
+        .transform_window(rank="row_number()", frame=[None, 0])
+        .transform_calculate(stays="datum.stays ? 'stays' : 'went'")
+    )
     points = base.mark_circle(size=36).encode(
         x=alt.X("rank:Q", title="channels, the most salient first"),
         y=alt.Y("saliency:Q", title="saliency, of the group's mean"),
@@ -76,7 +82,7 @@ def saliency_chart(contents: Contents) -> dict[str, Any]:
         tooltip=[alt.Tooltip("atom:Q", title="channel"), alt.Tooltip("saliency:Q"), alt.Tooltip("stays:N")],
     )
     line = (
-        base.transform_filter("datum.stays")
+        base.transform_filter("datum.stays == 'stays'")
         .transform_aggregate(lowest="min(saliency)")
         .mark_rule(strokeDash=[4, 3], color=AFTER)
         .encode(y="lowest:Q", tooltip=[alt.Tooltip("lowest:Q", title="lowest that stays")])

@@ -13,7 +13,7 @@ from graphprune.cost.latency.environment import Environment
 if TYPE_CHECKING:
     from pathlib import Path
 
-HERE = Environment("1.31.1", "CPUExecutionProvider", 1, "a processor")
+HERE = Environment("onnxruntime", "1.31.1", "CPUExecutionProvider", 1, "a processor")
 
 
 def test_what_is_stored_is_found_again(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_times_of_other_threads_are_others(tmp_path: Path) -> None:
     cache = Cache(HERE, tmp_path)
     cache.kernels["conv"] = 10
     cache.save()
-    assert not Cache(Environment("1.31.1", "CPUExecutionProvider", 4, "a processor"), tmp_path).kernels
+    assert not Cache(Environment("onnxruntime", "1.31.1", "CPUExecutionProvider", 4, "a processor"), tmp_path).kernels
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": "another"}', b"\xff\xfe", b"[" * 100_000])

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from recovery_models import block
+from tiny_models import model
 
 import graphprune
 from graphprune.errors import UsageError
 from graphprune.plan.schema import Step
 from graphprune.planning.score_groups import score_groups
+from graphprune.report.html import contents
 from graphprune.report.html.contents import plan_contents
 from graphprune.report.html.report_page import ReportSubject, report_page
 from graphprune.report.trials import Trial
@@ -88,24 +90,24 @@ def test_a_page_has_all_sections_loads_nothing_and_is_small(whole: ReportSubject
 
 
 def test_it_answers_what_went_why_something_stays_and_what_recovery_brought(whole: ReportSubject, plan: Plan) -> None:
-    contents = plan_contents(plan, whole.analysis, whole.pruned, whole.scores)
+    shown = plan_contents(plan, whole.analysis, whole.pruned, whole.scores)
     lost = [layer.flops_before - layer.flops_after for layer in plan.layers]
-    assert contents.lost[0]["node"] == plan.layers[int(np.argmax(lost))].node
-    assert "graph output" in {entry["kind"] for entry in contents.frozen}
-    assert any("graph output" in layer["why"] for layer in contents.layers)
-    assert contents.steps == ["recover: least-squares: error 0.5 -> 0.1 (10 samples held out, 100 used)"]
-    assert [tile.label for tile in contents.tiles] == ["FLOPs", "parameters", "file", "recover: error", "verification"]
-    assert contents.budgets[0]["share"] <= 1
+    assert shown.lost[0]["node"] == plan.layers[int(np.argmax(lost))].node
+    assert "graph output" in {entry["kind"] for entry in shown.frozen}
+    assert any("graph output" in layer["why"] for layer in shown.layers)
+    assert shown.steps == ["recover: least-squares: error 0.5 -> 0.1 (10 samples held out, 100 used)"]
+    assert [tile.label for tile in shown.tiles] == ["FLOPs", "parameters", "file", "recover: error", "verification"]
+    assert shown.budgets[0]["share"] <= 1
 
 
 def test_strips_and_saliencies_show_what_stays(whole: ReportSubject, plan: Plan) -> None:
-    contents = plan_contents(plan, whole.analysis, whole.pruned, whole.scores)
-    for shown, group in zip(contents.groups, plan.groups, strict=True):
-        stays = [at for first, count in shown["channels"] for at in range(first, first + count)]
+    shown = plan_contents(plan, whole.analysis, whole.pruned, whole.scores)
+    for strip, group in zip(shown.groups, plan.groups, strict=True):
+        stays = [at for first, count in strip["channels"] for at in range(first, first + count)]
         assert stays == list(group.kept)
-        atoms = [row for row in contents.saliencies if row["group"].startswith(group.id)]
-        assert sorted(row["atom"] for row in atoms if row["stays"]) == list(group.kept)
-        assert [row["saliency"] for row in atoms] == sorted((row["saliency"] for row in atoms), reverse=True)
+        (row,) = [row for row in shown.saliencies if row["group"].split()[0] == group.id]
+        assert sorted(atom for atom, stays in zip(row["atom"], row["stays"], strict=True) if stays) == list(group.kept)
+        assert row["saliency"] == sorted(row["saliency"], reverse=True)
 
 
 def test_charts_start_at_zero_on_linear_axes(whole: ReportSubject) -> None:
@@ -136,6 +138,39 @@ def test_names_are_no_markup(plan: Plan) -> None:
     named = replace(plan, layers=layers, groups=(replace(plan.groups[0], name=bad), *plan.groups[1:]))
     text = report_page(bad, ReportSubject((named,)))
     assert "<script>alert" not in text and "\x1b" not in text and "{{ 7 * 7 }}" in text
+
+
+def deep(blocks: int) -> graphprune.Model:
+    """Return a network of residual blocks, of five nodes each, with long names."""
+    lines, weights = ["a0 = Conv (image, stem)"], {"stem": (32, 3, 1, 1)}
+    for at in range(blocks):
+        first, second = f"stages.{at}.residual_branch.first.weight", f"stages.{at}.residual_branch.second.weight"
+        weights |= {first: (32, 32, 1, 1), second: (32, 32, 1, 1)}
+        lines += [f'b{at} = Conv (a{at}, "{first}")', f"c{at} = Relu (b{at})", f'd{at} = Conv (c{at}, "{second}")']
+        lines += [f"e{at} = Add (d{at}, a{at})", f"a{at + 1} = Relu (e{at})"]
+    lines += [f"g = GlobalAveragePool (a{blocks})", "f = Flatten (g)", "scores = Gemm (f, head)"]
+    text = "(float[1,3,4,4] image) => (float[1,10] scores) {\n" + "\n".join(lines) + "\n}"
+    return graphprune.load(model(text, weights | {"head": (32, 10)}))
+
+
+def test_the_page_of_a_thousand_nodes_stays_small() -> None:
+    analysis = graphprune.analyze(deep(200))
+    assert len(analysis.graph.nodes) > 1000
+    options = graphprune.SolveOptions(criterion="l1")
+    plan = graphprune.solve(analysis, flops=0.5, options=options)
+    text = report_page("deep", ReportSubject((plan,), analysis, None, score_groups(analysis, options)))
+    assert len(text.encode()) < 3_000_000
+    assert "left out" not in text
+
+
+def test_very_many_saliencies_are_left_out_and_counted(
+    whole: ReportSubject, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = min(group.size for group in plan.groups)
+    monkeypatch.setattr(contents, "_MOST_SALIENCIES", narrow)
+    shown = plan_contents(plan, whole.analysis, whole.pruned, whole.scores)
+    assert len(shown.saliencies) == 1 and shown.unshown == len(plan.groups) - 1
+    assert f"{shown.unshown} groups with very many channels are left out" in report_page("tiny", whole)
 
 
 def test_layers_of_one_name_are_told_apart(plan: Plan) -> None:
