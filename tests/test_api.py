@@ -158,7 +158,7 @@ def test_a_plan_of_another_model_is_refused(model: Model) -> None:
         graphprune.verify(graphprune.load(other), model, plan)
 
 
-@pytest.mark.parametrize("share", [0, -1, 1.5, float("nan"), float("inf"), True, "0.5", None])
+@pytest.mark.parametrize("share", [0, -1, 1.5, float("nan"), float("inf"), True, "half", None])
 def test_a_share_outside_its_range_is_refused(share: Any) -> None:
     with pytest.raises(UsageError, match="the budget for flops"):
         BudgetRequest("flops", share)

@@ -173,7 +173,7 @@ def with_broken(package: str, *arguments: object, cwd: Path) -> subprocess.Compl
     [
         ("torch", ("finetune", EXAMPLE, "--data", IMAGES, "--teacher", EXAMPLE, "-o", "x.onnx")),
         ("torch", ("export", "torchvision:resnet18", "-o", "x.onnx")),
-        ("onnxruntime", ("solve", EXAMPLE, "--flops", "0.5", "-o", "x.onnx")),
+        ("onnxruntime", ("solve", EXAMPLE, "--flops", "0.5", "-o", "x.onnx", "--plan", "x.json")),
         ("onnxruntime", ("eval", EXAMPLE, "--data", IMAGES)),
     ],
 )
