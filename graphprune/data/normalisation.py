@@ -9,6 +9,7 @@ photographs are all but the same: they count as one way, of which the most usual
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -182,6 +183,11 @@ def _best(found: dict[Normalisation, float], said: Preprocessing, source: Source
     UsageError
         If there is none.
     """
+    if not any(map(math.isfinite, found.values())):
+        raise UsageError(
+            f"the model gives values that are not finite on {quote(source.name)}, however its images are normalised",
+            hint="say how with --mean and --std; `graphprune solve` names weights that are not finite",
+        )
     first = _most_usual(found)
     following = min((found[each] for each in found if each.way != first.way), default=np.inf)
     if found[first] > _FITS or following < _CLEARLY * found[first]:
@@ -209,14 +215,15 @@ def _held_against(found: dict[Normalisation, float], said: Preprocessing, given:
 
 def better(found: Mapping[Normalisation, float], own: float) -> Normalisation | None:
     """Return what fits, and clearly better than a mismatch of `own`; None where nothing does."""
-    best = _most_usual(found) if found else None
+    best = _most_usual(found) if any(map(math.isfinite, found.values())) else None
     return None if best is None or found[best] > _FITS or own <= _CLEARLY * found[best] else best
 
 
 def _most_usual(found: Mapping[Normalisation, float]) -> Normalisation:
     """Return the nearest candidate, or the most usual one of its way if that is about as near."""
-    nearest = min(found, key=lambda each: found[each])
-    return next(each for each in found if each.way == nearest.way and found[each] <= _CLEARLY * found[nearest])
+    known = [each for each in found if math.isfinite(found[each])]
+    nearest = min(known, key=lambda each: found[each])
+    return next(each for each in known if each.way == nearest.way and found[each] <= _CLEARLY * found[nearest])
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,6 +33,8 @@ __all__ = [
 
 _LEAST = 1e-12
 _FLOOR = 1e-3
+_MOST = 1e18
+"""Beyond this the square of a statistic is no number in float32 any more."""
 """A variance counts as at least this share of the layer's median: a channel that was nearly constant would outweigh
 all others."""
 
@@ -91,7 +93,8 @@ class SampleStatistics:
 def remembered(model: Model, graph: Graph) -> list[RememberedNorm]:
     """Return the normalisations of a graph that keep statistics, in the order in which the network runs them.
 
-    One that depends on nothing but stored values (a weight standardisation) is not among them.
+    One that depends on nothing but stored values (a weight standardisation) is not among them, nor one whose
+    statistics no data has: a negative variance, or numbers that are not finite or as good as that.
     """
     found = []
     for node in graph.nodes:
@@ -101,8 +104,14 @@ def remembered(model: Model, graph: Graph) -> list[RememberedNorm]:
         if node.inputs[0] not in graph.producer or len(tensors) < 2 or None in tensors:
             continue
         mean, variance = (model.tensors.array(tensor).astype(np.float64) for tensor in tensors if tensor is not None)
-        found.append(RememberedNorm(node, Statistics(mean, variance)))
+        if _sound(mean) and _sound(variance) and variance.min(initial=0) >= 0:
+            found.append(RememberedNorm(node, Statistics(mean, variance)))
     return found
+
+
+def _sound(values: Floats) -> bool:
+    """Whether statistics are numbers that squares of can be summed."""
+    return bool((np.abs(values) < _MOST).all())
 
 
 def stored_tensor(graph: Graph, name: str) -> TensorProto | None:

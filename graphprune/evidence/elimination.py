@@ -16,6 +16,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from graphprune.array_types import Floats, Ints
+from graphprune.errors import UnsupportedModelError
 from graphprune.reproducible import first_least
 from graphprune.solvers.protocols.reading import Reading
 
@@ -81,6 +82,11 @@ class _State:
 
 
 def _inverse(matrix: Floats) -> Floats:
+    if not np.isfinite(matrix).all():
+        raise UnsupportedModelError(
+            "the network computes values that are not finite on these samples, so no width can be measured on them",
+            hint="give other samples with --calib SOURCE, or choose widths by --solver bisection",
+        )
     try:
         return np.asarray(cho_solve(cho_factor(matrix, lower=True), np.eye(len(matrix))), dtype=np.float64)
     except LinAlgError:

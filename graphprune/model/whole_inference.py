@@ -8,6 +8,7 @@ be too large are left out until the windows' sizes are known not to be negative.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
@@ -35,9 +36,15 @@ INFERENCE_ERRORS: Final = (
 """What onnx raises where it cannot infer: its own exceptions share no base."""
 
 _LONGEST: Final = 300
+_RANK: Final = 8
 _LEFT_OUT: Final = "graphprune.left_out"
 _WINDOWS: Final = frozenset({"AveragePool", "Conv", "ConvInteger", "DeformConv", "LpPool", "MaxPool", "QLinearConv"})
 _ANYTHING: Final = frozenset({"Col2Im", "MaxUnpool"})
+_RANGE: Final = ("start", "limit", "delta")
+_RANGES: Final = frozenset({"BlackmanWindow", "HammingWindow", "HannWindow", "Range"})
+_HANDED_ON: Final = frozenset({"Cast", "Identity", "Squeeze", "Unsqueeze"})
+_LONGEST_LIST: Final = 1 << 16
+"""Elements of a list that could still be one of sizes, positions or tokens."""
 _WEIGHT_SLOT: Final = {"QLinearConv": 3}
 
 
@@ -51,6 +58,7 @@ def infer_whole(bare: ModelProto) -> tuple[ModelProto, str]:
 
     Complexity: O(nodes) for each window behind a Slice behind a window ... that may be too large, and mostly once.
     """
+    bare = _without(bare, _long_lists(bare))
     bare = _without(bare, _slices_of_doubtful_sizes(bare))
     refusal = ""
     try:
@@ -116,6 +124,39 @@ def _slices_behind(bare: ModelProto, windows: Collection[int]) -> frozenset[int]
     return frozenset(found)
 
 
+def _long_lists(bare: ModelProto) -> frozenset[int]:
+    """Return the indices of nodes that make lists of sizes which are longer than any, element by element.
+
+    onnx hands on what lists of integers hold, in memory and however long they are: doubled lists, and ranges, of which
+    windows of signal processing are made.
+    """
+    stored, lengths, found = _Stored(bare), dict[str, int](), []
+    for index, node in enumerate(bare.graph.node):
+        if node.domain:
+            continue
+        if node.op_type in _RANGES:
+            ends = [stored.numbers(name) for name in node.input]
+            count = (
+                _steps(*ends)
+                if node.op_type == "Range" and len(ends) == len(_RANGE)
+                else max(map(abs, ends), default=0)
+            )
+        elif node.op_type == "Concat":
+            count = sum(lengths.get(name, stored.count(name)) for name in node.input)
+        elif node.op_type in _HANDED_ON and node.input:
+            count = lengths.get(node.input[0], stored.count(node.input[0]))
+        else:
+            continue
+        lengths.update(dict.fromkeys(node.output, int(min(count, 2 * _LONGEST_LIST))))
+        if count > _LONGEST_LIST:
+            found.append(index)
+    return frozenset(found)
+
+
+def _steps(start: float, limit: float, delta: float) -> float:
+    return max(0.0, (limit - start) / delta) if delta else 0.0
+
+
 def _without(bare: ModelProto, nodes: Collection[int]) -> ModelProto:
     """Return a graph in which inference passes over some nodes."""
     if not nodes:
@@ -157,6 +198,15 @@ class _Stored:
         if name in self._shapes:
             return [dim.dim_value for dim in self._shapes[name][2:]]
         return list(self._tensors[name].dims[2:]) if name in self._tensors else None
+
+    def count(self, name: str) -> int:
+        """Return how many elements are stored; of anything else, as many as a shape may have."""
+        return math.prod(self._tensors[name].dims) if name in self._tensors else _RANK
+
+    def numbers(self, name: str) -> float:
+        """Return the value of a stored number, 0 where it is none."""
+        tensor = self._tensors.get(name)
+        return float(numpy_helper.to_array(tensor).ravel()[0]) if tensor is not None and self.count(name) == 1 else 0.0
 
     def integers(self, name: str) -> list[int] | None:
         """Return the values of a tensor of integers, None where it is none."""

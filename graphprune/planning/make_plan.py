@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from graphprune.errors import UnsupportedModelError, quote
 from graphprune.planning.choose_channels import choose_channels
 from graphprune.planning.choose_widths import check_reachable, choose_widths
 from graphprune.planning.planning_task import PlanningTask, limited_costs
@@ -45,7 +46,15 @@ def check_request(analysis: Analysis, requests: Sequence[BudgetRequest], options
         If a budget asks for less and the model has no group.
     BudgetUnreachableError
         If even the narrowest allowed widths cost more than what is counted may; a latency is measured first.
+    UnsupportedModelError
+        If an input is no tensor.
     """
+    for value in analysis.model.proto.graph.input:
+        if value.type.WhichOneof("value") not in (None, "tensor_type"):
+            raise UnsupportedModelError(
+                f"input {quote(value.name)} is no tensor, so the model cannot be run, which a proof needs",
+                hint="cut the model behind what unpacks it, so that tensors go in",
+            )
     methods = (widths.get(options.solver), criteria.get(options.criterion), *map(criteria.get, options.adapt))
     chosen(options.settings, *methods)
     options = replace(options, round_to=options.width_rule)

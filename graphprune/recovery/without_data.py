@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from graphprune.analysis.analysis import Analysis
 from graphprune.data.evaluation import compare
 from graphprune.data.feeding import whole_batches
@@ -207,6 +209,8 @@ def restorer_for(
         )
     options = replace(options, count=count, candidates=candidates)
     made = made_samples(analysis.model, options, tell)
+    if made.mismatch is not None and not np.isfinite(made.mismatch).all():
+        raise DataError("the network gives values that are not finite on whatever samples are made")
     matched = match_statistics(analysis.model, made.source, _told(tell, "matching statistics"))
     judging = replace(options, count=min(_JUDGES, len(made.source)), candidates=1, seed=options.seed + 1)
     judges = make_samples(analysis.model, replace(judging, quality="fast", shares=ANOTHER_KIND))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
+from onnx import GraphProto, ModelProto, parser
 from tiny_models import chain, model
 
 from graphprune import api
@@ -113,3 +115,38 @@ def test_only_what_is_in_doubt_is_inferred_in_steps(
     monkeypatch.setattr(whole_inference, "_leniently", counted)
     api.analyze(api.load(proto))
     assert len(steps) == often
+
+
+def _doubled(times: int) -> str:
+    return "\n".join(f"d{number + 1} = Concat <axis = 0> (d{number}, d{number})" for number in range(times))
+
+
+LONG = {
+    "range": "c = Range (none, many, one)",
+    "doubled": f"d0 = Shape (h)\n{_doubled(30)}\n c = Cast <to = 1> (d30)",
+    "stored and doubled": f"d0 = Identity (sizes)\n{_doubled(30)}\n c = Cast <to = 1> (d30)",
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_lists_that_nobody_could_hold_are_not_made(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gibibytes were taken by inference itself, before any limit."""
+    seen: list[int] = []
+
+    def watched(bare: ModelProto, **options: object) -> ModelProto:
+        alone = [node for node in bare.graph.node if node.op_type in ("Range", "Concat") and not node.domain]
+        seen.append(len(alone))
+        return inferred(bare, **options)
+
+    inferred = whole_inference.shape_inference.infer_shapes
+    monkeypatch.setattr(whole_inference.shape_inference, "infer_shapes", watched)
+    constants = {"none": np.int64(0), "many": np.int64(10**11), "one": np.int64(1), "sizes": [1, 2, 3, 4]}
+    proto = chain("m = Relu (h)", {}, **constants)
+    extra = parser.parse_graph(f"tiny (float[1,8,6,6] h) => (float[n] c) {{ {LONG[case]} }}")
+    whole_inference.infer_whole(_with(proto, extra))
+    assert max(seen) <= 15  # of thirty doublings, those whose lists are short
+
+
+def _with(proto: ModelProto, extra: GraphProto) -> ModelProto:
+    proto.graph.node.extend(extra.node)
+    return proto

@@ -117,6 +117,8 @@ def fit_exposure(
         return plain
     respond = _responder(model, graph, name, [norm.x for norm in first], batch)
     means, covariances = _moments(respond, images, place, channels if channels <= _MOST_CHANNELS else 1)
+    if not (np.isfinite(means).all() and np.isfinite(covariances).all()):
+        return plain  # whatever is shown, the network gives no numbers
     wanted = np.concatenate([norm.kept.mean for norm in first])
     deviation = np.sqrt(np.concatenate([norm.kept.scale for norm in first]))
     count = (means.shape[1] - 1) // 2

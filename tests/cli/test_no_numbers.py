@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks that compute no numbers, and inputs that are no tensors: said as what they are, and no internal error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper, parser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Outcome
+
+    Command = Callable[..., Outcome]
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def damaged(path: Path, which: str) -> Path:
+    """Write the example with statistics or weights that no data has."""
+    proto = onnx.load(EXAMPLES / "digits.onnx")
+    for tensor in proto.graph.initializer:
+        values = numpy_helper.to_array(tensor).copy()
+        if (which == "variance" and tensor.name.endswith("running_var")) or (
+            which == "huge" and tensor.name.endswith(("stem.0.weight", "running_mean"))
+        ):
+            values[...] = -1 if which == "variance" else 3e38
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(proto, path)
+    return path
+
+
+@pytest.mark.parametrize("which", ["variance", "huge"])
+def test_no_numbers_are_no_internal_error(graphprune: Command, tmp_path: Path, which: str) -> None:
+    path, data = damaged(tmp_path / "net.onnx", which), EXAMPLES / "digits_test.npz"
+    for arguments in (
+        ("eval", path, "--data", data),
+        ("solve", path, "--flops", "0.5", "--force"),
+        ("solve", path, "--flops", "0.5", "--force", "--calib", data),
+        ("init", path, "--calib", data, "--force"),
+    ):
+        done = graphprune(*arguments)
+        assert done.code in (0, 1, 2), (arguments[0], done.err)
+
+
+def test_an_input_that_is_no_tensor_is_named(graphprune: Command, tmp_path: Path) -> None:
+    proto = parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        net (float[1,3] unused) => (float[1,2] y) {
+            x = SequenceAt (parts, zero) h = MatMul (x, first) y = MatMul (h, last)
+        }"""
+    )
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [1, 3]))
+    proto.graph.input[0].CopyFrom(helper.make_value_info("parts", kind))
+    weights = {"first": np.ones((3, 8), np.float32), "last": np.ones((8, 2), np.float32), "zero": np.array(0)}
+    proto.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
+    onnx.save(proto, tmp_path / "net.onnx")
+    done = graphprune("solve", tmp_path / "net.onnx", "--flops", "0.5", "--quick")
+    assert done.code == 2 and "input 'parts' is no tensor" in done.err
