@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +38,8 @@ def damaged(path: Path, which: str) -> Path:
 
 
 @pytest.mark.parametrize("which", ["variance", "huge"])
-def test_no_numbers_are_no_internal_error(graphprune: Command, tmp_path: Path, which: str) -> None:
+def test_no_numbers_are_no_internal_error(tmp_path: Path, which: str) -> None:
+    """In processes of their own: numpy warns of means of what is not finite, which is an error in the tests' own."""
     path, data = damaged(tmp_path / "net.onnx", which), EXAMPLES / "digits_test.npz"
     for arguments in (
         ("eval", path, "--data", data),
@@ -44,8 +47,9 @@ def test_no_numbers_are_no_internal_error(graphprune: Command, tmp_path: Path, w
         ("solve", path, "--flops", "0.5", "--force", "--calib", data),
         ("init", path, "--calib", data, "--force"),
     ):
-        done = graphprune(*arguments)
-        assert done.code in (0, 1, 2), (arguments[0], done.err)
+        command = [sys.executable, "-P", "-m", "graphprune", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 1, 2), (arguments[0], done.stderr)
 
 
 def test_an_input_that_is_no_tensor_is_named(graphprune: Command, tmp_path: Path) -> None:
