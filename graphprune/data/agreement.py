@@ -40,6 +40,7 @@ class Accuracy:
         # A class that ties with the right one and has a lower index counts as before it, as in argmax.
         earlier = np.arange(logits.shape[1]) < labels[:, None]
         rank = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
+        rank[np.isnan(logits).any(axis=1)] = _TOP  # scores that are no numbers name no class
         self.count += len(labels)
         self.first += int((rank == 0).sum())
         self.among += int((rank < _TOP).sum())
@@ -101,7 +102,8 @@ class Agreement:
         first, second = (value - value.mean(axis=1, keepdims=True) for value in (one, two))
         products = np.array([np.square(first).sum(), np.square(second).sum(), (first * second).sum()])
         self.products = self.products + products
-        self.agreeing += int((own.argmax(axis=1) == other.argmax(axis=1)).sum())
+        named = ~(np.isnan(own).any(axis=1) | np.isnan(other).any(axis=1))
+        self.agreeing += int((named & (own.argmax(axis=1) == other.argmax(axis=1))).sum())
         self.classified += len(own)
 
     @property

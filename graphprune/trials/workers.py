@@ -94,7 +94,7 @@ class Workers:
         run = import_module(f"graphprune.trials.backends.{self.backend}").run
         try:
             yield from run(function, shared, calls, self)
-        except Exception as error:
+        except Exception as error:  # backends raise classes of their own, with no common base
             if type(error).__name__ not in _ENDED:
                 raise
             raise RequestError(

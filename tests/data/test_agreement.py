@@ -44,3 +44,12 @@ def test_the_ends_of_the_scale() -> None:
 def test_maps_have_none() -> None:
     value = np.ones((2, 3, 4, 4))
     assert measured(value, value).misfit is None
+
+
+def test_scores_that_are_no_numbers_are_right_about_nothing() -> None:
+    """Every comparison with NaN is false, so that no class seems to come before the right one."""
+    nothing, labels = np.full((4, 10), np.nan, np.float32), np.array([0, 3, 5, 9])
+    accuracy, agreement = Accuracy(), Agreement(("scores",))
+    accuracy.add(nothing, labels)
+    agreement.add([nothing], [nothing], samples=4)
+    assert (accuracy.count, accuracy.top1, accuracy.top5, agreement.agreement) == (4, 0.0, 0.0, 0.0)
