@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphprune.data.agreement import Agreement
+from graphprune.data.agreement import Accuracy, Agreement
 
 
 def measured(own: np.ndarray, other: np.ndarray, batches: int = 1) -> Agreement:
