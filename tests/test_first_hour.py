@@ -206,10 +206,10 @@ def test_every_public_function_lets_nothing_foreign_out() -> None:
 def test_shares_are_numbers_of_any_kind() -> None:
     half = graphprune.BudgetRequest("flops", 0.5)
     for given in (np.float32(0.5), np.float64(0.5), "0.5", " .5 "):
-        assert graphprune.BudgetRequest("flops", given) == half  # type: ignore[arg-type]
+        assert graphprune.BudgetRequest("flops", given) == half  # type: ignore[arg-type]  # numpy and text
     for wrong in ("1.5", "0", "nan", np.float32(2), True, None, [0.5], 1j):
         with pytest.raises(UsageError, match="the budget for flops is"):
-            graphprune.BudgetRequest("flops", wrong)  # type: ignore[arg-type]
+            graphprune.BudgetRequest("flops", wrong)  # type: ignore[arg-type]  # on purpose
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

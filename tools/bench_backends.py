@@ -22,8 +22,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import cast
 
 from graphprune import Contest, Sweep, Workers, sweep
+from graphprune.choices import Backend
 from graphprune.trials.meter import Measures
 
 PROCESSES = 2
@@ -41,7 +43,7 @@ def workers(name: str) -> Generator[Workers]:
             cluster.get_client().wait_for_workers(PROCESSES)
             yield Workers(backend="dask", address=cluster.scheduler_address)
     else:
-        yield Workers(PROCESSES, name)  # type: ignore[arg-type]
+        yield Workers(PROCESSES, cast("Backend", name))
 
 
 def seconds(model: Path, what: Sweep) -> tuple[float, float]:

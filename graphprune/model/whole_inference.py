@@ -8,9 +8,8 @@ be too large are left out until the windows' sizes are known not to be negative.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from onnx import (
@@ -18,6 +17,7 @@ from onnx import (
     ModelProto,
     NodeProto,
     TensorProto,
+    TensorShapeProto,
     TypeProto,
     checker,
     defs,
@@ -36,13 +36,9 @@ INFERENCE_ERRORS: Final = (
 """What onnx raises where it cannot infer: its own exceptions share no base."""
 
 _LONGEST: Final = 300
-_RANK: Final = 8
 _LEFT_OUT: Final = "graphprune.left_out"
 _WINDOWS: Final = frozenset({"AveragePool", "Conv", "ConvInteger", "DeformConv", "LpPool", "MaxPool", "QLinearConv"})
 _ANYTHING: Final = frozenset({"Col2Im", "MaxUnpool"})
-_RANGE: Final = ("start", "limit", "delta")
-_RANGES: Final = frozenset({"BlackmanWindow", "HammingWindow", "HannWindow", "Range"})
-_HANDED_ON: Final = frozenset({"Cast", "Identity", "Squeeze", "Unsqueeze"})
 _LONGEST_LIST: Final = 1 << 16
 """Elements of a list that could still be one of sizes, positions or tokens."""
 _WEIGHT_SLOT: Final = {"QLinearConv": 3}
@@ -58,7 +54,7 @@ def infer_whole(bare: ModelProto) -> tuple[ModelProto, str]:
 
     Complexity: O(nodes) for each window behind a Slice behind a window ... that may be too large, and mostly once.
     """
-    bare = _without(bare, _long_lists(bare))
+    bare = _without(bare, _readers_of_long_lists(bare))
     bare = _without(bare, _slices_of_doubtful_sizes(bare))
     refusal = ""
     try:
@@ -82,9 +78,9 @@ def _impossible_size(whole: ModelProto) -> str:
     return ""
 
 
-def _leniently(bare: ModelProto) -> ModelProto:
+def _leniently(bare: ModelProto, *, data: bool = True) -> ModelProto:
     try:
-        return shape_inference.infer_shapes(bare, data_prop=True)
+        return shape_inference.infer_shapes(bare, data_prop=data)
     except INFERENCE_ERRORS:
         return bare  # the node-by-node pass finds out how far it gets
 
@@ -102,8 +98,7 @@ def _slices_of_doubtful_sizes(bare: ModelProto) -> frozenset[int]:
     """Return the indices of Slices behind windows of which it is not known that they fit."""
     if not any(node.op_type == "Slice" for node in bare.graph.node):
         return frozenset()
-    stored = _Stored(bare)
-    doubtful = {index for index, node in enumerate(bare.graph.node) if _may_not_fit(node, stored)}
+    doubtful = _doubtful_windows(bare)
     while blocked := _slices_behind(bare, doubtful):
         partly = _leniently(_without(bare, blocked))
         types = {value.name: value.type for value in (*partly.graph.value_info, *partly.graph.output)}
@@ -112,6 +107,11 @@ def _slices_of_doubtful_sizes(bare: ModelProto) -> frozenset[int]:
             return blocked
         doubtful -= settled
     return frozenset()
+
+
+def _doubtful_windows(bare: ModelProto) -> set[int]:
+    stored = _Stored(bare)
+    return {index for index, node in enumerate(bare.graph.node) if _may_not_fit(node, stored)}
 
 
 def _slices_behind(bare: ModelProto, windows: Collection[int]) -> frozenset[int]:
@@ -124,37 +124,37 @@ def _slices_behind(bare: ModelProto, windows: Collection[int]) -> frozenset[int]
     return frozenset(found)
 
 
-def _long_lists(bare: ModelProto) -> frozenset[int]:
-    """Return the indices of nodes that make lists of sizes which are longer than any, element by element.
+def _readers_of_long_lists(bare: ModelProto) -> frozenset[int]:
+    """Return the indices of nodes that read or make lists too long for onnx to hand on.
 
-    onnx hands on what lists of integers hold, in memory and however long they are: doubled lists, and ranges, of which
-    windows of signal processing are made.
+    What a list of numbers holds is handed on in messages, a hundred bytes for each number and node, of whatever kind it
+    is: sizes, ranges, windows, sound. How long lists are is known without that, but for those whose length is computed.
     """
-    stored, lengths, found = _Stored(bare), dict[str, int](), []
-    for index, node in enumerate(bare.graph.node):
-        if node.domain:
-            continue
-        if node.op_type in _RANGES:
-            ends = [stored.numbers(name) for name in node.input]
-            count = (
-                _steps(*ends)
-                if node.op_type == "Range" and len(ends) == len(_RANGE)
-                else max(map(abs, ends), default=0)
-            )
-        elif node.op_type == "Concat":
-            count = sum(lengths.get(name, stored.count(name)) for name in node.input)
-        elif node.op_type in _HANDED_ON and node.input:
-            count = lengths.get(node.input[0], stored.count(node.input[0]))
-        else:
-            continue
-        lengths.update(dict.fromkeys(node.output, int(min(count, 2 * _LONGEST_LIST))))
-        if count > _LONGEST_LIST:
-            found.append(index)
-    return frozenset(found)
+    slices = _slices_behind(bare, _doubtful_windows(bare))
+    whole = _leniently(_without(bare, slices), data=False)
+    long = {
+        value.name
+        for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)
+        if _is_long(value.type.tensor_type.shape.dim)
+    }
+    return frozenset(
+        index
+        for index, node in enumerate(bare.graph.node)
+        if not long.isdisjoint((*node.input, *node.output)) and _hands_on(node)
+    )
 
 
-def _steps(start: float, limit: float, delta: float) -> float:
-    return max(0.0, (limit - start) / delta) if delta else 0.0
+def _is_long(dims: Sequence[TensorShapeProto.Dimension]) -> bool:
+    return len(dims) == 1 and dims[0].dim_value > _LONGEST_LIST
+
+
+def _hands_on(node: NodeProto) -> bool:
+    """Whether onnx follows what lists hold through an operator, or through the function that it stands for."""
+    if node.domain or not defs.has(node.op_type):
+        return False
+    schema = defs.get_schema(node.op_type)
+    # The stub of onnx does not know the second one.
+    return bool(schema.has_data_propagation_function or schema.has_function)  # type: ignore[attr-defined]
 
 
 def _without(bare: ModelProto, nodes: Collection[int]) -> ModelProto:
@@ -198,15 +198,6 @@ class _Stored:
         if name in self._shapes:
             return [dim.dim_value for dim in self._shapes[name][2:]]
         return list(self._tensors[name].dims[2:]) if name in self._tensors else None
-
-    def count(self, name: str) -> int:
-        """Return how many elements are stored; of anything else, as many as a shape may have."""
-        return math.prod(self._tensors[name].dims) if name in self._tensors else _RANK
-
-    def numbers(self, name: str) -> float:
-        """Return the value of a stored number, 0 where it is none."""
-        tensor = self._tensors.get(name)
-        return float(numpy_helper.to_array(tensor).ravel()[0]) if tensor is not None and self.count(name) == 1 else 0.0
 
     def integers(self, name: str) -> list[int] | None:
         """Return the values of a tensor of integers, None where it is none."""

@@ -49,17 +49,22 @@ def check_request(analysis: Analysis, requests: Sequence[BudgetRequest], options
     UnsupportedModelError
         If an input is no tensor.
     """
+    _check_inputs(analysis)
+    methods = (widths.get(options.solver), criteria.get(options.criterion), *map(criteria.get, options.adapt))
+    chosen(options.settings, *methods)
+    options = replace(options, round_to=options.width_rule)
+    counted = limited_costs(analysis, [request for request in requests if request.metric != "latency"], None)
+    check_reachable(analysis, counted, options)
+
+
+def _check_inputs(analysis: Analysis) -> None:
+    """Refuse a model that nothing can be fed to."""
     for value in analysis.model.proto.graph.input:
         if value.type.WhichOneof("value") not in (None, "tensor_type"):
             raise UnsupportedModelError(
                 f"input {quote(value.name)} is no tensor, so the model cannot be run, which a proof needs",
                 hint="cut the model behind what unpacks it, so that tensors go in",
             )
-    methods = (widths.get(options.solver), criteria.get(options.criterion), *map(criteria.get, options.adapt))
-    chosen(options.settings, *methods)
-    options = replace(options, round_to=options.width_rule)
-    counted = limited_costs(analysis, [request for request in requests if request.metric != "latency"], None)
-    check_reachable(analysis, counted, options)
 
 
 def check_installed(options: SolveOptions) -> None:
@@ -110,7 +115,7 @@ def make_plan(
     Raises
     ------
     UnsupportedModelError
-        If a weight that may lose channels holds NaN or infinity.
+        If a weight that may lose channels holds NaN or infinity, or an input is no tensor.
     UsageError
         If there is no such solver, criterion, setting or rounding, or a metric is limited twice.
     NothingToPruneError
@@ -120,6 +125,7 @@ def make_plan(
 
     Complexity: that of the criterion (each weight is read once) and of the solver.
     """
+    _check_inputs(analysis)
     options = settled_solver(analysis, None, requests, options)
     solve = widths.get(options.solver)
     for_solver, *_ = chosen(options.settings, solve, criteria.get(options.criterion), *map(criteria.get, options.adapt))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from latency_cases import TEXT, WEIGHTS
 from made_up_runtimes import offer_runtimes
 from tiny_models import model
 
@@ -25,14 +26,6 @@ from graphprune.solvers.moves.levels import machine_rule
 from graphprune.trials.compare import Contest, compare
 from graphprune.trials.meter import Measures
 
-TEXT = """(float[1,16,16,16] x) => (float[1,8,16,16] y) {
-    a = Conv (x, first)
-    b = Relu (a)
-    c = Conv (b, second)
-    d = Relu (c)
-    y = Conv (d, third)
-}"""
-WEIGHTS = {"first": (64, 16, 1, 1), "second": (96, 64, 1, 1), "third": (8, 96, 1, 1)}
 CLASSES = ("Counts", "Tells", "Whole", "Picky", "Fragile", "Dies", "Unlimited", "Absent")
 
 # Runtimes with a clock of their own: each weight takes a microsecond, a call a millisecond and ten nanoseconds for

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from onnx import GraphProto, ModelProto, parser
+from onnx import ModelProto, parser
 from tiny_models import chain, model
 
 from graphprune import api
@@ -107,9 +107,10 @@ def test_only_what_is_in_doubt_is_inferred_in_steps(
     steps: list[object] = []
     leniently = whole_inference._leniently
 
-    def counted(bare: object) -> object:
-        steps.append(bare)
-        return leniently(bare)  # type: ignore[arg-type]
+    def counted(bare: ModelProto, *, data: bool = True) -> ModelProto:
+        if data:  # that without them says which lists are long
+            steps.append(bare)
+        return leniently(bare, data=data)
 
     proto = chain(text, weights, **BOUNDS)
     monkeypatch.setattr(whole_inference, "_leniently", counted)
@@ -121,32 +122,60 @@ def _doubled(times: int) -> str:
     return "\n".join(f"d{number + 1} = Concat <axis = 0> (d{number}, d{number})" for number in range(times))
 
 
+# What is made, and how many of the nodes that read or double it onnx may follow number by number.
 LONG = {
-    "range": "c = Range (none, many, one)",
-    "doubled": f"d0 = Shape (h)\n{_doubled(30)}\n c = Cast <to = 1> (d30)",
-    "stored and doubled": f"d0 = Identity (sizes)\n{_doubled(30)}\n c = Cast <to = 1> (d30)",
+    "range": ("l = Range (none, many, one)\n c = Cast <to = 1> (l)", 0),
+    "window": ("l = HannWindow (many)\n c = Add (l, l)", 0),
+    "one number": ("l = ConstantOfShape (length)\n c = Add (l, l)", 0),
+    "expanded": ("l = Expand (sizes, length)\n c = Cast <to = 1> (l)", 0),
+    "repeated": ("l = Tile (sizes, length)\n c = Concat <axis = 0> (l, l)", 0),
+    "doubled": (f"d0 = Shape (h)\n{_doubled(30)}\n c = Cast <to = 1> (d30)", 15),
+    "stored and doubled": (f"d0 = Identity (sizes)\n{_doubled(30)}\n c = Cast <to = 1> (d30)", 17),
+    "short": ("l = Range (none, few, one)\n c = Cast <to = 1> (l)", 1),
 }
 
 
 @pytest.mark.parametrize("case", LONG)
-def test_lists_that_nobody_could_hold_are_not_made(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gibibytes were taken by inference itself, before any limit."""
-    seen: list[int] = []
+def test_lists_that_nobody_could_hold_are_not_followed(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inference itself took a hundred bytes for each number and node, gibibytes in all, before any limit."""
+    text, allowed = LONG[case]
+    followed: list[int] = []
 
-    def watched(bare: ModelProto, **options: object) -> ModelProto:
-        alone = [node for node in bare.graph.node if node.op_type in ("Range", "Concat") and not node.domain]
-        seen.append(len(alone))
-        return inferred(bare, **options)
+    def watched(bare: ModelProto, **options: bool) -> ModelProto:
+        if not options["data_prop"]:
+            return inferred(bare, **options)
+        followed.append(sum(node.op_type in ("Add", "Cast", "Concat") and not node.domain for node in bare.graph.node))
+        return short if followed[-1] > allowed else inferred(bare, **options)
 
     inferred = whole_inference.shape_inference.infer_shapes
     monkeypatch.setattr(whole_inference.shape_inference, "infer_shapes", watched)
-    constants = {"none": np.int64(0), "many": np.int64(10**11), "one": np.int64(1), "sizes": [1, 2, 3, 4]}
-    proto = chain("m = Relu (h)", {}, **constants)
-    extra = parser.parse_graph(f"tiny (float[1,8,6,6] h) => (float[n] c) {{ {LONG[case]} }}")
-    whole_inference.infer_whole(_with(proto, extra))
-    assert max(seen) <= 15  # of thirty doublings, those whose lists are short
+    numbers = {"none": 0, "many": 10**9, "few": 9, "one": 1}
+    constants = {name: np.int64(value) for name, value in numbers.items()}
+    short = chain("m = Relu (h)", {}, length=[100_000], sizes=[3], **constants)
+    proto = ModelProto.FromString(short.SerializeToString())
+    proto.graph.node.extend(parser.parse_graph(f"tiny (float[1,8,6,6] h) => (float[n] c) {{ {text} }}").node)
+    whole_inference.infer_whole(proto)
+    assert followed and max(followed) <= allowed
 
 
-def _with(proto: ModelProto, extra: GraphProto) -> ModelProto:
-    proto.graph.node.extend(extra.node)
-    return proto
+def test_long_sound_is_pruned_as_short_sound_is() -> None:
+    """A long list is a sample like any other: only what it holds is not followed."""
+
+    def sound(length: int) -> ModelProto:
+        return model(
+            f"""(float[{length}] x) => (float[] y) {{
+                shifted = Add (x, shift)
+                row = Unsqueeze (shifted, zero)
+                plane = Unsqueeze (row, zero)
+                a = Conv <strides = [16]> (plane, first)
+                b = Relu (a)
+                y = Conv (b, last)
+            }}""",
+            {"first": (8, 1, 16), "last": (2, 8, 1), "shift": (1,)},
+            zero=[0],
+        )
+
+    short, long = (api.analyze(api.load(sound(length))) for length in (1_600, 160_000))
+    assert [(group.name, group.size) for group in long.groups] == [("a", 8)]
+    assert [(group.name, group.size) for group in short.groups] == [("a", 8)]
+    assert long.cost.flops(long.cost.sizes) == 100 * short.cost.flops(short.cost.sizes)

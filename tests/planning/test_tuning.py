@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from latency_cases import TEXT, WEIGHTS
 from tiny_models import model
 
 import graphprune
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
 
     from graphprune import Analysis, Plan
 
-TEXT = """(float[1,16,16,16] x) => (float[1,8,16,16] y) {
-    a = Conv (x, first)
-    b = Relu (a)
-    c = Conv (b, second)
-    d = Relu (c)
-    y = Conv (d, third)
-}"""
-WEIGHTS = {"first": (64, 16, 1, 1), "second": (96, 64, 1, 1), "third": (8, 96, 1, 1)}
 WHOLE = 1_000_000
 
 

@@ -172,7 +172,7 @@ def test_an_error_of_a_worker_keeps_its_hint() -> None:
 )
 def test_workers_that_mean_nothing(given: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Workers(**given)  # type: ignore[arg-type]
+        Workers(**given)  # type: ignore[arg-type]  # a wrong type is one of the cases
 
 
 def test_a_backend_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
