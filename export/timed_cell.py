@@ -10,6 +10,7 @@ nothing takes to bring as many numbers in and out.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -24,7 +25,7 @@ from onnx import TensorProto, helper, save
 
 from graphprune.array_types import Array
 from graphprune.cost.latency.bench import paired_rounds
-from graphprune.export.cell import Steps, gist, in_cell
+from graphprune.export.cell import Steps, in_cell
 from graphprune.export.runtime import ModelSignature, Runtime, make_runtime
 
 __all__ = ["LAYER", "TimedModel", "TimedTask"]
@@ -108,15 +109,12 @@ def _rounds(place: Path, task: TimedTask, runtime: Runtime, steps: Steps) -> dic
 
 
 def _layers(place: Path, task: TimedTask, runtime: Runtime, steps: Steps) -> dict[str, Any]:
-    """Time layers alone; None stands for one that the runtime does not take, with its reason beside it."""
+    """Time layers alone; None stands for one that the runtime does not take."""
     calls: dict[int, _Call] = {}
-    reasons: dict[int, str] = {}
     for number, model in enumerate(task.models):
         steps.begin(f"{LAYER} {number}")
-        try:
+        with contextlib.suppress(Exception):  # a runtime raises whatever it likes
             calls[number] = _Call(runtime, _converted(place, number, model, runtime), model.signature)
-        except Exception as error:  # a runtime raises whatever it likes
-            reasons[number] = gist(error)
     empty: tuple[_Call, ...] = ()
     if not all(call.is_profiled for call in calls.values()):
         steps.begin("measure an empty network")
@@ -128,7 +126,7 @@ def _layers(place: Path, task: TimedTask, runtime: Runtime, steps: Steps) -> dic
         for call in empty:
             call.run()
     seconds = [calls[number].own(empty) if number in calls else None for number in range(len(task.models))]
-    return {"seconds": seconds, "reasons": reasons}
+    return {"seconds": seconds}
 
 
 def _converted(place: Path, number: int, model: TimedModel, runtime: Runtime) -> Path:

@@ -17,12 +17,14 @@ from graphprune.model.load import Model
 from graphprune.model.survey import survey
 from graphprune.model.tensors import is_external
 
-__all__ = ["NARROW", "widened"]
+__all__ = ["HALVES", "NARROW", "widened"]
 
 NARROW = frozenset({TensorProto.BFLOAT16, TensorProto.FLOAT16, TensorProto.DOUBLE})
 """Float types that become float32; the weights of the last one are rounded, in both models alike."""
 
-_HALVES = frozenset({TensorProto.BFLOAT16, TensorProto.FLOAT16})
+HALVES = frozenset({TensorProto.BFLOAT16, TensorProto.FLOAT16})
+"""Float types of 16 bits."""
+
 _MEASURING = ("Shape", "Size")
 _TRUTHS = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or"})
 _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "stash_type"})
@@ -81,9 +83,9 @@ def _steady_halves(graph: GraphProto) -> dict[str, int]:
             continue
         steady.update(node.output)
         named = [attribute.i for attribute in node.attribute if attribute.name in _TYPE_ATTRIBUTES]
-        read = [kinds[name] for name in node.input if kinds.get(name) in _HALVES and not measured]
+        read = [kinds[name] for name in node.input if kinds.get(name) in HALVES and not measured]
         kind = next(iter((*named, *read)), TensorProto.UNDEFINED)
-        if kind in _HALVES and node.op_type not in _TRUTHS:
+        if kind in HALVES and node.op_type not in _TRUTHS:
             kinds.update(dict.fromkeys(node.output, kind))
             computed.update(dict.fromkeys(node.output, kind))
     return computed

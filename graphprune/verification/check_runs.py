@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import TensorProto
 
 from graphprune.errors import UsageError, VerificationError, quote
 from graphprune.model.allowance import allow
@@ -20,6 +19,7 @@ from graphprune.model.survey import survey
 from graphprune.model.tensors import FLOATS
 from graphprune.model.unread import without_unread
 from graphprune.model.usual_shapes import usual_shapes
+from graphprune.model.widen_floats import HALVES
 from graphprune.model.write import save
 from graphprune.verification.jumps import DISCRETE, RANDOM
 from graphprune.verification.room import has_room, room_needed
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["check_runs"]
 
 _TIMEOUT = 900.0
-_HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
 def check_runs(
@@ -132,7 +131,7 @@ def _spec(written: Model, graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -
     jumps = operators & (DISCRETE | RANDOM)
     rounds = any(name in ROUNDING or name.startswith("QLinear") for name in operators)
     kinds = {value.name: value.type.tensor_type.elem_type for value in written.proto.graph.output}
-    coarse = _HALVES & {*kinds.values(), *(held.tensor.data_type for held in parts.tensors)}
+    coarse = HALVES & {*kinds.values(), *(held.tensor.data_type for held in parts.tensors)}
     grain = float(np.finfo(np.float16).eps) if coarse else 0.0
     inputs = input_specs(graph, shapes)
     return Spec(

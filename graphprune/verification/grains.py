@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
+from graphprune.model.widen_floats import HALVES
+
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
 
 __all__ = ["Grains"]
-
-_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 class Grains:
@@ -35,4 +35,4 @@ class Grains:
 
     def _own(self, name: str) -> float:
         elem_type = self._dtypes.get(name, TensorProto.UNDEFINED)
-        return float(np.finfo(np.float32 if self._widened else np.float16).eps) if elem_type in _HALVES else 0.0
+        return float(np.finfo(np.float32 if self._widened else np.float16).eps) if elem_type in HALVES else 0.0
