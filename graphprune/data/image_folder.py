@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FolderReader", "open_folder"]
 
-_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
+SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
 _MOST_PIXELS = 1 << 26
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 """What Pillow calls pixels of more than 8 bits."""
@@ -127,7 +127,7 @@ def open_folder(folder: Path, image: ImageInput) -> Source:
     inner = {label: files for label, files in inner.items() if files}
     if not inner:
         raise DataError(
-            f"{quote(name)} holds no images", hint=f"images end in {', '.join(sorted(_SUFFIXES))}; folders are classes"
+            f"{quote(name)} holds no images", hint=f"images end in {', '.join(sorted(SUFFIXES))}; folders are classes"
         )
     files = tuple(path for images in inner.values() for path in images)
     targets = np.repeat(np.arange(len(inner), dtype=np.int64), [len(images) for images in inner.values()])
@@ -136,5 +136,5 @@ def open_folder(folder: Path, image: ImageInput) -> Source:
 
 def _images(folder: Path) -> list[Path]:
     """Return the images of a folder; hidden files are what systems keep beside them."""
-    found = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."))
+    found = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
     return sorted(path for path in found if path.is_file())

@@ -234,7 +234,7 @@ def check_target(path: Path, *, force: bool, inputs: Iterable[Path] = ()) -> Pat
             if os.path.samestat(source.stat(), status):
                 raise OutputError(
                     f"{shown} is the input file itself; inputs are never changed",
-                    hint="choose another name with --output or --plan",
+                    hint="choose another name for the result",
                 )
     if not force:
         raise OutputError(f"{shown} exists", hint="give --force (force=True) to replace it")

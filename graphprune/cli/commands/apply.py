@@ -46,7 +46,7 @@ def apply(
     everything that follows from them is computed again; a plan that contradicts itself is refused.
     """
     targets = output.targets(model)
-    targets.check([model, plan])
+    targets.check([model, plan], printing.log)
 
     from graphprune import api
     from graphprune.plan.file import read_plan

@@ -14,7 +14,7 @@ from graphprune.cli.console import print_json
 from graphprune.cli.help_panels import examples
 from graphprune.cli.options.output import Printing
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import check_target
+from graphprune.cli.targets import check_targets
 from graphprune.errors import UsageError, quote
 from graphprune.extras import require
 
@@ -79,7 +79,7 @@ def export(
     is written.
     """
     require("train", "`graphprune export`")
-    check_target(output, [weights] if weights is not None else [], force=force)
+    check_targets({"model": output}, [weights, source], force=force, log=printing.log)
     shapes = _shapes(input_shape)
 
     from graphprune import api

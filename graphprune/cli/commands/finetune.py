@@ -17,7 +17,7 @@ from graphprune.cli.options.output import Output, Printing
 from graphprune.cli.options.samples import TrainingSamples
 from graphprune.cli.options.training import FinetuneTraining
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import beside, check_target
+from graphprune.cli.targets import beside, check_targets
 from graphprune.cli.training_run import ProgressLine, check_checkpoint, missing_processes
 from graphprune.errors import NotImprovedError, UsageError
 from graphprune.extras import require
@@ -66,9 +66,10 @@ def finetune(
     require("train", "`graphprune finetune`")
     target = output.output or beside(pruned, ".finetuned.onnx")
     replacing = output.force or training.resume
-    check_target(target, [path for path in (pruned, teacher) if path is not None], force=replacing)
     checkpoint = training.checkpoint_of(target)
     check_checkpoint(checkpoint, resume=training.resume, force=output.force)
+    inputs = (pruned, teacher, samples.data, training.loss)
+    check_targets({"model": target, "checkpoint": checkpoint}, inputs, force=replacing, log=printing.log)
 
     from graphprune import api
     from graphprune.data.synthesis.make_samples import SampleOptions, read_request

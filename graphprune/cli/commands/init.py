@@ -14,7 +14,7 @@ from graphprune.cli.options.model_reading import ModelFile
 from graphprune.cli.options.output import Printing
 from graphprune.cli.options.samples import CalibrationSamples
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import check_target
+from graphprune.cli.targets import check_targets
 from graphprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def init(
     from graphprune.model.write import write_bytes_atomically
 
     target = model.parent / SETTINGS
-    check_target(target, [model], force=force)
+    check_targets({"settings": target}, [model, calibration.calib], force=force, log=printing.log)
     talk = printing.talk()
     calibration.running.select(talk)
     with talk.stage("loading"):

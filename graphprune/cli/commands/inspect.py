@@ -15,7 +15,7 @@ from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import GraphReading
 from graphprune.cli.options.output import Printing
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import check_target
+from graphprune.cli.targets import check_targets
 from graphprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _inspect_plan(file: Path, questions: _Questions, printing: Printing) -> None
         from graphprune.report.widths_chart import check_chart_format
 
         check_chart_format(questions.graph)
-        check_target(questions.graph, [file], force=questions.force)
+        check_targets({"drawing": questions.graph}, [file], force=questions.force, log=printing.log)
     plan, as_json = read_plan(file), printing.as_json
     if note := partner_note(file):
         printing.talk().note(note)
@@ -133,7 +133,7 @@ def _inspect_model(file: Path, reading: GraphReading, questions: _Questions, pri
 
     if questions.graph is not None:
         check_format(questions.graph)
-        check_target(questions.graph, [file], force=questions.force)
+        check_targets({"drawing": questions.graph}, [file], force=questions.force, log=printing.log)
     talk = printing.talk()
     with talk.stage("loading"):
         loaded = api.load(file)

@@ -12,7 +12,7 @@ from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import ModelFile
 from graphprune.cli.options.output import DryOutput, Printing
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import beside, check_target
+from graphprune.cli.targets import beside, check_targets
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -32,7 +32,7 @@ def normalize(model: ModelFile, output: DryOutput, printing: Printing) -> None:
     original file are in this one.
     """
     target = output.output or beside(model, ".normalized.onnx")
-    check_target(target, [model], force=output.force or output.dry_run)
+    check_targets({"model": target}, [model], force=output.force or output.dry_run, log=printing.log)
 
     from graphprune import api
     from graphprune.verification.check_runs import check_runs

@@ -18,7 +18,7 @@ from graphprune.cli.options.output import DryOutput, Printing
 from graphprune.cli.options.samples import ImageOptions
 from graphprune.cli.quantized_report import quantized_facts, quantized_lines
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import beside, check_target
+from graphprune.cli.targets import beside, check_targets
 
 if TYPE_CHECKING:
     from graphprune.cli.console import Talk
@@ -114,8 +114,8 @@ def quantize(
     """
     suffix = ".fp16.onnx" if numbers.fp16 else ".int8.onnx"
     target = output.output or beside(model, suffix)
-    if not output.dry_run and model.exists():
-        check_target(target, [path for path in (model, calibration.original) if path], force=output.force)
+    given = (model, calibration.original, calibration.calib)
+    check_targets({"model": target}, given, force=output.force or output.dry_run, log=printing.log)
 
     from graphprune import api
     from graphprune.export.quantize import QuantizeOptions

@@ -17,7 +17,7 @@ from graphprune.cli.options.recovery import Refitting
 from graphprune.cli.options.samples import RecoverySamples
 from graphprune.cli.recovery_steps import added_samples
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import beside, check_target
+from graphprune.cli.targets import beside, check_targets
 from graphprune.errors import NotImprovedError
 
 if TYPE_CHECKING:
@@ -64,9 +64,8 @@ def recover(
     from graphprune.verification.pair import parted
 
     target = output.output or beside(pruned, ".recovered.onnx")
-    inputs = (pruned, teacher, plan)
-    if not output.dry_run and all(path.exists() for path in inputs):
-        check_target(target, inputs, force=output.force)
+    given = (pruned, teacher, plan, calibration.calib)
+    check_targets({"model": target}, given, force=output.force or output.dry_run, log=printing.log)
     options = refitting.options(calibration.samples)
     calibration.check()
     talk = printing.talk()

@@ -20,7 +20,6 @@ from graphprune.cli.options.widths import SolvedWidths
 from graphprune.cli.quantized_report import QuantizedFile
 from graphprune.cli.recovery_steps import RecoveryMaterial, RecoverySteps, find_material
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import beside, check_target
 from graphprune.errors import DataError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -72,7 +71,8 @@ def solve(
     analysed = reading.options()
     restoring.check(calibration.calib)
     calibration.images.check_needed(calibration.calib, restoring.data)
-    targets = output.checked_targets(reading.model, widths.limits.inputs)
+    given = [*widths.limits.inputs, calibration.calib, restoring.data]
+    targets = output.checked_targets(reading.model, given, restoring.quantize, printing.log)
 
     from graphprune import api
     from graphprune.planning.make_plan import is_met
@@ -143,8 +143,8 @@ def _lower_precision(restoring: Restoring, targets: Targets, material: RecoveryM
 
     Raises
     ------
-    DataError, OutputError
-        If there are no samples, or it cannot be written.
+    DataError
+        If there are no samples.
     """
     if restoring.quantize is None:
         return None
@@ -152,11 +152,9 @@ def _lower_precision(restoring: Restoring, targets: Targets, material: RecoveryM
         raise DataError(
             "there are no samples to quantise with", hint="give some with --calib SOURCE, or run `graphprune quantize`"
         )
-    target = beside(targets.output, f".{restoring.quantize}.onnx")
-    check_target(target, [], force=targets.force or targets.dry)
-    return QuantizedFile(
-        targets.output, target, restoring.quantize, material.samples, made=material.restorer is not None
-    )
+    target = targets.further[f"{restoring.quantize} model"]
+    made = material.restorer is not None
+    return QuantizedFile(targets.output, target, restoring.quantize, material.samples, made=made)
 
 
 def _reported(

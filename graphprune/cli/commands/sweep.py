@@ -19,7 +19,7 @@ from graphprune.cli.options.processes import Processes
 from graphprune.cli.options.samples import MeasuringSamples
 from graphprune.cli.options.widths import ComparedWidths
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import beside, check_target
+from graphprune.cli.targets import beside, check_targets
 from graphprune.errors import RequestError, UsageError, quote
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class _Table(Output):
     ] = None
     force: Annotated[bool, typer.Option("--force", "-f", help="Start the table anew.")] = False
 
-    def paths(self, model: Path, inputs: Iterable[Path]) -> tuple[Path, Path]:
+    def paths(self, model: Path, inputs: Iterable[Path | str | None], log: Path | None) -> tuple[Path, Path]:
         """Return where the table and its chart go.
 
         Raises
@@ -54,8 +54,7 @@ class _Table(Output):
         """
         table = self.output or beside(model, f".sweep{_SUFFIX}")
         picture = table.with_name(table.stem + ".svg")
-        for path in (table, picture):
-            check_target(path, inputs, force=True)
+        check_targets({"table": table, "chart": picture}, inputs, force=True, log=log)
         if table.suffix != _SUFFIX:
             raise UsageError(
                 f"the table cannot be written as {quote(str(table))}",
@@ -90,7 +89,8 @@ def sweep(
     widths.check_threads(budgets.latency)
     options = channels.solve_options(widths)
     model = reading.model
-    table, picture = output.paths(model, [model, *widths.limits.inputs])
+    given = [model, *widths.limits.inputs, measuring.data, measuring.calib]
+    table, picture = output.paths(model, given, printing.log)
 
     from graphprune.model.write import write_bytes_atomically
     from graphprune.report.chart import chart

@@ -16,7 +16,7 @@ from graphprune.cli.options.device import RunningDevice
 from graphprune.cli.options.model_reading import ModelReading
 from graphprune.cli.options.output import Output, Printing
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import beside, check_target
+from graphprune.cli.targets import beside, check_targets
 
 if TYPE_CHECKING:
     from graphprune.data.synthesis.make_samples import MadeSamples
@@ -71,9 +71,8 @@ def synthesize(
     """
     target = output.output or beside(reading.model, ".samples.npz")
     targets = [path for path in (target, preview) if path is not None]
-    if reading.model.exists():
-        for path in targets:
-            check_target(path, [reading.model], force=output.force)
+    written = {"samples": target, "preview": preview}
+    check_targets(written, [reading.model], force=output.force, log=printing.log)
 
     from graphprune import api
     from graphprune.data.signature import input_specs

@@ -18,7 +18,7 @@ from graphprune.cli.options.samples import TrainingSamples
 from graphprune.cli.options.training import PruningTraining
 from graphprune.cli.options.widths import TrainedWidths, parse_settings
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import Targets, beside, check_target
+from graphprune.cli.targets import Targets, beside, check_targets
 from graphprune.cli.training_run import ProgressLine, check_checkpoint, missing_processes
 from graphprune.errors import quote
 from graphprune.extras import require
@@ -62,7 +62,8 @@ def train(
     require("train", "`graphprune train`")
     requests = budgets.requests()
     files = _Files.of(reading.model, output, training)
-    files.check([path for path in (reading.model, training.teacher, *widths.limits.inputs) if path is not None])
+    given = [reading.model, training.teacher, *widths.limits.inputs, samples.data, training.loss]
+    files.check(given, printing.log)
 
     from graphprune import accuracy, api
 
@@ -79,7 +80,7 @@ def train(
     with talk.stage("importing torch"):
         from graphprune.training.pruning.train import TrainOptions
     chosen = _ChosenMethod.of(training, widths)
-    files.check_further(chosen.method.makes)
+    files.check_further(chosen.method.makes, given)
     solving = chosen.solve_options(training, widths, channels)
     with ProgressLine() as meter:
         how = training.options(files.checkpoint)
@@ -133,22 +134,26 @@ class _Files:
         finetuned = beside(targets.output, ".finetuned.onnx") if training.finetune_epochs else None
         return cls(targets, trained, finetuned, training.checkpoint_of(trained), training.resume)
 
-    def check(self, inputs: list[Path]) -> None:
-        """Refuse what could not be written in the end."""
-        self.targets.check(inputs)
-        for path in (self.trained, self.finetuned):
-            if path is not None and all(item.exists() for item in inputs):
-                check_target(path, inputs, force=self.targets.force or self.targets.dry)
+    @property
+    def _written(self) -> dict[str, Path | None]:
+        """Everything that is written, by what it is."""
+        whole = {"trained model": self.trained, "finetuned model": self.finetuned, "checkpoint": self.checkpoint}
+        return {"model": self.targets.output, "plan": self.targets.plan, **whole}
+
+    def check(self, inputs: Sequence[Path | str | None], log: Path | None) -> None:
+        """Refuse what could not be written in the end, or would destroy an input or another result."""
         check_checkpoint(self.checkpoint, resume=self.resume, force=self.targets.force)
+        check_targets(self._written, inputs, force=self.targets.force or self.targets.dry, log=log)
 
     def further(self, word: str) -> Path:
         """Return where another model of a method goes."""
         return beside(self.targets.output, f".{word}.onnx")
 
-    def check_further(self, words: Sequence[str]) -> None:
+    def check_further(self, words: Sequence[str], inputs: Sequence[Path | str | None]) -> None:
         """Refuse what other models of a method could not be written to in the end."""
-        for word in words:
-            check_target(self.further(word), [], force=self.targets.force or self.targets.dry)
+        further = {f"{word} model": self.further(word) for word in words}
+        check_targets({**self._written, **further}, inputs, force=True)
+        check_targets(further, inputs, force=self.targets.force or self.targets.dry)
 
     def save(self, result: Trained) -> tuple[dict[str, str], tuple[str, ...]]:
         """Write the trained model and what else the method makes; return the files and what to say of them."""

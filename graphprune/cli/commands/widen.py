@@ -12,7 +12,7 @@ from graphprune.cli.help_panels import examples
 from graphprune.cli.options.model_reading import ExactReading, ModelFile
 from graphprune.cli.options.output import Printing, UnverifiedOutput
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import beside, check_target
+from graphprune.cli.targets import beside, check_targets
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,7 +53,7 @@ def widen(
     networks are run and all tensors compared before anything is written. `solve --lossless` takes the copies out.
     """
     target = output.output or beside(model, ".wide.onnx")
-    check_target(target, [model], force=output.force or output.dry_run)
+    check_targets({"model": target}, [model], force=output.force or output.dry_run, log=printing.log)
 
     from graphprune import api
     from graphprune.widening.widen import WidenOptions

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -11,12 +11,14 @@ import typer
 
 from graphprune.cli.console import Talk
 from graphprune.cli.options.device import VerifyDevice
-from graphprune.cli.targets import Targets, beside, check_target
+from graphprune.cli.targets import Targets, beside, check_page
 from graphprune.errors import UsageError
 from graphprune.extras import require, runtime_conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from graphprune.choices import NumberFormat
 
 __all__ = [
     "AppliedOutput",
@@ -143,25 +145,41 @@ class SolvedOutput(PrunedOutput):
         ),
     ] = None
 
-    def checked_targets(self, model: Path, inputs: Iterable[Path]) -> Targets:
+    def checked_targets(
+        self,
+        model: Path,
+        inputs: Iterable[Path | str | None],
+        precision: NumberFormat | None = None,
+        log: Path | None = None,
+    ) -> Targets:
         """Return where everything goes; what could not be written, or a report not be drawn, is refused.
+
+        Parameters
+        ----------
+        model : Path
+        inputs : iterable of Path, str or None
+            Whatever else is read.
+        precision : {"int8", "fp16"}, optional
+            In which the result is written as well.
+        log : Path, optional
 
         Raises
         ------
         OutputError, UsageError
         """
-        targets, inputs = self.targets(model), [model, *inputs]
-        targets.check(inputs)
-        self._check_report([*inputs, targets.output, *filter(None, [targets.plan])])
+        further: dict[str, Path] = {}
+        targets = self.targets(model)
+        if precision is not None:
+            further[f"{precision} model"] = beside(targets.output, f".{precision}.onnx")
+        if self.report is not None:
+            if self.dry_run:
+                raise UsageError("--report writes a file, and --dry-run writes none", hint="give one of them")
+            require("report", "--report")
+            check_page(self.report)
+            further["report"] = self.report
+        targets = replace(targets, further=further)
+        targets.check([model, *inputs], log)
         return targets
-
-    def _check_report(self, inputs: Iterable[Path]) -> None:
-        if self.report is None:
-            return
-        if self.dry_run:
-            raise UsageError("--report writes a file, and --dry-run writes none", hint="give one of them")
-        require("report", "--report")
-        check_target(self.report, inputs, force=self.force)
 
 
 @dataclass(frozen=True)
