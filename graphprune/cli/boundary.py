@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
-__all__ = ["run"]
+__all__ = ["CommandLineError", "run"]
 
 _USAGE = 2
 _INTERNAL = 101
@@ -41,7 +41,7 @@ _COMPLETION = "_GRAPHPRUNE_COMPLETE"
 
 # typer brings its own copy of click in some versions and depends on click in others; reached
 # through a public class, the base of all its usage errors is right in both.
-_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 class _TerminatedError(BaseException):
@@ -122,7 +122,7 @@ def _ending(error: BaseException, arguments: Sequence[str]) -> tuple[int, str, s
     """Return exit code, message and hint for whatever ended a command."""
     if isinstance(error, GraphPruneError):
         return error.exit_code, error.message, error.hint
-    if isinstance(error, _CommandLineError):
+    if isinstance(error, CommandLineError):
         message = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
         message, *_ = message.partition(" (Possible options")  # all that are alike in some way, --help among them
         return _USAGE, message, _option_hint(error) or _choice_hint(message) or _help_hint(error, arguments)
@@ -145,7 +145,7 @@ def _ending(error: BaseException, arguments: Sequence[str]) -> tuple[int, str, s
 
 def _public_type(error: BaseException) -> str:
     """Return the class of an error as Python has it; those of the command line's own library are wrong usage."""
-    return "UsageError" if isinstance(error, _CommandLineError) else type(error).__name__
+    return "UsageError" if isinstance(error, CommandLineError) else type(error).__name__
 
 
 def _print_object(printed: str, told: dict[str, str | None], code: int) -> int:

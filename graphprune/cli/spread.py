@@ -29,7 +29,9 @@ from typer.models import OptionInfo
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["spread"]
+__all__ = ["option_groups", "spread"]
+
+_GROUPS = "option_groups"
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
@@ -48,10 +50,17 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
         command(**values)
 
     single = [part for parameter in whole for part in _parts(parameter)]
+    setattr(flat, _GROUPS, groups)
     flat.__signature__ = inspect.Signature(single)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in single}
     del flat.__wrapped__
     return flat
+
+
+def option_groups(command: Callable[..., None], values: dict[str, Any]) -> list[Any]:
+    """Return the option groups of a command, given the values of its parsed command line."""
+    known = dict(values)
+    return [_gathered(group, known) for group in getattr(command, _GROUPS, {}).values()]
 
 
 def _gathered(group: Any, values: dict[str, Any]) -> Any:

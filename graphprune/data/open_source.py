@@ -32,11 +32,25 @@ if TYPE_CHECKING:
     from graphprune.data.signature import InputSpec
     from graphprune.data.source import Source
 
-__all__ = ["open_source"]
+__all__ = ["names_files", "open_source"]
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _MADE = "synthetic:"
 _FORMS = "a folder of images, an .npz or .npy file, package.module:function, or torchvision:NAME"
+
+
+def names_files(text: str) -> bool:
+    """Whether a text means a file or a folder, and neither samples to make, a function nor a dataset.
+
+    Examples
+    --------
+    >>> [names_files(text) for text in ("photos/", "a.npz", "synthetic:64", "module:load", "torchvision:CIFAR10")]
+    [True, True, False, False, False]
+    """
+    from graphprune.data.synthesis.make_samples import read_request
+
+    named = text.startswith(("torchvision:", _MADE)) or _FUNCTION.fullmatch(text) is not None
+    return not named and read_request(text) is None
 
 
 def open_source(text: str, specs: Sequence[InputSpec], preprocessing: Preprocessing | None = None) -> Source:

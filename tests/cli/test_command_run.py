@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import typer
 
@@ -103,6 +105,10 @@ def test_values_become_what_is_typed(tmp_path: Path) -> None:
     )
     assert solve.arguments[-4:] == ("--flops=0.5", "--quick", "--skip=a", "--skip=b")
     assert quantize.arguments[0] == solve.outputs[0] and quantize.outputs == ("recipe.run/02-quantize.onnx",)
+    (one,) = command_lines(
+        read_recipe(write(tmp_path, "{model: m.onnx, steps: [{eval: {data: d, limit: 1}}]}")), COMMANDS
+    )
+    assert one.arguments == ("m.onnx", "--data=d", "--limit=1")
     assert deploy.arguments == (quantize.outputs[0], "--original=m.onnx", "--check=x,y", "--no-timing")
 
 
@@ -134,6 +140,97 @@ def test_a_wrong_value_is_said_before_anything_runs(quick: Command, model: Path)
     done = quick("run", write(model.parent, CHAIN.replace("- check", "- finetune: {data: x, epochs: many}")))
     assert (done.code, "epochs" in done.err) == (2, True)
     assert not (model.parent / "built").exists()
+
+
+def test_a_first_step_that_failed_is_mended_and_run_again(quick: Command, model: Path) -> None:
+    assert quick("run", write(model.parent, CHAIN.replace("0.5", "0.0001"))).code == 1
+    done = quick("run", write(model.parent, CHAIN))
+    assert done.code == 0, done.err
+    assert len(steps(model.parent)) == 3
+
+
+NAMED = """
+model: net.onnx
+folder: built
+steps:
+  - solve: {flops: 0.5, quick: true, calib: samples.npy, quantize: fp16, log: solve.log}
+  - inspect: {graph: groups.svg}
+  - eval: {data: samples.npy, teacher: net.onnx}
+"""
+
+
+def test_all_that_a_step_wrote_has_to_be_there(quick: Command, model: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(model.with_name("samples.npy"), rng.normal(0, 1, (16, 3, 12, 12)).astype(np.float32))
+    recipe = write(model.parent, NAMED)
+    done = quick("run", recipe)
+    assert done.code == 0, done.err
+    assert {name for step in steps(model.parent) for name in step["outputs"]} == {
+        "solve.log",
+        "groups.svg",
+        "built/01-solve.onnx",
+        "built/01-solve.plan.json",
+        "built/01-solve.fp16.onnx",
+    }
+    assert "built/01-solve.fp16.onnx" in steps(model.parent)[2]["command"]  # the latest file is measured
+    for name, number in (("built/01-solve.fp16.onnx", 1), ("groups.svg", 2)):
+        (model.parent / name).unlink()
+        done = quick("run", recipe)  # a drawing that is there is replaced
+        assert (done.code, f"step {number} of 3  graphprune" in done.err) == (0, True), done.err
+        assert (model.parent / name).exists()
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO has no package for this Python")
+def test_a_converted_network_is_written_and_written_anew(quick: Command, model: Path) -> None:
+    chain = CHAIN.replace("inspect", "deploy: {check: onnxruntime, to: {openvino: ov}, timing: false, samples: 1}")
+    recipe = write(model.parent, chain)
+    for _ in range(2):
+        done = quick("run", recipe, "--again")
+        assert done.code == 0, done.err
+    assert {*steps(model.parent)[2]["outputs"]} == {"ov/model.xml", "ov/model.bin"}
+    (model.parent / "ov" / "mine.txt").write_text("of somebody else")
+    assert quick("run", recipe, "--again").code == 2
+    assert (model.parent / "ov" / "mine.txt").exists()
+
+
+def test_for_machines_there_is_one_object_whatever_happens(quick: Command, model: Path) -> None:
+    recipe = write(model.parent, CHAIN.replace("0.5", "0.0001"))
+    planned = json.loads(quick("run", recipe, "--json", "--dry-run").out)
+    assert len(planned["commands"]) == 3 and planned["commands"][1].startswith("graphprune check built/01-solve.plan")
+    failed = json.loads(quick("run", recipe, "--json").out)
+    assert failed["error"]["exit_code"] == 1 and "cannot reach flops" in failed["error"]["message"]
+    assert failed["steps"] == [] and failed["failed"].startswith("graphprune solve net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("solve: {flops: abc}", "step 1, solve: "),
+        ("solve: {flops: 0.5, solver: nosuch}", "unknown solver 'nosuch'"),
+        ("solve: {flops: 0.5, criterion: nosuch}", "unknown criterion 'nosuch'"),
+        ("solve: {flops: 0.5, calib: nothing.npz}", "'nothing.npz' does not exist"),
+        ("solve: {flops: 0.5, widths: nothing.yaml}", "'nothing.yaml' does not exist"),
+        ("solve: {flops: 0.5, min-keep: many}", "step 1, solve: "),
+        ("solve: {flops: 0.5, input-shape: {image: odd}}", "--input-shape cannot be 'image=odd'"),
+        ("eval", "step 1, eval: "),
+        ("eval: {data: photos, teacher: other.onnx}", "'photos' does not exist"),
+        ("deploy: {check: openvin}", "unknown runtime 'openvin'"),
+        ("deploy: {to: [openvino]}", "step 1, deploy: "),
+        ("inspect: {graph: net.onnx}", "'net.onnx' would be replaced"),
+        ("inspect: {graph: recipe.yaml}", "'recipe.yaml' would be replaced"),
+        ("solve: {flops: 0.5, log: built/01-solve.onnx}", "'built/01-solve.onnx' is written by step 1, solve"),
+    ],
+)
+def test_what_is_known_to_fail_is_said_before_anything_runs(quick: Command, model: Path, step: str, said: str) -> None:
+    before = model.read_bytes()
+    done = quick("run", write(model.parent, f"{{model: net.onnx, folder: built, steps: [{step}]}}"), "--dry-run")
+    assert (done.code, said in done.err, "step 1, " in done.err) == (2, True, True), done.err
+    assert not (model.parent / "built").exists() and model.read_bytes() == before
+
+
+def test_a_model_that_is_missing_is_said_before_anything_runs(quick: Command, model: Path) -> None:
+    done = quick("run", write(model.parent, CHAIN.replace("net.onnx", "nat.onnx")), "--dry-run")
+    assert (done.code, "'nat.onnx' does not exist" in done.err, "net.onnx" in done.err) == (2, True, True)
 
 
 def test_a_folder_of_something_else_is_left_alone(quick: Command, model: Path) -> None:

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from graphprune.export.deployment import Deployment, DeployOptions
     from graphprune.model.load import Model
 
-__all__ = ["deploy"]
+__all__ = ["RuntimeChecking", "deploy"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Checking:
+class RuntimeChecking:
     """In which runtimes a network is tried, and how."""
 
     panel: ClassVar[str] = "Runtimes"
@@ -128,7 +128,7 @@ def deploy(
             show_default=False,
         ),
     ] = None,
-    checking: _Checking,
+    checking: RuntimeChecking,
     feeding: _Feeding,
     printing: Printing,
 ) -> None:
@@ -170,7 +170,7 @@ def deploy(
         )
 
 
-def _options(checking: _Checking, feeding: _Feeding) -> DeployOptions:
+def _options(checking: RuntimeChecking, feeding: _Feeding) -> DeployOptions:
     from graphprune.cli.options.model_reading import ExactReading
     from graphprune.export.deployment import DeployOptions
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,16 +44,22 @@ def run(
     to go on from where it was ended, or from the first step that something changed for. Ends with the exit code of
     the step that failed.
     """
+    from graphprune.cli.recipes.check_lines import check_lines
     from graphprune.cli.recipes.command_lines import command_lines
     from graphprune.cli.recipes.recipe import read_recipe
     from graphprune.cli.recipes.record import Done, Record
 
     written = read_recipe(recipe)
-    lines = command_lines(written, context.find_root().command.commands)  # type: ignore[attr-defined]
+    commands = context.find_root().command.commands  # type: ignore[attr-defined]
+    lines = command_lines(written, commands)
+    check_lines(written, lines, commands)
     home = recipe.resolve().parent
+    facts = {"command": "run", "recipe": str(recipe), "folder": written.folder}
     if dry_run:
-        for line in lines:
-            typer.echo(_shown(line))
+        if as_json:
+            print_json({**facts, "commands": [_shown(line) for line in lines]})
+        else:
+            typer.echo("\n".join(map(_shown, lines)))
         return
     record = Record(home, home / written.folder)
     for number, line in enumerate(lines):
@@ -61,21 +69,31 @@ def run(
             continue
         _say(f"step {number + 1} of {len(lines)}  {_shown(line)}")
         printed = f"{written.folder}/{number + 1:02}-{line.command}.{'json' if as_json else 'txt'}"
+        record.make_room(line)
         began, when = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
         code = _carry_out(line, home, home / printed, as_json=as_json)
         if code:
             _say(f"error: step {number + 1}, {line.command}, ended with exit code {code}; nothing after it was run")
             _say(f"hint: mend it and run `graphprune run {recipe}` again: what is done stays done")
+            if as_json:
+                done = [asdict(step) for step in record.steps[:number]]
+                print_json({**facts, "steps": done, "failed": _shown(line), "error": _error(home / printed, code)})
             raise typer.Exit(code)
         seconds = round(time.monotonic() - began, 2)
         record.add(number, Done(_shown(line), key, seconds, record.digests(line.outputs), printed, when))
     if as_json:
-        from dataclasses import asdict
-
-        steps = [asdict(step) for step in record.steps]
-        print_json({"command": "run", "recipe": str(recipe), "folder": written.folder, "steps": steps})
+        print_json({**facts, "steps": [asdict(step) for step in record.steps]})
     else:
         typer.echo(f"\nrecord  {Path(written.folder, 'run.json')}")
+
+
+def _error(printed: Path, code: int) -> dict[str, Any]:
+    """Return what a step that failed says of it, in its own object if it came to print one."""
+    try:
+        error: dict[str, Any] = json.loads(printed.read_text("utf-8"))["error"]
+    except (OSError, ValueError, KeyError):  # it was ended from outside
+        return {"type": None, "message": f"the step ended with exit code {code}", "hint": None, "exit_code": code}
+    return error
 
 
 def _shown(line: CommandLine) -> str:

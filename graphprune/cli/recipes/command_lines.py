@@ -11,9 +11,9 @@ from graphprune.errors import UsageError, did_you_mean, quote
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from graphprune.cli.recipes.recipe import Recipe, RecipeStep
+    from graphprune.cli.recipes.recipe import Recipe, RecipeStep, Value
 
-__all__ = ["CommandLine", "command_lines"]
+__all__ = ["CommandLine", "command_lines", "parsed_options"]
 
 Role = Literal["model", "plan", "pruned", "latest"]
 
@@ -32,21 +32,23 @@ class _Use:
         Options that say where results go, and the ends of their names.
     makes : mapping of str to str
         Which of these results is what from then on.
-    forces : bool
-        Whether it replaces files only with ``--force``.
+    names : tuple of str
+        Options by which the recipe may name more results, in places of its own.
     """
 
     takes: tuple[Role, ...]
     reads: Mapping[str, Role] = field(default_factory=dict)
     writes: Mapping[str, str] = field(default_factory=dict)
     makes: Mapping[str, tuple[Role, ...]] = field(default_factory=dict)
-    forces: bool = True
+    names: tuple[str, ...] = ()
 
 
 _MODEL_AND_PLAN = {"output": ".onnx", "plan": ".plan.json"}
 _PRUNED: tuple[Role, ...] = ("pruned", "latest")
+_PAIR = 2
+"""Arguments of an option such as ``--to NAME DIR``."""
 _USES = {
-    "solve": _Use(("model",), {}, _MODEL_AND_PLAN, {"output": _PRUNED, "plan": ("plan",)}),
+    "solve": _Use(("model",), {}, _MODEL_AND_PLAN, {"output": _PRUNED, "plan": ("plan",)}, ("report",)),
     "train": _Use(
         ("model",),
         {},
@@ -56,13 +58,13 @@ _USES = {
     "recover": _Use(("pruned",), {"teacher": "model", "plan": "plan"}, {"output": ".onnx"}, {"output": _PRUNED}),
     "finetune": _Use(("pruned",), {"teacher": "model"}, {"output": ".onnx"}, {"output": _PRUNED}),
     "quantize": _Use(("latest",), {}, {"output": ".onnx"}, {"output": ("latest",)}),
-    "eval": _Use(("latest",), forces=False),
-    "verify": _Use(("model", "pruned", "plan"), forces=False),
-    "check": _Use(("plan", "model", "pruned"), forces=False),
-    "inspect": _Use(("model",), forces=False),
-    "compare": _Use(("model",), forces=False),
+    "eval": _Use(("latest",)),
+    "verify": _Use(("model", "pruned", "plan")),
+    "check": _Use(("plan", "model", "pruned")),
+    "inspect": _Use(("model",), names=("graph",)),
+    "compare": _Use(("model",)),
     "report": _Use(("plan",), {"model": "model", "pruned": "pruned"}, {"output": ".html"}),
-    "deploy": _Use(("latest",), {"original": "model"}, forces=False),
+    "deploy": _Use(("latest",), {"original": "model"}, names=("to",)),
 }
 
 
@@ -76,15 +78,18 @@ class CommandLine:
     arguments : tuple of str
         What follows the command's name.
     outputs : tuple of str
-        The files that it writes.
+        The files that it writes, or folders of them.
     inputs : tuple of str
         The files that it is given, samples and the like included.
+    place : str
+        How messages call it: "step 2, eval".
     """
 
     command: str
     arguments: tuple[str, ...]
     outputs: tuple[str, ...]
     inputs: tuple[str, ...]
+    place: str
 
 
 def command_lines(recipe: Recipe, commands: Mapping[str, Any]) -> list[CommandLine]:
@@ -100,7 +105,7 @@ def command_lines(recipe: Recipe, commands: Mapping[str, Any]) -> list[CommandLi
     ------
     UsageError
         If a step is no command that a recipe can have, comes before what it needs, or has options or values that the
-        command does not take. The command line's own errors of usage come as they are.
+        command does not take.
     """
     known: dict[Role, str] = {"model": recipe.model, "latest": recipe.model}
     lines = []
@@ -108,11 +113,33 @@ def command_lines(recipe: Recipe, commands: Mapping[str, Any]) -> list[CommandLi
         use = _use(step, number, commands)
         stem = f"{recipe.folder}/{number:02}-{step.command}"
         line = _line(step, use, _Place(known, stem, f"step {number}, {step.command}"), commands[step.command])
-        commands[step.command].make_context(f"graphprune {step.command}", list(line.arguments))
+        parsed_options(line, commands)
         for option, roles in use.makes.items():
             known.update(dict.fromkeys(roles, stem + use.writes[option]))
+        if "quantize" in step.options and step.command == "solve":
+            known["latest"] = line.outputs[-1]
         lines.append(line)
     return lines
+
+
+def parsed_options(line: CommandLine, commands: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a command line by the names of its parameters.
+
+    Raises
+    ------
+    UsageError
+        If its command does not take them, naming the step.
+    """
+    from graphprune.cli.boundary import CommandLineError
+
+    try:
+        context = commands[line.command].make_context(f"graphprune {line.command}", list(line.arguments))
+    except CommandLineError as error:
+        said = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
+        hint = f"`graphprune {line.command} --help` says what it takes"
+        raise UsageError(f"{line.place}: {said}", hint=hint) from error
+    values: dict[str, Any] = context.params
+    return values
 
 
 @dataclass(frozen=True)
@@ -161,7 +188,8 @@ def _line(step: RecipeStep, use: _Use, place: _Place, command: Any) -> CommandLi
     for name, suffix in use.writes.items():
         outputs.append(place.stem + suffix)
         arguments.append(f"--{name}={outputs[-1]}")
-    if use.writes and use.forces:
+    named = [name for name in step.options if name.replace("_", "-") in (*use.names, "log")]
+    if "force" in options and (use.writes or named):
         arguments.append("--force")
     for name, role in use.reads.items():
         if name not in step.options:
@@ -176,20 +204,41 @@ def _line(step: RecipeStep, use: _Use, place: _Place, command: Any) -> CommandLi
                 f"{place.name}, has no option {quote(spelled)}",
                 hint=did_you_mean(spelled, options) or f"`graphprune {step.command} --help` lists them",
             )
-        arguments += _given(spelled, values, options[spelled])
-        inputs += [str(value) for value in values]
-    return CommandLine(step.command, tuple(arguments), tuple(outputs), tuple(inputs))
+        arguments += _given(f"{place.name}", spelled, values, options[spelled])
+        (outputs if name in named else inputs).extend(_last(value) for value in values[-1 if name in named else 0 :])
+    if step.command == "solve" and (precision := step.options.get("quantize")):
+        outputs.append(f"{place.stem}.{precision[0]}.onnx")
+    return CommandLine(step.command, tuple(arguments), tuple(outputs), tuple(inputs), place.name)
+
+
+def _last(value: Value | tuple[str, Value]) -> str:
+    """Return a value, or that of a pair, as text."""
+    return str(value[1] if isinstance(value, tuple) else value)
 
 
 def _spellings(parameter: Any) -> list[str]:
     return [option for option in (*parameter.opts, *parameter.secondary_opts) if option.startswith("--")]
 
 
-def _given(name: str, values: Sequence[bool | int | float | str], parameter: Any) -> list[str]:
-    """Return an option with its values as they are typed."""
-    if values == (True,):
+def _given(place: str, name: str, values: Sequence[Value | tuple[str, Value]], parameter: Any) -> list[str]:
+    """Return an option with its values as they are typed.
+
+    Raises
+    ------
+    UsageError
+        If it is a mapping where the option takes none.
+    """
+    pairs = [value for value in values if isinstance(value, tuple)]
+    if parameter.nargs == _PAIR:
+        texts = [str(text) for value in values for text in (value if isinstance(value, tuple) else (value,))]
+        return [f"--{name}", *texts]
+    if pairs and "=" not in str(parameter.metavar):
+        raise UsageError(f"{place}: {name} is a mapping", hint="give a number, a text, true, or a list of them")
+    if pairs:
+        return [f"--{name}={key}={value}" for key, value in pairs]
+    if len(values) == 1 and values[0] is True:  # not 1, which equals it
         return [f"--{name}"]
-    if values == (False,):
+    if len(values) == 1 and values[0] is False:
         return list(parameter.secondary_opts[:1])  # --no-timing; what has no such form is off anyway
     texts = [str(value) for value in values]
     if not parameter.multiple:

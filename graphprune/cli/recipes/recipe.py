@@ -26,9 +26,10 @@ from graphprune.errors import UsageError, did_you_mean, quote
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Recipe", "RecipeStep", "read_recipe"]
+__all__ = ["Recipe", "RecipeStep", "Value", "read_recipe"]
 
 Value = bool | int | float | str
+"""What an option is given."""
 
 _LARGEST_FILE = 1 << 16
 _KEYS = ("model", "folder", "steps")
@@ -43,11 +44,12 @@ class RecipeStep:
     ----------
     command : str
     options : mapping of str to tuple
-        By the option's name without dashes; several values where it is given several times.
+        By the option's name without dashes; several values where it is given several times, pairs where it is a
+        mapping.
     """
 
     command: str
-    options: Mapping[str, tuple[Value, ...]]
+    options: Mapping[str, tuple[Value | tuple[str, Value], ...]]
 
 
 @dataclass(frozen=True)
@@ -133,14 +135,17 @@ def _step(number: int, entry: object) -> RecipeStep:
     return RecipeStep(str(command), {str(name): _values(what, name, value) for name, value in given.items()})
 
 
-def _values(what: str, name: object, value: object) -> tuple[Value, ...]:
-    values = value if isinstance(value, list) else [value]
-    for each in values:
-        if not isinstance(each, Value):
-            raise UsageError(
-                f"{name} of {what} is {_kind(each)}", hint="give a number, a text, true, or a list of them"
-            )
-    return tuple(values)
+def _values(what: str, name: object, value: object) -> tuple[Value | tuple[str, Value], ...]:
+    """Return the values of an option: one, those of a list, or the pairs of a mapping."""
+
+    def checked(each: object) -> Value:
+        if isinstance(each, Value):
+            return each
+        raise UsageError(f"{name} of {what} is {_kind(each)}", hint="give a number, a text, true, or a list of them")
+
+    if isinstance(value, dict):
+        return tuple((str(key), checked(each)) for key, each in value.items())
+    return tuple(checked(each) for each in (value if isinstance(value, list) else [value]))
 
 
 def _kind(value: object) -> str:

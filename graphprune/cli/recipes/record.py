@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,7 @@ class Record:
             if any(folder.iterdir()):
                 raise UsageError(f"{quote(str(folder))} holds files of something else", hint="name another `folder:`")
             self.steps: list[Done] = []
+            self._write()  # so that the folder is known as its own, whatever becomes of the first step
             return
         try:
             self.steps = [Done(**entry) for entry in json.loads(self._path.read_text("utf-8"))["steps"]]
@@ -100,12 +102,25 @@ class Record:
     def add(self, number: int, done: Done) -> None:
         """Keep what a step came to."""
         self.steps = [*self.steps[:number], done, *self.steps[number + 1 :]]
+        self._write()
+
+    def make_room(self, line: CommandLine) -> None:
+        """Remove folders that a step is going to write anew, as far as nothing is in them but what it wrote before."""
+        own = {name: trace for step in self.steps for name, trace in step.outputs.items()}
+        for name in line.outputs:
+            if (self._home / name).is_dir():
+                held = self.digests([name])
+                if held and all(own.get(each) == trace for each, trace in held.items()):
+                    shutil.rmtree(self._home / name)
+
+    def _write(self) -> None:
         content = {"graphprune": __version__, "steps": [asdict(step) for step in self.steps]}
         write_bytes_atomically((json.dumps(content, indent=2) + "\n").encode(), self._path, force=True)
 
     def digests(self, names: Sequence[str]) -> dict[str, str]:
-        """Return the digests of files that a step wrote; of what it left out there is none."""
-        return {name: _sha256(self._home / name) for name in names if (self._home / name).is_file()}
+        """Return the digests of files that a step wrote, in folders too; of what it left out there is none."""
+        files = [path for name in names for path in (self._home / name, *sorted((self._home / name).rglob("*")))]
+        return {str(path.relative_to(self._home)): _sha256(path) for path in files if path.is_file()}
 
     def _traces(self, path: Path) -> Iterator[str]:
         """Tell what a name stands for: a file by its content, a folder by what lies in it, anything else by nothing."""
