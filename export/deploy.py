@@ -18,15 +18,16 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from graphprune.checks import contained
-from graphprune.errors import OutputError, RequestError, UsageError, quote
-from graphprune.export.deployment import Deployment, DeployOptions, RuntimeCheck
-from graphprune.export.runtime import RUNTIMES, make_runtime
+from graphprune.errors import OutputError, PluginError, RequestError, UsageError, quote
+from graphprune.export.deployment import Deployment, DeployOptions, RuntimeCheck, RuntimeOutcome, number_format
+from graphprune.export.runtime import RUNTIMES, Runtime, make_runtime
 from graphprune.export.runtime_bench import REFERENCE, RuntimeBench
 from graphprune.extras import EXTRAS, require_some
 from graphprune.model.atomic import output_errors
@@ -45,13 +46,46 @@ if TYPE_CHECKING:
     from graphprune.array_types import Array
     from graphprune.data.source import Source
 
-__all__ = ["check_folder", "deploy", "installed", "require_runtimes"]
+__all__ = ["check_folder", "check_names", "deploy", "installed", "require_runtimes"]
 
 
 def installed() -> tuple[str, ...]:
     """Return the names of the runtimes that are installed, onnxruntime first."""
-    names = [name for name in RUNTIMES.names() if not make_runtime(name).missing()]
-    return tuple(sorted(names, key=lambda name: (name != REFERENCE, name)))
+    return tuple(
+        name for name, runtime in _known(_every()).items() if isinstance(runtime, Runtime) and not runtime.missing()
+    )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that no runtime has.
+
+    Raises
+    ------
+    UsageError
+    """
+    _known(names)
+
+
+def _every() -> tuple[str, ...]:
+    """Return the names of all runtimes that are known of, onnxruntime first."""
+    return tuple(sorted(RUNTIMES.names(), key=lambda name: (name != REFERENCE, name)))
+
+
+def _known(names: Sequence[str]) -> dict[str, Runtime | PluginError]:
+    """Look runtimes up; of one of another package that cannot be loaded the error is returned.
+
+    Raises
+    ------
+    UsageError
+        If there is none of a name.
+    """
+    found: dict[str, Runtime | PluginError] = {}
+    for name in names:
+        try:
+            found[name] = make_runtime(name)
+        except PluginError as error:
+            found[name] = error
+    return found
 
 
 def require_runtimes(names: Sequence[str]) -> None:
@@ -69,6 +103,13 @@ def require_runtimes(names: Sequence[str]) -> None:
             require_some("runtimes", runtime.modules, f"the runtime {name}")
         elif missing := runtime.missing():
             raise UsageError(f"the runtime {name} cannot be used here: {missing}", hint=_OTHERS.get(name))
+
+
+def _advice(name: str, runtime: Runtime) -> str:
+    """Return how a runtime is got that is not installed; empty where nobody knows."""
+    if set(EXTRAS["runtimes"]) & set(runtime.modules):
+        return "pip install 'graphprune[runtimes]'"
+    return _OTHERS.get(name, "")
 
 
 _OTHERS = {
@@ -124,8 +165,8 @@ def deploy(
         check_loaded(model)
     for name, folder in (written or {}).items():
         check_folder(name, folder)
-    names = tuple(dict.fromkeys(options.runtimes or installed()))
-    runtimes = {name: make_runtime(name) for name in names}  # all are looked up before anything runs
+    runtimes = _known(tuple(dict.fromkeys(options.runtimes or _every())))  # all are looked up before anything runs
+    lowered = _lowered(pruned, original)
     tell = progress or (lambda *_: None)
     with scratch_folder() as place:
         bench = RuntimeBench(place, pruned, original, _batches(pruned, data, options), options)
@@ -133,14 +174,32 @@ def deploy(
         checks = []
         for at, (name, runtime) in enumerate(runtimes.items()):
             tell(name, at, len(runtimes))
-            missing = runtime.missing()
-            check = RuntimeCheck(name, missing=missing) if missing else bench.check(name, runtime.version())
+            check = _check(bench, name, runtime)
+            if isinstance(runtime, Runtime) and lowered in runtime.refused:
+                check = replace(check, takes=False)
             checks.append(check)
             if written and name in written:
                 _write(check, bench.converted(name), written[name])
         tell("", len(runtimes), len(runtimes))
         fed = "random inputs" if data is None else f"samples of {quote(data.name)}"
-        return Deployment(tuple(checks), bench.signature.shapes, f"{len(bench.batches)} {fed}")
+        return Deployment(tuple(checks), bench.signature.shapes, f"{len(bench.batches)} {fed}", lowered)
+
+
+def _check(bench: RuntimeBench, name: str, runtime: Runtime | PluginError) -> RuntimeCheck:
+    """Return what a runtime makes of everything; one that is missing or broken is an entry as well."""
+    if isinstance(runtime, PluginError):
+        broken = RuntimeOutcome("fails", step="load", reason=runtime.message)
+        return RuntimeCheck(name, pruned=broken, dense=broken if bench.has_original else None)
+    if missing := runtime.missing():
+        return RuntimeCheck(name, missing=missing, advice=_advice(name, runtime))
+    return bench.check(name, runtime.version())
+
+
+def _lowered(pruned: Model, original: Model | None) -> Literal["", "int8", "fp16"]:
+    """Return in what the pruned network is stored, where that is neither float32 nor what the original is stored in."""
+    own = number_format(pruned.proto)
+    same = original is not None and number_format(original.proto) == own
+    return "" if own == "fp32" or same else own
 
 
 def _batches(model: Model, data: Source | None, options: DeployOptions) -> list[dict[str, Array]]:

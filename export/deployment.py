@@ -17,9 +17,10 @@ from graphprune.verification.rounding import ROUNDING
 if TYPE_CHECKING:
     from graphprune.cost.latency.bench import Timing
 
-__all__ = ["DeployOptions", "Deployment", "RuntimeCheck", "RuntimeOutcome", "rounding_allowance"]
+__all__ = ["DeployOptions", "Deployment", "RuntimeCheck", "RuntimeOutcome", "number_format", "rounding_allowance"]
 
 Status = Literal["ok", "differs", "fails"]
+StoredFormat = Literal["fp32", "int8", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,19 @@ def rounding_allowance(proto: ModelProto) -> float:
     A sum that is rounded to 8 bits falls on either side of a tie by its last digit, which is then a step of 1/255, and
     layers behind it carry such steps on; in float16 a step is 1/2048.
     """
+    return _ALLOWED[number_format(proto)]
+
+
+_ALLOWED: Mapping[StoredFormat, float] = {"int8": 5e-2, "fp16": 1e-2, "fp32": 1e-3}
+
+
+def number_format(proto: ModelProto) -> StoredFormat:
+    """Return in what a network is stored: 8-bit integers if it rounds to them, float16 if some of its weights are."""
     held = survey(proto)
     if any(node.op_type in ROUNDING for node in held.nodes):
-        return _OF_8_BITS
+        return "int8"
     half = any(entry.tensor.data_type == TensorProto.FLOAT16 for entry in held.tensors)
-    return _OF_HALF if half else _OF_FLOATS
-
-
-_OF_8_BITS, _OF_HALF, _OF_FLOATS = 5e-2, 1e-2, 1e-3
+    return "fp16" if half else "fp32"
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,10 @@ class RuntimeCheck:
     runtime, version : str
     missing : str
         What is not installed; there are no outcomes then.
+    advice : str
+        How that is got, where it is known.
+    takes : bool
+        Whether the runtime is known to take files that are stored as the pruned network is.
     pruned, dense : RuntimeOutcome or None
     timing : Timing or None
         Of both, where both work.
@@ -116,6 +126,8 @@ class RuntimeCheck:
     pruned: RuntimeOutcome | None = None
     dense: RuntimeOutcome | None = None
     timing: Timing | None = None
+    advice: str = ""
+    takes: bool = True
 
     @property
     def is_worse(self) -> bool:
@@ -135,13 +147,21 @@ class Deployment:
         The sizes for which they were checked.
     fed : str
         What was fed to them.
+    lowered : {"", "int8", "fp16"}
+        In what the pruned network is stored, where the original is stored in something else.
     """
 
     checks: tuple[RuntimeCheck, ...]
     inputs: dict[str, tuple[int, ...]]
     fed: str
+    lowered: Literal["", "int8", "fp16"] = ""
 
     @property
     def worse(self) -> tuple[str, ...]:
         """The runtimes in which the original works and the pruned network does not."""
         return tuple(check.runtime for check in self.checks if check.is_worse)
+
+    @property
+    def without_format(self) -> tuple[str, ...]:
+        """Those of them that take no network stored like this one, pruned or not."""
+        return tuple(check.runtime for check in self.checks if check.is_worse and not check.takes)

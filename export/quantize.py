@@ -22,6 +22,7 @@ from graphprune.checks import check_fields, contained
 from graphprune.choices import CalibrationMethod, NumberFormat
 from graphprune.data.evaluation import compare
 from graphprune.errors import NotImprovedError, UsageError, quote
+from graphprune.export.deployment import number_format
 from graphprune.export.half import HalfMaker
 from graphprune.export.int8 import Int8Maker, saturates
 from graphprune.model.load import check_loaded
@@ -79,6 +80,11 @@ class QuantizeOptions:
             raise UsageError("at least 2 samples are needed: one for ranges, one to compare")
         if not self.limit > 0:
             raise UsageError("the limit must be larger than 0")
+        if self.precision == "fp16" and (self.method != "minmax" or self.reduce_range is not None):
+            raise UsageError(
+                "how ranges follow from samples and how many bits weights take is for 8-bit integers, not for float16",
+                hint="leave out --method and --reduce-range (method, reduce_range)",
+            )
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,7 @@ def quantize(
     Raises
     ------
     UsageError
-        If there are too few samples, or the model is quantised already.
+        If there are too few samples, or the model is in 8 bits or float16 already.
     UnsupportedModelError
         If onnxruntime cannot quantise or run it.
     NotImprovedError
@@ -173,6 +179,9 @@ def quantize(
     kinds = {node.op_type for node in survey(model.proto).nodes}
     if kinds & _ROUNDING or any(kind.startswith("QLinear") for kind in kinds):
         raise UsageError(f"{quote(model.name)} is quantised already", hint="give the float model that it was made of")
+    if number_format(model.proto) == "fp16":
+        hint = "give the float32 model that it was made of"
+        raise UsageError(f"{quote(model.name)} is stored in float16 already", hint=hint)
     if len(data) < _FEWEST:
         raise UsageError(f"{quote(data.name)} has {len(data)} samples: one is for ranges, another to compare")
     used = data.limited(options.samples)

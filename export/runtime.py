@@ -82,12 +82,15 @@ class Runtime(ABC):
         The installed package whose version is shown.
     converts : bool
         Whether it has files of its own, which `convert` writes.
+    refused : frozenset of str
+        In what ONNX files may be stored that it does not take: "int8" (QDQ), "fp16".
     """
 
     modules: ClassVar[tuple[str, ...]] = ()
     clock: ClassVar[Callable[[], float]] = time.process_time
     distribution: ClassVar[str] = ""
     converts: ClassVar[bool] = False
+    refused: ClassVar[frozenset[str]] = frozenset()
 
     def missing(self) -> str:
         """Return what is not installed; empty where all is there. Nothing is imported."""

@@ -23,6 +23,7 @@ from typing import Any
 
 import graphprune
 from graphprune.cost.latency.environment import here
+from graphprune.export.deploy import installed
 from graphprune.export.deployment import Deployment, DeployOptions, RuntimeCheck, RuntimeOutcome
 from graphprune.report.runtime_table import outcome_line
 
@@ -92,7 +93,7 @@ def tried(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     model = graphprune.analyze(graphprune.load(path), graphprune.AnalyzeOptions(SHAPES.get(path.stem, {})))
     plan = graphprune.solve(model, flops=arguments.flops)
     pruned = graphprune.apply(model, plan)
-    runtimes = tuple(arguments.check.split(",")) if arguments.check else ()
+    runtimes = tuple(arguments.check.split(",")) if arguments.check else installed()
     options = DeployOptions(runtimes, plan.model.inputs, patience=arguments.patience, seed=SEED)
     record = facts(path.stem, graphprune.deploy(pruned, model.model, options=options))
     print(path.stem, *(cell(entry) for entry in record["checks"]), sep="  ", file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ class Mnn(Runtime):
     """MNN, through its own format: ``model.mnn``."""
 
     modules = ("MNN",)
+    refused = frozenset({"int8"})
     distribution = "mnn"
     converts = True
 

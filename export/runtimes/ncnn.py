@@ -21,6 +21,7 @@ class Ncnn(Runtime):
     """ncnn, through its own format: ``model.param`` and ``model.bin``. It knows no batch axis."""
 
     modules = ("ncnn", "pnnx")
+    refused = frozenset({"int8", "fp16"})
     distribution = "ncnn"
     converts = True
 

@@ -16,6 +16,7 @@ class OpenCv(Runtime):
     """OpenCV, which reads ONNX itself."""
 
     modules = ("cv2",)
+    refused = frozenset({"int8"})
 
     def version(self) -> str:
         """Return the version of whichever of its packages is installed; empty where none is."""

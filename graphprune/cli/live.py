@@ -201,8 +201,9 @@ def _is_log(path: Path) -> bool:
 
 
 def listen(listener: Listener) -> None:
-    """Let a listener hear everything from here on."""
+    """Let a listener hear everything from here on; nobody else does, as libraries that are used may set up the root."""
     LOGGER.setLevel(logging.DEBUG)
+    LOGGER.propagate = False
     LOGGER.addHandler(listener)
 
 
@@ -213,3 +214,4 @@ def detach() -> None:
             LOGGER.removeHandler(handler)
             handler.close()
     LOGGER.setLevel(logging.NOTSET)
+    LOGGER.propagate = True

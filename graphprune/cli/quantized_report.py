@@ -96,6 +96,8 @@ def quantized_lines(result: Quantized, written: Path | None, *, made: bool) -> l
         ("file size", f"{file_size(before)} -> {file_size(after)} ({100 * after / before:.1f} %)"),
         ("error", f"{100 * result.error:.2g} % of the variance of the outputs, {samples}"),
     ]
+    if after >= before:
+        lines.append(("note", "the file is no smaller than the float one"))
     if result.agreement is not None:
         lines.append(("agreement", f"{100 * result.agreement:.1f} % with the classes of the float model, {samples}"))
     if result.floating:

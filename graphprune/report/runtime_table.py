@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Group as Stack
+from rich.text import Text
 
 from graphprune.report.fitting_table import FittingTable
-from graphprune.report.tables import cell, grid, table
+from graphprune.report.tables import grid, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,19 +28,25 @@ def deployment_tables(deployment: Deployment) -> RenderableType:
     cells = zip(*(_row(check) for check in deployment.checks), strict=True)
     rows = FittingTable(dict(zip(_HEADS, map(list, cells), strict=True)), _NUMBERS, ("version", *_NUMBERS[:2]))
     reasons = [
-        (check.runtime, cell(f"{which} {_STEPS.get(outcome.step, 'differs')}: {outcome.reason}", 120))
+        (check.runtime, Text(f"{which} {_STEPS.get(outcome.step, 'differs')}: {outcome.reason}", overflow="fold"))
         for check in deployment.checks
         for which, outcome in (("pruned", check.pruned), ("original", check.dense))
         if outcome is not None and outcome.reason
     ]
     sizes = ", ".join(f"{name} {'x'.join(map(str, shape)) or 'a scalar'}" for name, shape in deployment.inputs.items())
     parts: list[RenderableType] = [rows]
+    absent: dict[str, list[str]] = {}
+    for check in deployment.checks:
+        if check.missing:
+            absent.setdefault(check.advice or f"it needs {check.missing}", []).append(check.runtime)
     if reasons:
         why = table("runtime", "why", names=["why"])
         for row in reasons:
             why.add_row(*row)
         parts.append(why)
-    return Stack(*parts, grid([("fed", f"{deployment.fed}: {sizes}")]))
+    lines = [("fed", f"{deployment.fed}: {sizes}")]
+    lines += [("to add", f"{', '.join(names)}: {advice}") for advice, names in absent.items()]
+    return Stack(*parts, grid(lines))
 
 
 _NUMBERS = ("original ms", "pruned ms", "time")

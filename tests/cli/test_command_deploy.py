@@ -7,8 +7,12 @@ import json
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import pytest
+from made_up_runtimes import offer_runtimes
+
+from graphprune.export.runtime import RUNTIMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +69,81 @@ def test_a_network_that_a_runtime_alone_does_not_take_is_an_error(quick: Command
     done = quick("deploy", "spoilt.onnx", "--original", model, "--check", "opencv", "--no-timing")
     assert done.code == 1, (done.out, done.err)
     assert "the original works in opencv, and the pruned network does not" in done.err
+
+
+# Runtimes of another package: one takes floats alone, one is not there, and the third cannot be loaded.
+TOYS = """
+from graphprune.export.runtime import Runtime
+from graphprune.export.runtimes.onnxruntime import open_with
+
+class Floats(Runtime):
+    refused = frozenset({"int8"})
+    def open(self, path, signature):
+        if b"QuantizeLinear" in path.read_bytes():
+            raise ValueError("no layer QuantizeLinear in this runtime, and a reason " + "that is long " * 12 + "END")
+        return open_with(path, signature, ["CPUExecutionProvider"])
+
+class Claims(Floats):
+    refused = frozenset()
+
+class Elsewhere(Floats):
+    modules = ("no_such_module",)
+"""
+
+
+@pytest.fixture
+def quantised(quick: Command, model: Path, pruned: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    offer_runtimes(model.parent, monkeypatch, TOYS, ("Floats", "Claims", "Elsewhere", "Broken"))
+    rng = np.random.default_rng(0)
+    np.save(model.with_name("samples.npy"), rng.normal(0, 1, (32, 3, 12, 12)).astype(np.float32))
+    done = quick("quantize", pruned, "--calib", "samples.npy", "--limit", "1")
+    assert done.code == 0, done.err
+    return "net.pruned.int8.onnx"
+
+
+def only_toys(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let nothing be known but onnxruntime and these."""
+    monkeypatch.setattr(RUNTIMES, "names", lambda: ("onnxruntime", *names))
+
+
+def test_what_quantising_made_is_not_blamed_on_pruning(
+    quick: Command, pruned: str, quantised: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_toys(monkeypatch, "floats")
+    done = quick("deploy", quantised, "--original", pruned, "--no-timing")  # what `quantize` says is next
+    assert done.code == 0, done.err
+    assert "note       floats takes no ONNX files in 8 bits, pruned or not: give the float network there" in done.out
+    assert "that is long END" in " ".join(done.out.split())  # reasons are not cut
+    named = quick("deploy", quantised, "--original", pruned, "--no-timing", "--check", "floats")
+    assert named.code == 1 and "works in floats, and the network in 8 bits does not" in named.err
+    assert "give the float network there" in named.err and "verify" not in named.err
+    other = quick("deploy", quantised, "--original", pruned, "--no-timing", "--check", "claims")
+    assert other.code == 1 and "`graphprune deploy` says of the float network" in other.err
+    facts = json.loads(quick("deploy", quantised, "--original", pruned, "--no-timing", "--json").out)
+    assert (facts["lowered"], facts["worse"], facts["without_format"]) == ("int8", ["floats"], ["floats"])
+
+
+def test_what_is_not_installed_is_a_row_with_how_to_get_it(
+    quick: Command, pruned: str, quantised: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert quantised
+    only_toys(monkeypatch, "elsewhere")
+    done = quick("deploy", pruned, "--no-timing")
+    assert (done.code, done.out.count("not installed"), "no_such_module" in done.out) == (0, 1, True), done.err
+    done = quick("deploy", pruned, "--no-timing", "--check", "onnxruntime,elsewhere")
+    assert (done.code, "not installed" in done.out, "so not tried: elsewhere" in done.err) == (1, True, True)
+    facts = json.loads(quick("deploy", pruned, "--no-timing", "--json").out)
+    assert [entry["missing"] for entry in facts["runtimes"]] == ["", "no_such_module"]
+
+
+def test_a_runtime_of_another_package_that_is_broken_is_a_row(
+    quick: Command, pruned: str, quantised: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert quantised
+    only_toys(monkeypatch, "broken")
+    done = quick("deploy", pruned, "--no-timing")
+    assert done.code == 0, done.err
+    assert "does not load" in done.out and "cannot be loaded" in done.out
 
 
 def test_wrong_usage_is_refused(quick: Command, pruned: str) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,3 +80,42 @@ def test_wrong_usage_is_refused(quick: Command, model: Path, images: str) -> Non
         assert done.code == 2 and said in done.err, (command, done.err)
     done = quick("quantize", model, "--calib", images, "--limit", "1e-12")
     assert done.code == 1 and "nothing was written" in done.err
+
+
+def test_what_is_in_lower_precision_already_is_refused(quick: Command, model: Path, images: str) -> None:
+    assert quick("quantize", model, "--calib", images, "--fp16").code == 0
+    for further in ((), ("--fp16",)):
+        done = quick("quantize", "net.fp16.onnx", "--calib", images, "-o", "again.onnx", *further)
+        assert (done.code, "is stored in float16 already" in done.err, "hint: " in done.err) == (2, True, True)
+    assert not model.with_name("again.onnx").exists()
+
+
+@pytest.mark.parametrize("option", [("--method", "entropy"), ("--full-range",)])
+def test_what_is_for_integers_is_not_taken_for_float16(
+    quick: Command, model: Path, images: str, option: tuple[str, ...]
+) -> None:
+    done = quick("quantize", model, "--calib", images, "--fp16", *option)
+    assert (done.code, "not for float16" in done.err) == (2, True)
+
+
+def test_a_library_that_logs_hears_nothing_of_it(
+    quick: Command, model: Path, images: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    class Loud(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.getMessage())
+
+    loud = Loud()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [loud])
+    done = quick("quantize", model, "--calib", images, "--limit", "1")
+    assert done.code == 0, done.err
+    assert [text for text in heard if "quantising" in text] == []
+    assert logging.getLogger("graphprune").propagate  # for whoever uses the library
+
+
+def test_what_is_next_can_be_copied(quick: Command, model: Path, images: str) -> None:
+    done = quick("quantize", model, "--calib", images, "--limit", "1", "-o", "two words.onnx")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1].split(maxsplit=1)[1].startswith("graphprune deploy 'two words.onnx' --original ")

@@ -16,9 +16,12 @@ from graphprune.cli.options.model_reading import PrunedFile
 from graphprune.cli.options.output import Printing
 from graphprune.cli.options.samples import ImageOptions
 from graphprune.cli.spread import spread
-from graphprune.errors import RuntimeMismatchError, UsageError
+from graphprune.cli.targets import check_apart
+from graphprune.errors import RequestError, RuntimeMismatchError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from graphprune.cli.console import Talk
     from graphprune.data.source import Source
     from graphprune.export.deployment import Deployment, DeployOptions
@@ -38,7 +41,7 @@ class RuntimeChecking:
         typer.Option(
             metavar="NAMES",
             help="onnxruntime, openvino, mnn, ncnn, opencv, tflite, tensorrt, cuda; several with commas. "
-            "[default: all that are installed]",
+            "[default: all that are known]",
             show_default=False,
             autocompletion=runtimes,
         ),
@@ -56,7 +59,6 @@ class RuntimeChecking:
         float | None,
         typer.Option(
             metavar="SHARE",
-            min=0.0,
             help="The largest difference from onnxruntime that counts as rounding, of the largest value of an output. "
             "[default: 0.001; of networks in 8 bits 0.05, in float16 0.01]",
             show_default=False,
@@ -136,16 +138,19 @@ def deploy(
 
     Each converts it, loads it and runs it, in a process of its own; its outputs are compared with those of onnxruntime,
     and its time with that of the original, on one thread. Ends with exit code 1 where the original works in a runtime
-    and the pruned network does not. `pip install 'graphprune[runtimes]'` installs OpenVINO, MNN, ncnn and OpenCV.
+    and the pruned network does not, or where a runtime of --check is not installed. `pip install
+    'graphprune[runtimes]'` installs OpenVINO, MNN, ncnn and OpenCV.
     """
     from graphprune import api
-    from graphprune.export.deploy import check_folder, require_runtimes
+    from graphprune.export.deploy import check_folder, check_names, require_runtimes
     from graphprune.export.deploy import deploy as run
     from graphprune.report.runtime_table import deployment_tables
 
-    require_runtimes(checking.names)
+    check_names(checking.names)
     if checking.to is not None:
+        require_runtimes(checking.to[:1])
         check_folder(*checking.to)
+        check_apart({"folder": checking.to[1], "log": printing.log})
     options = _options(checking, feeding)
     talk = printing.talk()
     with talk.stage("loading"):
@@ -163,11 +168,46 @@ def deploy(
             print_line("written", str(checking.to[1]))
         if dense is None:
             print_line("next", f"graphprune deploy {pruned} --original MODEL")
-    if deployment.worse:
-        raise RuntimeMismatchError(
-            f"the original works in {', '.join(deployment.worse)}, and the pruned network does not",
-            hint="if `graphprune verify` accepts it, please report it with both files",
-        )
+        if note := _without_format(deployment):
+            print_line("note", note)
+    _raise_what_is_wrong(deployment, checking.names)
+
+
+_STORED = {"int8": "in 8 bits", "fp16": "in float16"}
+
+
+def _without_format(deployment: Deployment) -> str:
+    """Say which runtimes take no networks that are stored like this one; empty if all do."""
+    names = deployment.without_format
+    if not names:
+        return ""
+    take = "takes" if len(names) == 1 else "take"
+    stored = _STORED[deployment.lowered]
+    return f"{', '.join(names)} {take} no ONNX files {stored}, pruned or not: give the float network there"
+
+
+def _raise_what_is_wrong(deployment: Deployment, named: Sequence[str]) -> None:
+    """End with an error where the pruned network alone does not work, or a runtime that was named is not installed.
+
+    What a runtime does not take because of how numbers are stored counts only where it was named.
+
+    Raises
+    ------
+    RuntimeMismatchError, RequestError
+    """
+    worse = [name for name in deployment.worse if name in named or name not in deployment.without_format]
+    if worse:
+        network = f"network {_STORED[deployment.lowered]}" if deployment.lowered else "pruned network"
+        hint = "if `graphprune verify` accepts it, please report it with both files"
+        if deployment.lowered:
+            hint = "it is quantised: whether pruning is at fault, `graphprune deploy` says of the float network"
+        if set(worse) <= set(deployment.without_format):
+            hint = _without_format(deployment)
+        raise RuntimeMismatchError(f"the original works in {', '.join(worse)}, and the {network} does not", hint=hint)
+    absent = [check for check in deployment.checks if check.missing and check.runtime in named]
+    if absent:
+        names = ", ".join(check.runtime for check in absent)
+        raise RequestError(f"not installed here, and so not tried: {names}", hint=absent[0].advice or None)
 
 
 def _options(checking: RuntimeChecking, feeding: _Feeding) -> DeployOptions:
@@ -198,5 +238,7 @@ def _facts(
         "fed": deployment.fed,
         "runtimes": [asdict(check) for check in deployment.checks],
         "worse": list(deployment.worse),
+        "lowered": deployment.lowered or None,
+        "without_format": list(deployment.without_format),
         "output": None if written is None else str(written[1]),
     }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -141,4 +142,4 @@ def quantize(
     for name, text in quantized_lines(result, written, made=made):
         print_line(name, text)
     if written is not None:
-        print_line("next", f"graphprune deploy {written} --original {model}")
+        print_line("next", shlex.join(["graphprune", "deploy", str(written), "--original", str(model)]))

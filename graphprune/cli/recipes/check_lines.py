@@ -129,18 +129,13 @@ def _check_values(groups: Sequence[Any]) -> None:
         elif isinstance(group, ExactReading):
             group.options()
         elif isinstance(group, RuntimeChecking):
-            _check_runtimes(group)
+            from graphprune.export.deploy import check_names
+
+            check_names(group.names)
     widths = next((group for group in groups if isinstance(group, SolvedWidths)), None)
     channels = next((group for group in groups if isinstance(group, SolvedChannels)), None)
     if widths is not None and channels is not None:
         _check_choice(widths, channels)
-
-
-def _check_runtimes(checking: RuntimeChecking) -> None:
-    from graphprune.export.runtime import make_runtime
-
-    for name in checking.names:
-        make_runtime(name)
 
 
 def _check_choice(widths: SolvedWidths, channels: SolvedChannels) -> None:
