@@ -4,8 +4,8 @@
 #   docker build -t graphprune .                                          pruning, verification, recovery, reports
 #   docker build -t graphprune:train --build-arg EXTRAS=train,report .    with torch
 #   docker build -t graphprune:cuda --build-arg TARGET=cuda .             networks run on an NVIDIA processor
-#   docker run --rm -v "$PWD:/work" graphprune solve model.onnx --flops 0.5
-#   docker run --rm --gpus all -v "$PWD:/work" graphprune:cuda doctor
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" graphprune solve model.onnx --flops 0.5
+#   docker run --rm --user "$(id -u):$(id -g)" --gpus all -v "$PWD:/work" graphprune:cuda doctor
 ARG TARGET=cpu
 ARG PYTHON=3.12
 
@@ -26,7 +26,9 @@ RUN pip install ".[${EXTRAS}]" \
     && pip uninstall -y onnxruntime onnxruntime-gpu \
     && pip install "${RUNTIME}" \
     && rm -rf /src
-RUN useradd --create-home graphprune
+# Whoever it runs as may keep there what was measured on this machine; --user is rarely one that the image knows.
+RUN useradd --create-home graphprune && chmod 1777 /home/graphprune
+ENV HOME=/home/graphprune
 USER graphprune
 WORKDIR /work
 ENTRYPOINT ["graphprune"]

@@ -30,7 +30,7 @@ class DeployOptions:
     Parameters
     ----------
     runtimes : sequence of str
-        By default all that are installed.
+        By default all that are known; what is not installed is an entry without outcomes.
     input_shapes : mapping of str to tuple of int
         Sizes of inputs whose dimensions are open.
     samples : int

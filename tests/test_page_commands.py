@@ -13,14 +13,14 @@ from page_commands import ShownCommand, shown_commands
 from source_tree import ROOT
 
 from graphprune.cli.app import app
-from graphprune.cli.boundary import CommandLineError
+from graphprune.cli.command_line_error import CommandLineError
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 PAGES = sorted(
     {*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")}
     - {ROOT / "docs" / "reference.md"}  # prose of docstrings
 )
-OTHERS = {"--build-arg", "--cpu", "--multi_gpu", "--num_processes", "--rm"}
+OTHERS = {"--build-arg", "--cpu", "--multi_gpu", "--num_processes", "--rm", "--user"}
 """Options of other programs that pages speak of by themselves."""
 OF_ALL = {"--debug", "--help", "--install-completion", "--show-completion", "--version"}
 """What goes with any command, or with none."""

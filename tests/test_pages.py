@@ -9,6 +9,8 @@ import sys
 import pytest
 from source_tree import ROOT
 
+import graphprune
+
 PAGES = ["docs/tutorial.md", *(f"docs/how_to/{page.name}" for page in sorted((ROOT / "docs/how_to").glob("*.md")))]
 
 
@@ -29,6 +31,19 @@ def test_the_reference_is_what_the_docstrings_say() -> None:
     done = run("tools/api_reference.py", "--check")
     assert done.returncode == 0, "`python tools/api_reference.py` writes the page anew\n" + done.stderr
     assert "griffe" not in done.stderr and "api.py" not in done.stderr, done.stderr
+
+
+def test_the_reference_has_every_public_name_and_no_other() -> None:
+    pytest.importorskip("griffe", reason="reads the docstrings; it comes with the extra `test`")
+    page = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    headings = {line.removeprefix("### ").strip("`") for line in page.splitlines() if line.startswith("### ")}
+    assert headings == {name for name in graphprune.__all__ if not name.startswith("_")}
+    code = "import sys; sys.path.insert(0, 'tools'); import api_reference as r; "
+    code += "print(r.misplaced({*r.public_names()} - {'solve'} | {'brand_new'})); "
+    code += "r.public_names = lambda: {'brand_new'}; sys.exit(r.main(['--check']))"
+    done = run("-c", code)
+    assert done.stdout.strip() == "brand_new stand below no heading of TASKS; solve are not public"
+    assert done.returncode == 1 and "brand_new" in done.stderr
 
 
 @pytest.mark.parametrize(

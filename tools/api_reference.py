@@ -29,11 +29,23 @@ PAGE = ROOT / "docs" / "reference.md"
 LONGEST_LINE = 100
 
 TASKS = {
-    "From file to file": ("load", "analyze", "solve", "apply", "verify", "save", "normalize", "reconcile"),
+    "From file to file": (
+        "load",
+        "analyze",
+        "solve",
+        "apply",
+        "verify",
+        "save",
+        "normalize",
+        "reconcile",
+        "check_consistency",
+    ),
     "Samples and accuracy": ("samples", "open_data", "from_arrays", "evaluate", "recover", "train"),
     "Trying things side by side": ("compare", "sweep"),
     "Looking": ("explain", "group_graph", "save_drawing", "read_plan", "write_plan"),
     "Widening": ("widen",),
+    "After pruning": ("quantize", "deploy"),
+    "Watching": ("listening", "examine_installation"),
     "What is asked for": (
         "BudgetRequest",
         "AnalyzeOptions",
@@ -41,6 +53,8 @@ TASKS = {
         "Constraints",
         "RecoverOptions",
         "WidenOptions",
+        "QuantizeOptions",
+        "DeployOptions",
         "Preprocessing",
         "Contest",
         "Sweep",
@@ -55,12 +69,16 @@ TASKS = {
         "Evaluation",
         "Explanation",
         "Widened",
+        "Quantized",
+        "Deployment",
+        "Event",
+        "Finding",
         "Source",
         "Batch",
     ),
     "Errors": ("GraphPruneError",),
 }
-"""Every public name, below the heading where somebody looks for it."""
+"""Every public name, below the heading where somebody looks for it; `graphprune.__all__` says which there are."""
 
 INTRODUCTION = """# Reference of the Python API
 
@@ -73,6 +91,9 @@ def main(argv: list[str] | None = None) -> int:
     """Write the page, or compare it."""
     parser = argparse.ArgumentParser(description="Write the reference of the Python API.")
     parser.add_argument("--check", action="store_true", help="only look whether the page is up to date")
+    if wrong := misplaced(public_names()):
+        print(wrong, file=sys.stderr)
+        return 1
     written = page(public_objects())
     if parser.parse_args(argv).check:
         return int(PAGE.read_text(encoding="utf-8") != written)
@@ -80,16 +101,37 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def public_names() -> set[str]:
+    """Return the names that the package itself says it offers."""
+    tree = ast.parse((ROOT / "graphprune" / "__init__.py").read_text(encoding="utf-8"))
+    lists = (
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets) == "__all__"
+    )
+    return {name for names in lists for name in ast.literal_eval(names) if not name.startswith("_")}
+
+
+def misplaced(names: set[str]) -> str:
+    """Say which names stand below no heading, and which of TASKS are not public; empty if all is well."""
+    placed = {name for task in TASKS.values() for name in task}
+    sides = (("stand below no heading of TASKS", names - placed), ("are not public", placed - names))
+    return "; ".join(f"{', '.join(sorted(some))} {what}" for what, some in sides if some)
+
+
 def public_objects() -> dict[str, griffe.Object]:
     """Return what every public name stands for, as the package itself says where it is defined."""
-    package = griffe.load("graphprune", search_paths=[ROOT], docstring_parser=griffe.Parser.numpy)
+    folders = {f"graphprune.{name}": name for name in ("export", "solvers")}  # beside the package in the checkout
+    packages = {
+        name: griffe.load(folder, search_paths=[ROOT], docstring_parser=griffe.Parser.numpy)
+        for name, folder in {**folders, "graphprune": "graphprune"}.items()
+    }
     homes = {}
     for node in ast.walk(ast.parse((ROOT / "graphprune" / "__init__.py").read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("graphprune"):
             homes |= {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     objects = {}
     for name in (name for names in TASKS.values() for name in names):
-        entry = package[homes[name].removeprefix("graphprune.")]
+        package = next(each for each in packages if homes[name].startswith(f"{each}."))
+        entry = packages[package][homes[name].removeprefix(f"{package}.")]
         objects[name] = entry.final_target if isinstance(entry, griffe.Alias) else entry
     return objects
 

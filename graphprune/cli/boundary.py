@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import typer
 
+from graphprune.cli.command_line_error import CommandLineError
 from graphprune.cli.live import detach
 from graphprune.cli.typed import keep_typed
 from graphprune.errors import GraphPruneError, did_you_mean, quote
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
-__all__ = ["CommandLineError", "run"]
+__all__ = ["run"]
 
 _USAGE = 2
 _INTERNAL = 101
@@ -38,10 +39,6 @@ _SHELL_OPTIONS = {"--install-completion", "--show-completion"}
 _JSON = "--json"
 _COMPLETION = "_GRAPHPRUNE_COMPLETE"
 """Set while a shell asks for completions, which end in ``sys.exit(0)`` themselves."""
-
-# typer brings its own copy of click in some versions and depends on click in others; reached
-# through a public class, the base of all its usage errors is right in both.
-CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 class _TerminatedError(BaseException):

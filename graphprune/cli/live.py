@@ -203,7 +203,7 @@ def _is_log(path: Path) -> bool:
 def listen(listener: Listener) -> None:
     """Let a listener hear everything from here on; nobody else does, as libraries that are used may set up the root."""
     LOGGER.setLevel(logging.DEBUG)
-    LOGGER.propagate = False
+    _pass_on(LOGGER, further=False)
     LOGGER.addHandler(listener)
 
 
@@ -214,4 +214,9 @@ def detach() -> None:
             LOGGER.removeHandler(handler)
             handler.close()
     LOGGER.setLevel(logging.NOTSET)
-    LOGGER.propagate = True
+    _pass_on(LOGGER, further=True)
+
+
+def _pass_on(logger: logging.Logger, *, further: bool) -> None:
+    """Let the handlers of the root hear a logger, or not."""
+    logger.propagate = further

@@ -68,8 +68,8 @@ def finetune(
     replacing = output.force or training.resume
     checkpoint = training.checkpoint_of(target)
     check_checkpoint(checkpoint, resume=training.resume, force=output.force)
-    inputs = (pruned, teacher, samples.data, training.loss)
-    check_targets({"model": target, "checkpoint": checkpoint}, inputs, force=replacing, log=printing.log)
+    written, read = {"model": target, "checkpoint": checkpoint}, (pruned, teacher, samples.data, training.loss)
+    check_targets(written, read, force=replacing, log=printing.log)
 
     from graphprune import api
     from graphprune.data.synthesis.make_samples import SampleOptions, read_request
@@ -82,13 +82,11 @@ def finetune(
         raise UsageError(_NO_LABELS, hint="give the original model with --teacher")
     talk = printing.talk()
     run_on(training.device, talk)
-    if note := missing_processes():
-        talk.note(note)
     with talk.stage("loading"):
         model = api.load(pruned)
         original = None if teacher is None else api.load(teacher)
         given = None if request is not None else samples.open(original or model, talk)
-    if note := partner_note(pruned):
+    for note in filter(None, (missing_processes(), partner_note(pruned))):
         talk.note(note)
     options, judges = training.options(checkpoint), None
     with talk.stage("importing torch"):
@@ -100,12 +98,12 @@ def finetune(
         result = run(model, given, original, options, meter.listen, judges)
     if not result.main:
         return
-    if result.improved:
-        check_runs(result.model, model)
-        api.save(result.model, target, force=replacing)
-    checkpoint.unlink(missing_ok=True)
     if not result.improved:
+        checkpoint.unlink(missing_ok=True)
         raise _no_gain(result)
+    check_runs(result.model, model)
+    api.save(result.model, target, force=replacing)
+    checkpoint.unlink(missing_ok=True)
     _show(result, target, made=judges is not None, as_json=printing.as_json)
 
 

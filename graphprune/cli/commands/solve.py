@@ -71,8 +71,8 @@ def solve(
     analysed = reading.options()
     restoring.check(calibration.calib)
     calibration.images.check_needed(calibration.calib, restoring.data)
-    given = [*widths.limits.inputs, calibration.calib, restoring.data]
-    targets = output.checked_targets(reading.model, given, restoring.quantize, printing.log)
+    read = [*widths.limits.inputs, calibration.calib, restoring.data]
+    targets = output.checked_targets(reading.model, read, restoring.quantize, printing.log)
 
     from graphprune import api
     from graphprune.planning.make_plan import is_met
@@ -97,9 +97,8 @@ def solve(
     measurable = widths.measurable and restoring.method is not None and not (budgets.lossless or met)
     choice = (decides_channels(options) or material.solver(analysis, requests)) if measurable else None
     plan, used = _planned(analysis, requests, options, material, choice, talk)
-    notes = (*plan_notes(plan), *analysis_notes(analysis), *filter(None, [material.note]))
-    if not (used or met) and not restoring.reads_calib:
-        notes = (*notes, _unread(options))
+    unread = _unread(options) if not (used or met or restoring.reads_calib) else ""
+    notes = (*plan_notes(plan), *analysis_notes(analysis), *filter(None, [material.note, unread]))
     follows = not met and restoring.wanted(samples=material.samples is not None)
     job = Job(
         "solve",

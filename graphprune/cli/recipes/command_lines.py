@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from graphprune.cli.command_line_error import CommandLineError
 from graphprune.errors import UsageError, did_you_mean, quote
 
 if TYPE_CHECKING:
@@ -130,8 +131,6 @@ def parsed_options(line: CommandLine, commands: Mapping[str, Any]) -> dict[str, 
     UsageError
         If its command does not take them, naming the step.
     """
-    from graphprune.cli.boundary import CommandLineError
-
     try:
         context = commands[line.command].make_context(f"graphprune {line.command}", list(line.arguments))
     except CommandLineError as error:
