@@ -24,8 +24,9 @@ from graphprune.model.load import Model
 from graphprune.model.observation import NoneRunsError, Told, observe, unknown_values
 from graphprune.model.operands import misfit
 from graphprune.model.sandbox import shortened
-from graphprune.model.shapes import Shapes, infer
+from graphprune.model.shapes import Shapes, infer, objection_without
 from graphprune.model.size_search import SizeSearch
+from graphprune.model.unreached import unreached_nodes
 
 __all__ = ["Fit", "Fitting", "fit_inputs"]
 
@@ -102,6 +103,9 @@ class Fitting:
         """Return what inference says of sizes, with its objection if it has one."""
         shapes = infer(self._graph, self._model.tensors.array, inputs)
         _check_sizes(self._graph, shapes)
+        unreached = unreached_nodes(self._flat, self._graph, shapes) if shapes.refusal else frozenset()
+        if unreached:
+            shapes.refusal = objection_without(self._graph, self._model.tensors.array, inputs, unreached)
         # Float types that an operator set does not know yet are no misfit: runtimes, and pruning, take them.
         newer = any(f"has unsupported type: {name}" in shapes.refusal for name in _NEWER_TYPES)
         shapes.refusal = ("" if newer else shapes.refusal) or misfit(self._graph, shapes) or ""

@@ -27,7 +27,7 @@ from onnx import (
 
 from graphprune.errors import quote
 
-__all__ = ["INFERENCE_ERRORS", "infer_whole", "is_negative"]
+__all__ = ["INFERENCE_ERRORS", "infer_whole", "is_negative", "without"]
 
 INFERENCE_ERRORS: Final = (
     *(checker.ValidationError, defs.SchemaError, shape_inference.InferenceError),
@@ -54,8 +54,8 @@ def infer_whole(bare: ModelProto) -> tuple[ModelProto, str]:
 
     Complexity: O(nodes) for each window behind a Slice behind a window ... that may be too large, and mostly once.
     """
-    bare = _without(bare, _readers_of_long_lists(bare))
-    bare = _without(bare, _slices_of_doubtful_sizes(bare))
+    bare = without(bare, _readers_of_long_lists(bare))
+    bare = without(bare, _slices_of_doubtful_sizes(bare))
     refusal = ""
     try:
         whole = shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
@@ -100,7 +100,7 @@ def _slices_of_doubtful_sizes(bare: ModelProto) -> frozenset[int]:
         return frozenset()
     doubtful = _doubtful_windows(bare)
     while blocked := _slices_behind(bare, doubtful):
-        partly = _leniently(_without(bare, blocked))
+        partly = _leniently(without(bare, blocked))
         types = {value.name: value.type for value in (*partly.graph.value_info, *partly.graph.output)}
         settled = {index for index in doubtful if _is_fine(bare.graph.node[index].output, types)}
         if not settled:
@@ -131,7 +131,7 @@ def _readers_of_long_lists(bare: ModelProto) -> frozenset[int]:
     is: sizes, ranges, windows, sound. How long lists are is known without that, but for those whose length is computed.
     """
     slices = _slices_behind(bare, _doubtful_windows(bare))
-    whole = _leniently(_without(bare, slices), data=False)
+    whole = _leniently(without(bare, slices), data=False)
     long = {
         value.name
         for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)
@@ -157,7 +157,7 @@ def _hands_on(node: NodeProto) -> bool:
     return bool(schema.has_data_propagation_function or schema.has_function)  # type: ignore[attr-defined]
 
 
-def _without(bare: ModelProto, nodes: Collection[int]) -> ModelProto:
+def without(bare: ModelProto, nodes: Collection[int]) -> ModelProto:
     """Return a graph in which inference passes over some nodes."""
     if not nodes:
         return bare
