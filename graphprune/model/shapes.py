@@ -76,9 +76,7 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
     return result
 
 
-def objection_without(
-    graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], nodes: Collection[int]
-) -> str:
+def objection_without(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], nodes: Collection[int]) -> str:
     """Return what inference objects to in a graph that is taken to be without some nodes; empty where to nothing."""
     bare = _bare(graph, read, inputs)
     made = {name for index in nodes for name in graph.nodes[index].outputs if name}

@@ -127,8 +127,15 @@ def test_a_declared_shape_of_another_rank_is_not_believed() -> None:
 
 
 def test_what_inference_refuses_but_onnxruntime_runs_is_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "misfit", lambda graph, shapes: "an objection")
+    monkeypatch.setattr(fitting, "misfit", lambda *_: "an objection")
     assert api.analyze(api.load(small_model())).groups
+
+
+def test_what_onnx_and_onnxruntime_cut_otherwise_is_taken_as_it_runs() -> None:
+    """Onnx makes three parts of eight channels, the last of two; onnxruntime makes the two that the node has."""
+    proto = chain("m, n = Split <axis = 1, num_outputs = 3> (h)", after=4, opset=18)
+    _run(proto)
+    assert api.analyze(api.load(proto)).layers
 
 
 def test_given_sizes_that_do_not_fit_are_the_users_fault() -> None:
