@@ -289,7 +289,10 @@ def _check_status(status: os.stat_result, path: Path, limits: Limits) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise ModelFileError(f"{shown} is a folder", hint="give the .onnx file inside it")
     if not stat.S_ISREG(status.st_mode):
-        raise ModelFileError(f"{shown} is not a regular file (a pipe, socket or device)")
+        raise ModelFileError(
+            f"{shown} is a pipe, a socket or a device, and only regular files are read",
+            hint="write what comes out of it to a file, and give that",
+        )
     if status.st_size > limits.file_bytes:
         raise UnsafeModelError(
             f"{shown} has {status.st_size} bytes, more than the limit {limits.file_bytes}",

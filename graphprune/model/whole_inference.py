@@ -25,7 +25,7 @@ from onnx import (
     shape_inference,
 )
 
-from graphprune.errors import quote
+from graphprune.errors import clipped, quote
 
 __all__ = ["INFERENCE_ERRORS", "infer_whole", "is_negative", "without"]
 
@@ -35,7 +35,6 @@ INFERENCE_ERRORS: Final = (
 )
 """What onnx raises where it cannot infer: its own exceptions share no base."""
 
-_LONGEST: Final = 300
 _LEFT_OUT: Final = "graphprune.left_out"
 _WINDOWS: Final = frozenset({"AveragePool", "Conv", "ConvInteger", "DeformConv", "LpPool", "MaxPool", "QLinearConv"})
 _ANYTHING: Final = frozenset({"Col2Im", "MaxUnpool"})
@@ -88,10 +87,7 @@ def _leniently(bare: ModelProto, *, data: bool = True) -> ModelProto:
 def _objection(said: str) -> str:
     """Return the first objection of inference, without the frame around it."""
     text = said.partition("Inference error(s): ")[2] or said
-    text = " ".join(text.partition("\n")[0].split())
-    return ascii(re.sub(r"\[\w+Error\] ", "", text)[:_LONGEST])[
-        1:-1
-    ]  # text of a model: control characters stay harmless
+    return clipped(re.sub(r"\[\w+Error\] ", "", text.partition("\n")[0]))
 
 
 def _slices_of_doubtful_sizes(bare: ModelProto) -> frozenset[int]:
