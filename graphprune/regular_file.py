@@ -11,7 +11,7 @@ from graphprune.errors import InputError, quote
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_regular"]
+__all__ = ["check_mode", "check_regular"]
 
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
@@ -31,7 +31,11 @@ def check_regular(path: Path, error: type[InputError]) -> None:
     OSError, ValueError
         If it leads nowhere, or is no path.
     """
-    mode = path.stat().st_mode
+    check_mode(path.stat().st_mode, path, error)
+
+
+def check_mode(mode: int, path: Path, error: type[InputError]) -> None:
+    """Refuse by its mode what `check_regular` refuses."""
     for is_kind, name in _KINDS:
         if is_kind(mode):
             raise error(

@@ -155,7 +155,7 @@ def unless_exhausted(error: Exception) -> Exception:
 
 
 def shortened(said: str) -> str:
-    """Return what an error says, without its module, its number, and the temporary file that it names."""
+    """Return what an error says, without its module, its number, its place in C++, and the file that it names."""
     for noise in _NOISE:
         said = noise.sub("", said)
     return clipped(said)
@@ -168,4 +168,5 @@ _NOISE = (
     re.compile(r"^(?:\w+\.)+(?=\w+: )"),
     re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "),
     re.compile(r"Load model from \S+ failed: ?"),
+    re.compile(r"/onnxruntime_src/\S+:\d+ [^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? "),
 )

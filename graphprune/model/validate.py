@@ -78,10 +78,7 @@ def validate(proto: onnx.ModelProto, surveyed: Survey, *, max_calls: int) -> Non
     try:
         checker.check_model(without_weights(proto, surveyed))
     except _CHECKER_ERRORS as error:
-        raise ModelFileError(
-            f"the model is not valid ONNX: {_objection(str(error))}",
-            hint="export it again; onnx.checker.check_model(path) says more of what it finds",
-        ) from error
+        raise ModelFileError(f"the model is not valid ONNX: {_objection(str(error))}") from error
 
 
 def _objection(said: str) -> str:

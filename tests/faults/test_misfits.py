@@ -96,6 +96,14 @@ def _run(proto: onnx.ModelProto) -> None:
     session.run(None, {i.name: np.zeros(i.shape, dtypes.get(i.type, np.float32)) for i in session.get_inputs()})
 
 
+def test_what_the_checker_says_is_whole_and_has_a_next_step() -> None:
+    proto = small_model()
+    proto.graph.node[1].input.append("x")
+    with pytest.raises(ModelFileError, match=r"has input size 2 not in range \[min=1, max=1\] \(Relu node") as refused:
+        api.load(proto)
+    assert "export it again" in str(refused.value.hint)
+
+
 def test_a_gemm_of_the_wrong_size() -> None:
     proto = model(
         "(float[2,4] x) => (float[] y) { a = Gemm (x, w, b)\n y = Gemm (a, v) }", {"w": (4, 6), "b": (6,), "v": (6, 3)}
