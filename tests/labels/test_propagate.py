@@ -198,6 +198,6 @@ def test_a_slope_that_spreads_what_it_scales_holds_its_channels() -> None:
     proto = chain("m = PRelu (h, slope)", {"slope": (2, 8, 1, 1)})
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     proto.graph.output[0].type.tensor_type.ClearField("shape")
-    analysis = analyze(proto)
+    analysis = Analysis(load(proto))
     assert analysis.groups == ()
     assert "odd operands" in {entry.kind for entry in analysis.frozen}
