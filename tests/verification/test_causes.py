@@ -59,7 +59,7 @@ def test_a_network_that_runs_with_all_its_channels_only_is_refused() -> None:
 
 def test_a_wrong_result_of_a_wrong_file_is_the_files_fault() -> None:
     """Its updates have another size than its indices tell, which nothing looks at but onnxruntime."""
-    proto = chain('m = Einsum <equation = "nchw,c->nchw"> (h, w)', w=np.zeros(0, np.float32))
+    proto = chain('m = Einsum <equation = "nc...,c->nc..."> (h, w)', w=np.zeros(0, np.float32))
     with pytest.raises(ModelFileError, match="the model does not run"):
         _verify(proto, 0.7)
 
