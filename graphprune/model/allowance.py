@@ -37,12 +37,14 @@ _TIMES: Final = 8
 _ELEMENT: Final = 8
 """Bytes of an element: integers and the copies that kernels make in a wider type."""
 
-_SECONDS: Final = 3
-_SECONDS_PER_CORE: Final = 2
+_SECONDS: Final = 2
+_SECONDS_PER_CORE: Final = 1
 """Threads that wait for work use processor time, too."""
 _STEPS_PER_SECOND: Final = 100_000_000
 _RUNS: Final = 32
 _STEPS_PER_NODE: Final = 1_000
+_MOST_STEPS_OF_NODES: Final = 3_000_000
+"""Steps of all nodes in bodies that do next to nothing, a second's worth with all runs: many short loops make many."""
 _STEPS_PER_TENSOR: Final = 3_000
 _STEPS_PER_BYTE: Final = 1
 _ITERATIONS: Final = 100
@@ -85,16 +87,19 @@ def allow(models: Iterable[Model], dims: Mapping[str, tuple[int, ...]], patience
     Complexity: O(nodes); no weight is read.
     """
     known = max((_elements(shape) for shape in dims.values()), default=1)
-    stored, values, steps = 0, 0, 0.0
+    stored, values, looped, steps = 0, 0, 0, 0.0
     for model in models:
         parts = survey(model.proto)
         sizes = {held.tensor.name: _elements(held.tensor.dims) for held in parts.tensors if held.tensor.name}
         sizes.update({name: _elements(shape) for name, shape in dims.items()})
         stored += sum(count_bytes(held.tensor) for held in parts.tensors)
         values += sum(sizes.get(name, known) for node in parts.nodes for name in node.output if name)
-        steps += sum(_steps(node, sizes, known) for node in parts.nodes) + _STEPS_PER_TENSOR * len(parts.tensors)
-        bodies = (node for loop in parts.nodes if loop.op_type in _LOOPING for node in _in_bodies(loop))
-        steps += _ITERATIONS * sum(_steps(node, sizes, known) for node in bodies)
+        steps += sum(_steps(node, sizes, known) for node in parts.nodes)
+        steps += _STEPS_PER_NODE * len(parts.nodes) + _STEPS_PER_TENSOR * len(parts.tensors)
+        again = [node for loop in parts.nodes if loop.op_type in _LOOPING for node in _in_bodies(loop)]
+        steps += _ITERATIONS * sum(_steps(node, sizes, known) for node in again)
+        looped += len(again)
+    steps += min(_ITERATIONS * _STEPS_PER_NODE * looped, _MOST_STEPS_OF_NODES)
     cores = os.cpu_count() or 1
     most = _FLOOR + cores * _PER_CORE + _TIMES * (stored + _ELEMENT * values)
     took = _RUNS * (steps + _STEPS_PER_BYTE * stored) / _STEPS_PER_SECOND
@@ -105,7 +110,7 @@ def allow(models: Iterable[Model], dims: Mapping[str, tuple[int, ...]], patience
 def _steps(node: NodeProto, sizes: Mapping[str, int], known: int) -> float:
     """Return multiply-adds: of a product of an m x k with a k x n matrix, m k n = sqrt(m k . k n . m n)."""
     largest = sorted(sizes.get(name, known) for name in (*node.input, *node.output) if name)[-3:]
-    return sqrt(prod(largest)) + _STEPS_PER_NODE
+    return sqrt(prod(largest))
 
 
 def _in_bodies(loop: NodeProto) -> Iterator[NodeProto]:
