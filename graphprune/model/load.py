@@ -35,6 +35,7 @@ __all__ = ["Limits", "Model", "check_loaded", "load"]
 
 # Files this small may declare anything up to here: eight zeros stored as one byte each are no attack.
 _ALWAYS_ALLOWED: Final = 1 << 26
+_ALWAYS_EXPANDED: Final = 10_000
 _MOST_DENSE: Final = 1 << 30
 _RAISE: Final = "if the model is trustworthy, raise graphprune.model.load.Limits in a script"
 
@@ -62,6 +63,8 @@ class Limits:
         That sum divided by the bytes really present: models that unfold into far more than they hold are refused.
     function_calls : int
         Nodes after all local functions are expanded.
+    call_ratio : int
+        These divided by the nodes that the file holds, where they are more than ten thousand.
     """
 
     file_bytes: int = 2**31 - 1
@@ -72,6 +75,7 @@ class Limits:
     mapped_bytes: int = 2**40
     tensor_ratio: int = 4
     function_calls: int = 1_000_000
+    call_ratio: int = 32
 
 
 @dataclass(frozen=True)
@@ -220,7 +224,8 @@ def _finish(proto: onnx.ModelProto, origin: tuple[Path, FileStamp] | None, limit
         proto = densified(proto, tensors.array, most_bytes=min(limits.tensor_bytes, _MOST_DENSE))
         surveyed = survey(proto)
         tensors.check_all(surveyed.tensors)
-    validate(proto, surveyed, max_calls=limits.function_calls)
+    proportionate = max(_ALWAYS_EXPANDED, limits.call_ratio * len(surveyed.nodes))
+    validate(proto, surveyed, max_calls=min(limits.function_calls, proportionate))
     return Model(proto, path, tensors, path.stem if path is not None else proto.graph.name, stamp)
 
 
