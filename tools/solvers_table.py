@@ -33,8 +33,7 @@ from solvers_report import Record, summary, write_page
 
 from graphprune import api
 from graphprune.cost.latency.cache import Cache
-from graphprune.cost.latency.latency_cost import LatencyCost
-from graphprune.cost.latency.measure import latency_cost
+from graphprune.cost.latency.measure import MeasuredLatency, latency_cost
 from graphprune.cost.latency.session_stopwatch import SessionStopwatch
 from graphprune.cost.metrics import ModelCost, model_cost
 from graphprune.errors import GraphPruneError, RequestError
@@ -85,13 +84,13 @@ class Subject:
         self._checked: dict[str, Checked] = {}
 
     @cached_property
-    def _latency(self) -> LatencyCost:
+    def _latency(self) -> MeasuredLatency:
         watch = SessionStopwatch()
-        return latency_cost(self.analysis, watch, Cache(watch.environment), RULES[machine_rule()].block).cost
+        return latency_cost(self.analysis, watch, Cache(watch.environment), RULES[machine_rule()].block)
 
     def _cost(self, metric: str) -> ModelCost:
         if metric == "latency":
-            return ModelCost.of(self._latency, self.analysis.cost.sizes)
+            return ModelCost.of(self._latency.cost, self.analysis.cost.sizes, self._latency.rest)
         return model_cost(self.analysis, metric)
 
     def run(self, point: Point, seed: int) -> Record:

@@ -13,6 +13,8 @@ from graphprune.cost.size import WrittenSize
 from graphprune.model.write import file_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from graphprune.analysis.analysis import Analysis
     from graphprune.array_types import Ints
     from graphprune.solvers.problem import Cost
@@ -39,17 +41,20 @@ class ModelCost:
         Of what surgery writes. It never falls when a group grows, as solvers want it.
     exact_whole : Cost
         The same, but `before` at full width; at other widths it may be too little then.
+    rest : callable
+        Gives what surgery writes of a graph from which some groups are gone already, from its analysis.
     """
 
     sizes: Ints
     before: int
     written: Cost
     exact_whole: Cost
+    rest: Callable[[Analysis], Cost]
 
     @classmethod
-    def of(cls, cost: Cost, sizes: Ints) -> ModelCost:
+    def of(cls, cost: Cost, sizes: Ints, rest: Callable[[Analysis], Cost]) -> ModelCost:
         """Return a cost that is the same for a model as it is and for one that is written anew."""
-        return cls(sizes, cost(sizes), cost, cost)
+        return cls(sizes, cost(sizes), cost, cost, rest)
 
     def after(self, widths: Ints) -> int:
         """Return the cost of what a plan with these widths gives."""
@@ -67,7 +72,11 @@ def model_cost(analysis: Analysis, metric: str) -> ModelCost:
     Complexity: of a size and a memory that of a walk over the graph, O(nodes); remember it where it is needed again.
     """
     sizes = analysis.cost.sizes
+
+    def rest(start: Analysis) -> Cost:
+        return model_cost(start, metric).written
+
     if metric == "size":
         written, before = WrittenSize(analysis), file_bytes(analysis.model)
-        return ModelCost(sizes, before, written, written.shifted(before - written(sizes)))
-    return ModelCost.of(PeakMemory(analysis) if metric == "memory" else analysis.cost.metric(metric), sizes)
+        return ModelCost(sizes, before, written, written.shifted(before - written(sizes)), rest)
+    return ModelCost.of(PeakMemory(analysis) if metric == "memory" else analysis.cost.metric(metric), sizes, rest)

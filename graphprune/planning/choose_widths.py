@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.cost.latency.efficiency import efficiency
-from graphprune.errors import UsageError
 from graphprune.planning.constraints.bounds import Bounds
 from graphprune.planning.constraints.reach import unreachable
 from graphprune.planning.constraints.start import kept_by, solve_from
@@ -71,8 +70,6 @@ def choose_widths(task: PlanningTask, solve: Solve) -> ChosenWidths:
 
     Raises
     ------
-    UsageError
-        If a latency is limited and groups may go as a whole.
     BudgetUnreachableError
         If even the narrowest allowed widths cost more.
     """
@@ -114,8 +111,6 @@ def _check_fits(task: PlanningTask, problem: Problem) -> None:
 
 def _with_emptied(task: PlanningTask, whole: Problem, find: Solve, *, relaxed: bool) -> ChosenWidths | None:
     """Choose which groups go as a whole, and the widths of the others; None where nothing meets the budgets."""
-    if any(budget.request.metric == "latency" for budget in task.budgets):
-        raise UsageError("a latency budget cannot be met with --allow-empty", hint="use --flops, or leave one out")
     attempted = measured_attempt if widths.needs_samples(task.options.solver) else best_attempt
     best = attempted(task.analysis, whole, partial(_rest_problem, task), find)
     if best is None:
@@ -130,9 +125,9 @@ def _whole_problem(task: PlanningTask) -> tuple[Problem, bool]:
     return _problem(task, _limits(task, Bounds(task.analysis, task.options.rules).levels()))
 
 
-def _rest_problem(task: PlanningTask, limits: tuple[Limit, ...], emptied: frozenset[int]) -> Problem:
-    """Return the problem in which some groups are empty, with these limits on what is left."""
-    problem, _ = _problem(task, limits, emptied)
+def _rest_problem(task: PlanningTask, start: Analysis, emptied: frozenset[int]) -> Problem:
+    """Return the problem in which some groups are empty, with the limits on what is left of the graph."""
+    problem, _ = _problem(task, tuple(budget.on_rest(start) for budget in task.budgets), emptied)
     return problem
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.cost.metrics import model_cost
 from graphprune.errors import UnsupportedModelError
 from graphprune.planning.bundles import close, find_bundles
 from graphprune.planning.emptying_search import Attempt, filled, search
@@ -19,14 +18,14 @@ from graphprune.solvers.saliency import comparable
 
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
-    from graphprune.solvers.problem import Limit, Problem, Solution
+    from graphprune.solvers.problem import Problem, Solution
 
 __all__ = ["EmptyingAttempt", "best_attempt", "measured_attempt"]
 
 EmptyingAttempt = Attempt["Analysis"]
 """What a solver makes of the groups that are left, and the graph without the others."""
 Solve = Callable[["Problem"], "Solution"]
-Build = Callable[[tuple["Limit", ...], frozenset[int]], "Problem"]
+Build = Callable[["Analysis", frozenset[int]], "Problem"]
 
 
 def best_attempt(analysis: Analysis, whole: Problem, build: Build, solve: Solve) -> EmptyingAttempt | None:
@@ -37,7 +36,7 @@ def best_attempt(analysis: Analysis, whole: Problem, build: Build, solve: Solve)
     whole : Problem
         Without empty groups; groups that have a given width there are never emptied.
     build : callable
-        Gives the problem with these limits in which these groups are empty.
+        Gives the problem in which these groups are empty, from the analysis of the graph without them.
     solve : callable
         A width solver.
     """
@@ -98,8 +97,7 @@ class _Attempts:
             start = _start(self._analysis, emptied)
             if start is not None:
                 self._starts[emptied] = start
-                limits = (replace(limit, cost=model_cost(start, limit.metric).written) for limit in self._whole.limits)
-                self._known[emptied] = self._build(tuple(limits), emptied)
+                self._known[emptied] = self._build(start, emptied)
         return self._known[emptied]
 
     def attempt(self, emptied: frozenset[int]) -> EmptyingAttempt | None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from graphprune.analysis.analysis import Analysis
-    from graphprune.cost.latency.latency_cost import LatencyCost
+    from graphprune.cost.latency.measure import MeasuredLatency
     from graphprune.plan.budget import BudgetRequest
     from graphprune.plan.schema import Plan
     from graphprune.solvers.evidence import Evidence
@@ -93,7 +93,7 @@ def make_plan(
     analysis: Analysis,
     requests: Sequence[BudgetRequest],
     options: SolveOptions,
-    latency: LatencyCost | None = None,
+    latency: MeasuredLatency | None = None,
     scores: Scores | None = None,
     evidence: Evidence | None = None,
 ) -> Plan:
@@ -105,7 +105,7 @@ def make_plan(
     requests : sequence of BudgetRequest
         The first one leads.
     options : SolveOptions
-    latency : LatencyCost, optional
+    latency : MeasuredLatency, optional
         What was measured, where a request limits the latency.
     scores : Scores, optional
         From :func:`score_groups` with the same options, if they are there already.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.array_types import Floats
-    from graphprune.cost.latency.latency_cost import LatencyCost
+    from graphprune.cost.latency.measure import MeasuredLatency
     from graphprune.plan.budget import BudgetRequest
     from graphprune.planning.solve_options import SolveOptions
     from graphprune.solvers.evidence import Evidence
@@ -46,6 +46,10 @@ class LimitedCost:
         """Return the limit for a solver: on what is written, or on a cost that is exact at full width."""
         cost = self.cost.exact_whole if exact_whole else self.cost.written
         return Limit(self.request.metric, cost, self.limit)
+
+    def on_rest(self, start: Analysis) -> Limit:
+        """Return the limit on what is written of a graph from which some groups are gone already."""
+        return Limit(self.request.metric, self.cost.rest(start), self.limit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +82,7 @@ class PlanningTask:
 
 
 def limited_costs(
-    analysis: Analysis, requests: Sequence[BudgetRequest], latency: LatencyCost | None
+    analysis: Analysis, requests: Sequence[BudgetRequest], latency: MeasuredLatency | None
 ) -> tuple[LimitedCost, ...]:
     """Return what the requests limit.
 
@@ -105,9 +109,9 @@ def limited_costs(
     return tuple(budgets)
 
 
-def _cost(analysis: Analysis, metric: str, latency: LatencyCost | None) -> ModelCost:
+def _cost(analysis: Analysis, metric: str, latency: MeasuredLatency | None) -> ModelCost:
     if metric != "latency":
         return model_cost(analysis, metric)
     if latency is None:
         raise InternalError("a latency has to be measured before it can be limited")
-    return ModelCost.of(latency, analysis.cost.sizes)
+    return ModelCost.of(latency.cost, analysis.cost.sizes, latency.rest)

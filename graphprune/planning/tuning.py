@@ -27,6 +27,7 @@ from graphprune.model import write
 from graphprune.model.scratch import scratch_folder
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.planning.make_plan import make_plan
+from graphprune.rewrites.reference import make_reference
 from graphprune.solvers.moves.levels import RULES, machine_rule
 from graphprune.surgery.prune import prune
 from graphprune.verification.trial import try_in_child
@@ -88,14 +89,12 @@ def make_measured_plan(
     block = RULES[rule if isinstance(rule, str) else machine_rule()].block
     layers = latency_cost(analysis, watch, cache, block)
     correction = 1.0
-    plan = best = _measured(
-        analysis, make_plan(analysis, requests, options, layers.cost, evidence=evidence), watch, cache
-    )
+    plan = best = _measured(analysis, make_plan(analysis, requests, options, layers, evidence=evidence), watch, cache)
     tried = {correction: plan}
     while not plan.is_identity and _miss(plan) > TOLERANCE and len(tried) < ROUNDS:
         factor = _next_correction(tried)
         try:
-            plan = make_plan(analysis, requests, options, layers.cost.corrected(factor), evidence=evidence)
+            plan = make_plan(analysis, requests, options, layers.corrected(factor), evidence=evidence)
         except BudgetUnreachableError:
             break
         tried[factor] = plan = _measured(analysis, plan, watch, cache)
@@ -169,7 +168,8 @@ def _measured(analysis: Analysis, plan: Plan, stopwatch: Stopwatch, cache: Cache
 
 def _ratio(analysis: Analysis, plan: Plan, stopwatch: Stopwatch) -> float:
     """Prune as planned, and time the result against the original."""
-    pruned = analysis.model.replaced(prune(analysis, keep_mask(analysis, plan)))
+    start = make_reference(analysis, plan).start
+    pruned = analysis.model.replaced(prune(start, keep_mask(analysis, plan)))
     original = analysis.model.path or analysis.model.proto.SerializeToString()
     with scratch_folder() as folder:
         path = write.save(pruned, folder / "pruned.onnx")

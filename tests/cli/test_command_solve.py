@@ -94,7 +94,7 @@ def test_other_methods(quick: Command, model: Path, extra: list[str]) -> None:
 def test_json_is_one_object_and_nothing_else(graphprune: Command, model: Path) -> None:
     done = graphprune("solve", model, "--quick", "--flops", "0.5", "--json", "--bench")
     assert done.code == 0, done.err
-    assert done.err == ""
+    assert all(line.endswith(" ...") for line in done.err.splitlines())  # what takes long on a busy machine is named
     report = json.loads(done.out)
     assert report["command"] == "solve"
     assert report["output"] == str(model.with_name("net.pruned.onnx"))

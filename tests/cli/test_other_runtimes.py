@@ -83,3 +83,10 @@ def test_several_threads_are_those_of_onnxruntime(quick: Command, model: Path) -
     done = quick("solve", model, "--quick", "--latency", "0.9", "--runtime", "other", "--threads", "2")
     assert done.code == 2
     assert "one thread" in done.err
+
+
+def test_a_refusal_comes_without_a_word_of_another_solver(quick: Command, model: Path) -> None:
+    done = quick("solve", model, "--latency", "0.9", "--runtime", "refuses")
+    assert done.code == 2
+    assert "refuses does not convert the model" in done.err
+    assert "widths are not measured" not in done.err

@@ -13,16 +13,32 @@ from tiny_models import model
 import graphprune
 from graphprune import BudgetRequest, SolveOptions
 from graphprune.cost.latency import measure, session_stopwatch
+from graphprune.cost.latency.chunks import find_chunks
+from graphprune.cost.latency.probe import sample
 from graphprune.errors import BudgetUnreachableError
 from graphprune.planning import tuning
+from graphprune.planning.constraints.constraints import Constraints
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from graphprune import Analysis, Plan
+    from graphprune.cost.latency.probe import Sample
 
 WHOLE = 1_000_000
+
+
+BRANCHED = """(float[1,16,16,16] x) => (float[1,8,16,16] y) {
+    a = Conv (x, stem)
+    b = Conv (a, inner)
+    c = Relu (b)
+    d = Conv (c, outer)
+    e = Add (a, d)
+    f = Relu (e)
+    y = Conv (f, head)
+}"""
+SHAPES = {"stem": (32, 16, 1, 1), "inner": (96, 32, 1, 1), "outer": (32, 96, 1, 1), "head": (8, 32, 1, 1)}
 
 
 @pytest.fixture
@@ -131,3 +147,32 @@ def test_a_plan_with_a_latency_is_applied_and_verified_anywhere(
     monkeypatch.setattr(session_stopwatch, "measure", None)  # nothing is measured again
     model_ = graphprune.load(tmp_path / "net.onnx")
     assert graphprune.verify(model_, graphprune.apply(model_, again), again).status == "verified"
+
+
+def test_a_branch_goes_for_a_time_that_no_widths_reach(
+    analysis: Analysis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = machine(monkeypatch, predicted)
+    path = tmp_path / "branched.onnx"
+    path.write_bytes(model(BRANCHED, SHAPES).SerializeToString())
+    branched = graphprune.analyze(graphprune.load(path))
+    (stream,) = (group.id for group in branched.groups if group.size == SHAPES["stem"][0])
+    rules = Constraints(skip=(stream,))
+    budget, options = BudgetRequest("latency", 0.35), SolveOptions(round_to=32, constraints=rules)
+    with pytest.raises(BudgetUnreachableError):
+        graphprune.solve(branched, budget, options)
+    plan = graphprune.solve(branched, budget, replace(options, allow_empty=True))
+    assert [len(group.kept) for group in plan.groups if group.id != stream] == [0]
+    assert plan.budget.before == pytest.approx(WHOLE, abs=5)
+    assert seen[-1].budget.after <= plan.budget.limit
+    pruned = graphprune.apply(branched, plan)
+    times = {one.key: 500 + one.weight for one in measured_samples(graphprune.analyze(pruned))}
+    rate = WHOLE / sum(500 + one.weight for one in measured_samples(branched))
+    assert plan.budget.after == pytest.approx(rate * sum(times.values()), abs=5)
+    assert graphprune.verify(branched, pruned, plan).status == "verified"
+
+
+def measured_samples(network: Analysis) -> list[Sample]:
+    """Return what is measured of a network at full width, a layer each."""
+    chunks = find_chunks(network)
+    return [sample(network, chunk, tuple(length.full for length in chunk.features)) for chunk in chunks]

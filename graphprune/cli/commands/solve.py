@@ -195,6 +195,7 @@ def _planned(
 
     The solver is the one that was chosen, if one was; where the model cannot be measured, that of the options.
     """
+    instead = ""
     if choice is not None:
         talk.say("solver", f"{choice.name}: {choice.reason}")
         try:
@@ -203,9 +204,12 @@ def _planned(
         except UnsupportedModelError as error:
             if choice.name == options.solver:
                 raise
-            talk.note(f"widths are not measured, but chosen by {options.solver}: {error.message}")
+            instead = f"widths are not measured, but chosen by {options.solver}: {error.message}"
     with talk.steps("solving") as progress:
-        return _solved(analysis, requests, options, material, progress)
+        planned = _solved(analysis, requests, options, material, progress)
+    if instead:  # where nothing else could choose them either, the error alone says why
+        talk.note(instead)
+    return planned
 
 
 def _solved(

@@ -72,6 +72,8 @@ class LatencyCost:
     sizes : ndarray of int64, shape (groups,)
     correction : float, positive
         What pruning saves in truth, by what the tables say.
+    before : int, optional
+        Nanoseconds of the unpruned network, where this is one from which groups are gone already.
 
     Attributes
     ----------
@@ -86,6 +88,7 @@ class LatencyCost:
         fixed: int,
         sizes: Ints,
         correction: float = 1.0,
+        before: int | None = None,
     ) -> None:
         self._parts = tuple(tabled), tuple(scaled), fixed, sizes
         self.correction = correction
@@ -107,11 +110,11 @@ class LatencyCost:
             for group in {int(g) for term in chunk.work for length in term.lengths for g in length.groups}:
                 self._scaled_of[group].append(at)
         self._last: tuple[bytes, int] = (b"", 0)
-        self.before = self._sum(sizes)
+        self.before = self._sum(sizes) if before is None else before
 
     def corrected(self, factor: float) -> LatencyCost:
         """Return the same cost, in which pruning saves `factor` times as much as here."""
-        return LatencyCost(*self._parts, self.correction * factor)
+        return LatencyCost(*self._parts, self.correction * factor, self.before)
 
     def __call__(self, widths: Ints) -> int:
         """Return the nanoseconds at `widths`, shape (groups,)."""

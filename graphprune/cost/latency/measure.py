@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -48,11 +48,33 @@ class MeasuredLatency:
         Chunks that take time.
     alone : int
         How many of them run alone; the times of the others are taken to be in proportion to their work.
+    rate : _Rate
+        What a network takes by what its layers take alone.
     """
 
     cost: LatencyCost
     parts: int
     alone: int
+    rate: _Rate
+
+    def corrected(self, factor: float) -> MeasuredLatency:
+        """Return the same, in which pruning saves `factor` times as much as here."""
+        return replace(self, cost=self.cost.corrected(factor))
+
+    def rest(self, start: Analysis) -> LatencyCost:
+        """Return the latency of a graph from which some groups are gone already, on the same scale.
+
+        Kernels that only that graph has are measured: a layer, say, which takes in the activation behind the addition
+        of a branch that is no more.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the runtime cannot run them.
+        """
+        layers = self.rate.layers
+        plans = layers.plans(start)
+        return _cost(start, plans, layers.times(plans), self.rate, (self.cost.before, self.cost.correction))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +85,53 @@ class _Plan:
     full: Sample
     grids: tuple[Ints, Ints] | None
     samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Layers:
+    """Measures layers that run alone, unless they are in the cache.
+
+    Attributes
+    ----------
+    block : int
+        Channels in a block of the fast kernels.
+    """
+
+    stopwatch: Stopwatch
+    cache: Cache
+    block: int
+
+    def plans(self, analysis: Analysis) -> list[_Plan]:
+        """Return what is to be measured of a network."""
+        return [_plan(analysis, chunk, self.block) for chunk in find_chunks(analysis)]
+
+    def times(self, plans: list[_Plan]) -> dict[str, int]:
+        """Measure what is not in the cache; return the times of all layers by their keys.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If none of them runs alone.
+        """
+        known = self.cache.kernels
+        wanted = {one.key: one for plan in plans for one in plan.samples if one.key not in known}
+        for times in self.stopwatch.layers(list(wanted.values())) if wanted else ():
+            known.update(times)
+            self.cache.save()
+        if not any(plan.full.key in known for plan in plans):
+            runtime = self.stopwatch.environment.runtime
+            raise UnsupportedModelError(
+                f"{runtime} runs none of the model's layers alone, so that none can be measured"
+            )
+        return _assumed(plans, known) | known
+
+
+@dataclass(frozen=True, eq=False)
+class _Rate:
+    """What a network takes by what its layers take alone, as a factor."""
+
+    factor: float
+    layers: _Layers
 
 
 def latency_cost(analysis: Analysis, stopwatch: Stopwatch, cache: Cache, block: int) -> MeasuredLatency:
@@ -82,19 +151,13 @@ def latency_cost(analysis: Analysis, stopwatch: Stopwatch, cache: Cache, block: 
     UnsupportedModelError
         If the runtime cannot run the model, or none of its layers alone.
     """
-    plans = [_plan(analysis, chunk, block) for chunk in find_chunks(analysis)]
+    layers = _Layers(stopwatch, cache, block)
+    plans = layers.plans(analysis)
     whole = _whole(analysis, stopwatch, cache)
-    wanted = {one.key: one for plan in plans for one in plan.samples if one.key not in cache.kernels}
-    for times in stopwatch.layers(list(wanted.values())) if wanted else ():
-        cache.kernels.update(times)
-        cache.save()
-    known = [plan.full.key in cache.kernels for plan in plans]
-    if not any(known):
-        runtime = stopwatch.environment.runtime
-        raise UnsupportedModelError(f"{runtime} runs none of the model's layers alone, so that none can be measured")
-    times = _assumed(plans, cache.kernels) | cache.kernels
-    total = sum(times[plan.full.key] for plan in plans)
-    return MeasuredLatency(_cost(analysis, plans, times, (whole / total, block)), len(plans), sum(known))
+    times = layers.times(plans)
+    alone = sum(plan.full.key in cache.kernels for plan in plans)
+    rate = _Rate(whole / sum(times[plan.full.key] for plan in plans), layers)
+    return MeasuredLatency(_cost(analysis, plans, times, rate), len(plans), alone, rate)
 
 
 def _assumed(plans: list[_Plan], times: Mapping[str, int]) -> dict[str, int]:
@@ -137,14 +200,20 @@ def _plan(analysis: Analysis, chunk: Chunk, block: int) -> _Plan:
     return _Plan(chunk, full, (axes[0], axes[1] if len(axes) > 1 else _NOTHING), samples)
 
 
-def _cost(analysis: Analysis, plans: list[_Plan], times: Mapping[str, int], scale: tuple[float, int]) -> LatencyCost:
-    """Put the cost together; `scale` are the factor of all times, and the block."""
-    factor, block = scale
+def _cost(
+    analysis: Analysis,
+    plans: list[_Plan],
+    times: Mapping[str, int],
+    rate: _Rate,
+    unpruned: tuple[int | None, float] = (None, 1.0),
+) -> LatencyCost:
+    """Put the cost together; `unpruned` is what all of the network takes, and the correction of what pruning saves."""
+    block = rate.layers.block
     tabled: list[TabledChunk] = []
     scaled: list[ScaledChunk] = []
     fixed = 0
     for plan in plans:
-        time = factor * times[plan.full.key]
+        time = rate.factor * times[plan.full.key]
         if not plan.chunk.features:
             fixed += round(time)
         elif plan.grids is None or any(one.key not in times for one in plan.samples):
@@ -152,9 +221,10 @@ def _cost(analysis: Analysis, plans: list[_Plan], times: Mapping[str, int], scal
         else:
             measured = np.array([times[one.key] for one in plan.samples], dtype=np.float64)
             shape = tuple(len(axis) for axis in plan.grids)
-            values = np.round(factor * monotone(measured.reshape(shape)))
+            values = np.round(rate.factor * monotone(measured.reshape(shape)))
             tabled.append(TabledChunk(*_axes(plan.chunk, block, plan.grids), values))
-    return LatencyCost(tabled, scaled, fixed, analysis.cost.sizes)
+    before, correction = unpruned
+    return LatencyCost(tabled, scaled, fixed, analysis.cost.sizes, correction, before)
 
 
 def _axes(

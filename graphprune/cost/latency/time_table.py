@@ -96,7 +96,7 @@ class Tables:
         return self.read(lengths, np.full(len(lengths), at)).reshape(one.shape).astype(np.float64)
 
     def read(self, lengths: Ints, at: Ints | None = None) -> Ints:
-        """Return the times of tables, rounded down.
+        """Return the times of tables, rounded down; no time where a length is 0, for what works on nothing goes.
 
         Parameters
         ----------
@@ -117,4 +117,4 @@ class Tables:
         left = times[rows, below[:, 0], below[:, 1]] * (1 - first) + times[rows, above[:, 0], below[:, 1]] * first
         right = times[rows, below[:, 0], above[:, 1]] * (1 - first) + times[rows, above[:, 0], above[:, 1]] * first
         rounded: Ints = np.floor(left * (1 - second) + right * second + _GRAIN).astype(np.int64)
-        return rounded
+        return np.where((lengths > 0).all(axis=1), rounded, 0)

@@ -44,6 +44,7 @@ def test_a_table_gives_back_what_was_measured_and_never_falls_between(first: int
             assert abs(int(table.read(np.array([[one, other]]))[0]) - values[i, j]) <= 1
     along = [int(table.read(np.array([[length, second]]))[0]) for length in range(1, first + 1, max(1, first // 40))]
     assert along == sorted(along)
+    assert table.read(np.array([[0, second], [first, 0]]), np.array([0, 0])).tolist() == [0, 0]  # nothing takes no time
 
 
 def cost(correction: float = 1.0) -> LatencyCost:
