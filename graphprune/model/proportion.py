@@ -25,7 +25,7 @@ _INFLATED: Final = 1 << 12
 _STANDING_ELEMENTS: Final = 1 << 24
 _STANDING_TIMES: Final = 16
 """Elements that all values may have together which depend on no input, at least, and for each one stored or fed."""
-_STANDING_STEPS: Final = 1 << 29
+_STANDING_STEPS: Final = 1 << 27
 _STEPS_TIMES: Final = 256
 """Steps (:mod:`graphprune.model.effort`) that all these may take, at least, and for each element stored or fed."""
 
