@@ -113,6 +113,7 @@ def test_a_text_is_not_doubled() -> None:
 
 def test_values_that_are_held_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proportion, "_STANDING_ELEMENTS", np.inf)
+    monkeypatch.setattr(proportion, "_STANDING_STEPS", np.inf)
     # A file of 256 KiB of floats would become gigabytes of values that nobody asks for.
     lines = "\n".join(f"v{number} = Add (w, w)" for number in range(2000))
     proto = model(f"(float[2] x) => (float[] y) {{ {lines}\n y = Relu (x) }}", {"w": (1 << 16,)})
