@@ -32,6 +32,10 @@ _HALVES: Final = (np.dtype(np.float16), helper.tensor_dtype_to_np_dtype(TensorPr
 _STEP: Final = 64
 
 
+# And one of these a series, or several passes over all elements.
+_SERIES: Final = 8
+
+
 class NotComputedError(Exception):
     """A node is of a kind, or asks for an amount of work, that is not computed in this process."""
 
@@ -120,6 +124,10 @@ def _per_step(_: Node, operands: list[Array]) -> float:
     return float(_STEP * sum(value.size for value in operands))
 
 
+def _slowly(node: Node, operands: list[Array]) -> float:
+    return _SERIES * _broadcast(node, operands)
+
+
 def _product(sizes: Array) -> float:
     return float(np.prod(np.abs(sizes.astype(np.float64)), initial=1.0))
 
@@ -187,11 +195,13 @@ def _eye(_: Node, operands: list[Array]) -> float:
 
 
 _ELEMENTWISE = """
-Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil
-Celu Clip Cos Cosh DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual
-HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow
-QuantizeLinear Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh
-ThresholdedRelu Where Xor
+Abs Add And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Clip DequantizeLinear Div
+DynamicQuantizeLinear Equal Floor Greater GreaterOrEqual HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual
+Max Mean Min Mod Mul Neg Not Or PRelu QuantizeLinear Reciprocal Relu Round Sign Softsign Sqrt Sub Sum ThresholdedRelu
+Where Xor
+"""
+_SLOW = """
+Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Exp Log Mish Pow Selu Sigmoid Sin Sinh Softplus Swish Tan Tanh
 """
 _NO_LARGER = """
 ArgMax ArgMin BatchNormalization Compress Concat Constant CumSum DepthToSpace Flatten Identity InstanceNormalization
@@ -199,10 +209,11 @@ LayerNormalization LogSoftmax LpNormalization NonZero RMSNormalization ReduceL1 
 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Reshape Shape Size Slice Softmax SpaceToDepth
 Split Squeeze Transpose Trilu Unsqueeze
 """
-_BY_STEPS = "GatherElements Hardmax ReverseSequence ScatterElements ScatterND TopK Unique"
+_BY_STEPS = "Erf GatherElements Gelu Hardmax ReverseSequence ScatterElements ScatterND TopK Unique"
 
 _COUNTS: Final[Mapping[str, _Count]] = {
     **dict.fromkeys(_ELEMENTWISE.split(), _broadcast),
+    **dict.fromkeys(_SLOW.split(), _slowly),
     **dict.fromkeys(_NO_LARGER.split(), _same),
     **dict.fromkeys(_BY_STEPS.split(), _per_step),
     "ConstantOfShape": _constant_of_shape,
