@@ -6,8 +6,9 @@ Memory
     take for the sizes that it is run with; never more than half of the machine. A value of unknown size counts as much
     as the largest one that is known.
 Processor time
-    A floor, and what all operators should take at a hundred million steps a second, thirty-two times over. A step is a
-    multiply-add of a matrix product. A loop counts as a hundred iterations.
+    A floor, and what all operators should take at a thousand million steps a second, thirty-two times over. A step is a
+    multiply-add of a matrix product; eight are one of an operator that is not known to be fast, and four what an
+    operator does that does the same to every element. A loop counts as a hundred iterations.
 
 Both are generous: a comparison goes through two models some ten times. What they stop is what no shape tells, a loop
 without an end, texts that double, a regular expression that looks back for ever.
@@ -23,6 +24,7 @@ from typing import Final
 
 from onnx import NodeProto
 
+from graphprune.model.bounded import LINEAR, PRODUCTS
 from graphprune.model.load import Model
 from graphprune.model.main_memory import main_memory
 from graphprune.model.survey import nodes_below, survey
@@ -37,14 +39,18 @@ _TIMES: Final = 8
 _ELEMENT: Final = 8
 """Bytes of an element: integers and the copies that kernels make in a wider type."""
 
-_SECONDS: Final = 3
-_SECONDS_PER_CORE: Final = 2
+_SECONDS: Final = 2
+_SECONDS_PER_CORE: Final = 1
 """Threads that wait for work use processor time, too."""
-_STEPS_PER_SECOND: Final = 100_000_000
+_STEPS_PER_SECOND: Final = 1_000_000_000
 _RUNS: Final = 32
-_STEPS_PER_NODE: Final = 1_000
-_STEPS_PER_TENSOR: Final = 3_000
-_STEPS_PER_BYTE: Final = 1
+_STEPS_PER_ELEMENT: Final = 4
+_STEPS_OF_OTHERS: Final = 8
+_STEPS_PER_NODE: Final = 10_000
+_MOST_STEPS_OF_NODES: Final = 30_000_000
+"""Steps of all nodes in bodies that do next to nothing, a second's worth with all runs: many short loops make many."""
+_STEPS_PER_TENSOR: Final = 30_000
+_STEPS_PER_BYTE: Final = 4
 _ITERATIONS: Final = 100
 _LOOPING: Final = frozenset({"BeamSearch", "GreedySearch", "Loop", "Sampling", "Scan", "WhisperBeamSearch"})
 _LONGEST: Final = 1 << 30
@@ -85,16 +91,19 @@ def allow(models: Iterable[Model], dims: Mapping[str, tuple[int, ...]], patience
     Complexity: O(nodes); no weight is read.
     """
     known = max((_elements(shape) for shape in dims.values()), default=1)
-    stored, values, steps = 0, 0, 0.0
+    stored, values, looped, steps = 0, 0, 0, 0.0
     for model in models:
         parts = survey(model.proto)
         sizes = {held.tensor.name: _elements(held.tensor.dims) for held in parts.tensors if held.tensor.name}
         sizes.update({name: _elements(shape) for name, shape in dims.items()})
         stored += sum(count_bytes(held.tensor) for held in parts.tensors)
         values += sum(sizes.get(name, known) for node in parts.nodes for name in node.output if name)
-        steps += sum(_steps(node, sizes, known) for node in parts.nodes) + _STEPS_PER_TENSOR * len(parts.tensors)
-        bodies = (node for loop in parts.nodes if loop.op_type in _LOOPING for node in _in_bodies(loop))
-        steps += _ITERATIONS * sum(_steps(node, sizes, known) for node in bodies)
+        steps += sum(_steps(node, sizes, known) for node in parts.nodes)
+        steps += _STEPS_PER_NODE * len(parts.nodes) + _STEPS_PER_TENSOR * len(parts.tensors)
+        again = [node for loop in parts.nodes if loop.op_type in _LOOPING for node in _in_bodies(loop)]
+        steps += _ITERATIONS * sum(_steps(node, sizes, known) for node in again)
+        looped += len(again)
+    steps += min(_ITERATIONS * _STEPS_PER_NODE * looped, _MOST_STEPS_OF_NODES)
     cores = os.cpu_count() or 1
     most = _FLOOR + cores * _PER_CORE + _TIMES * (stored + _ELEMENT * values)
     took = _RUNS * (steps + _STEPS_PER_BYTE * stored) / _STEPS_PER_SECOND
@@ -104,8 +113,11 @@ def allow(models: Iterable[Model], dims: Mapping[str, tuple[int, ...]], patience
 
 def _steps(node: NodeProto, sizes: Mapping[str, int], known: int) -> float:
     """Return multiply-adds: of a product of an m x k with a k x n matrix, m k n = sqrt(m k . k n . m n)."""
-    largest = sorted(sizes.get(name, known) for name in (*node.input, *node.output) if name)[-3:]
-    return sqrt(prod(largest)) + _STEPS_PER_NODE
+    counts = [sizes.get(name, known) for name in (*node.input, *node.output) if name]
+    if node.op_type in LINEAR and not node.domain:
+        return _STEPS_PER_ELEMENT * float(sum(counts))
+    is_fast = node.op_type in PRODUCTS and not node.domain
+    return sqrt(prod(sorted(counts)[-3:])) * (1 if is_fast else _STEPS_OF_OTHERS)
 
 
 def _in_bodies(loop: NodeProto) -> Iterator[NodeProto]:

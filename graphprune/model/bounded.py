@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from graphprune.model.survey import survey
 
-__all__ = ["unbounded_operators"]
+__all__ = ["LINEAR", "PRODUCTS", "unbounded_operators"]
 
 _PER_ELEMENT: Final = """
     Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike
@@ -36,7 +36,11 @@ _MOVES: Final = """
     OneHot Pad Range Reshape Resize ReverseSequence ScatterElements ScatterND Shape Size Slice SpaceToDepth Split
     Squeeze Tile Transpose Unsqueeze Upsample
 """
-_BOUNDED: Final = frozenset(" ".join((_PER_ELEMENT, _PRODUCTS, _SUMMARIES, _MOVES)).split())
+LINEAR: Final = frozenset(" ".join((_PER_ELEMENT, _SUMMARIES, _MOVES)).split())
+"""Operators that do about the same for every element that they read or make, whatever the others are."""
+PRODUCTS: Final = frozenset(_PRODUCTS.split())
+"""Operators whose kernels multiply matrices, as fast as a processor can."""
+_BOUNDED: Final = LINEAR | PRODUCTS
 
 
 def unbounded_operators(proto: ModelProto) -> list[str]:

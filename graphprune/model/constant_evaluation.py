@@ -7,11 +7,12 @@ computed by onnxruntime, with its own kernels, under limits of processor time an
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
-from time import monotonic
 from typing import Final
 
 import numpy as np
@@ -26,9 +27,15 @@ from graphprune.model.scratch import scratch_folder
 
 __all__ = ["Outside"]
 
-_SECONDS: Final = 10
-_ALL_SECONDS: Final = 30.0
-_BYTES: Final = 900_000_000
+_SECONDS: Final = 2
+_ALL_SECONDS: Final = 3.0
+_PATIENCE: Final = 60.0
+"""Seconds on the clock, of which a busy machine may give a child few."""
+_LEAST: Final = 0.1
+"""Seconds that a child counts at least, where the system does not tell how long it took."""
+_FLOOR: Final = 500 << 20
+_TIMES: Final = 4
+"""Bytes of memory for onnxruntime, and for each byte of an operand."""
 _MOST_OPERANDS: Final = 1 << 28
 """Bytes that the operands of an expression may have; more would not fit into a message."""
 
@@ -40,27 +47,33 @@ class Outside:
     Attributes
     ----------
     left : float
-        Seconds that are left.
+        Seconds of processor time that are left.
     """
 
     left: float = _ALL_SECONDS
 
     def compute(self, graph: Graph, nodes: Sequence[Node], operands: Mapping[str, Array], name: str) -> Array | None:
         """Return the value `name` that `nodes` make of `operands`; None where that fails or exceeds a limit."""
-        if self.left <= 0 or sum(value.nbytes for value in operands.values()) > _MOST_OPERANDS:
+        size = sum(value.nbytes for value in operands.values())
+        if self.left <= 0 or size > _MOST_OPERANDS:
             return None
-        started = monotonic()
+        allowance = Allowance(_PATIENCE, min(_SECONDS, ceil(self.left)), _FLOOR + _TIMES * size)
+        before = _children()
         try:
             with scratch_folder() as place:
                 (place / "model.onnx").write_bytes(_expression(graph, nodes, operands, name).SerializeToString())
-                run_child(
-                    "graphprune.model.constant_evaluation", place, Allowance(min(_SECONDS, self.left), _SECONDS, _BYTES)
-                )
+                run_child("graphprune.model.constant_evaluation", place, allowance)
                 return np.asarray(np.load(place / "value.npy", allow_pickle=False))
         except (ChildError, UnsafeModelError, OSError, ValueError, TypeError):
             return None
         finally:
-            self.left -= monotonic() - started
+            self.left -= max(_children() - before, _LEAST)
+
+
+def _children() -> float:
+    """Return the processor time of all child processes so far, which no load of the machine makes longer."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _expression(graph: Graph, nodes: Sequence[Node], operands: Mapping[str, Array], name: str) -> ModelProto:

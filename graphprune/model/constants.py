@@ -14,9 +14,11 @@ from functools import cached_property
 from math import prod
 from typing import Final
 
+import numpy as np
 from onnx import TensorProto
 
 from graphprune.array_types import Array
+from graphprune.errors import UnsafeModelError
 from graphprune.model.arithmetic import MOST_WORK, NotComputedError, evaluate, work
 from graphprune.model.constant_evaluation import Outside
 from graphprune.model.graph import Graph, Node
@@ -44,6 +46,11 @@ class Root:
 
 _TIMES_STORED: Final = 64
 """Elements that one expression may read and make for each element that is stored in the file."""
+_MOST_WORK_EVER: Final = 1 << 30
+_TIMES_STORED_EVER: Final = 1 << 9
+"""Elements that all expressions may read and make, each as often as it is asked for: at least, and for each stored."""
+_MOST_KEPT: Final = 1 << 23
+"""Elements of computed values that are kept, since they are likely to be asked for again."""
 
 
 class Constants:
@@ -61,6 +68,9 @@ class Constants:
         self._read = read
         self._outside = outside
         self._from_outside: dict[str, Array | None] = {}
+        self._kept: dict[str, Array] = {}
+        self._room = _MOST_KEPT
+        self._worked = 0.0
 
     def __contains__(self, name: str) -> bool:
         return name in self._shapes.constant
@@ -82,9 +92,13 @@ class Constants:
         ------
         KeyError
             If the value is not constant, or the reference implementation cannot compute it.
+        UnsafeModelError
+            If constants have taken too long together.
         """
         if name in self._shapes.values:
             return self._shapes.values[name]
+        if name in self._kept:
+            return self._kept[name]
         if name in self._from_outside:
             return _computed(name, self._from_outside[name])
         nodes = self._needed(name)
@@ -113,10 +127,28 @@ class Constants:
                 outputs = [real]
             else:
                 left -= work(node, inputs)
+                self._account(work(node, inputs))
             local.update(zip(node.outputs, outputs, strict=True))
+            self._keep(node, outputs)
             for item in node.inputs:
                 if last[item] == node.index:
                     local.pop(item, None)
+
+    def _account(self, steps: float) -> None:
+        self._worked += steps
+        if self._worked > max(_MOST_WORK_EVER, _TIMES_STORED_EVER * self._stored_elements):
+            raise UnsafeModelError(
+                "the constants of the model take far longer to compute than its size lets expect",
+                hint="store what is computed of constants: "
+                "onnxruntime does so with SessionOptions.optimized_model_filepath",
+            )
+
+    def _keep(self, node: Node, outputs: Sequence[Array]) -> None:
+        """Keep what several nodes read, or nobody but who asks for it now, as long as there is room."""
+        for name, value in zip(node.outputs, outputs, strict=True):
+            if len(self._graph.consumers.get(name, ())) != 1 and value.size <= self._room and name:
+                self._room -= value.size
+                self._kept[name] = value if value.base is None else np.array(value)
 
     def _compute_outside(self, nodes: Sequence[Node], name: str) -> Array | None:
         made = {item for node in nodes for item in node.outputs}
@@ -158,6 +190,8 @@ class Constants:
             return local[name]
         if name in self._shapes.values:
             return self._shapes.values[name]
+        if name in self._kept:
+            return self._kept[name]
         tensor = self.stored(name)
         if tensor is None or name not in self._shapes.constant:
             raise KeyError(name)
@@ -172,7 +206,7 @@ class Constants:
             node = self._graph.producer.get(current)
             if (
                 node is None
-                or (known and current in self._shapes.values)
+                or (known and (current in self._shapes.values or current in self._kept))
                 or self.stored(current) is not None
                 or node.index in needed
                 or (not known and node.op_type in ("Shape", "Size"))

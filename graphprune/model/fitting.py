@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final
 
-from graphprune.errors import InputError, ModelFileError, UnsafeModelError, UsageError, quote
+from graphprune.errors import InputError, ModelFileError, UsageError, quote
 from graphprune.model.bodies import Flat
 from graphprune.model.graph import Graph, subgraphs
 from graphprune.model.inputs import OpenSizes, assumed, candidate_shapes, free_dimensions, input_shapes
@@ -23,18 +23,15 @@ from graphprune.model.lengths import fitting_values
 from graphprune.model.load import Model
 from graphprune.model.observation import NoneRunsError, Told, observe, unknown_values
 from graphprune.model.operands import misfit
+from graphprune.model.proportion import check_proportion
 from graphprune.model.sandbox import shortened
-from graphprune.model.shapes import Shapes, infer
+from graphprune.model.shapes import Shapes, infer, objection_without
 from graphprune.model.size_search import SizeSearch
+from graphprune.model.unreached import unreached_nodes
 
 __all__ = ["Fit", "Fitting", "fit_inputs"]
 
 
-_MOST_ELEMENTS: Final = 1 << 36
-_LARGE: Final = 1 << 25
-_INFLATED: Final = 1 << 14
-"""A value that is large, and that many times larger than all that is fed and stored, is what only a hostile or a
-damaged file makes: a constant of it says how large."""
 _NEWER_TYPES: Final = ("tensor(bfloat16)", "tensor(float16)", "tensor(float8", "tensor(float4")
 
 
@@ -101,11 +98,19 @@ class Fitting:
     def _fit(self, sizes: OpenSizes, inputs: dict[str, tuple[int, ...]]) -> Fit:
         """Return what inference says of sizes, with its objection if it has one."""
         shapes = infer(self._graph, self._model.tensors.array, inputs)
-        _check_sizes(self._graph, shapes)
+        check_proportion(self._graph, shapes)
+        if shapes.refusal and (unreached := self._unreached(shapes)):
+            shapes.refusal = objection_without(self._graph, self._model.tensors.array, inputs, unreached)
         # Float types that an operator set does not know yet are no misfit: runtimes, and pruning, take them.
         newer = any(f"has unsupported type: {name}" in shapes.refusal for name in _NEWER_TYPES)
-        shapes.refusal = ("" if newer else shapes.refusal) or misfit(self._graph, shapes) or ""
+        shapes.refusal = ("" if newer else shapes.refusal) or self._misfit(shapes) or ""
         return Fit(sizes, inputs, shapes)
+
+    def _misfit(self, shapes: Shapes) -> str | None:
+        return misfit(self._graph, shapes, self._unreached(shapes))
+
+    def _unreached(self, shapes: Shapes) -> frozenset[int]:
+        return unreached_nodes(self._flat, self._graph, shapes)
 
     def _whole_samples(self, fit: Fit) -> Fit:
         """Return sizes with which no node mixes parts of a sample with other samples, where a consistent one does."""
@@ -131,7 +136,7 @@ class Fitting:
             if inputs == usual or any(inputs == fit.inputs for fit in fits):
                 continue
             fits.append(Fit(sizes, inputs, infer(self._graph, self._model.tensors.array, inputs)))
-            if not (fits[-1].shapes.refusal or misfit(self._graph, fits[-1].shapes)):
+            if not (fits[-1].shapes.refusal or self._misfit(fits[-1].shapes)):
                 return (self._seen(fits[-1:]) or fits[-1]).shapes
         if not fits:
             return None
@@ -213,20 +218,3 @@ def fit_inputs(model: Model, flat: Flat, graph: Graph, given: Mapping[str, Seque
     """Return what finds input shapes for a model, and the first that fit; parameters and errors as of `Fitting`."""
     fitting = Fitting(model, flat, graph, given)
     return fitting, fitting.fit()
-
-
-def _check_sizes(graph: Graph, shapes: Shapes) -> None:
-    """Refuse what no machine can run, and what grows out of all proportion, before anything is made of it."""
-    given = sum(prod(shapes.dims.get(name, ())) for name in (*graph.inputs, *graph.initializers))
-    for name, dims in shapes.dims.items():
-        if prod(dims) > _MOST_ELEMENTS:
-            raise UnsafeModelError(
-                f"value {quote(name)} of shape {list(dims)} has more elements than the limit {_MOST_ELEMENTS}",
-                hint="if its size follows from an input, give a smaller one: --input-shape NAME=SIZES",
-            )
-        if prod(dims) > max(_LARGE, _INFLATED * given):
-            raise UnsafeModelError(
-                f"value {quote(name)} of shape {list(dims)} has more than {_INFLATED} times as many elements as all "
-                f"inputs and weights together have ({given})",
-                hint="look at the sizes that the file gives to the nodes in front of it",
-            )

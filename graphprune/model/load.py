@@ -29,12 +29,14 @@ from graphprune.model.tensors import TensorStore, count_bytes
 from graphprune.model.validate import validate
 from graphprune.notebook import html_table
 from graphprune.phases import logged
+from graphprune.regular_file import check_mode
 from graphprune.report import text
 
 __all__ = ["Limits", "Model", "check_loaded", "load"]
 
 # Files this small may declare anything up to here: eight zeros stored as one byte each are no attack.
 _ALWAYS_ALLOWED: Final = 1 << 26
+_ALWAYS_EXPANDED: Final = 10_000
 _MOST_DENSE: Final = 1 << 30
 _RAISE: Final = "if the model is trustworthy, raise graphprune.model.load.Limits in a script"
 
@@ -62,6 +64,8 @@ class Limits:
         That sum divided by the bytes really present: models that unfold into far more than they hold are refused.
     function_calls : int
         Nodes after all local functions are expanded.
+    call_ratio : int
+        These divided by the nodes that the file holds, where they are more than ten thousand.
     """
 
     file_bytes: int = 2**31 - 1
@@ -72,6 +76,7 @@ class Limits:
     mapped_bytes: int = 2**40
     tensor_ratio: int = 4
     function_calls: int = 1_000_000
+    call_ratio: int = 32
 
 
 @dataclass(frozen=True)
@@ -220,7 +225,12 @@ def _finish(proto: onnx.ModelProto, origin: tuple[Path, FileStamp] | None, limit
         proto = densified(proto, tensors.array, most_bytes=min(limits.tensor_bytes, _MOST_DENSE))
         surveyed = survey(proto)
         tensors.check_all(surveyed.tensors)
-    validate(proto, surveyed, max_calls=limits.function_calls)
+    proportionate = max(_ALWAYS_EXPANDED, limits.call_ratio * len(surveyed.nodes))
+    try:
+        validate(proto, surveyed, max_calls=min(limits.function_calls, proportionate))
+    except ModelFileError as error:
+        error.hint = error.hint or "export it again, or mend what is named; onnx.checker.check_model(path) may say more"
+        raise
     return Model(proto, path, tensors, path.stem if path is not None else proto.graph.name, stamp)
 
 
@@ -288,8 +298,7 @@ def _check_status(status: os.stat_result, path: Path, limits: Limits) -> None:
     shown = quote(str(path))
     if stat.S_ISDIR(status.st_mode):
         raise ModelFileError(f"{shown} is a folder", hint="give the .onnx file inside it")
-    if not stat.S_ISREG(status.st_mode):
-        raise ModelFileError(f"{shown} is not a regular file (a pipe, socket or device)")
+    check_mode(status.st_mode, path, ModelFileError)
     if status.st_size > limits.file_bytes:
         raise UnsafeModelError(
             f"{shown} has {status.st_size} bytes, more than the limit {limits.file_bytes}",

@@ -9,7 +9,7 @@ be too large are left out until the windows' sizes are known not to be negative.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from onnx import (
@@ -17,7 +17,6 @@ from onnx import (
     ModelProto,
     NodeProto,
     TensorProto,
-    TensorShapeProto,
     TypeProto,
     checker,
     defs,
@@ -25,9 +24,10 @@ from onnx import (
     shape_inference,
 )
 
-from graphprune.errors import quote
+from graphprune.errors import clipped, quote
+from graphprune.model.long_lists import nodes_with_long_lists
 
-__all__ = ["INFERENCE_ERRORS", "infer_whole", "is_negative"]
+__all__ = ["INFERENCE_ERRORS", "infer_whole", "is_negative", "without"]
 
 INFERENCE_ERRORS: Final = (
     *(checker.ValidationError, defs.SchemaError, shape_inference.InferenceError),
@@ -35,12 +35,11 @@ INFERENCE_ERRORS: Final = (
 )
 """What onnx raises where it cannot infer: its own exceptions share no base."""
 
-_LONGEST: Final = 300
 _LEFT_OUT: Final = "graphprune.left_out"
 _WINDOWS: Final = frozenset({"AveragePool", "Conv", "ConvInteger", "DeformConv", "LpPool", "MaxPool", "QLinearConv"})
 _ANYTHING: Final = frozenset({"Col2Im", "MaxUnpool"})
-_LONGEST_LIST: Final = 1 << 16
-"""Elements of a list that could still be one of sizes, positions or tokens."""
+_ROUNDS: Final = 3
+"""How often the length of lists is looked for anew behind lists whose length has been found."""
 _WEIGHT_SLOT: Final = {"QLinearConv": 3}
 
 
@@ -54,8 +53,8 @@ def infer_whole(bare: ModelProto) -> tuple[ModelProto, str]:
 
     Complexity: O(nodes) for each window behind a Slice behind a window ... that may be too large, and mostly once.
     """
-    bare = _without(bare, _readers_of_long_lists(bare))
-    bare = _without(bare, _slices_of_doubtful_sizes(bare))
+    bare = without(bare, _readers_of_long_lists(bare))
+    bare = without(bare, _slices_of_doubtful_sizes(bare))
     refusal = ""
     try:
         whole = shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
@@ -88,10 +87,7 @@ def _leniently(bare: ModelProto, *, data: bool = True) -> ModelProto:
 def _objection(said: str) -> str:
     """Return the first objection of inference, without the frame around it."""
     text = said.partition("Inference error(s): ")[2] or said
-    text = " ".join(text.partition("\n")[0].split())
-    return ascii(re.sub(r"\[\w+Error\] ", "", text)[:_LONGEST])[
-        1:-1
-    ]  # text of a model: control characters stay harmless
+    return clipped(re.sub(r"\[\w+Error\] ", "", text.partition("\n")[0]))
 
 
 def _slices_of_doubtful_sizes(bare: ModelProto) -> frozenset[int]:
@@ -100,7 +96,7 @@ def _slices_of_doubtful_sizes(bare: ModelProto) -> frozenset[int]:
         return frozenset()
     doubtful = _doubtful_windows(bare)
     while blocked := _slices_behind(bare, doubtful):
-        partly = _leniently(_without(bare, blocked))
+        partly = _leniently(without(bare, blocked))
         types = {value.name: value.type for value in (*partly.graph.value_info, *partly.graph.output)}
         settled = {index for index in doubtful if _is_fine(bare.graph.node[index].output, types)}
         if not settled:
@@ -127,37 +123,19 @@ def _slices_behind(bare: ModelProto, windows: Collection[int]) -> frozenset[int]
 def _readers_of_long_lists(bare: ModelProto) -> frozenset[int]:
     """Return the indices of nodes that read or make lists too long for onnx to hand on.
 
-    What a list of numbers holds is handed on in messages, a hundred bytes for each number and node, of whatever kind it
-    is: sizes, ranges, windows, sound. How long lists are is known without that, but for those whose length is computed.
+    Where bounds alone leave that open, inference of everything else tells how long some lists are.
     """
     slices = _slices_behind(bare, _doubtful_windows(bare))
-    whole = _leniently(_without(bare, slices), data=False)
-    long = {
-        value.name
-        for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)
-        if _is_long(value.type.tensor_type.shape.dim)
-    }
-    return frozenset(
-        index
-        for index, node in enumerate(bare.graph.node)
-        if not long.isdisjoint((*node.input, *node.output)) and _hands_on(node)
-    )
+    long = nodes_with_long_lists(bare, _leniently(without(bare, slices), data=False))
+    for _ in range(_ROUNDS):
+        if not long:
+            break  # as nearly always
+        before = long | _slices_of_doubtful_sizes(without(bare, long))
+        long = nodes_with_long_lists(bare, _leniently(without(bare, before)), before)
+    return long
 
 
-def _is_long(dims: Sequence[TensorShapeProto.Dimension]) -> bool:
-    return len(dims) == 1 and dims[0].dim_value > _LONGEST_LIST
-
-
-def _hands_on(node: NodeProto) -> bool:
-    """Whether onnx follows what lists hold through an operator, or through the function that it stands for."""
-    if node.domain or not defs.has(node.op_type):
-        return False
-    schema = defs.get_schema(node.op_type)
-    # The stub of onnx does not know the second one.
-    return bool(schema.has_data_propagation_function or schema.has_function)  # type: ignore[attr-defined]
-
-
-def _without(bare: ModelProto, nodes: Collection[int]) -> ModelProto:
+def without(bare: ModelProto, nodes: Collection[int]) -> ModelProto:
     """Return a graph in which inference passes over some nodes."""
     if not nodes:
         return bare

@@ -298,7 +298,7 @@ def test_branch_may_not_read_what_comes_later() -> None:
 
 def test_function_bomb_is_refused_at_once() -> None:
     # 2**30 nodes once expanded: refused by counting, or this test would not end.
-    with pytest.raises(UnsafeModelError, match="more than 1000000 nodes once its functions are expanded"):
+    with pytest.raises(UnsafeModelError, match="more than 10000 nodes once its functions are expanded"):
         load(function_bomb(30))
 
 
@@ -307,6 +307,13 @@ def test_functions_within_the_limit() -> None:
     with pytest.raises(UnsafeModelError, match="more than 126 nodes"):
         load(function_bomb(6), limits=Limits(function_calls=126))
     assert load(function_bomb(6), limits=Limits(function_calls=127))
+
+
+def test_functions_that_unfold_out_of_proportion() -> None:
+    """A kilobyte of functions became sixty thousand nodes, each of which takes its time."""
+    with pytest.raises(UnsafeModelError, match="more than 10000 nodes once its functions are expanded"):
+        load(function_bomb(16))
+    assert load(function_bomb(16), limits=Limits(call_ratio=10_000))
 
 
 def test_mutually_recursive_functions() -> None:

@@ -12,10 +12,12 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tiny_models import chain, model
 
 from graphprune.analysis.analysis import Analysis
-from graphprune.model import constant_evaluation
+from graphprune.model import constant_evaluation, proportion
+from graphprune.model.allowance import Allowance
 from graphprune.model.arithmetic import NotComputedError, evaluate, work
 from graphprune.model.graph import Node
 from graphprune.model.load import load
+from graphprune.model.sandbox import ChildError
 from graphprune.model.shapes import infer
 
 FLOATS = np.ones((4, 3), np.float32)
@@ -96,6 +98,24 @@ def _side_output(text: str, kind: int, **constants: Any) -> ModelProto:
     return proto
 
 
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.BFLOAT16])
+def test_half_types_are_rounded_once(kind: int) -> None:
+    """Runtimes sum up and divide in float32; in steps of bfloat16 a softmax is off by one in its last digit."""
+    half = helper.tensor_dtype_to_np_dtype(kind)
+    scores = np.random.default_rng(3).standard_normal((8, 18)).astype(half)
+    node, inputs = _node("Softmax", [scores], axis=-1)
+    wide, wide_inputs = _node("Softmax", [scores.astype(np.float32)], axis=-1)
+    (rounded,) = evaluate(node, inputs, {"": 17})
+    (exact,) = evaluate(wide, wide_inputs, {"": 17})
+    assert rounded.dtype == half
+    np.testing.assert_array_equal(rounded, exact.astype(half))
+
+
+def test_a_node_that_names_a_type_makes_that() -> None:
+    node, inputs = _node("Cast", [np.ones(3, np.float16)], to=TensorProto.FLOAT)
+    assert evaluate(node, inputs, {"": 17})[0].dtype == np.float32
+
+
 def test_a_regular_expression_is_not_tried() -> None:
     texts = np.array(["a" * 40], object)
     proto = _side_output('b = RegexFullMatch <pattern = "(a+)+b"> (t)\n side = Identity (b)', TensorProto.BOOL, t=texts)
@@ -109,7 +129,9 @@ def test_a_text_is_not_doubled() -> None:
     assert "t9" not in analysis.shapes.values
 
 
-def test_values_that_are_held_are_bounded_together() -> None:
+def test_values_that_are_held_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proportion, "_STANDING_ELEMENTS", np.inf)
+    monkeypatch.setattr(proportion, "_STANDING_STEPS", np.inf)
     # A file of 256 KiB of floats would become gigabytes of values that nobody asks for.
     lines = "\n".join(f"v{number} = Add (w, w)" for number in range(2000))
     proto = model(f"(float[2] x) => (float[] y) {{ {lines}\n y = Relu (x) }}", {"w": (1 << 16,)})
@@ -152,10 +174,32 @@ def test_the_child_ends_by_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> Non
         }""",
         {"w": (1, 8, 2000, 2000)},
     )
-    monkeypatch.setattr(constant_evaluation, "_SECONDS", 2.0)
+    monkeypatch.setattr(constant_evaluation, "_SECONDS", 1)
+    monkeypatch.setattr(proportion, "_STANDING_STEPS", np.inf)
     analysis = Analysis(load(proto))
     started = process_time()
     assert not analysis.constants.computable("v")
     assert not analysis.constants.computable("v")
     assert process_time() - started < constant_evaluation.Outside().left
     assert infer(analysis.graph, analysis.model.tensors.array, {"x": (2,)}).dims["p"] == (1, 8, 3999, 3999)
+
+
+def _resized(count: int) -> ModelProto:
+    """Return a network with so many constants that this process does not compute."""
+    lines = "\n".join(f"r{at} = Resize (w, , by)\n z{at} = Neg (r{at})" for at in range(count))
+    weights = {"w": (1, 4, 1, 1)}
+    return model(f"(float[2] x) => (float[] y) {{ {lines}\n y = Relu (x) }}", weights, by=np.ones(4, np.float32))
+
+
+def test_child_processes_have_so_much_time_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    took, allowed = iter(range(1000)), list[int]()
+
+    def counted(_: str, __: object, allowance: Allowance) -> None:
+        allowed.append(allowance.seconds)
+        raise ChildError("made up")
+
+    monkeypatch.setattr(constant_evaluation, "_children", lambda: next(took) * 0.75)
+    monkeypatch.setattr(constant_evaluation, "run_child", counted)
+    constants = Analysis(load(_resized(20))).constants
+    assert not any(constants.computable(f"r{at}") for at in range(20))
+    assert allowed == [2, 2, 2, 1]

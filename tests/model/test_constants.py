@@ -10,8 +10,11 @@ import pytest
 from onnx import ModelProto, numpy_helper
 from tiny_models import model
 
+from graphprune.errors import UnsafeModelError
+from graphprune.model import constants
+from graphprune.model.arithmetic import evaluate
 from graphprune.model.constants import Constants
-from graphprune.model.graph import Graph
+from graphprune.model.graph import Graph, Node
 from graphprune.model.inputs import input_shapes
 from graphprune.model.shapes import LARGEST_VALUE, infer
 
@@ -136,3 +139,39 @@ def test_absorbed_are_those_that_only_the_folded_value_needs() -> None:
     assert found.absorbed(["n"]) == ["scale", "w"]
     assert found.absorbed(["n", "q"]) == ["scale", "w"]
     assert found.absorbed(["m"]) == []
+
+
+SLICES = "\n".join(f"s{at} = Slice (b, at{at}, to{at})\n z{at} = Neg (s{at})" for at in range(20))
+PLACES = {f"{kind}{at}": [at + by] for at in range(20) for kind, by in (("at", 0), ("to", 2))}
+
+
+def _counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    evaluated: list[str] = []
+
+    def count(node: Node, *rest: Any, **options: Any) -> list[Any]:
+        evaluated.append(node.op_type)
+        return evaluate(node, *rest, **options)
+
+    monkeypatch.setattr(constants, "evaluate", count)
+    return evaluated
+
+
+def test_what_many_constants_are_made_of_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, found = _behind(f"b = Exp (w)\n{SLICES}\n v = Neg (b)", (300, 300), **PLACES)
+    evaluated = _counted(monkeypatch)
+    parts = [found.array(f"s{at}") for at in range(20)]
+    assert evaluated.count("Exp") == 1
+    assert all(np.array_equal(part, found.array("b")[at : at + 2]) for at, part in enumerate(parts))
+
+
+def test_what_is_not_kept_is_not_computed_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base that is too large to be kept, and so many parts of it that each is cheap and all are not."""
+    monkeypatch.setattr(constants, "_MOST_KEPT", 1 << 10)
+    monkeypatch.setattr(constants, "_MOST_WORK_EVER", 1 << 20)
+    monkeypatch.setattr(constants, "_TIMES_STORED_EVER", 30)
+    _, found = _behind(f"b = Exp (w)\n{SLICES}\n v = Neg (b)", (300, 300), **PLACES)
+    evaluated = _counted(monkeypatch)
+    with pytest.raises(UnsafeModelError, match="take far longer to compute"):
+        for at in range(20):
+            found.array(f"s{at}")
+    assert 1 < evaluated.count("Exp") < 10
