@@ -6,7 +6,7 @@
     python tools/api_reference.py            # writes the page
     python tools/api_reference.py --check    # exit status 1 if the page is not what would be written
 
-Docstrings are read by griffe (``pip install 'graphprune[test]'``) without importing anything.
+Docstrings are read by griffe (``pip install '.[test]'``) without importing anything.
 """
 
 from __future__ import annotations

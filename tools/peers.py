@@ -3,7 +3,7 @@
 
 ::
 
-    pip install 'graphprune[peers]'
+    pip install '.[peers]'
     python tools/peers.py --resume peers.jsonl --markdown docs/peers.md
     python tools/peers.py --tools graphprune --family video
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prune a CIFAR-10 ResNet with Torch-Pruning to half of its multiply-adds, and finetune it as its examples do.
 
-    pip install 'graphprune[peers,train]'
+    pip install '.[peers,train]'
     python tools/peers_finetune.py resnet20_cifar10.onnx cifar10.npz --images 20000 --epochs 2
 
 What `finetune_cifar.py` is compared with: the same weights, read from the ONNX file into a torch module (the option A

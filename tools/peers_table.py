@@ -17,7 +17,7 @@ torchvision's networks with random weights, on small inputs, each through severa
 anything about a single network. Made by
 
 ```
-pip install 'graphprune[peers]'
+pip install '.[peers]'
 python tools/peers.py --resume peers.jsonl --markdown docs/peers.md
 ```
 

@@ -125,6 +125,13 @@ def test_weights_beside_the_model_are_a_part_of_it(quick: Command, folder: Path)
     assert contents(folder) == before
 
 
+def test_a_drawing_that_no_sweep_made_is_left_alone(quick: Command, folder: Path) -> None:
+    (folder / "mine.svg").write_text("a drawing")
+    done = quick("sweep", "net.onnx", "--flops", "0.5", "--quick", "-o", "mine.csv")
+    assert (done.code, "'mine.svg' exists" in done.err) == (2, True)
+    assert (folder / "mine.svg").read_text() == "a drawing"
+
+
 def test_other_names_may_be_replaced(quick: Command, folder: Path) -> None:
     for force, code in (([], 2), (["-f"], 0)):
         done = quick(

@@ -54,12 +54,14 @@ class _Table(Output):
         """
         table = self.output or beside(model, f".sweep{_SUFFIX}")
         picture = table.with_name(table.stem + ".svg")
-        check_targets({"table": table, "chart": picture}, inputs, force=True, log=log)
         if table.suffix != _SUFFIX:
             raise UsageError(
                 f"the table cannot be written as {quote(str(table))}",
                 hint=f"let its name end in {_SUFFIX}; the chart goes beside it, as .svg",
             )
+        check_targets({"table": table, "chart": picture}, inputs, force=True, log=log)
+        if not table.exists():  # a chart beside a table is that of an earlier run; one alone is somebody else's
+            check_targets({"chart": picture}, inputs, force=self.force)
         return table, picture
 
 
