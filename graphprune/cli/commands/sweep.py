@@ -54,6 +54,7 @@ class _Table(Output):
         """
         table = self.output or beside(model, f".sweep{_SUFFIX}")
         picture = table.with_name(table.stem + ".svg")
+        check_targets({"table": table}, inputs, force=True)
         if table.suffix != _SUFFIX:
             raise UsageError(
                 f"the table cannot be written as {quote(str(table))}",
