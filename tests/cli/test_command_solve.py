@@ -208,7 +208,7 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_written(
     done = quick("solve", "net.onnx", *arguments)
     assert done.code == code, done.err
     assert done.out == ""
-    assert len(done.err.splitlines()) <= 2
+    assert len([line for line in done.err.splitlines() if not line.endswith(" ...")]) <= 2  # slow stages are named
     for message in messages:
         assert message in done.err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -220,7 +220,7 @@ def test_what_is_no_model_is_refused(quick: Command, tmp_path: Path, content: by
     done = quick("solve", "odd.onnx", "--quick", "--flops", "0.5")
     assert done.code == 2
     assert done.err.startswith("error: ")
-    assert len(done.err.splitlines()) <= 2
+    assert len([line for line in done.err.splitlines() if not line.endswith(" ...")]) <= 2  # slow stages are named
 
 
 def test_a_model_of_custom_operators_needs_a_word(quick: Command, model: Path) -> None:
