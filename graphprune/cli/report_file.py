@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from graphprune.errors import GraphPruneError
 from graphprune.report import text
+from graphprune.report.channel_choice import channel_choice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,12 +37,14 @@ def write_report(target: Path, title: str, subject: ReportSubject, *, force: boo
 
 
 def known_scores(analysis: Analysis, plan: Plan) -> Scores | None:
-    """Return what a plan's criterion says; None of one that looks at samples, which are not at hand."""
+    """Return what the criterion says that chose channels, or could have; None of one that looks at samples."""
     from graphprune.planning.make_plan import SolveOptions
     from graphprune.planning.score_groups import score_groups
 
+    solver = plan.solver
+    how = {name: solver.options[name] for name in ("aggregate", "settings") if name in solver.options}
     try:
-        return score_groups(analysis, SolveOptions(criterion=plan.solver.criterion, seed=plan.solver.seed))
+        return score_groups(analysis, SolveOptions(criterion=channel_choice(plan).criterion, seed=solver.seed, **how))
     except GraphPruneError:  # samples, a plugin that is not installed, weights that are no numbers
         return None
 

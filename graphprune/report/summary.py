@@ -10,6 +10,7 @@ from graphprune.cost.counting import count_costs
 from graphprune.model.write import file_bytes
 from graphprune.plan.schema import digest
 from graphprune.report import text
+from graphprune.report.channel_choice import channel_choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -319,7 +320,14 @@ def _inside_heads_notes(analysis: Analysis) -> tuple[str, ...]:
 
 def plan_json(plan: Plan) -> dict[str, Any]:
     """Return what `inspect` shows of a plan as one JSON object."""
-    return {"command": "inspect", "model": asdict(plan.model), "digest": digest(plan), **_widths(plan)}
+    chosen = channel_choice(plan).ways
+    return {
+        "command": "inspect",
+        "model": asdict(plan.model),
+        "digest": digest(plan),
+        "channels_chosen_by": dict(chosen),
+        **_widths(plan),
+    }
 
 
 def _widths(plan: Plan) -> dict[str, Any]:

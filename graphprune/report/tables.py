@@ -13,6 +13,7 @@ from rich.text import Text
 from graphprune.cost.latency.environment import ONNXRUNTIME
 from graphprune.plan.schema import digest
 from graphprune.report import text
+from graphprune.report.channel_choice import channel_choice
 from graphprune.report.name_table import NameCell, NameTable
 from graphprune.report.summary import MEASURED, gated_notes
 
@@ -189,6 +190,7 @@ def plan_tables(plan: Plan) -> RenderableType:
         ("inputs", inputs or "none"),
         *(("budget", _budget(budget)) for budget in plan.budgets),
         ("solver", f"{text.name(solver.name)}, criterion {text.name(solver.criterion)}, seed {solver.seed}"),
+        ("channels", channel_choice(plan).line),
         *([("certificate", certificate_line(solver.certificate))] if solver.certificate else []),
         *((text.name(step_label(step)), text.name(step_line(step), 160)) for step in plan.steps),
         *(("gated", note) for note in gated_notes(plan)),

@@ -12,7 +12,9 @@ import numpy as np
 from graphprune.model.write import file_bytes
 from graphprune.plan.schema import digest
 from graphprune.report import text
+from graphprune.report.channel_choice import channel_choice
 from graphprune.report.tables import amount, step_line
+from graphprune.solvers.saliency import select
 from graphprune.surgery.marks import PLAN, VERIFIED, weights_changed
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from graphprune.labels.space import Reason
     from graphprune.model.load import Model
     from graphprune.plan.schema import GroupPlan, LayerPlan, Plan
+    from graphprune.report.channel_choice import ChannelChoice
     from graphprune.report.trials import Trial
     from graphprune.solvers.saliency import Scores
 
@@ -62,9 +65,11 @@ class Contents:
     steps : list of str
     saliencies : list of dict
         An entry per group with a list each, the most salient atom first: its number, its saliency on the scale of the
-        group's mean, and whether it stays (1 or 0).
+        group's mean, and whether it stays (1 or 0); and by what else channels were chosen, where saliency did not.
     unshown : int
         Groups whose saliencies are left out, because there are too many channels.
+    deciding : str
+        Which criterion the saliencies are of, and in how many of the groups they decided.
     """
 
     name: str
@@ -78,6 +83,7 @@ class Contents:
     steps: list[str] = field(default_factory=list)
     saliencies: list[dict[str, Any]] = field(default_factory=list)
     unshown: int = 0
+    deciding: str = ""
     front: list[Trial] = field(default_factory=list)
 
 
@@ -96,19 +102,21 @@ def plan_contents(
     scores : Scores, optional
         Of the groups of the analysis, by the criterion of the plan.
     """
-    shown = _saliencies(plan, scores) if scores else []
+    choice = channel_choice(plan)
+    shown = _saliencies(plan, scores, choice) if scores else []
     return Contents(
         name=text.name(plan.model.name, 80),
         tiles=[*_tiles(plan, analysis, pruned)],
         facts=[*_facts(plan)],
         lost=[_lost(layer) for layer in sorted(plan.layers, key=_flops_lost, reverse=True)[:5] if _flops_lost(layer)],
         layers=[*_layers(plan.layers, analysis)],
-        groups=[_group(group) for group in plan.groups],
+        groups=[_group(group, choice) for group in plan.groups],
         budgets=[_budget(plan, index) for index in range(len(plan.budgets))],
         frozen=_frozen(analysis) if analysis else [],
         steps=[f"{step.name}: {step_line(step)}" for step in plan.steps],
         saliencies=shown,
         unshown=len(plan.groups) - len(shown) if scores else 0,
+        deciding=_deciding(shown, choice) if shown else "",
     )
 
 
@@ -153,7 +161,7 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
     shapes = (f"{text.name(name, 40)} {'×'.join(map(str, shape))}" for name, shape in plan.model.inputs.items())
     yield "counted for", ", ".join(shapes)
     yield "widths", f"{text.name(solver.name, 40)}, multiples by {text.name(str(options.get('round_to', 1)), 20)}"
-    yield "channels", f"{text.name(solver.criterion, 40)}, seed {solver.seed}"
+    yield "channels", f"{channel_choice(plan).line}, seed {solver.seed}"
     yield "plan", digest(plan)
 
 
@@ -191,12 +199,13 @@ def _layers(layers: Sequence[LayerPlan], analysis: Analysis | None) -> Iterator[
         }
 
 
-def _group(group: GroupPlan) -> dict[str, Any]:
+def _group(group: GroupPlan, choice: ChannelChoice) -> dict[str, Any]:
     return {
         "id": group.id,
         "name": text.name(group.name, _NAME),
         "size": group.size,
         "kept": len(group.kept),
+        "by": text.name(choice.ways.get(group.id, ""), 80),
         "exact": group.exact,
         "channels": _ranges(group.kept),
         "members": [
@@ -233,6 +242,22 @@ def _budget(plan: Plan, index: int) -> dict[str, Any]:
     }
 
 
+def _deciding(shown: Sequence[dict[str, Any]], choice: ChannelChoice) -> str:
+    """Say whose saliencies are shown, and what decided which channels stay."""
+    chosen = [row for row in shown if 0 < sum(row["stays"]) < len(row["stays"])]
+    decided = sum(not row["by"] for row in chosen)
+    head = f"What the criterion {text.name(choice.criterion, 40)} says of the channels of one group."
+    line = "a line shows the lowest saliency that stays"
+    if decided == len(chosen):
+        return f"{head} The most salient ones stay; {line}."
+    if not decided:
+        return f"{head} It did not decide which of them stay: channels were chosen by {choice.line}."
+    return (
+        f"{head} It decided in {decided} of {text.plural(len(chosen), 'narrower group')}, where {line}; "
+        f"channels were chosen by {choice.line}."
+    )
+
+
 def _frozen(analysis: Analysis) -> list[dict[str, Any]]:
     total = sum(layer.flops(analysis.grouping.sizes) for layer in analysis.layers)
     return [
@@ -248,7 +273,7 @@ def _frozen(analysis: Analysis) -> list[dict[str, Any]]:
     ]
 
 
-def _saliencies(plan: Plan, scores: Scores) -> list[dict[str, Any]]:
+def _saliencies(plan: Plan, scores: Scores, choice: ChannelChoice) -> list[dict[str, Any]]:
     """Return the atoms of as many groups as a page has room for, in the order of their saliency."""
     rows: list[dict[str, Any]] = []
     room = _MOST_SALIENCIES
@@ -261,12 +286,14 @@ def _saliencies(plan: Plan, scores: Scores) -> list[dict[str, Any]]:
         mean = float(np.mean(values[np.isfinite(values)])) if np.isfinite(values).any() else 0.0
         scaled = np.nan_to_num(values / mean if mean else values)
         order = np.argsort(-scaled, kind="stable")
+        decided = choice.by_saliency(group.id) and np.array_equal(select(values, len(group.kept)), group.kept)
         rows.append(
             {
                 "group": f"{group.id} {text.name(group.name, 60)}",
                 "atom": order.tolist(),
                 "saliency": [float(f"{value:.4g}") for value in scaled[order]],
                 "stays": stays[order].tolist(),
+                "by": "" if decided else text.name(choice.ways.get(group.id, "all or none of them stay"), 60),
             }
         )
     return rows

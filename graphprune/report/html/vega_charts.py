@@ -57,7 +57,10 @@ def _bars(alt: Any, rows: Any, before: str, after: str, title: str, *, names: bo
 
 
 def saliency_chart(contents: Contents) -> dict[str, Any]:
-    """Return the saliencies of one group, which is chosen from a list: what stays, what went, and where the line is."""
+    """Return the saliencies of one group, which is chosen from a list: what stays, and what went.
+
+    A line shows the lowest that stays where that decided.
+    """
     import altair as alt
 
     groups = [row["group"] for row in contents.saliencies]
@@ -75,19 +78,25 @@ def saliency_chart(contents: Contents) -> dict[str, Any]:
         .transform_window(rank="row_number()", frame=[None, 0])
         .transform_calculate(stays="datum.stays ? 'stays' : 'went'")
     )
-    points = base.mark_circle(size=36).encode(
+    points = base.mark_point(size=36, filled=True).encode(
         x=alt.X("rank:Q", title="channels, the most salient first"),
         y=alt.Y("saliency:Q", title="saliency, of the group's mean"),
         color=stays,
-        tooltip=[alt.Tooltip("atom:Q", title="channel"), alt.Tooltip("saliency:Q"), alt.Tooltip("stays:N")],
+        shape=alt.Shape("stays:N", scale=alt.Scale(domain=["stays", "went"], range=["circle", "triangle-down"])),
+        tooltip=[
+            alt.Tooltip("atom:Q", title="channel"),
+            alt.Tooltip("saliency:Q"),
+            alt.Tooltip("stays:N"),
+            alt.Tooltip("by:N", title="chosen by"),
+        ],
     )
-    line = (
-        base.transform_filter("datum.stays == 'stays'")
-        .transform_aggregate(lowest="min(saliency)")
-        .mark_rule(strokeDash=[4, 3], color=AFTER)
-        .encode(y="lowest:Q", tooltip=[alt.Tooltip("lowest:Q", title="lowest that stays")])
-    )
-    return _spec(alt.layer(points.add_params(chosen), line).properties(width=2 * _WIDTH, height=260))
+    layers = [points.add_params(chosen)]
+    if any(not row["by"] for row in contents.saliencies):
+        decided = base.transform_filter("datum.stays == 'stays' && !datum.by")
+        lowest = decided.transform_aggregate(lowest="min(saliency)").encode(y="lowest:Q")
+        words = lowest.mark_text(text="the lowest that stays", align="right", dx=-4, dy=-7, fontSize=11)
+        layers += [lowest.mark_rule(strokeDash=[6, 3], strokeWidth=1.5), words.encode(x=alt.value(2 * _WIDTH))]
+    return _spec(alt.layer(*layers).properties(width=2 * _WIDTH, height=260))
 
 
 def comparison_chart(first: Contents, second: Contents) -> dict[str, Any]:

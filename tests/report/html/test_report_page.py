@@ -19,7 +19,7 @@ from tiny_models import model
 
 import graphprune
 from graphprune.errors import UsageError
-from graphprune.plan.schema import Step
+from graphprune.plan.schema import CHOSEN_BY, Step
 from graphprune.planning.score_groups import score_groups
 from graphprune.report.html import contents
 from graphprune.report.html.contents import plan_contents
@@ -108,6 +108,31 @@ def test_strips_and_saliencies_show_what_stays(whole: ReportSubject, plan: Plan)
         (row,) = [row for row in shown.saliencies if row["group"].split()[0] == group.id]
         assert sorted(atom for atom, stays in zip(row["atom"], row["stays"], strict=True) if stays) == list(group.kept)
         assert row["saliency"] == sorted(row["saliency"], reverse=True)
+
+
+def test_a_line_is_drawn_only_where_saliency_decided(whole: ReportSubject, plan: Plan) -> None:
+    by_saliency = report_page("tiny", whole)
+    assert "The most salient ones stay; a line shows the lowest saliency that stays." in by_saliency
+    assert "lowest" in json.dumps(data(by_saliency, "specs")["saliencies"])
+    ids = [group.id for group in plan.groups]
+    options = {**plan.solver.options, CHOSEN_BY: {"backward elimination": ids}}
+    measured = replace(plan, solver=replace(plan.solver, options=options))
+    text = report_page("tiny", replace(whole, plans=(measured,), pruned=None))
+    assert "It did not decide which of them stay: channels were chosen by backward elimination." in text
+    assert "lowest" not in json.dumps(data(text, "specs")["saliencies"])
+    assert "Channels were chosen by backward elimination." in text
+
+
+def test_where_somebody_chose_other_channels_no_line_is_drawn(whole: ReportSubject, plan: Plan) -> None:
+    assert whole.scores
+    at = next(at for at, group in enumerate(plan.groups) if len(group.kept) < group.size)
+    group = plan.groups[at]
+    least = np.sort(np.argsort(whole.scores.per_group[at], kind="stable")[: len(group.kept)])
+    groups = [*plan.groups]
+    groups[at] = replace(group, kept=tuple(least.tolist()))
+    shown = plan_contents(replace(plan, groups=tuple(groups)), whole.analysis, None, whole.scores)
+    (row,) = [row for row in shown.saliencies if row["group"].split()[0] == group.id]
+    assert row["by"] and "It decided in" in shown.deciding
 
 
 def test_charts_start_at_zero_on_linear_axes(whole: ReportSubject) -> None:
