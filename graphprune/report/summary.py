@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MEASURED",
+    "TOLERANCE",
     "Outlook",
     "PruningSummary",
     "Total",
@@ -40,7 +41,8 @@ _BN_SCALE = "bn-scale"
 _SCALES = "BatchNormalization scale"
 MEASURED = "eval"
 """The step of a plan that only measures."""
-_TOLERANCE = 0.05  # share by which a measured latency may exceed its budget without a word
+TOLERANCE = 0.05
+"""Share by which a measured latency may exceed its budget without a word."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class PruningSummary:
     outlook: Outlook = field(default_factory=Outlook)
 
 
-def count_totals(reference: Reference, plan: Plan, pruned: Model) -> dict[str, Total]:
+def count_totals(reference: Reference, plan: Plan, pruned: Model | None) -> dict[str, Total]:
     """Return the totals of a run.
 
     Parameters
@@ -122,16 +124,16 @@ def count_totals(reference: Reference, plan: Plan, pruned: Model) -> dict[str, T
         Where the surgery started.
     plan : Plan
         What was carried out.
-    pruned : Model
-        The result, in memory or as loaded from its file.
+    pruned : Model or None
+        The result, in memory or as loaded from its file; without it nothing is said of the size of its file.
     """
     metrics = ("flops", "params", *(budget.metric for budget in plan.budgets if budget.metric == "memory"))
     atoms = [len(group.kept) for group in plan.groups]
     costs = count_costs(reference.original, atoms, metrics, reference.start)
-    return {
-        **{metric: Total(*costs.totals[metric]) for metric in metrics},
-        "file size": Total(file_bytes(reference.original.model), file_bytes(pruned)),
-    }
+    totals = {metric: Total(*costs.totals[metric]) for metric in metrics}
+    if pruned is None:
+        return totals
+    return {**totals, "file size": Total(file_bytes(reference.original.model), file_bytes(pruned))}
 
 
 def summary_json(summary: PruningSummary) -> dict[str, Any]:
@@ -198,7 +200,7 @@ def _unmeasured_notes(plan: Plan) -> list[str]:
 
 
 def _is_missed(budget: Budget) -> bool:
-    return budget.metric == "latency" and (budget.measured or 0) > (1 + _TOLERANCE) * budget.limit
+    return budget.metric == "latency" and (budget.measured or 0) > (1 + TOLERANCE) * budget.limit
 
 
 def _missed(plan: Plan, budget: Budget) -> str:

@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     from graphprune.report.summary import PruningSummary, Total
     from graphprune.verification.verify import Verification
 
-__all__ = ["amount", "cell", "certificate_line", "grid", "plan_tables", "step_line", "summary_tables", "table"]
+__all__ = [
+    "amount",
+    "cell",
+    "certificate_line",
+    "grid",
+    "latency_runtime",
+    "plan_tables",
+    "step_line",
+    "summary_tables",
+    "table",
+]
 
 _UNITS = {"flops": "FLOPs", "params": "", "file size": "B", "memory": "B"}
 
@@ -211,9 +221,14 @@ def _latency(budget: Budget, plan: Plan) -> str:
     if budget.measured is None:
         return line
     duration = amount("latency", budget.measured)
-    runtime = dict(plan.solver.options.get("latency", {})).get("runtime", ONNXRUNTIME)
-    where = "" if runtime == ONNXRUNTIME else f" in {text.name(str(runtime), 20)}"
+    runtime = latency_runtime(plan)
+    where = "" if runtime == ONNXRUNTIME else f" in {runtime}"
     return f"{line}, {duration} measured in pairs{where} ({text.percent(budget.measured, budget.before)})"
+
+
+def latency_runtime(plan: Plan) -> str:
+    """Return in which runtime the latency was measured that a plan limits."""
+    return text.name(str(dict(plan.solver.options.get("latency", {})).get("runtime", ONNXRUNTIME)), 20)
 
 
 def amount(metric: str, value: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from graphprune.errors import UsageError
+from graphprune.errors import UsageError, quote
 from graphprune.extras import require
 from graphprune.report import text
 from graphprune.report.arcs import svg
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
     from graphprune.report.drawing import Drawing
+    from graphprune.report.html.tiles import KnownFigures
     from graphprune.report.trials import Trial
     from graphprune.solvers.saliency import Scores
 
@@ -46,6 +47,8 @@ class ReportSubject:
         What the first plan made of it.
     scores : Scores, optional
         Of the analysis, by the criterion of the first plan.
+    figures : KnownFigures, optional
+        Costs of the whole model, and what was measured, of the first plan.
     trials : sequence of Trial
         Of a sweep.
     best : collection of tuple of str
@@ -58,6 +61,7 @@ class ReportSubject:
     analysis: Analysis | None = None
     pruned: Model | None = None
     scores: Scores | None = None
+    figures: KnownFigures | None = None
     trials: Sequence[Trial] = ()
     best: frozenset[tuple[str, str, str]] = frozenset()
     samples: bytes = b""
@@ -75,18 +79,16 @@ def report_page(title: str, subject: ReportSubject) -> str:
     Raises
     ------
     UsageError
-        If the packages of the extra ``report`` are not installed, or there is nothing to show.
+        If the packages of the extra ``report`` are not installed, there is nothing to show, or two plans are of
+        different models.
     """
     require("report", "reports")
-    if not subject.plans and not subject.trials:
-        raise UsageError("there is nothing to report on", hint="give a plan, or the table of a sweep")
+    _check(subject)
     import vl_convert
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    contents = [
-        plan_contents(plan, *((subject.analysis, subject.pruned, subject.scores) if index == 0 else ()))
-        for index, plan in enumerate(subject.plans)
-    ]
+    first = (subject.analysis, subject.pruned, subject.scores, subject.figures)
+    contents = [plan_contents(plan, *(first if index == 0 else ())) for index, plan in enumerate(subject.plans)]
     charts = _charts(contents, subject)
     environment = Environment(
         loader=PackageLoader("graphprune.report.html", "."),
@@ -109,6 +111,19 @@ def report_page(title: str, subject: ReportSubject) -> str:
         script=files("graphprune.report.html").joinpath("report.js").read_text(encoding="utf-8"),
         style=files("graphprune.report.html").joinpath("report.css").read_text(encoding="utf-8"),
     )
+
+
+def _check(subject: ReportSubject) -> None:
+    """Refuse what a page cannot show."""
+    if not subject.plans and not subject.trials:
+        raise UsageError("there is nothing to report on", hint="give a plan, or the table of a sweep")
+    structures = [[(layer.node, layer.op, layer.width) for layer in plan.layers] for plan in subject.plans]
+    if any(other != structures[0] for other in structures[1:]):
+        names = " and ".join(quote(plan.model.name) for plan in subject.plans)
+        raise UsageError(
+            f"the plans are of different models, {names}, so their layers cannot stand side by side",
+            hint="give two plans of the same model, or make a report of each",
+        )
 
 
 def _charts(contents: Sequence[Contents], subject: ReportSubject) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ import graphprune
 from graphprune.errors import UsageError
 from graphprune.plan.schema import CHOSEN_BY, Step
 from graphprune.planning.score_groups import score_groups
-from graphprune.report.html import contents
+from graphprune.report.html import group_rows
 from graphprune.report.html.contents import plan_contents
 from graphprune.report.html.report_page import ReportSubject, report_page
 from graphprune.report.trials import Trial
@@ -96,7 +96,7 @@ def test_it_answers_what_went_why_something_stays_and_what_recovery_brought(whol
     assert "graph output" in {entry["kind"] for entry in shown.frozen}
     assert any("graph output" in layer["why"] for layer in shown.layers)
     assert shown.steps == ["recover: least-squares: error 0.5 -> 0.1 (10 samples held out, 100 used)"]
-    assert [tile.label for tile in shown.tiles] == ["FLOPs", "parameters", "file", "recover: error", "verification"]
+    assert [tile.label for tile in shown.tiles] == ["FLOPs", "parameters", "recover: error", "verification"]
     assert shown.budgets[0]["share"] <= 1
 
 
@@ -148,6 +148,8 @@ def test_two_plans_stand_side_by_side(plan: Plan) -> None:
     rows = next(iter(data(text, "specs")["both"]["data"].values()))
     assert {row["plan"] for row in rows} == {"first", "second"} and len(rows) == 2 * len(plan.layers)
     assert "Second plan" in text
+    assert "Layers of the first plan" in text and "Coupled groups of the first plan" in text
+    assert "of the first plan" not in report_page("one", ReportSubject((plan,)))
 
 
 def test_a_sweep_shows_its_front_and_the_original() -> None:
@@ -192,7 +194,7 @@ def test_very_many_saliencies_are_left_out_and_counted(
     whole: ReportSubject, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     narrow = min(group.size for group in plan.groups)
-    monkeypatch.setattr(contents, "_MOST_SALIENCIES", narrow)
+    monkeypatch.setattr(group_rows, "_MOST_SALIENCIES", narrow)
     shown = plan_contents(plan, whole.analysis, whole.pruned, whole.scores)
     assert len(shown.saliencies) == 1 and shown.unshown == len(plan.groups) - 1
     assert f"{shown.unshown} groups with very many channels are left out" in report_page("tiny", whole)
@@ -201,6 +203,12 @@ def test_very_many_saliencies_are_left_out_and_counted(
 def test_layers_of_one_name_are_told_apart(plan: Plan) -> None:
     twice = replace(plan, layers=plan.layers[:1] * 3)
     assert len({layer["node"] for layer in plan_contents(twice).layers}) == 3
+
+
+def test_plans_of_different_models_are_refused(plan: Plan) -> None:
+    other = replace(plan, layers=(replace(plan.layers[0], width=plan.layers[0].width + 1), *plan.layers[1:]))
+    with pytest.raises(UsageError, match="of different models"):
+        report_page("both", ReportSubject((plan, other)))
 
 
 def test_nothing_to_show_is_refused() -> None:
