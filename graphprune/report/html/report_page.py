@@ -89,7 +89,7 @@ def report_page(title: str, subject: ReportSubject) -> str:
 
     first = (subject.analysis, subject.pruned, subject.scores, subject.figures)
     contents = [plan_contents(plan, *(first if index == 0 else ())) for index, plan in enumerate(subject.plans)]
-    charts = _charts(contents, subject)
+    charts, drawing = _charts(contents, subject), _drawn(subject)
     environment = Environment(
         loader=PackageLoader("graphprune.report.html", "."),
         autoescape=True,
@@ -99,11 +99,11 @@ def report_page(title: str, subject: ReportSubject) -> str:
     return environment.get_template(_TEMPLATE).render(
         title=text.name(title, 80),
         plans=contents,
-        drawing=_drawing(subject.analysis),
+        drawing=svg(drawing, standalone=False) if drawing else "",
         specs=_embedded(charts),
         charts=charts,
         groups=_embedded({"groups": contents[0].groups if contents else []}),
-        boxes=_embedded(_boxes(subject.analysis)),
+        boxes=_embedded(box_records(drawing) if drawing else {}),
         vega=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # its stub demands what has a default
         trials=subject.trials,
         samples=base64.b64encode(subject.samples).decode(),
@@ -139,18 +139,11 @@ def _charts(contents: Sequence[Contents], subject: ReportSubject) -> dict[str, d
     return charts
 
 
-def _drawing(analysis: Analysis | None) -> str:
-    return svg(_drawn(analysis), standalone=False) if analysis else ""
+def _drawn(subject: ReportSubject) -> Drawing | None:
+    """Return the group graph of the first plan, with the widths that it leaves."""
+    from graphprune.report.drawing import draw, with_kept
 
-
-def _boxes(analysis: Analysis | None) -> dict[str, Any]:
-    return dict(box_records(_drawn(analysis))) if analysis else {}
-
-
-def _drawn(analysis: Analysis) -> Drawing:
-    from graphprune.report.drawing import draw
-
-    return draw(analysis)
+    return with_kept(draw(subject.analysis), subject.plans[0]) if subject.analysis and subject.plans else None
 
 
 def _embedded(data: object) -> str:

@@ -48,7 +48,8 @@ def _bars(alt: Any, rows: Any, before: str, after: str, title: str, *, names: bo
         alt.Tooltip("why:N", title="a side stays, since it"),
     ]
     base = alt.Chart(rows).encode(y=alt.Y("node:N", sort=None, axis=axis), tooltip=tooltip)
-    style = alt.Axis(title=title, format="~s", grid=True)
+    # Its own format would bring all labels of an axis to one prefix: "0.1k".
+    style = alt.Axis(title=title, labelExpr="format(datum.value, '~s')", tickMinStep=1, grid=True)
     both = [
         base.mark_bar(color=color).encode(x=alt.X(f"{name}:Q", axis=style, stack=None))
         for name, color in ((before, BEFORE), (after, AFTER))
@@ -114,7 +115,7 @@ def comparison_chart(first: Contents, second: Contents) -> dict[str, Any]:
         alt.Chart(alt.Data(values=rows))
         .mark_bar()
         .encode(
-            x=alt.X("kept:Q", title="output channels kept"),
+            x=alt.X("kept:Q", title="output channels kept", axis=alt.Axis(format="d", tickMinStep=1)),
             y=alt.Y("node:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, ticks=False)),
             yOffset="plan:N",
             color=alt.Color(
@@ -156,25 +157,22 @@ def front_chart(trials: Sequence[Trial], best: Collection[tuple[str, str, str]])
         "accuracy" if trial.accuracy else "agreement" if trial.agreement is not None else "" for trial in trials
     }
     quality = next(iter(measured - {""}), "kept saliency")
-    chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_point(size=70)
-        .encode(
-            x=alt.X("cost:Q", title=f"{trials[0].metric} left, %", scale=alt.Scale(zero=False)),
-            y=alt.Y("quality:Q", title=f"{quality}, %", scale=alt.Scale(zero=False)),
-            color=alt.Color("series:N", legend=alt.Legend(title=None, orient="bottom", columns=2, labelLimit=300)),
-            fillOpacity=alt.condition("datum.front", alt.value(1), alt.value(0)),
-            fill=alt.Fill("series:N", legend=None),
-            tooltip=[
-                "series:N",
-                "budget:N",
-                alt.Tooltip("cost:Q", format=".1f"),
-                alt.Tooltip("quality:Q", format=".2f"),
-            ],
-        )
-        .properties(width=2 * _WIDTH, height=320)
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("cost:Q", title=f"{trials[0].metric} left, %", scale=alt.Scale(zero=False)),
+        y=alt.Y("quality:Q", title=f"{quality}, %", scale=alt.Scale(zero=False)),
+        color=alt.Color("series:N", legend=alt.Legend(title=None, orient="bottom", columns=2, labelLimit=300)),
+        tooltip=[
+            "series:N",
+            "budget:N",
+            alt.Tooltip("cost:Q", format=".1f"),
+            alt.Tooltip("quality:Q", format=".2f"),
+        ],
     )
-    return _spec(chart)
+    marks = alt.layer(
+        base.transform_filter("datum.front").mark_point(size=70, filled=True),
+        base.transform_filter("!datum.front").mark_point(size=70),
+    )
+    return _spec(marks.properties(width=2 * _WIDTH, height=320))
 
 
 def _spec(chart: Any) -> dict[str, Any]:

@@ -110,6 +110,24 @@ def test_strips_and_saliencies_show_what_stays(whole: ReportSubject, plan: Plan)
         assert row["saliency"] == sorted(row["saliency"], reverse=True)
 
 
+def test_every_member_of_a_group_can_be_searched(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = plan.groups[0]
+    wide = replace(plan, groups=(replace(group, members=group.members * 40), *plan.groups[1:]))
+    (shown, *_) = plan_contents(wide).groups
+    assert len(shown["members"]) == len(group.members) * 40 > 50 and shown["more"] == 0
+    monkeypatch.setattr(group_rows, "_MOST_MEMBERS", 3)
+    (shown, other, *_) = plan_contents(wide).groups
+    assert len(shown["members"]) == 3 and shown["more"] == len(group.members) * 40 - 3
+    assert other["members"] == [] and other["more"] == len(plan.groups[1].members)
+
+
+def test_the_group_graph_shows_what_stays(whole: ReportSubject, plan: Plan) -> None:
+    text = report_page("tiny", whole)
+    for group in plan.groups:
+        assert f">{len(group.kept)} of {group.size}</text>" in text
+        assert f"{len(group.kept)} of {group.size} stay" in data(text, "boxes")[group.id]["facts"]
+
+
 def test_a_line_is_drawn_only_where_saliency_decided(whole: ReportSubject, plan: Plan) -> None:
     by_saliency = report_page("tiny", whole)
     assert "The most salient ones stay; a line shows the lowest saliency that stays." in by_saliency
@@ -157,6 +175,8 @@ def test_a_sweep_shows_its_front_and_the_original() -> None:
     rows = next(iter(data(text, "specs")["front"]["data"].values()))
     assert [row["series"] for row in rows] == ["bisection, l1"] * 3 + ["original"]
     assert rows[-1]["cost"] == rows[-1]["quality"] == 100
+    legends = re.findall(r'"legend":(null|{)', json.dumps(data(text, "specs")["front"]).replace(" ", ""))
+    assert legends and "null" not in legends, "a legend that is hidden and shown"
 
 
 def test_names_are_no_markup(plan: Plan) -> None:
@@ -230,12 +250,23 @@ const act = () => {
   search.dispatchEvent(new Event("input"));
   told.nothing = [...document.querySelectorAll("details.group")].every(group => group.hidden);
   told.matches = first("#matches").textContent;
+  told.unseen = document.querySelectorAll(".sought .row:not(.unfound)").length;
+  search.value = "SECOND";
+  search.dispatchEvent(new Event("input"));
+  told.found = [...document.querySelectorAll("details.group")].filter(group => !group.hidden).length;
+  told.seen = [...document.querySelectorAll(".sought .row:not(.unfound)")].map(row => row.dataset.box);
   search.value = "";
   search.dispatchEvent(new Event("input"));
+  told.restored = document.querySelectorAll(".sought").length === 0;
   told.all = [...document.querySelectorAll("details.group")].every(group => !group.hidden);
   const strip = first(".strip"), box = strip.getBoundingClientRect();
   strip.dispatchEvent(new MouseEvent("mousemove", {clientX: box.left + 1, clientY: box.top + 1}));
   told.hover = first("#strip-text").textContent;
+  const group = first("details.group");
+  group.open = true;
+  group.dispatchEvent(new Event("toggle"));
+  told.numbers = first(".numbers").textContent;
+  told.members = group.querySelectorAll("li").length;
   const row = first(".picture .row");
   row.focus();
   told.focus = document.activeElement === row;
@@ -254,6 +285,20 @@ wait();
 """
 
 
+def spoken(kept: tuple[int, ...], size: int) -> str:
+    """Return what a group says of its channels."""
+    if len(kept) == size:
+        return "All channels stay."
+    runs: list[list[int]] = []
+    for atom in kept:
+        if runs and runs[-1][-1] == atom - 1:
+            runs[-1].append(atom)
+        else:
+            runs.append([atom])
+    shown = [f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return f"Channels that stay: {', '.join(shown)}."
+
+
 def browsed(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Let Chromium show a page; its document goes to stdout, what it says on the console to stderr."""
     assert CHROMIUM
@@ -266,7 +311,8 @@ def browsed(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed; the page is parsed in the tests above")
 def test_a_browser_draws_it_and_search_hover_and_keyboard_work(whole: ReportSubject, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    head, end, tail = report_page("tiny", whole).rpartition("</body>")  # there may be another one in a script
+    whole_page = report_page("tiny", whole)
+    head, end, tail = whole_page.rpartition("</body>")  # there may be another one in a script
     page.write_text(f"{head}{DEEDS}{end}{tail}", encoding="utf-8")
     done = browsed(page, tmp_path / "profile")
     assert 'data-ready="true"' in done.stdout
@@ -276,6 +322,11 @@ def test_a_browser_draws_it_and_search_hover_and_keyboard_work(whole: ReportSubj
     assert found
     told = json.loads(found[1].replace("&gt;", ">").replace("&amp;", "&"))
     assert told["nothing"] and told["all"] and told["focus"]
-    assert told["matches"].startswith("0 of ")
+    assert told["matches"].startswith("0 of ") and told["unseen"] == 0 and told["restored"]
+    named = {group.id for group in whole.plans[0].groups if "second" in str(group.members)}
+    assert told["found"] == len(named) > 0 and named <= {*told["seen"]} < {*data(whole_page, "boxes")}
+    group = whole.plans[0].groups[0]
+    assert told["members"] == len(group.members)
+    assert told["numbers"] == spoken(group.kept, group.size)
     assert re.fullmatch(r"channel 0 (stays|went)", told["hover"])
     assert "graph input" in told["chosen"] and told["zoom"] == 1.25
