@@ -4,6 +4,7 @@ const ink = dark ? "#e6ebf2" : "#1d2733", line = dark ? "#34404e" : "#d8dee6";
 const config = {
   axis: {labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 11},
   legend: {labelColor: ink, titleColor: ink}, title: {color: ink, fontSize: 13, anchor: "start"},
+  rule: {color: ink},
 };
 const specs = read("specs");
 // Expressions of charts are interpreted, not compiled: the page allows no code but its own.

@@ -65,8 +65,9 @@ def saliency_chart(contents: Contents) -> dict[str, Any]:
     import altair as alt
 
     groups = [row["group"] for row in contents.saliencies]
+    first = next((row["group"] for row in contents.saliencies if not all(row["stays"])), groups[0])
     choice = alt.binding_select(options=groups, name="group ")
-    chosen = alt.selection_point(fields=["group"], bind=choice, value=groups[0])
+    chosen = alt.selection_point(fields=["group"], bind=choice, value=first)
     stays = alt.Color(
         "stays:N",
         scale=alt.Scale(domain=["stays", "went"], range=[AFTER, OTHER]),
@@ -79,8 +80,8 @@ def saliency_chart(contents: Contents) -> dict[str, Any]:
         .transform_window(rank="row_number()", frame=[None, 0])
         .transform_calculate(stays="datum.stays ? 'stays' : 'went'")
     )
-    points = base.mark_point(size=36, filled=True).encode(
-        x=alt.X("rank:Q", title="channels, the most salient first"),
+    points = base.mark_point(size=56, filled=True, opacity=1).encode(
+        x=alt.X("rank:Q", title="channels, the most salient first", axis=alt.Axis(format="d", tickMinStep=1)),
         y=alt.Y("saliency:Q", title="saliency, of the group's mean"),
         color=stays,
         shape=alt.Shape("stays:N", scale=alt.Scale(domain=["stays", "went"], range=["circle", "triangle-down"])),

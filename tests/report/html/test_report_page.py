@@ -160,6 +160,14 @@ def test_charts_start_at_zero_on_linear_axes(whole: ReportSubject) -> None:
             assert bars["mark"]["type"] == "bar" and "scale" not in bars["encoding"]["x"]
 
 
+def test_axes_of_whole_numbers_have_no_fractions(whole: ReportSubject) -> None:
+    specs = data(report_page("tiny", whole), "specs")
+    axes = [bars["encoding"]["x"]["axis"] for panel in specs["layers"]["hconcat"] for bars in panel["layer"]]
+    axes.append(specs["saliencies"]["layer"][0]["encoding"]["x"]["axis"])
+    assert [axis["tickMinStep"] for axis in axes] == [1] * 5
+    assert all(axis.get("format") != "~s" for axis in axes), "which brings all labels to one prefix"
+
+
 def test_two_plans_stand_side_by_side(plan: Plan) -> None:
     other = graphprune.solve(graphprune.load(block(norm=True)), flops=0.8)
     text = report_page("both", ReportSubject((plan, other)))
