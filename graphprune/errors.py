@@ -106,7 +106,7 @@ def did_you_mean(name: object, known: Iterable[str], *, shown: Callable[[str], s
 def near_file(path: Path) -> str | None:
     """Return the hint that names what was meant, where a path leads nowhere; None where nothing there is like it."""
     try:
-        stems = {each.stem: str(each) for each in path.parent.iterdir() if each.suffix == path.suffix}
+        stems = {each.stem: str(each) for each in path.parent.iterdir() if each.suffix == path.suffix and each != path}
     except OSError:
         return None
     return did_you_mean(path.stem, stems, shown=lambda stem: quote(stems[stem]))
