@@ -16,13 +16,13 @@ Names are imported when they are first used, so that ``import graphprune`` costs
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import os
 
-from graphprune.checkout import find_neighbours
-
+# Nothing is imported here that is not loaded already: a Ctrl-C while this is done has nobody to say what it means.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from graphprune.accuracy import evaluate, open_data, recover, samples, train
     from graphprune.analysis.analysis import Analysis
     from graphprune.analysis.explain import Explanation, explain
@@ -173,13 +173,20 @@ _HOMES = {
 }
 
 
-find_neighbours(Path(__file__).parent)
+if not os.path.isdir(os.path.join(os.path.dirname(__file__), "solvers")):  # noqa: PTH112, PTH118, PTH120 - see above
+    from pathlib import Path
+
+    from graphprune.checkout import find_neighbours
+
+    find_neighbours(Path(__file__).parent)
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(_HOMES.get(name, "graphprune.api")), name)
     globals()[name] = value
     return value

@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 from importlib.util import spec_from_file_location
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as in the package: what is imported here takes a moment in which Ctrl-C has no answer
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from importlib.machinery import ModuleSpec

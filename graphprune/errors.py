@@ -49,6 +49,7 @@ __all__ = [
     "UnsupportedModelError",
     "UsageError",
     "VerificationError",
+    "clipped",
     "did_you_mean",
     "near_file",
     "quote",
@@ -76,6 +77,18 @@ def quote(name: object) -> str:
     if len(text) <= _LONGEST_NAME:
         return text
     return f"{text[:_HEAD]}...{text[len(text) - (_LONGEST_NAME - _HEAD - 3) :]}"
+
+
+def clipped(text: str, most: int = 300) -> str:
+    r"""Return what another library says in one line of harmless characters, cut between words where it is too long.
+
+    Examples
+    --------
+    >>> clipped("a long\nstory", 8)
+    'a long ...'
+    """
+    line = ascii(" ".join(text[: 4 * most].split()))[1:-1]
+    return line if len(line) <= most else (line[: most + 1].rpartition(" ")[0] or line[:most]) + " ..."
 
 
 def did_you_mean(name: object, known: Iterable[str], *, shown: Callable[[str], str] = str) -> str | None:
@@ -106,7 +119,8 @@ def did_you_mean(name: object, known: Iterable[str], *, shown: Callable[[str], s
 def near_file(path: Path) -> str | None:
     """Return the hint that names what was meant, where a path leads nowhere; None where nothing there is like it."""
     try:
-        stems = {each.stem: str(each) for each in path.parent.iterdir() if each.suffix == path.suffix and each != path}
+        files = (each for each in path.parent.iterdir() if each.suffix == path.suffix and each.is_file())
+        stems = {each.stem: str(each) for each in files}
     except OSError:
         return None
     return did_you_mean(path.stem, stems, shown=lambda stem: quote(stems[stem]))

@@ -24,7 +24,7 @@ def test_examples_of_the_docstrings() -> None:
 def test_a_folder_is_not_what_was_meant_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     assert near_file(tmp_path / "sweep") is None
-    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps").touch()
     assert "sweeps" in (near_file(tmp_path / "sweep") or "")
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import graphprune
+
 HEAVY = {
     "torch",
     "torchvision",
@@ -57,3 +59,18 @@ def test_starts_without_heavy_libraries(script: str, tmp_path: Path) -> None:
     loaded = set(json.loads(run.stdout.splitlines()[-1]))
     assert "graphprune" in loaded
     assert loaded & HEAVY == set()
+
+
+def test_nothing_is_imported_before_a_ctrl_c_can_be_told(tmp_path: Path) -> None:
+    """What Python loads before it loads this is Python's; what a command needs is loaded where Ctrl-C is caught."""
+    root, installed = Path(graphprune.__file__).parents[1], tmp_path / "graphprune"
+    installed.mkdir()
+    for part in (*(root / "graphprune").iterdir(), root / "solvers", root / "export"):
+        (installed / part.name).symlink_to(part)
+    script = (
+        f"import os, sys; sys.path.insert(0, {str(tmp_path)!r}); before = set(sys.modules)\n"
+        "from graphprune.cli import main; print(sorted(set(sys.modules) - before))"
+    )
+    command = [sys.executable, "-I", "-S", "-c", script]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.strip() == "['__future__', 'graphprune', 'graphprune.cli']"

@@ -8,8 +8,8 @@ that ``--help`` answers at once.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # imported, it would take a moment in which nobody could say what a Ctrl-C means
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

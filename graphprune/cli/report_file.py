@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from graphprune.errors import GraphPruneError, UsageError, quote
 from graphprune.report import text
-from graphprune.report.channel_choice import channel_choice
+from graphprune.report.chosen_by import channel_choice
 
 if TYPE_CHECKING:
     from pathlib import Path

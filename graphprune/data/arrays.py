@@ -284,15 +284,18 @@ def open_npy(path: Path, specs: Sequence[InputSpec], preprocessing: Preprocessin
     return replace(from_arrays(name, specs, {specs[0].name: array}, None, preprocessing), name=str(path))
 
 
+_MENDED = "write it anew: numpy.save(path, array) or numpy.savez(path, name=array, labels=array)"
+
+
 def _load(path: Path, name: str) -> Array | dict[str, Array]:
     """Read a file of arrays; nothing in it is ever executed."""
-    with reading(name):
+    with reading(name, hint=_MENDED):
         with path.open("rb") as file:
             start = file.read(6)
         if not start.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY")):  # numpy would take it for a pickle
             raise DataError(
                 f"{name} cannot be read: it holds no arrays of numpy",
-                hint="numpy.save and numpy.savez write such files",
+                hint=_MENDED,
             )
         if start.startswith(b"PK"):
             with zipfile.ZipFile(path) as members:
@@ -308,5 +311,8 @@ def _numeric(array: object, name: str) -> Array:
     """Return an array of numbers; a member of an archive may be anything."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         kind = array.dtype if isinstance(array, np.ndarray) else "no array"
-        raise DataError(f"{name} holds {quote(str(kind))}, but samples and labels are numbers")
+        raise DataError(
+            f"{name} holds {quote(str(kind))}, but samples and labels are numbers",
+            hint="store arrays of numbers: numpy.savez(path, name=array, labels=array)",
+        )
     return array

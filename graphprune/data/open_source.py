@@ -24,6 +24,7 @@ from graphprune.data.callables import open_function, open_torchvision
 from graphprune.data.image_folder import open_folder
 from graphprune.data.preprocessing import Preprocessing
 from graphprune.errors import DataError, UsageError, near_file, quote
+from graphprune.regular_file import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,8 @@ def open_source(text: str, specs: Sequence[InputSpec], preprocessing: Preprocess
         raise UsageError("the data is an empty text", hint=f"give {_FORMS}")
     if path.is_dir():
         return open_folder(path, _image(specs, preprocessing, text))
+    if path.exists():
+        check_regular(path, DataError)
     if path.suffix in (".npz", ".npy"):
         if not path.is_file():
             raise DataError(f"{quote(text)} does not exist or is no file", hint=near_file(path))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from graphprune.errors import DataError, GraphPruneError, InputError, quote
+from graphprune.errors import DataError, GraphPruneError, InputError, clipped, quote
 
 __all__ = ["check_unfolding", "read_small", "reading"]
 
@@ -41,7 +41,7 @@ def reading(
     except GraphPruneError:
         raise
     except Exception as caught:  # see above: readers raise whatever they like
-        said = quote(str(caught) or type(caught).__name__)
+        said = repr(clipped(str(caught)) or type(caught).__name__)
         raise error(" ".join(filter(None, (name, "cannot be read", kind))) + f": {said}", hint=hint) from caught
 
 
@@ -51,7 +51,10 @@ def read_small(path: Path, most: int, error: type[InputError]) -> bytes:
     with reading(name, error=error), path.open("rb") as file:
         data = file.read(most + 1)
     if len(data) > most:
-        raise error(f"{name} has more than {most} bytes, the limit for such a file")
+        raise error(
+            f"{name} has more than {most} bytes, the limit for such a file",
+            hint="leave out what is none of its entries",
+        )
     return data
 
 

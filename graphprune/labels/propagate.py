@@ -16,6 +16,7 @@ from graphprune.model.bodies import DOMAIN
 from graphprune.model.constants import Constants
 from graphprune.model.contributed import BLOCKED, MICROSOFT
 from graphprune.model.graph import Graph, Node
+from graphprune.model.settled import settled_layers
 from graphprune.model.shapes import Shapes
 
 __all__ = ["propagate"]
@@ -52,7 +53,7 @@ def propagate(
     Complexity: O(nodes + labels); no Python loop per channel.
     """
     scope = Scope(graph, shapes, constants, approximate=approximate, other=other)
-    scope.turns[list(unreached)] = 0
+    scope.turns[[*unreached, *settled_layers(graph, shapes)]] = 0
     for name in graph.inputs:
         if name in shapes.dims:
             scope.values[name] = tuple(stay(size) for size in shapes.dims[name])

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from onnx import GraphProto, ValueInfoProto
+from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from graphprune.array_types import Array
@@ -24,6 +24,9 @@ __all__ = ["MOST_WORK", "NotComputedError", "evaluate", "work"]
 
 MOST_WORK: Final = 1 << 25
 """Elements that one evaluation may read and make together where the caller names no other bound."""
+
+_OTHER_TYPE: Final = frozenset({"Cast", "CastLike", "QuantizeLinear"})
+_HALVES: Final = (np.dtype(np.float16), helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
 
 # One element of these takes a step of the Python interpreter in the reference implementation.
 _STEP: Final = 64
@@ -58,9 +61,29 @@ def evaluate(
     body.input.extend(ValueInfoProto(name=name) for name in dict.fromkeys(node.inputs) if name)
     body.output.extend(ValueInfoProto(name=name) for name in node.outputs if name)
     session = ReferenceEvaluator(body, opsets=dict(opsets))
-    feeds = {name: value for name, value in zip(node.inputs, inputs, strict=True) if name}
-    results = iter(session.run(None, feeds))
-    return [np.asarray(next(results)) if name else np.empty(0) for name in node.outputs]
+    half = _half_type(node, inputs)
+    feeds = {
+        name: value.astype(np.float32) if half is not None and value is not None and value.dtype == half else value
+        for name, value in zip(node.inputs, inputs, strict=True)
+        if name
+    }
+    results = (_rounded(np.asarray(result), half) for result in session.run(None, feeds))
+    return [next(results) if name else np.empty(0) for name in node.outputs]
+
+
+def _half_type(node: Node, inputs: Sequence[Array | None]) -> np.dtype[Any] | None:
+    """Return the half type in which a node reads and makes numbers, None where it does not, or says a type itself.
+
+    Runtimes compute with more digits and round what comes of it; the reference implementation rounds every step.
+    """
+    if node.op_type in _OTHER_TYPE or any(name in node.attributes for name in ("dtype", "output_dtype", "to")):
+        return None
+    kinds = (value.dtype for value in inputs if value is not None)
+    return next((kind for kind in kinds if kind in _HALVES), None)
+
+
+def _rounded(result: Array, half: np.dtype[Any] | None) -> Array:
+    return result.astype(half) if half is not None and result.dtype == np.float32 else result
 
 
 def work(node: Node, inputs: Sequence[Array | None]) -> float:

@@ -20,6 +20,12 @@ _WEIGHTED: Final = frozenset(
     | {"GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"}
 )
 
+# What carries a mask to where it is added: minus infinity there takes a place out of a sum of weights.
+_MASKING: Final = frozenset(
+    {"Add", "Attention", "Cast", "CastLike", "Concat", "Expand", "Gather", "GroupQueryAttention", "Identity", "Max"}
+    | {"MultiHeadAttention", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"}
+)
+
 _PIECE: Final = 1 << 22  # values looked at in one go where that takes a mask
 
 
@@ -36,7 +42,7 @@ def check_finite(model: Model, names: Collection[str] | None = None) -> None:
     Raises
     ------
     UnsupportedModelError
-        Naming the tensor, the value and its position.
+        Naming the tensor, the value and its position. Minus infinity is none in what is added only, as masks are.
     """
     graph = model.proto.graph
     wanted = _weights(graph) if names is None else set(names)
@@ -51,12 +57,18 @@ def check_finite(model: Model, names: Collection[str] | None = None) -> None:
     for name, tensor in stored + constants:
         if name in wanted:
             values = model.tensors.array(tensor)
-            if not _all_finite(values):
+            if not (_all_finite(values) or _is_mask(graph, name, values)):
                 raise _not_finite(name, values)
 
 
 def _weights(graph: onnx.GraphProto) -> set[str]:
     return {name for node in graph.node if node.op_type in _WEIGHTED for name in list(node.input)[1:]}
+
+
+def _is_mask(graph: onnx.GraphProto, name: str, values: np.ndarray[Any, Any]) -> bool:
+    """Return whether all that is not finite is minus infinity, and read by what adds it or hands it on."""
+    readers = {node.op_type for node in graph.node if name in node.input}
+    return readers <= _MASKING and bool((np.isfinite(values) | np.isneginf(values)).all())
 
 
 def _is_float(values: np.ndarray[Any, Any]) -> bool:

@@ -24,8 +24,9 @@ from graphprune.model.load import Model
 from graphprune.model.observation import NoneRunsError, Told, observe, unknown_values
 from graphprune.model.operands import misfit
 from graphprune.model.sandbox import shortened
-from graphprune.model.shapes import Shapes, infer
+from graphprune.model.shapes import Shapes, infer, objection_without
 from graphprune.model.size_search import SizeSearch
+from graphprune.model.unreached import unreached_nodes
 
 __all__ = ["Fit", "Fitting", "fit_inputs"]
 
@@ -102,10 +103,18 @@ class Fitting:
         """Return what inference says of sizes, with its objection if it has one."""
         shapes = infer(self._graph, self._model.tensors.array, inputs)
         _check_sizes(self._graph, shapes)
+        if shapes.refusal and (unreached := self._unreached(shapes)):
+            shapes.refusal = objection_without(self._graph, self._model.tensors.array, inputs, unreached)
         # Float types that an operator set does not know yet are no misfit: runtimes, and pruning, take them.
         newer = any(f"has unsupported type: {name}" in shapes.refusal for name in _NEWER_TYPES)
-        shapes.refusal = ("" if newer else shapes.refusal) or misfit(self._graph, shapes) or ""
+        shapes.refusal = ("" if newer else shapes.refusal) or self._misfit(shapes) or ""
         return Fit(sizes, inputs, shapes)
+
+    def _misfit(self, shapes: Shapes) -> str | None:
+        return misfit(self._graph, shapes, self._unreached(shapes))
+
+    def _unreached(self, shapes: Shapes) -> frozenset[int]:
+        return unreached_nodes(self._flat, self._graph, shapes)
 
     def _whole_samples(self, fit: Fit) -> Fit:
         """Return sizes with which no node mixes parts of a sample with other samples, where a consistent one does."""
@@ -131,7 +140,7 @@ class Fitting:
             if inputs == usual or any(inputs == fit.inputs for fit in fits):
                 continue
             fits.append(Fit(sizes, inputs, infer(self._graph, self._model.tensors.array, inputs)))
-            if not (fits[-1].shapes.refusal or misfit(self._graph, fits[-1].shapes)):
+            if not (fits[-1].shapes.refusal or self._misfit(fits[-1].shapes)):
                 return (self._seen(fits[-1:]) or fits[-1]).shapes
         if not fits:
             return None

@@ -29,6 +29,7 @@ from graphprune.model.tensors import TensorStore, count_bytes
 from graphprune.model.validate import validate
 from graphprune.notebook import html_table
 from graphprune.phases import logged
+from graphprune.regular_file import check_mode
 from graphprune.report import text
 
 __all__ = ["Limits", "Model", "check_loaded", "load"]
@@ -220,7 +221,11 @@ def _finish(proto: onnx.ModelProto, origin: tuple[Path, FileStamp] | None, limit
         proto = densified(proto, tensors.array, most_bytes=min(limits.tensor_bytes, _MOST_DENSE))
         surveyed = survey(proto)
         tensors.check_all(surveyed.tensors)
-    validate(proto, surveyed, max_calls=limits.function_calls)
+    try:
+        validate(proto, surveyed, max_calls=limits.function_calls)
+    except ModelFileError as error:
+        error.hint = error.hint or "export it again, or mend what is named; onnx.checker.check_model(path) may say more"
+        raise
     return Model(proto, path, tensors, path.stem if path is not None else proto.graph.name, stamp)
 
 
@@ -288,8 +293,7 @@ def _check_status(status: os.stat_result, path: Path, limits: Limits) -> None:
     shown = quote(str(path))
     if stat.S_ISDIR(status.st_mode):
         raise ModelFileError(f"{shown} is a folder", hint="give the .onnx file inside it")
-    if not stat.S_ISREG(status.st_mode):
-        raise ModelFileError(f"{shown} is not a regular file (a pipe, socket or device)")
+    check_mode(status.st_mode, path, ModelFileError)
     if status.st_size > limits.file_bytes:
         raise UnsafeModelError(
             f"{shown} has {status.st_size} bytes, more than the limit {limits.file_bytes}",

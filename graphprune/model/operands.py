@@ -7,91 +7,90 @@ recurrent operators; onnxruntime checks those when the model runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import prod
 from typing import Final
 
-from graphprune.errors import quote
+from graphprune.model.contributed import MICROSOFT
 from graphprune.model.graph import Graph, Node
 from graphprune.model.known import Shapes
+from graphprune.model.layer_misfits import LAYER_RULES
+from graphprune.model.position_misfits import POSITION_RULES
+from graphprune.model.reads import Dims, Reads, Rule, first_of
+from graphprune.model.scale_misfits import SCALE_RULES
 
 __all__ = ["misfit"]
 
-Dims = tuple[int, ...]
 _Wanted = Callable[[Node, Sequence[Dims | None]], "list[tuple[int, int, int]]"]
 """From the shapes of the inputs to (slot, axis, size) that must hold."""
 
 
-def misfit(graph: Graph, shapes: Shapes) -> str | None:
+def misfit(graph: Graph, shapes: Shapes, unreached: Collection[int] = ()) -> str | None:
     """Return a sentence about the first node whose operands do not fit, None where all fit that are known.
 
-    Complexity: O(nodes).
+    Parameters
+    ----------
+    unreached : collection of int
+        Nodes that are not run for inputs of these sizes.
+
+    Complexity: O(nodes), and the elements of the lists of positions that they read.
     """
     for node in graph.nodes:
-        if node.domain or (node.op_type not in _RULES and node.op_type != "Reshape"):
+        if node.index in unreached:
             continue
-        dims = [shapes.dims.get(name) if name else None for name in node.inputs]
-        said = _reshape(node, dims, shapes) if node.op_type == "Reshape" else _operands(node, dims)
-        if said is None and node.op_type in _WINDOWS:
-            said = _window(node, dims)
+        reads = Reads(node, shapes, graph.opsets.get(node.domain, 1))
+        said = first_of(*(rule(reads) for rule in _RULES_OF.get((node.domain, node.op_type), ())))
         if said is not None:
             return said
     return None
 
 
-def _operands(node: Node, dims: Sequence[Dims | None]) -> str | None:
-    ranks = _RANKS.get(node.op_type, {})
-    for slot, known in enumerate(dims):
-        least = ranks.get(slot)
-        if known is not None and least is not None and len(known) < least:
-            return _said(node, slot, f"has {len(known)} axes, but needs {least}")
-    for slot, axis, size in _RULES[node.op_type](node, dims):
-        known = dims[slot] if slot < len(dims) else None
-        if known is None:
-            continue
-        if not -len(known) <= axis < len(known):
-            return _said(node, slot, f"has the shape {list(known)}, but needs an axis {axis} of {size}")
-        if known[axis] != size:
-            return _said(node, slot, f"has the shape {list(known)}, but axis {axis % len(known)} must be {size}")
-    return None
+def _sizes(wanted: _Wanted, ranks: Mapping[int, int]) -> Rule:
+    """Hold the sizes of inputs against what a node wants of them, and their ranks against the least."""
+
+    def rule(reads: Reads) -> str | None:
+        dims = [reads.dims(slot) for slot in range(len(reads.node.inputs))]
+        for slot, known in enumerate(dims):
+            if known is not None and len(known) < ranks.get(slot, 0):
+                return reads.objection(slot, f"has {len(known)} axes, but needs {ranks[slot]}")
+        return first_of(*(reads.has_length(slot, axis, size) for slot, axis, size in wanted(reads.node, dims)))
+
+    return rule
 
 
-def _said(node: Node, slot: int, what: str) -> str:
-    return f"node {node!r}: input {slot} {quote(node.inputs[slot])} {what}"
-
-
-def _reshape(node: Node, dims: Sequence[Dims | None], shapes: Shapes) -> str | None:
+def _reshape(reads: Reads) -> str | None:
     """Count the elements of a fixed target."""
-    target = shapes.values.get(node.inputs[1]) if len(node.inputs) > 1 else None
-    if target is None or dims[0] is None or node.attribute("allowzero", 0):
+    dims, target = reads.dims(0), reads.numbers(1)
+    if target is None or dims is None or reads.node.attribute("allowzero", 0):
         return None
-    sizes = [int(size) for size in target.ravel()]
-    if any(size == 0 and axis >= len(dims[0]) for axis, size in enumerate(sizes)):
-        return _said(node, 1, f"is {sizes}, but input 0 has {len(dims[0])} axes")
-    sizes = [dims[0][axis] if size == 0 else size for axis, size in enumerate(sizes)]
-    elements, known = prod(dims[0]), prod(size for size in sizes if size != -1)
+    sizes = [int(size) for size in target]
+    if any(size == 0 and axis >= len(dims) for axis, size in enumerate(sizes)):
+        return reads.objection(1, f"is {sizes}, but input 0 has {len(dims)} axes")
+    sizes = [dims[axis] if size == 0 else size for axis, size in enumerate(sizes)]
+    elements, known = prod(dims), prod(size for size in sizes if size != -1)
     fits = elements == known if -1 not in sizes else known == 0 or elements % known == 0
-    return None if fits else _said(node, 0, f"has the shape {list(dims[0])}, which cannot become {sizes}")
+    return None if fits else reads.objection(0, f"has the shape {list(dims)}, which cannot become {sizes}")
 
 
-def _window(node: Node, dims: Sequence[Dims | None]) -> str | None:
+def _window(slot: int) -> Rule:
     """Compare a kernel with what it slides over, where inference rounds a negative size up to one."""
-    data, kernel = dims[0], dims[_WINDOWS[node.op_type]]
-    auto_pad = str(node.attribute("auto_pad", "NOTSET"))
-    if data is None or kernel is None or auto_pad.startswith("SAME"):
+
+    def rule(reads: Reads) -> str | None:
+        node, data, kernel = reads.node, reads.dims(0), reads.dims(slot)
+        auto_pad = str(node.attribute("auto_pad", "NOTSET"))
+        if data is None or kernel is None or auto_pad.startswith("SAME"):
+            return None
+        axes = len(kernel) - 2
+        pads = node.attribute("pads", [0] * 2 * axes) if auto_pad == "NOTSET" else [0] * 2 * axes
+        dilations = node.attribute("dilations", [1] * axes)
+        for axis, size in enumerate(data[2:]):
+            padded, reach = size + pads[axis] + pads[axis + axes], (kernel[axis + 2] - 1) * dilations[axis] + 1
+            if padded < reach:
+                what = f"its kernel reaches over {reach} on axis {axis + 2}, {padded} are there"
+                return reads.objection(0, f"has the shape {list(data)}: {what}")
         return None
-    axes = len(kernel) - 2
-    pads = node.attribute("pads", [0] * 2 * axes) if auto_pad == "NOTSET" else [0] * 2 * axes
-    dilations = node.attribute("dilations", [1] * axes)
-    for axis, size in enumerate(data[2:]):
-        padded, reach = size + pads[axis] + pads[axis + axes], (kernel[axis + 2] - 1) * dilations[axis] + 1
-        if padded < reach:
-            return _said(
-                node,
-                0,
-                f"has the shape {list(data)}: its kernel reaches over {reach} on axis {axis + 2}, {padded} are there",
-            )
-    return None
+
+    return rule
 
 
 def _convolution(x: int, w: int, bias: int, *, transposed: bool = False) -> _Wanted:
@@ -142,29 +141,25 @@ def _recurrent(gates: int) -> _Wanted:
     return wanted
 
 
-_RULES: Final[dict[str, _Wanted]] = {
-    "BatchNormalization": _per_channel(1, 2, 3, 4),
-    "Conv": _convolution(0, 1, 2),
-    "ConvInteger": _convolution(0, 1, 4),
-    "ConvTranspose": _convolution(0, 1, 2, transposed=True),
-    "GRU": _recurrent(3),
-    "Gemm": _gemm,
-    "InstanceNormalization": _per_channel(1, 2),
-    "LSTM": _recurrent(4),
-    "QLinearConv": _convolution(0, 3, 8),
-    "RNN": _recurrent(1),
+_IMAGES: Final = {0: 3, 1: 3}
+_SEQUENCES: Final = {0: 3, 1: 3, 2: 3}
+_SIZE_RULES: Final[Mapping[tuple[str, str], tuple[Rule, ...]]] = {
+    ("", "BatchNormalization"): (_sizes(_per_channel(1, 2, 3, 4), {}),),
+    ("", "Conv"): (_sizes(_convolution(0, 1, 2), _IMAGES), _window(1)),
+    ("", "ConvInteger"): (_sizes(_convolution(0, 1, 4), _IMAGES), _window(1)),
+    ("", "ConvTranspose"): (_sizes(_convolution(0, 1, 2, transposed=True), _IMAGES),),
+    ("", "GRU"): (_sizes(_recurrent(3), _SEQUENCES),),
+    ("", "Gemm"): (_sizes(_gemm, {0: 2, 1: 2}),),
+    ("", "InstanceNormalization"): (_sizes(_per_channel(1, 2), {0: 3}),),
+    ("", "LSTM"): (_sizes(_recurrent(4), _SEQUENCES),),
+    ("", "QLinearConv"): (_sizes(_convolution(0, 3, 8), {0: 3, 3: 3}), _window(3)),
+    ("", "RNN"): (_sizes(_recurrent(1), _SEQUENCES),),
+    ("", "Reshape"): (_reshape,),
+    (MICROSOFT, "FusedConv"): (_sizes(_convolution(0, 1, 2), _IMAGES),),
 }
-_WINDOWS: Final = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
-"""Slots of kernels."""
-_RANKS: Final[dict[str, dict[int, int]]] = {
-    "Conv": {0: 3, 1: 3},
-    "ConvInteger": {0: 3, 1: 3},
-    "ConvTranspose": {0: 3, 1: 3},
-    "GRU": {0: 3, 1: 3, 2: 3},
-    "Gemm": {0: 2, 1: 2},
-    "InstanceNormalization": {0: 3},
-    "LSTM": {0: 3, 1: 3, 2: 3},
-    "QLinearConv": {0: 3, 3: 3},
-    "RNN": {0: 3, 1: 3, 2: 3},
+_FURTHER: Final = (SCALE_RULES, POSITION_RULES, LAYER_RULES)
+_RULES_OF: Final[Mapping[tuple[str, str], tuple[Rule, ...]]] = {
+    operator: (*_SIZE_RULES.get(operator, ()), *(rules[operator] for rules in _FURTHER if operator in rules))
+    for operator in {*_SIZE_RULES, *(operator for rules in _FURTHER for operator in rules)}
 }
-"""Axes that inputs must have at least."""
+"""By domain and operator."""

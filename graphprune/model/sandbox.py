@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphprune.errors import GraphPruneError, UnsafeModelError
+from graphprune.errors import GraphPruneError, UnsafeModelError, clipped
 from graphprune.model.allowance import Allowance
 from graphprune.model.lifeline import follow_pipe
 
@@ -155,10 +155,10 @@ def unless_exhausted(error: Exception) -> Exception:
 
 
 def shortened(said: str) -> str:
-    """Return what an error says, without its module, its number, and the temporary file that it names."""
+    """Return what an error says, without its module, its number, its place in C++, and the file that it names."""
     for noise in _NOISE:
         said = noise.sub("", said)
-    return ascii(said[:_LONGEST])[1:-1]  # text of a model: control characters stay harmless
+    return clipped(said)
 
 
 _KILLED_BY_TIME = -getattr(signal, "SIGXCPU", 0)
@@ -168,5 +168,5 @@ _NOISE = (
     re.compile(r"^(?:\w+\.)+(?=\w+: )"),
     re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "),
     re.compile(r"Load model from \S+ failed: ?"),
+    re.compile(r"/onnxruntime_src/\S+:\d+ [^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? "),
 )
-_LONGEST = 300

@@ -10,7 +10,7 @@ onnx; where the whole-graph pass stopped, the pass here continues one node at a 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -26,9 +26,9 @@ from graphprune.model.iterations import LoopNode, loops, unsettled
 from graphprune.model.known import Shapes
 from graphprune.model.layers import is_layer
 from graphprune.model.tensors import FLOATS
-from graphprune.model.whole_inference import INFERENCE_ERRORS, infer_whole, is_negative
+from graphprune.model.whole_inference import INFERENCE_ERRORS, infer_whole, is_negative, without
 
-__all__ = ["LARGEST_VALUE", "Shapes", "fixed_sizes", "infer", "shape_value"]
+__all__ = ["LARGEST_VALUE", "RANDOM", "Shapes", "fixed_sizes", "infer", "objection_without", "shape_value"]
 
 Read = Callable[[TensorProto], Array]
 
@@ -41,7 +41,7 @@ _ALL_WORK = 1 << 26
 _ROUNDS = 4
 """Passes in which states of loops are doubted one by one."""
 
-_RANDOM = frozenset(
+RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
 
@@ -74,6 +74,14 @@ def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observe
         doubtful |= more
     result.refusal = refusal
     return result
+
+
+def objection_without(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], nodes: Collection[int]) -> str:
+    """Return what inference objects to in a graph that is taken to be without some nodes; empty where to nothing."""
+    bare = _bare(graph, read, inputs)
+    made = {name for index in nodes for name in graph.nodes[index].outputs if name}
+    left_out = [at for at, node in enumerate(bare.graph.node) if not made.isdisjoint(node.output)]
+    return infer_whole(without(bare, left_out))[1]
 
 
 def _start(graph: Graph, read: Read, types: Mapping[str, TypeProto]) -> Shapes:
@@ -212,7 +220,7 @@ class _Forward:
         if (
             node.captured
             or node.domain == DOMAIN
-            or node.op_type in _RANDOM
+            or node.op_type in RANDOM
             or any(True for _ in subgraphs(node.proto))
             # A layer over a map that is made from sizes runs for every sample, and has channels like any other.
             or (is_layer(node) and any(name in result.open for name in names))

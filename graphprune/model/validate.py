@@ -15,7 +15,7 @@ from typing import Final
 import onnx
 from onnx import checker, defs, shape_inference
 
-from graphprune.errors import ModelFileError, UnsupportedModelError, quote
+from graphprune.errors import ModelFileError, UnsupportedModelError, clipped, quote
 from graphprune.model.contributed import MICROSOFT, is_contributed
 from graphprune.model.functions import check_functions
 from graphprune.model.names import check_names
@@ -86,7 +86,7 @@ def _objection(said: str) -> str:
     text, _, rest = said.strip().partition("\n")
     name = re.search(r"Name: (.+) OpType: (\w+)", rest)
     where = f" ({name[2]} node {quote(name[1])})" if name else ""
-    return quote(text)[1:-1] + where
+    return clipped(text).rstrip(".") + where
 
 
 def _check_versions(proto: onnx.ModelProto, surveyed: Survey) -> None:

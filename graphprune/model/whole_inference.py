@@ -25,9 +25,9 @@ from onnx import (
     shape_inference,
 )
 
-from graphprune.errors import quote
+from graphprune.errors import clipped, quote
 
-__all__ = ["INFERENCE_ERRORS", "infer_whole", "is_negative"]
+__all__ = ["INFERENCE_ERRORS", "infer_whole", "is_negative", "without"]
 
 INFERENCE_ERRORS: Final = (
     *(checker.ValidationError, defs.SchemaError, shape_inference.InferenceError),
@@ -35,7 +35,6 @@ INFERENCE_ERRORS: Final = (
 )
 """What onnx raises where it cannot infer: its own exceptions share no base."""
 
-_LONGEST: Final = 300
 _LEFT_OUT: Final = "graphprune.left_out"
 _WINDOWS: Final = frozenset({"AveragePool", "Conv", "ConvInteger", "DeformConv", "LpPool", "MaxPool", "QLinearConv"})
 _ANYTHING: Final = frozenset({"Col2Im", "MaxUnpool"})
@@ -54,8 +53,8 @@ def infer_whole(bare: ModelProto) -> tuple[ModelProto, str]:
 
     Complexity: O(nodes) for each window behind a Slice behind a window ... that may be too large, and mostly once.
     """
-    bare = _without(bare, _readers_of_long_lists(bare))
-    bare = _without(bare, _slices_of_doubtful_sizes(bare))
+    bare = without(bare, _readers_of_long_lists(bare))
+    bare = without(bare, _slices_of_doubtful_sizes(bare))
     refusal = ""
     try:
         whole = shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
@@ -88,10 +87,7 @@ def _leniently(bare: ModelProto, *, data: bool = True) -> ModelProto:
 def _objection(said: str) -> str:
     """Return the first objection of inference, without the frame around it."""
     text = said.partition("Inference error(s): ")[2] or said
-    text = " ".join(text.partition("\n")[0].split())
-    return ascii(re.sub(r"\[\w+Error\] ", "", text)[:_LONGEST])[
-        1:-1
-    ]  # text of a model: control characters stay harmless
+    return clipped(re.sub(r"\[\w+Error\] ", "", text.partition("\n")[0]))
 
 
 def _slices_of_doubtful_sizes(bare: ModelProto) -> frozenset[int]:
@@ -100,7 +96,7 @@ def _slices_of_doubtful_sizes(bare: ModelProto) -> frozenset[int]:
         return frozenset()
     doubtful = _doubtful_windows(bare)
     while blocked := _slices_behind(bare, doubtful):
-        partly = _leniently(_without(bare, blocked))
+        partly = _leniently(without(bare, blocked))
         types = {value.name: value.type for value in (*partly.graph.value_info, *partly.graph.output)}
         settled = {index for index in doubtful if _is_fine(bare.graph.node[index].output, types)}
         if not settled:
@@ -131,7 +127,7 @@ def _readers_of_long_lists(bare: ModelProto) -> frozenset[int]:
     is: sizes, ranges, windows, sound. How long lists are is known without that, but for those whose length is computed.
     """
     slices = _slices_behind(bare, _doubtful_windows(bare))
-    whole = _leniently(_without(bare, slices), data=False)
+    whole = _leniently(without(bare, slices), data=False)
     long = {
         value.name
         for value in (*whole.graph.input, *whole.graph.value_info, *whole.graph.output)
@@ -157,7 +153,7 @@ def _hands_on(node: NodeProto) -> bool:
     return bool(schema.has_data_propagation_function or schema.has_function)  # type: ignore[attr-defined]
 
 
-def _without(bare: ModelProto, nodes: Collection[int]) -> ModelProto:
+def without(bare: ModelProto, nodes: Collection[int]) -> ModelProto:
     """Return a graph in which inference passes over some nodes."""
     if not nodes:
         return bare

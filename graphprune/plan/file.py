@@ -28,6 +28,7 @@ from graphprune.plan.schema import (
     Step,
     to_json,
 )
+from graphprune.regular_file import check_regular
 
 if TYPE_CHECKING:
     from graphprune.plan.strict_json import Value
@@ -95,6 +96,8 @@ def read_plan(path: str | Path) -> Plan:
     path = Path(path)
     source = quote(path.name)
     try:
+        if path.exists():
+            check_regular(path, PlanError)
         if not path.is_file():
             raise PlanError(f"no plan file at {quote(str(path))}", hint=near_file(path))
         with path.open("rb") as file:

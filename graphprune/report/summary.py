@@ -10,7 +10,7 @@ from graphprune.cost.counting import count_costs
 from graphprune.model.write import file_bytes
 from graphprune.plan.schema import digest
 from graphprune.report import text
-from graphprune.report.channel_choice import channel_choice
+from graphprune.report.chosen_by import channel_choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

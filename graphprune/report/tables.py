@@ -13,7 +13,7 @@ from rich.text import Text
 from graphprune.cost.latency.environment import ONNXRUNTIME
 from graphprune.plan.schema import digest
 from graphprune.report import text
-from graphprune.report.channel_choice import channel_choice
+from graphprune.report.chosen_by import channel_choice
 from graphprune.report.name_table import NameCell, NameTable
 from graphprune.report.summary import MEASURED, gated_notes
 

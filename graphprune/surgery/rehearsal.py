@@ -31,7 +31,7 @@ def rehearsed(analysis: Analysis) -> Analysis:
 
     Complexity: that of surgery without its tensors, twice; nothing where no dimension of the inputs is open.
     """
-    sizes_matter = analysis.shapes.open or any(node.op_type in _RESHAPING for node in analysis.graph.nodes)
+    sizes_matter = analysis.shapes.open or any(node.op_type in _SPELT for node in analysis.graph.nodes)
     while sizes_matter and analysis.groups and analysis.other_shapes is not None:
         sizes = analysis.grouping.sizes
         starts = analysis.grouping.starts[: len(sizes)]
@@ -63,6 +63,8 @@ def _stuck(analysis: Analysis, keep: Mask) -> frozenset[str]:
 
 
 _RESHAPING = frozenset({"Flatten", "Reshape"})
+_SPELT = _RESHAPING | {"Expand"}
+"""Operators with all sizes of what they make in one list, though some of them may be those of the inputs."""
 
 
 def _carries_alike(resizing: Resizing, node: Node) -> bool:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from graphprune.errors import GraphPruneError, InputError, UsageError, quote
 from graphprune.model.atomic import PendingFile, output_errors
+from graphprune.regular_file import check_regular
 
 __all__ = ["Progress", "below", "checkpoint_errors", "read_checkpoint", "take", "take_all", "write_checkpoint"]
 
@@ -174,7 +175,8 @@ def take_all(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a file whose list of contents alone would fill the memory."""
+    """Refuse a file whose list of contents alone would fill the memory, and what is no file."""
+    check_regular(path, InputError)
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
     if size > _LARGEST_HEADER:

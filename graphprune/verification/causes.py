@@ -6,20 +6,30 @@ The original is run first; if it does not run, that is the answer.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from graphprune.analysis.analysis import Analysis
-from graphprune.errors import GraphPruneError, ModelFileError, UnsupportedModelError, VerificationError, quote
+from graphprune.errors import (
+    GraphPruneError,
+    ModelFileError,
+    RequestError,
+    UnsafeModelError,
+    UnsupportedModelError,
+    VerificationError,
+    quote,
+)
 from graphprune.model.allowance import allow
 from graphprune.model.bodies import DOMAIN
 from graphprune.model.graph import Graph
-from graphprune.model.inputs import input_shapes
+from graphprune.model.inputs import assumed, input_shapes
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
 from graphprune.model.sandbox import OUT_OF_TIME, ChildError, run_child
 from graphprune.model.scratch import scratch_folder
+from graphprune.model.tensors import FLOATS
 from graphprune.model.usual_shapes import usual_shapes
 from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.sizes import input_specs
@@ -28,6 +38,8 @@ from graphprune.verification.staging import stage_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from onnx import TypeProto
 
 __all__ = ["blame", "blames_the_file", "blaming", "strange_domains"]
 
@@ -93,12 +105,16 @@ def blaming(model: Model | Analysis, given: Mapping[str, Sequence[int]] | None =
     Raises
     ------
     ModelFileError
-        If the model does not run; what runs, and still fails, is our fault.
+        If the model does not run; what runs, and still fails, is our fault. So it is where nothing could be removed:
+        what breaks the rules is left whole, and that is not what its user has to know.
     """
     try:
         yield
     except VerificationError as error:  # of what came out: a file that breaks the rules is cut as if it did not
         _raise_trouble(model, given, error)
+        raise
+    except RequestError as error:
+        _raise_refusal(model, given, error)
         raise
     except (GraphPruneError, MemoryError):
         raise
@@ -113,9 +129,39 @@ def _raise_trouble(model: Model | Analysis, given: Mapping[str, Sequence[int]] |
     graph = Graph(inline_functions(loaded.proto))
     trouble = _trouble(loaded, graph, _shapes(loaded, graph, given), _PATIENCE)
     if trouble:
-        raise ModelFileError(
-            f"the model does not run: {trouble}", hint="check that onnxruntime opens and runs it, or export it again"
-        ) from error
+        raise _does_not_run(trouble) from error
+
+
+def _does_not_run(trouble: str) -> ModelFileError:
+    return ModelFileError(
+        f"the model does not run: {trouble}", hint="check that onnxruntime opens and runs it, or export it again"
+    )
+
+
+def _raise_refusal(model: Model | Analysis, given: Mapping[str, Sequence[int]] | None, error: Exception) -> None:
+    """Raise what onnxruntime says of a model that it does not run, whatever is made up for its inputs.
+
+    A model is opened only where what is made up may be at fault: open sizes, and lists of integers, which may be sizes.
+    Where a run does not end, or is not afforded, nothing is known.
+    """
+    loaded = model if isinstance(model, Model) else model.model
+    graph = Graph(inline_functions(loaded.proto))
+    if _strange(graph) or not has_room(room_needed(loaded)):
+        return
+    known = model.input_shapes if isinstance(model, Analysis) else given
+    lists = [len(kind.tensor_type.shape.dim) < 2 for kind in graph.inputs.values() if not _is_real(kind)]
+    trouble = ""
+    with contextlib.suppress(UnsafeModelError):
+        shapes = _shapes(loaded, graph, known)
+        trouble = _trouble(
+            loaded, graph, shapes, _PATIENCE, opened_only=any(lists) or bool(assumed(graph, known or {}))
+        )
+    if trouble and OUT_OF_TIME not in trouble:
+        raise _does_not_run(trouble) from error
+
+
+def _is_real(kind: TypeProto) -> bool:
+    return kind.tensor_type.elem_type in FLOATS
 
 
 def _shapes(model: Model, graph: Graph, given: Mapping[str, Sequence[int]] | None) -> Mapping[str, tuple[int, ...]]:
@@ -139,13 +185,16 @@ def blames_the_file(function: Function) -> Function:
     return cast(Function, guarded)
 
 
-def _trouble(model: Model, graph: Graph, shapes: Mapping[str, tuple[int, ...]], timeout: float) -> str:
+def _trouble(
+    model: Model, graph: Graph, shapes: Mapping[str, tuple[int, ...]], timeout: float, *, opened_only: bool = False
+) -> str:
     """Run a model as its users do, and return what onnxruntime says of it; empty if it runs.
 
     A model that cannot be fed from numpy is opened only.
     """
     inputs = input_specs(graph, shapes)
     fed = len(inputs) == len(graph.inputs) and all(info.dtype != "bfloat16" for info in inputs.values())
+    fed = fed and not opened_only
     allowance = allow([model], shapes, timeout)
     with scratch_folder() as place:
 
@@ -184,4 +233,8 @@ def _example(analysis: Analysis) -> str:
 
 def strange_domains(analysis: Analysis) -> list[str]:
     """Return the domains of operators that onnxruntime does not bring along."""
-    return sorted({quote(node.domain) for node in analysis.graph.nodes if node.domain not in {*_KNOWN_DOMAINS, DOMAIN}})
+    return _strange(analysis.graph)
+
+
+def _strange(graph: Graph) -> list[str]:
+    return sorted({quote(node.domain) for node in graph.nodes if node.domain not in {*_KNOWN_DOMAINS, DOMAIN}})

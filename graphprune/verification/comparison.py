@@ -133,8 +133,8 @@ class Comparison:
         pruned = (
             Passage(place, [PieceSpec(spec.ends)], PrunedError, device=spec.device) if spec.ends else self.plain.passage
         )
-        ends = [item for item in tensors if item[1].end or item[1].cut]
-        self.ends = Pair(self.whole, pruned, ends, whole=True)
+        self._ends = [item for item in tensors if item[1].end or item[1].cut]
+        self.ends = Pair(self.whole, pruned, self._ends, whole=True)
 
     def open_ahead(self, pool: Executor) -> None:
         """Begin to open what is needed after the first comparison; where memory is short, nothing is."""
@@ -164,6 +164,9 @@ class Comparison:
         if not self.ledger.failed:
             known = None if self.spec.branches else {**self.unmasked, **self.normal}
             facts.update(self.plain.check_all(self.ledger, known))
+            facts["misoptimised"] = list(self.plain.misoptimised)
+            if self.plain.misoptimised:
+                self.ends = Pair(self.whole.unoptimised, self.plain.passage.unoptimised, self._ends, whole=True)
             for number in effects:
                 self._take(self.spec.branches[number] if self.spec.branches else {})
                 # Where memory is short, every further kind of input would read all weights from the disk twice more.

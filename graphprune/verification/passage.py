@@ -71,6 +71,11 @@ class Passage:
         """
         return Passage(self._folder, self._pieces, self._failure, plain=not self._plain, device=self._device)
 
+    @property
+    def unoptimised(self) -> Passage:
+        """The same model without optimisation: this one, or the other."""
+        return self.other if self._plain else self
+
     def open_ahead(self, pool: Executor) -> None:
         """Begin to open a model of one piece, which takes one core, while something else runs."""
         self._coming = pool.submit(self._opened, 0)

@@ -271,6 +271,12 @@ def _judge(report: dict[str, Any], question: Question) -> Verification:
     if report["unfed"]:
         kinds = " and ".join(_EXTREMES[kind] for kind in dict.fromkeys(report["unfed"]))
         notes.append(f"the original does not run with {kinds}, so both were compared on others only")
+    if report.get("misoptimised"):
+        where = ", ".join(quote(name) for name in report["misoptimised"][:_MOST_NAMED])
+        notes.append(
+            f"onnxruntime gives something else for the original itself at {where} once it has optimised the graph "
+            "(a fault of its own); compared without that"
+        )
     if question.needed:
         notes.append(_in_pieces(question.needed))
     elif not report["sizes"] and not report["failed"]:

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import onnx
+import pytest
 
 from graphprune.report import text
 
@@ -68,6 +70,15 @@ def test_the_folder_that_one_is_in_is_one(quick: Command, model: Path) -> None:
     assert quick("solve", model, "--quick", "--flops", "0.5").code == 0
     done = quick("report", ".")
     assert done.code == 0 and done.out == "report  net.report.html\n", done.err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_in_the_place_of_a_table_is_said_to_be_one(quick: Command, model: Path) -> None:
+    os.mkfifo(model.with_name("a.csv"))
+    done = quick("report", "a.csv")
+    assert done.code == 2 and "is a pipe" in done.err
+    done = quick("report", ".")
+    assert done.code == 2 and "holds no plan and no table of a sweep" in done.err
 
 
 def test_what_does_not_go_together_is_refused(quick: Command, model: Path, other_weights: Path) -> None:

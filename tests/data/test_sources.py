@@ -239,10 +239,20 @@ def test_more_that_does_not_fit(tmp_path: Path) -> None:
             call()  # type: ignore[operator]
     (tmp_path / "bad.npz").write_bytes(b"not an archive")
     (tmp_path / "bad.png").write_bytes(b"not an image")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read") as refused:
         open_source(str(tmp_path / "bad.npz"), [VECTOR])
+    assert "write it anew" in str(refused.value.hint)
     with pytest.raises(DataError, match="as an image"):
         open_source(str(tmp_path), [IMAGE]).read(np.arange(1))
+
+
+def test_what_a_reader_says_is_not_cut_in_its_middle(tmp_path: Path) -> None:
+    np.save(tmp_path / "d.npy", np.zeros((10, 4), np.float32))
+    whole = (tmp_path / "d.npy").read_bytes()
+    (tmp_path / "d.npy").write_bytes(whole[:100])
+    with pytest.raises(DataError, match=r"EOF: reading array header, expected \d+ bytes got \d+") as refused:
+        open_source(str(tmp_path / "d.npy"), [VECTOR])
+    assert "write it anew" in str(refused.value.hint)
 
 
 def test_pickles_are_not_loaded(tmp_path: Path) -> None:

@@ -96,6 +96,14 @@ def _run(proto: onnx.ModelProto) -> None:
     session.run(None, {i.name: np.zeros(i.shape, dtypes.get(i.type, np.float32)) for i in session.get_inputs()})
 
 
+def test_what_the_checker_says_is_whole_and_has_a_next_step() -> None:
+    proto = small_model()
+    proto.graph.node[1].input.append("x")
+    with pytest.raises(ModelFileError, match=r"has input size 2 not in range \[min=1, max=1\] \(Relu node") as refused:
+        api.load(proto)
+    assert "export it again" in str(refused.value.hint)
+
+
 def test_a_gemm_of_the_wrong_size() -> None:
     proto = model(
         "(float[2,4] x) => (float[] y) { a = Gemm (x, w, b)\n y = Gemm (a, v) }", {"w": (4, 6), "b": (6,), "v": (6, 3)}
@@ -127,8 +135,15 @@ def test_a_declared_shape_of_another_rank_is_not_believed() -> None:
 
 
 def test_what_inference_refuses_but_onnxruntime_runs_is_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "misfit", lambda graph, shapes: "an objection")
+    monkeypatch.setattr(fitting, "misfit", lambda *_: "an objection")
     assert api.analyze(api.load(small_model())).groups
+
+
+def test_what_onnx_and_onnxruntime_cut_otherwise_is_taken_as_it_runs() -> None:
+    """Onnx makes three parts of eight channels, the last of two; onnxruntime makes the two that the node has."""
+    proto = chain("m, n = Split <axis = 1, num_outputs = 3> (h)", after=4, opset=18)
+    _run(proto)
+    assert api.analyze(api.load(proto)).layers
 
 
 def test_given_sizes_that_do_not_fit_are_the_users_fault() -> None:

@@ -8,7 +8,7 @@ import pytest
 from onnx import AttributeProto, ModelProto, helper, parser
 from oracle_check import analyze, check, halves
 from rule_cases import groups, reasons
-from tiny_models import model
+from tiny_models import chain, model
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.model.load import load
@@ -188,6 +188,16 @@ def test_what_the_standard_does_not_allow_is_frozen_with_its_reason() -> None:
         {"first": (8, 3, 1, 1), "last": (2, 8, 1, 1)},
     )
     proto.graph.node[1].attribute.add(name="axis", type=AttributeProto.INT, i=2**63 - 1)
+    analysis = Analysis(load(proto))
+    assert analysis.groups == ()
+    assert "odd operands" in {entry.kind for entry in analysis.frozen}
+
+
+def test_a_slope_that_spreads_what_it_scales_holds_its_channels() -> None:
+    """One sample becomes two, which the standard does not allow, and onnxruntime does."""
+    proto = chain("m = PRelu (h, slope)", {"slope": (2, 8, 1, 1)})
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
     analysis = Analysis(load(proto))
     assert analysis.groups == ()
     assert "odd operands" in {entry.kind for entry in analysis.frozen}

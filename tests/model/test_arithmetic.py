@@ -96,6 +96,24 @@ def _side_output(text: str, kind: int, **constants: Any) -> ModelProto:
     return proto
 
 
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.BFLOAT16])
+def test_half_types_are_rounded_once(kind: int) -> None:
+    """Runtimes sum up and divide in float32; in steps of bfloat16 a softmax is off by one in its last digit."""
+    half = helper.tensor_dtype_to_np_dtype(kind)
+    scores = np.random.default_rng(3).standard_normal((8, 18)).astype(half)
+    node, inputs = _node("Softmax", [scores], axis=-1)
+    wide, wide_inputs = _node("Softmax", [scores.astype(np.float32)], axis=-1)
+    (rounded,) = evaluate(node, inputs, {"": 17})
+    (exact,) = evaluate(wide, wide_inputs, {"": 17})
+    assert rounded.dtype == half
+    np.testing.assert_array_equal(rounded, exact.astype(half))
+
+
+def test_a_node_that_names_a_type_makes_that() -> None:
+    node, inputs = _node("Cast", [np.ones(3, np.float16)], to=TensorProto.FLOAT)
+    assert evaluate(node, inputs, {"": 17})[0].dtype == np.float32
+
+
 def test_a_regular_expression_is_not_tried() -> None:
     texts = np.array(["a" * 40], object)
     proto = _side_output('b = RegexFullMatch <pattern = "(a+)+b"> (t)\n side = Identity (b)', TensorProto.BOOL, t=texts)

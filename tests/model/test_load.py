@@ -8,6 +8,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,18 @@ def test_non_finite_in_other_types(kind: str) -> None:
     model.graph.initializer.append(numpy_helper.from_array(values, "mask"))
     check_finite(load(model))  # nobody uses it as a weight
     with pytest.raises(UnsupportedModelError, match="'mask'"):
+        check_finite(load(model), names=["mask"])
+
+
+@pytest.mark.parametrize(
+    ("value", "reader", "allowed"),
+    [(-np.inf, "Add", True), (np.inf, "Add", False), (np.nan, "Add", False), (-np.inf, "Mul", False)],
+)
+def test_minus_infinity_that_is_added_is_a_mask(value: float, reader: str, allowed: bool) -> None:
+    model = small_model()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0.0, value], np.float32), "mask"))
+    model.graph.node.append(helper.make_node(reader, ["y", "mask"], ["z"]))
+    with nullcontext() if allowed else pytest.raises(UnsupportedModelError, match="'mask'"):
         check_finite(load(model), names=["mask"])
 
 

@@ -102,3 +102,15 @@ def test_a_layer_of_which_only_the_shape_is_read_stays() -> None:
     analysis = analyze(model(text, {"first": (3, 8), "w": (2, 2)}))
     assert analysis.groups == ()
     assert "shape" in {reason.kind for _, reason in analysis.resolution.freezes}
+
+
+def test_channels_stay_beside_a_size_that_is_spread_only_where_it_is_one() -> None:
+    """A list of sizes fits columns of one or four; it can name either, and with fewer rows no longer both."""
+    proto = model(
+        "(float[3,n] x) => (float[a,b] y) { t = Transpose (x)\n p = MatMul (t, first)\n h = Transpose (p)\n"
+        " e = Expand (h, to)\n s = Transpose (e)\n y = MatMul (s, last) }",
+        {"first": (3, 3), "last": (3, 2)},
+        to=[3, 4],
+    )
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    assert api.analyze(api.load(proto), api.AnalyzeOptions({"x": (3, 1)})).groups == ()

@@ -9,7 +9,7 @@ from onnx import ModelProto, TensorProto
 from tiny_models import chain, model
 
 import graphprune
-from graphprune.errors import ModelFileError, UnsupportedModelError
+from graphprune.errors import ModelFileError, NothingToPruneError, UnsupportedModelError
 
 _READS = "i = Cast <to = 7> (a)\n picked = Gather (table, i)\n y = Mul (z, picked) }"
 
@@ -59,7 +59,7 @@ def test_a_network_that_runs_with_all_its_channels_only_is_refused() -> None:
 
 def test_a_wrong_result_of_a_wrong_file_is_the_files_fault() -> None:
     """Its updates have another size than its indices tell, which nothing looks at but onnxruntime."""
-    proto = chain('m = Einsum <equation = "nchw,c->nchw"> (h, w)', w=np.zeros(0, np.float32))
+    proto = chain('m = Einsum <equation = "nc...,c->nc..."> (h, w)', w=np.zeros(0, np.float32))
     with pytest.raises(ModelFileError, match="the model does not run"):
         _verify(proto, 0.7)
 
@@ -80,3 +80,35 @@ def test_a_product_of_two_types_is_the_files_fault() -> None:
     proto.graph.input[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
     with pytest.raises(ModelFileError, match="inconsistent type"):
         graphprune.analyze(graphprune.load(proto))
+
+
+def test_what_cannot_be_pruned_and_does_not_run_is_the_files_fault() -> None:
+    """Which axes are resized in which mode is known to onnxruntime only."""
+    proto = chain('m = Resize <mode = "cubic"> (h, "", s)', after=16, s=np.array([1, 2, 2, 2], np.float32))
+    with pytest.raises(ModelFileError, match=r"the model does not run: .*'Cubic' mode only supports"):
+        graphprune.solve(graphprune.load(proto), flops=0.5)
+
+
+def test_what_cannot_be_pruned_and_runs_has_nothing_to_prune() -> None:
+    proto = model("(float[1,4] x) => (float[1,6] y) { y = MatMul (x, w) }", {"w": (4, 6)})
+    with pytest.raises(NothingToPruneError):
+        graphprune.solve(graphprune.load(proto), flops=0.5)
+
+
+def test_a_list_of_sizes_that_nobody_can_make_up_blames_no_file() -> None:
+    """A target of zeros, which is what is made up, does not run; the model may, with the one that is meant."""
+    proto = model(
+        "(float[1,4] x, int64[3] to) => (float[a,b,c] y) { p = MatMul (x, w)\n y = Reshape (p, to) }", {"w": (4, 6)}
+    )
+    with pytest.raises(NothingToPruneError):
+        graphprune.solve(graphprune.load(proto), flops=0.5)
+
+
+def test_operators_of_others_blame_no_file() -> None:
+    proto = model(
+        "(float[1,4] x) => (float[1,6] y) { p = MatMul (x, w)\n y = com.example.Twist (p) }",
+        {"w": (4, 6)},
+        domains=', "com.example": 1',
+    )
+    with pytest.raises(NothingToPruneError):
+        graphprune.solve(graphprune.load(proto), flops=0.5)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from oracle_check import analyze, halves
@@ -315,3 +316,33 @@ def test_further_sizes_that_memory_does_not_hold_are_not_counted(held: int, monk
     else:
         assert run.check_all(ledger) == {"sizes": held}
     assert tried[:1] == [None]
+
+
+def _optimised(proto: ModelProto, level: ort.GraphOptimizationLevel) -> Any:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = level
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": np.random.default_rng(0).standard_normal((1, 2, 4, 3), np.float32)})[0]
+
+
+@pytest.mark.parametrize("samples", ["1", "N"])
+def test_what_onnxruntime_optimises_wrongly_is_compared_without_that(samples: str) -> None:
+    """Of a product of a transposed tensor and a vector it makes, in version 1.31, one of the tensor as it was."""
+    proto = model(
+        f"""(float[{samples},2,4,3] x) => (float[a,b,c] y) {{
+            t = Transpose <perm = [0, 1, 3, 2]> (x)
+            p = MatMul (t, first)
+            u = Transpose <perm = [0, 1, 3, 2]> (p)
+            c = MatMul (u, vector)
+            y = MatMul (c, last)
+        }}""",
+        {"first": (4, 8), "vector": (3,), "last": (8, 2)},
+    )
+    levels = ort.GraphOptimizationLevel
+    as_it_is, optimised = (_optimised(proto, each) for each in (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_ALL))
+    wrong = not np.allclose(as_it_is, optimised, rtol=1e-3, atol=1e-3)
+    analysis = analyze(proto)
+    plan = graphprune.solve(analysis, flops=0.5)
+    verdict = graphprune.verify(analysis, graphprune.apply(analysis, plan), plan)
+    assert verdict.status == "verified"
+    assert wrong == ("once it has optimised the graph" in verdict.note)

@@ -17,6 +17,7 @@ from graphprune.cli.spread import spread
 from graphprune.cli.targets import check_target
 from graphprune.errors import PlanError, UsageError, near_file, quote
 from graphprune.extras import require
+from graphprune.regular_file import check_regular
 
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
@@ -106,14 +107,15 @@ def _found(file: Path) -> list[Path]:
     Raises
     ------
     UsageError
-        If there is no such file, or the folder does not hold one table, one plan or two.
+        If there is no such file, it is a pipe or a device, or the folder does not hold one table, one plan or two.
     """
-    if file.is_file():
-        return [file]
     if not file.exists():
         raise UsageError(f"{quote(str(file))} does not exist", hint=near_file(file))
-    tables = sorted(each for each in file.glob(f"*{_TABLE}") if _is_sweep(each))
-    plans = sorted(file.glob(f"*{_PLAN}"))
+    check_regular(file, UsageError)
+    if file.is_file():
+        return [file]
+    tables = sorted(each for each in file.glob(f"*{_TABLE}") if each.is_file() and _is_sweep(each))
+    plans = sorted(each for each in file.glob(f"*{_PLAN}") if each.is_file())
     if len(tables) == 1:
         return tables
     if not tables and 1 <= len(plans) <= _MOST_PLANS:

@@ -121,10 +121,12 @@ def _checked(analysis: Analysis, requests: Sequence[BudgetRequest], options: Sol
     """Return the analysis that is planned with, for which the request is known to mean something."""
     from graphprune.planning.lossless import analysis_that_finds_more
     from graphprune.planning.make_plan import check_request
+    from graphprune.verification.causes import blaming
 
     if options.lossless:
         return analysis_that_finds_more(analysis)
-    check_request(analysis, requests, options)
+    with blaming(analysis):
+        check_request(analysis, requests, options)
     return analysis
 
 

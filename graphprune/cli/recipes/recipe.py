@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphprune.errors import UsageError, did_you_mean, quote
+from graphprune.regular_file import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,6 +98,7 @@ def _parsed(path: Path) -> object:
     import yaml
 
     try:
+        check_regular(path, UsageError)
         size = path.stat().st_size
         if size > _LARGEST_FILE:
             raise UsageError(

@@ -2,8 +2,9 @@
 """Samples made from a model file alone.
 
 Images get natural statistics and the exposure that the network remembers (:mod:`.exposure`); other inputs get what the
-file tells of them (:mod:`.numbers`). Where normalisations remember the training data, several times as many samples are
-made as are wanted, and those are kept that together are most like it (:mod:`.choose`).
+file tells of them (:mod:`.numbers`). Several times as many samples are made as are wanted. Where normalisations
+remember the training data, those are kept that together are most like it (:mod:`.choose`); of a classifier without such
+statistics, those that it is sure of and tells apart (:mod:`.confident`).
 """
 
 from __future__ import annotations
@@ -15,19 +16,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.array_types import Array
+from graphprune.array_types import Array, Ints
 from graphprune.data.arrays import from_arrays
 from graphprune.data.feeding import affordable_batch
+from graphprune.data.session import Session
 from graphprune.data.signature import batch_size, input_specs
 from graphprune.data.statistics import mean_mismatch, remembered, sample_statistics
 from graphprune.data.synthesis.blend import SHARES, Shares
 from graphprune.data.synthesis.choose import choose_samples
+from graphprune.data.synthesis.confident import choose_confident, class_shares
 from graphprune.data.synthesis.exposure import Exposure, fit_exposure
 from graphprune.data.synthesis.images import Canvas, ImageMaker, canvas_of
 from graphprune.data.synthesis.numbers import number_maker, quantised_range
 from graphprune.errors import DataError, InputError, UsageError, quote
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
+from graphprune.model.tensors import FLOATS
 from graphprune.model.usual_shapes import usual_shapes
 
 if TYPE_CHECKING:
@@ -60,6 +64,9 @@ _FEWEST, _MOST = 32, 1024
 _FITTED_PIXELS = 300_000
 """Pixels of the images to which an exposure is fitted."""
 _FITTED_AT_ONCE = 4
+_SURE = ", of which those are kept that it is sure of and tells apart"
+_TABLE = 2
+"""Axes of an output with a number for each sample and class."""
 
 
 @dataclass(frozen=True)
@@ -191,32 +198,68 @@ def make_samples(
     DataError
         If the file does not tell what an input may be.
 
-    Complexity: one pass of the network over all samples that are made, where it remembers statistics.
+    Complexity: one pass of the network over all samples that are made, where it says which to keep.
     """
     options = options or SampleOptions()
     specs, graph = input_specs(model), Graph(inline_functions(model.proto))
     shapes = usual_shapes(model, {name: size for name, size in options.shapes.items() if name in graph.inputs})
     norms = remembered(model, graph)
+    shown = all(canvas_of(spec, shapes[spec.name], options.layout) is not None for spec in specs)
+    classes = _class_output(model) if shown and not norms else None
     count = options.count or default_count(shapes)
     fixed = batch_size(specs) or 1
     count = -(-count // fixed) * fixed
-    made = count * (options.candidates if norms else 1)
+    made = count * (options.candidates if norms or classes else 1)
     maker = _Maker(model, graph, norms, options)
     random = np.random.default_rng(options.seed)
     arrays = {spec.name: maker.values(random, spec, shapes[spec.name], made) for spec in specs}
-    source = from_arrays(NAME, specs, arrays)
-    if not norms or made == count:
-        return MadeSamples(source, maker.kinds, maker.knowledge, made)
-    statistics = sample_statistics(model, graph, norms, _watched(model, source, made, progress))
-    first = np.arange(count)
-    picked = choose_samples(norms, statistics, count)[random.permutation(count)]  # the first picked are most like all
+    source, knowledge, mismatch = from_arrays(NAME, specs, arrays), maker.knowledge, None
+    if made == count:
+        return MadeSamples(source, maker.kinds, knowledge, made)
+    watched = _watched(model, source, made, progress)
+    if classes is None:
+        picked, mismatch = _like_remembered(model, graph, norms, watched, count)
+    else:
+        picked = _told_apart(model, classes, watched, made, count)
+        knowledge += "" if picked is None else _SURE
+    order = np.arange(count) if picked is None else picked[random.permutation(count)]  # the first are most like all
+    chosen = {spec.name: _taken(arrays[spec.name], spec, order) for spec in specs}
+    return MadeSamples(from_arrays(NAME, specs, chosen), maker.kinds, knowledge, made, mismatch)
+
+
+def _like_remembered(
+    model: Model, graph: Graph, norms: list[RememberedNorm], watched: Iterator[dict[str, Array]], count: int
+) -> tuple[Ints | None, tuple[float, float]]:
+    """Return the samples that are most like the training data, and the mismatch of all and of these.
+
+    No samples where what the network remembers is nothing that images come near to.
+    """
+    statistics = sample_statistics(model, graph, norms, watched)
+    picked = choose_samples(norms, statistics, count)
     everything, drawn, after = (
-        mean_mismatch(norms, [one.over(index) for one in statistics]) for index in (slice(None), first, picked)
+        mean_mismatch(norms, [one.over(index) for one in statistics])
+        for index in (slice(None), np.arange(count), picked)
     )
-    if not after < drawn:  # what it remembers is nothing that images come near to
-        picked, after = first, drawn
-    chosen = {spec.name: _taken(arrays[spec.name], spec, picked) for spec in specs}
-    return MadeSamples(from_arrays(NAME, specs, chosen), maker.kinds, maker.knowledge, made, (everything, after))
+    return (picked, (everything, after)) if after < drawn else (None, (everything, drawn))
+
+
+def _told_apart(model: Model, classes: str, watched: Iterator[dict[str, Array]], made: int, count: int) -> Ints | None:
+    """Return the samples that a classifier is sure of and tells apart; None where it gives no numbers for each."""
+    tables = [outputs for _, (outputs,) in Session(model).run_each(watched, [classes])]
+    if any(table.ndim != _TABLE for table in tables) or sum(map(len, tables)) != made:
+        return None
+    shares = class_shares(np.concatenate(tables))
+    return None if shares is None else choose_confident(shares, count)
+
+
+def _class_output(model: Model) -> str | None:
+    """Return the output of a network that is a table of classes by samples, if there is one."""
+    for value in model.proto.graph.output:
+        kind = value.type.tensor_type
+        dims = kind.shape.dim
+        if kind.elem_type in FLOATS and len(dims) == _TABLE and dims[1].dim_value > 1:
+            return value.name
+    return None
 
 
 def _taken(array: Array, spec: InputSpec, index: Array) -> Array:

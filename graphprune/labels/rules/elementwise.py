@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.space import Axes
@@ -56,6 +58,10 @@ def broadcasting(op: Operator) -> None:
     """
     slots = [slot for slot in range(len(op.inputs)) if op.has(slot)]
     shape = op.out_shape()
+    if any(np.broadcast_shapes(op.shape(slot), shape) != shape for slot in slots):
+        raise ValueError(
+            "an operand is larger than the result"
+        )  # a slope of PRelu that onnxruntime spreads its input over
     y = broadcast(
         op, [op.labels(slot) for slot in slots if not op.is_constant(slot)], shape, constants=_widest(op, slots, shape)
     )

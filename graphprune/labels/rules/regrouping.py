@@ -169,7 +169,9 @@ def adapt_expand(op: Pruned) -> Edits:
     spread = (wider | (is_open & ~equal)).tolist()  # for these sizes, copies of one slice may be a single one
     target = [size if wide else 1 for size, wide in zip(after, spread, strict=True)]
     fixed = np.asarray([not (wide and is_open[at]) for at, wide in enumerate(spread)])
-    return spell_shape(op, 1, target, fixed)
+    original = op.original(1)
+    unnamed = 0 if original is None else len(target) - original.size  # axes in front, which a short list leaves alone
+    return spell_shape(op, 1, target[unnamed:], fixed[unnamed:])
 
 
 @adapter("ConstantOfShape", slots=(0,))

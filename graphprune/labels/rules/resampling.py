@@ -13,12 +13,16 @@ _WITH_REGIONS = 11
 
 @rule("Resize", "Upsample")
 def resize(op: Operator) -> None:
-    """An axis that keeps its length passes; resampling along a live axis freezes it."""
+    """An axis that keeps its length passes; resampling along a live axis freezes it.
+
+    With an aspect ratio to keep, the size of one axis says how much all of them are scaled.
+    """
     shape = op.out_shape()
     crop = op.node.attribute("coordinate_transformation_mode") == "tf_crop_and_resize"
     # Sizes that are computed may be others for other inputs. The regions of later versions come before them.
     computed = any(op.is_computed(slot) for slot in ((1,) if op.version < _WITH_REGIONS else (2, 3)))
-    open_axes = {axis % len(shape) for axis in op.node.attribute("axes") or range(len(shape))} if computed else ()
+    together = computed or op.node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch"
+    open_axes = {axis % len(shape) for axis in op.node.attribute("axes") or range(len(shape))} if together else ()
     y = []
     for axis, (vector, size) in enumerate(zip(op.moved(0), shape, strict=True)):
         if len(vector) == size and not crop and axis not in open_axes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from graphprune.errors import PlanError, UsageError, quote
 from graphprune.plan import strict_json
+from graphprune.regular_file import check_regular
 
 if TYPE_CHECKING:
     import yaml
@@ -54,6 +55,7 @@ def read_widths(path: str | Path) -> dict[str, int]:
 
 def _text(path: Path) -> str:
     try:
+        check_regular(path, UsageError)
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphprune.plan.schema import digest
 from graphprune.report import text
-from graphprune.report.channel_choice import channel_choice
+from graphprune.report.chosen_by import channel_choice
 from graphprune.report.html.group_rows import LONGEST_NAME, deciding_line, group_rows, saliency_rows
 from graphprune.report.html.tiles import KnownFigures, plan_tiles
 from graphprune.report.summary import TOLERANCE, plan_notes

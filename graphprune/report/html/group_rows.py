@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from graphprune.plan.schema import GroupPlan, Plan
-    from graphprune.report.channel_choice import ChannelChoice
+    from graphprune.report.chosen_by import ChannelChoice
     from graphprune.solvers.saliency import Scores
 
 __all__ = ["LONGEST_NAME", "deciding_line", "group_rows", "saliency_rows"]

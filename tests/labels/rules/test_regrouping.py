@@ -41,6 +41,7 @@ CASES = [
         chain("n = Shape (h)\n e = Expand (scale, n)\n m = Mul (h, e)", {"scale": (1, 8, 1, 1)}),
         {"h": (8, f"{BOTH}, scale.1 per_channel")},
     ),
+    Case("a-target-names-the-last-axes-only", chain("m = Expand (h, to)", to=[8, 1, 1]), {"h": (8, BOTH)}),
     Case("flatten", _classifier("m = Flatten (h)", 48), HEAD),
     Case("flatten-by-reshape", _classifier("m = Reshape (h, to)", 48, to=[2, -1]), HEAD),
     Case("flatten-channels-last", _classifier("t = Transpose <perm = [0, 2, 3, 1]> (h)\n m = Flatten (t)", 48), HEAD),

@@ -19,6 +19,14 @@ CASES = [
     Case("sizes-linear", chain('m = Resize <mode = "linear"> (h, , , sizes)', sizes=[2, 8, 12, 9])),
     Case("sizes-by-axes", chain("m = Resize <axes = [2, 3]> (h, , , sizes)", opset=18, sizes=[12, 9])),
     Case("sizes-by-all-axes", chain("m = Resize <axes = [3, 1]> (h, , , sizes)", opset=18, sizes=[12, 8])),
+    Case(
+        "aspect-ratio-of-space",
+        chain(
+            'm = Resize <axes = [2, 3], keep_aspect_ratio_policy = "not_smaller"> (h, , , sizes)',
+            opset=18,
+            sizes=[12, 9],
+        ),
+    ),
     Case("upsample-input", chain("m = Upsample (h, scales)", opset=9, scales=DOUBLE)),
     Case("upsample-attribute", chain("m = Upsample <scales = [1.0, 1.0, 2.0, 2.0]> (h)", opset=7)),
     Case("resize-10", chain("m = Resize (h, scales)", opset=10, scales=DOUBLE)),
@@ -42,6 +50,13 @@ def _frozen(name: str, text: str, after: int, **constants: Any) -> Stays:
 
 STAYS = [
     _frozen("along-channels", "m = Resize (h, , , sizes)", 16, sizes=[2, 16, 6, 6]),
+    _frozen(
+        "aspect-ratio-with-channels",
+        'm = Resize <axes = [1, 2], keep_aspect_ratio_policy = "not_smaller"> (h, , , sizes)',
+        8,
+        opset=18,
+        sizes=[8, 5],
+    ),
     _frozen(
         "crop",
         'm = Resize <coordinate_transformation_mode = "tf_crop_and_resize", mode = "linear"> (h, roi, , sizes)',

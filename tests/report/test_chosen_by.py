@@ -11,7 +11,7 @@ from recovery_models import block, samples
 
 import graphprune
 from graphprune.plan.schema import CHOSEN_BY, Plan, SolverRecord
-from graphprune.report.channel_choice import channel_choice
+from graphprune.report.chosen_by import channel_choice
 
 
 @pytest.fixture(scope="module")
