@@ -57,7 +57,8 @@ def known_scores(analysis: Analysis, plan: Plan) -> Scores | None:
     from graphprune.planning.score_groups import score_groups
 
     solver = plan.solver
-    how = {name: solver.options[name] for name in ("aggregate", "settings") if name in solver.options}
+    kinds = (("aggregate", str), ("settings", dict))
+    how = {name: value for name, kind in kinds if isinstance(value := solver.options.get(name), kind)}
     try:
         return score_groups(analysis, SolveOptions(criterion=channel_choice(plan).criterion, seed=solver.seed, **how))
     except GraphPruneError:  # samples, a plugin that is not installed, weights that are no numbers
