@@ -255,9 +255,8 @@ def ensure_sound(problem: Problem, solution: Solution, solver: str) -> None:
         if len(atoms) != width or (np.diff(atoms) <= 0).any():
             raise InternalError(f"{what} gave group {quote(name)} {width} atoms, but not which")
     if solution.chosen_by is not None and len(solution.chosen_by) != len(problem.groups):
-        raise InternalError(
-            f"{what} gave ways of choosing for {len(solution.chosen_by)} of {len(problem.groups)} groups"
-        )
+        said = f"{len(solution.chosen_by)} of {len(problem.groups)} groups"
+        raise InternalError(f"{what} gave ways of choosing for {said}")
 
 
 def _share(part: int, full: int) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphprune.errors import GraphPruneError, UsageError, quote
 from graphprune.report import text
@@ -58,7 +58,7 @@ def known_scores(analysis: Analysis, plan: Plan) -> Scores | None:
 
     solver = plan.solver
     kinds = (("aggregate", str), ("settings", dict))
-    how = {name: value for name, kind in kinds if isinstance(value := solver.options.get(name), kind)}
+    how: dict[str, Any] = {name: value for name, kind in kinds if isinstance(value := solver.options.get(name), kind)}
     try:
         return score_groups(analysis, SolveOptions(criterion=channel_choice(plan).criterion, seed=solver.seed, **how))
     except GraphPruneError:  # samples, a plugin that is not installed, weights that are no numbers
