@@ -207,9 +207,10 @@ def _missed(plan: Plan, budget: Budget) -> str:
     """Say that a latency budget is not met, and what that means."""
     measured, limit = text.duration(budget.measured or 0), text.duration(budget.limit)
     rounds = dict(plan.solver.options.get("latency", {})).get("rounds", 1)
+    tried = f", and of {rounds} plans none came nearer" if rounds > 1 else ""
     return (
-        f"the latency budget of {limit} is not met: the pruned model takes {measured} here, and of {rounds} plans none "
-        "came nearer; the tables of single layers do not tell what this network takes as a whole, so ask for less"
+        f"the latency budget of {limit} is not met: the pruned model takes {measured} here{tried}; "
+        "the tables of single layers do not tell what this network takes as a whole, so ask for less"
     )
 
 

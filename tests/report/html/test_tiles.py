@@ -67,8 +67,16 @@ def test_a_latency_budget_is_held_against_what_was_measured(
     shown = plan_contents(limited)
     assert shown.budgets[0]["metric"] == "latency in openvino"
     assert (shown.budgets[0]["used"], shown.budgets[0]["verdict"]) == (used, verdict)
-    assert any("is not met" in note for note in shown.notes) == (verdict == "not met")
+    missed = [note for note in shown.notes if "is not met" in note]
+    assert bool(missed) == (verdict == "not met")
+    assert all("of 3 plans none came nearer" in note for note in missed)
     assert tile(limited, "latency in openvino").note.endswith("predicted" if measured is None else "measured")
+
+
+def test_one_plan_is_not_said_to_be_many(plan: Plan) -> None:
+    limited = replace(plan, budget=Budget("latency", 0.7, 316_642, 452_347, 295_772, 389_205))
+    (note,) = [note for note in plan_contents(limited).notes if "is not met" in note]
+    assert "1 plans" not in note and "takes 389 µs here; the tables" in note
 
 
 def test_a_plan_that_was_edited_to_keep_more_does_not_meet_its_budget(plan: Plan) -> None:
