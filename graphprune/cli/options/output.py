@@ -11,6 +11,7 @@ import typer
 
 from graphprune.cli.console import Talk
 from graphprune.cli.options.device import VerifyDevice
+from graphprune.cli.report_file import check_page_name
 from graphprune.cli.targets import Targets, beside, check_target
 from graphprune.errors import UsageError
 from graphprune.extras import require, runtime_conflict
@@ -161,6 +162,7 @@ class SolvedOutput(PrunedOutput):
         if self.dry_run:
             raise UsageError("--report writes a file, and --dry-run writes none", hint="give one of them")
         require("report", "--report")
+        check_page_name(self.report)
         check_target(self.report, inputs, force=self.force)
 
 
