@@ -119,8 +119,8 @@ def did_you_mean(name: object, known: Iterable[str], *, shown: Callable[[str], s
 def near_file(path: Path) -> str | None:
     """Return the hint that names what was meant, where a path leads nowhere; None where nothing there is like it."""
     try:
-        files = (each for each in path.parent.iterdir() if each.suffix == path.suffix and each.is_file())
-        stems = {each.stem: str(each) for each in files}
+        near = (each for each in path.parent.iterdir() if each.suffix == path.suffix and each != path)
+        stems = {each.stem: str(each) for each in near if each.is_file() or each.is_dir()}
     except OSError:
         return None
     return did_you_mean(path.stem, stems, shown=lambda stem: quote(stems[stem]))

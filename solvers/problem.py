@@ -199,6 +199,8 @@ class Solution:
         How the solver came there, one JSON-able record per step.
     kept : tuple of ndarray of int64, ascending, optional
         Which atoms each group keeps, as many as its width; the most salient ones if the solver does not say.
+    chosen_by : tuple of str, optional
+        By what `kept` was chosen, per group, for people: "backward elimination"; empty where saliencies decided.
     bound : float, optional
         If the solver proved one: no widths within the limits keep more saliency, on the scale that it compares on.
     """
@@ -207,6 +209,7 @@ class Solution:
     trace: list[TraceRecord]
     kept: tuple[npt.NDArray[np.int64], ...] | None = None
     bound: float | None = None
+    chosen_by: tuple[str, ...] | None = None
 
 
 def ensure_reachable(problem: Problem) -> int:
@@ -251,6 +254,9 @@ def ensure_sound(problem: Problem, solution: Solution, solver: str) -> None:
     for name, width, atoms in zip(problem.groups, widths.tolist(), kept, strict=bool(kept)):
         if len(atoms) != width or (np.diff(atoms) <= 0).any():
             raise InternalError(f"{what} gave group {quote(name)} {width} atoms, but not which")
+    if solution.chosen_by is not None and len(solution.chosen_by) != len(problem.groups):
+        said = f"{len(solution.chosen_by)} of {len(problem.groups)} groups"
+        raise InternalError(f"{what} gave ways of choosing for {said}")
 
 
 def _share(part: int, full: int) -> str:

@@ -4,17 +4,28 @@
 from __future__ import annotations
 
 import doctest
+from typing import TYPE_CHECKING
 
 import pytest
 
 from graphprune import errors
-from graphprune.errors import quote
+from graphprune.errors import near_file, quote
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LONGEST = 80
 
 
 def test_examples_of_the_docstrings() -> None:
     assert doctest.testmod(errors).failed == 0
+
+
+def test_a_folder_is_not_what_was_meant_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    assert near_file(tmp_path / "sweep") is None
+    (tmp_path / "sweeps").touch()
+    assert "sweeps" in (near_file(tmp_path / "sweep") or "")
 
 
 @pytest.mark.parametrize("text", ["", "conv1", "a" * (LONGEST - 2), "it's"])

@@ -3,21 +3,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from graphprune.errors import GraphPruneError
+from graphprune.errors import GraphPruneError, UsageError, quote
 from graphprune.report import text
+from graphprune.report.chosen_by import channel_choice
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from graphprune.analysis.analysis import Analysis
+    from graphprune.cli.quantized_report import QuantizedFile
     from graphprune.data.source import Source
     from graphprune.plan.schema import Plan
     from graphprune.report.html.report_page import ReportSubject
+    from graphprune.report.html.tiles import Tile
     from graphprune.solvers.saliency import Scores
 
-__all__ = ["known_scores", "samples_picture", "write_report"]
+__all__ = ["check_page_name", "known_scores", "quantized_tiles", "samples_picture", "write_report"]
+
+_PAGES = (".html", ".htm")
+
+
+def check_page_name(target: Path) -> None:
+    """Refuse a page whose name is not that of one: with --force it could take the place of a model.
+
+    Raises
+    ------
+    UsageError
+    """
+    if target.suffix.lower() not in _PAGES:
+        raise UsageError(f"the report cannot be written as {quote(str(target))}", hint="let its name end in .html")
 
 
 def write_report(target: Path, title: str, subject: ReportSubject, *, force: bool) -> None:
@@ -36,14 +52,36 @@ def write_report(target: Path, title: str, subject: ReportSubject, *, force: boo
 
 
 def known_scores(analysis: Analysis, plan: Plan) -> Scores | None:
-    """Return what a plan's criterion says; None of one that looks at samples, which are not at hand."""
+    """Return what the criterion says that chose channels, or could have; None of one that looks at samples."""
     from graphprune.planning.make_plan import SolveOptions
     from graphprune.planning.score_groups import score_groups
 
+    solver = plan.solver
+    kinds = (("aggregate", str), ("settings", dict))
+    how: dict[str, Any] = {name: value for name, kind in kinds if isinstance(value := solver.options.get(name), kind)}
     try:
-        return score_groups(analysis, SolveOptions(criterion=plan.solver.criterion, seed=plan.solver.seed))
+        return score_groups(analysis, SolveOptions(criterion=channel_choice(plan).criterion, seed=solver.seed, **how))
     except GraphPruneError:  # samples, a plugin that is not installed, weights that are no numbers
         return None
+
+
+def quantized_tiles(written: QuantizedFile | None) -> tuple[Tile, ...]:
+    """Return what became of a model in lower precision, if it was written."""
+    from graphprune.report.html.tiles import Tile
+
+    if written is None or written.result is None:
+        return ()
+    result = written.result
+    before, after = result.size
+    kind = "made samples" if written.made else "samples"
+    size = f"{text.file_size(before)} → {text.file_size(after)}"
+    if result.floating:
+        size = f"{size}, {len(result.floating)} of {result.parts} parts in float"
+    tiles = (Tile(f"{result.precision} file", text.percent(after, before), f"{size}; of the pruned one"),)
+    against = f"against the float one, on {result.held_out} {kind} held out"
+    if result.agreement is not None:
+        return (*tiles, Tile(f"{result.precision} agreement", f"{100 * result.agreement:.2f} %", against))
+    return (*tiles, Tile(f"{result.precision} error", f"{100 * result.error:.2g} %", f"{against}, of their variance"))
 
 
 def samples_picture(analysis: Analysis, samples: Source | None) -> bytes:

@@ -14,7 +14,7 @@ from graphprune.errors import GraphPruneError, ModelFileError, OutputError, Usag
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Targets", "beside", "check_apart", "check_page", "check_target", "check_targets"]
+__all__ = ["Targets", "beside", "check_apart", "check_target", "check_targets"]
 
 
 @dataclass(frozen=True)
@@ -124,17 +124,6 @@ def check_apart(written: Mapping[str, Path | None]) -> None:
                 hint="give one of them another name",
             )
         places[place] = name
-
-
-def check_page(path: Path) -> None:
-    """Refuse a name for a page that would say it is something else, such as a model.
-
-    Raises
-    ------
-    UsageError
-    """
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"a report cannot be written as {quote(str(path))}", hint="let its name end in .html")
 
 
 def check_target(path: Path, inputs: Iterable[Path], *, force: bool) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "CHOSEN_BY",
     "METRICS",
     "ROLES",
     "SCHEMA",
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 SCHEMA = "graphprune.plan/1"
+CHOSEN_BY = "channels_chosen_by"
+"""The solver's option that names the groups whose channels were not chosen by saliency, by how they were chosen."""
 
 Metric = Literal["flops", "params", "size", "memory", "latency"]
 METRICS: tuple[Metric, ...] = get_args(Metric)

@@ -24,7 +24,7 @@ _ROW = 24
 _TOP = 96
 _ARCS = 250  # width of the space for arcs
 _STEP = 16  # how far the shortest arc reaches out
-_NAME, _WIDTH, _SHARE, _END = 62, 420, 590, 760  # left edges of the columns, from the end of the arcs
+_NAME, _WIDTH, _SHARE, _END = 62, 420, 635, 800  # left edges of the columns, from the end of the arcs
 _BAR = 100
 _LETTERS = 50  # that fit into the column of names
 _LONGEST = 1000
@@ -38,6 +38,7 @@ svg{background:#fff;font:13px ui-sans-serif,system-ui,"Segoe UI","DejaVu Sans",s
 .big{font-size:17px;font-weight:600}.head,.note{fill:#697586;font-size:12px}.num{font-variant-numeric:tabular-nums}
 .id{font-weight:600;fill:#0b4f8a}.frozen text{fill:#8a919b}.frozen .id{fill:#8a919b;font-weight:400}
 .back{fill:#fff}.odd .back{fill:#f5f7fa}.dot{fill:#0b6fc2}.frozen .dot{fill:#b3b9c2}.rest{fill:#e3e8ef}
+.was{fill:#c3d9f0}
 .width{fill:#7fb2e5}.share{fill:#0b6fc2}.frozen .share,.frozen .width{fill:#c3c8d0}.rough .id{fill:#a34b00}
 .arc{fill:none;stroke:#2f7fc7}.arc.up{stroke:#e0822f}.arc.cold{stroke:#aab1bb}
 """
@@ -60,7 +61,8 @@ def svg(drawing: Drawing, *, standalone: bool = True) -> str:
     width = _ARCS + _END
     space = ' xmlns="http://www.w3.org/2000/svg"' if standalone else ""
     lines = [
-        f'<svg{space} viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',
+        f'<svg{space} viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'role="{"img" if standalone else "group"}" aria-label="groups and the layers between them">',
         f"<title>{_safe(drawing.name, 80)}</title><style>{_STYLE}</style>",
         *_head(drawing),
         *(line for at, box in enumerate(drawing.boxes) for line in _row(box, at, _widest(drawing))),
@@ -107,7 +109,7 @@ def _row(box: Box, at: int, widest: int) -> Iterator[str]:
     yield f'<text class="id" x="{_ARCS + 16}" y="{base}">{box.id if box.kind == "group" else "stays"}</text>'
     mark = "" if box.exact else " (not exact)"
     yield f'<text x="{_ARCS + _NAME}" y="{base}">{_title(box)}{mark}</text>'
-    yield from _bar("width", _WIDTH, y, sqrt(box.width / widest), str(box.width))
+    yield from _width(box, y, sqrt(box.width / widest))
     yield from _bar("share", _SHARE, y, box.flops, f"{100 * box.flops:.1f} %")
     yield "</g>"
 
@@ -118,6 +120,16 @@ def _title(box: Box) -> str:
         return _safe(box.title)
     full = text.name(f"{box.title}: {box.detail}", _LONGEST)
     return escape(full if len(full) <= _LETTERS else f"{full[: _LETTERS - 1]}…")
+
+
+def _width(box: Box, y: int, filled: float) -> Iterator[str]:
+    """Yield the width of a box; where a plan narrows it, what stays as a part of the bar."""
+    if box.kept is None:
+        yield from _bar("width", _WIDTH, y, filled, str(box.width))
+        return
+    yield from _bar("was", _WIDTH, y, filled, f"{box.kept} of {box.width}")
+    length = filled * _BAR * box.kept / max(1, box.width)
+    yield f'<rect class="width" x="{_ARCS + _WIDTH}" y="{y + 7}" width="{length:.1f}" height="10" rx="2"/>'
 
 
 def _bar(kind: str, left: int, y: int, filled: float, label: str) -> Iterator[str]:

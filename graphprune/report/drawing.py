@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
     from graphprune.labels.space import Reason
     from graphprune.labels.vector import Ints, Labels
+    from graphprune.plan.schema import Plan
 
-__all__ = ["Arrow", "Box", "Drawing", "draw"]
+__all__ = ["Arrow", "Box", "Drawing", "draw", "with_kept"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Box:
     exact : bool
     members : tuple of str
         Axes that belong to a group, or layers that what is frozen takes part in. Untrusted text.
+    kept : int, optional
+        Atoms of a group that stay, where a plan says so.
     """
 
     id: str
@@ -49,6 +52,7 @@ class Box:
     flops: float
     exact: bool
     members: tuple[str, ...]
+    kept: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,12 @@ def draw(analysis: Analysis) -> Drawing:
     for cost, layer in zip(analysis.scope.space.costs, analysis.layers, strict=True):
         artist.add(layer, cost.inner, cost.outer)
     return artist.finish()
+
+
+def with_kept(drawing: Drawing, plan: Plan) -> Drawing:
+    """Return the drawing of a model with the widths that a plan of it leaves."""
+    kept = {group.id: len(group.kept) for group in plan.groups}
+    return replace(drawing, boxes=tuple(replace(box, kept=kept.get(box.id)) for box in drawing.boxes))
 
 
 @dataclass

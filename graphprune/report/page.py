@@ -56,12 +56,13 @@ def box_records(drawing: Drawing) -> dict[str, dict[str, object]]:
         saved = (
             f"alone saves {100 * box.flops:.1f} % of the FLOPs" if group else f"in {100 * box.flops:.1f} % of the FLOPs"
         )
+        wide = f"{box.width} wide" if box.kept is None else f"{box.kept} of {box.width} stay"
         detail = f"{text.name(box.detail, _LONGEST)}; " if box.detail else ""
         records[box.id] = {
             "name": f"{box.id} {text.name(box.title, _LONGEST)}"
             if group
             else f"stays: {text.name(box.title, _LONGEST)}",
-            "facts": f"{detail}{box.width} wide, {saved}{exact}",
+            "facts": f"{detail}{wide}, {saved}{exact}",
             "list": "members" if group else "layers",
             "members": [text.name(member, _LONGEST) for member in box.members],
         }

@@ -10,6 +10,7 @@ from graphprune.cost.counting import count_costs
 from graphprune.model.write import file_bytes
 from graphprune.plan.schema import digest
 from graphprune.report import text
+from graphprune.report.chosen_by import channel_choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MEASURED",
+    "TOLERANCE",
     "Outlook",
     "PruningSummary",
     "Total",
@@ -39,7 +41,8 @@ _BN_SCALE = "bn-scale"
 _SCALES = "BatchNormalization scale"
 MEASURED = "eval"
 """The step of a plan that only measures."""
-_TOLERANCE = 0.05  # share by which a measured latency may exceed its budget without a word
+TOLERANCE = 0.05
+"""Share by which a measured latency may exceed its budget without a word."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class PruningSummary:
     outlook: Outlook = field(default_factory=Outlook)
 
 
-def count_totals(reference: Reference, plan: Plan, pruned: Model) -> dict[str, Total]:
+def count_totals(reference: Reference, plan: Plan, pruned: Model | None) -> dict[str, Total]:
     """Return the totals of a run.
 
     Parameters
@@ -121,16 +124,16 @@ def count_totals(reference: Reference, plan: Plan, pruned: Model) -> dict[str, T
         Where the surgery started.
     plan : Plan
         What was carried out.
-    pruned : Model
-        The result, in memory or as loaded from its file.
+    pruned : Model or None
+        The result, in memory or as loaded from its file; without it nothing is said of the size of its file.
     """
     metrics = ("flops", "params", *(budget.metric for budget in plan.budgets if budget.metric == "memory"))
     atoms = [len(group.kept) for group in plan.groups]
     costs = count_costs(reference.original, atoms, metrics, reference.start)
-    return {
-        **{metric: Total(*costs.totals[metric]) for metric in metrics},
-        "file size": Total(file_bytes(reference.original.model), file_bytes(pruned)),
-    }
+    totals = {metric: Total(*costs.totals[metric]) for metric in metrics}
+    if pruned is None:
+        return totals
+    return {**totals, "file size": Total(file_bytes(reference.original.model), file_bytes(pruned))}
 
 
 def summary_json(summary: PruningSummary) -> dict[str, Any]:
@@ -197,16 +200,17 @@ def _unmeasured_notes(plan: Plan) -> list[str]:
 
 
 def _is_missed(budget: Budget) -> bool:
-    return budget.metric == "latency" and (budget.measured or 0) > (1 + _TOLERANCE) * budget.limit
+    return budget.metric == "latency" and (budget.measured or 0) > (1 + TOLERANCE) * budget.limit
 
 
 def _missed(plan: Plan, budget: Budget) -> str:
     """Say that a latency budget is not met, and what that means."""
     measured, limit = text.duration(budget.measured or 0), text.duration(budget.limit)
     rounds = dict(plan.solver.options.get("latency", {})).get("rounds", 1)
+    tried = f", and of {rounds} plans none came nearer" if rounds > 1 else ""
     return (
-        f"the latency budget of {limit} is not met: the pruned model takes {measured} here, and of {rounds} plans none "
-        "came nearer; the tables of single layers do not tell what this network takes as a whole, so ask for less"
+        f"the latency budget of {limit} is not met: the pruned model takes {measured} here{tried}; "
+        "the tables of single layers do not tell what this network takes as a whole, so ask for less"
     )
 
 
@@ -319,7 +323,14 @@ def _inside_heads_notes(analysis: Analysis) -> tuple[str, ...]:
 
 def plan_json(plan: Plan) -> dict[str, Any]:
     """Return what `inspect` shows of a plan as one JSON object."""
-    return {"command": "inspect", "model": asdict(plan.model), "digest": digest(plan), **_widths(plan)}
+    chosen = channel_choice(plan).ways
+    return {
+        "command": "inspect",
+        "model": asdict(plan.model),
+        "digest": digest(plan),
+        "channels_chosen_by": dict(chosen),
+        **_widths(plan),
+    }
 
 
 def _widths(plan: Plan) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.text import Text
 from graphprune.cost.latency.environment import ONNXRUNTIME
 from graphprune.plan.schema import digest
 from graphprune.report import text
+from graphprune.report.chosen_by import channel_choice
 from graphprune.report.name_table import NameCell, NameTable
 from graphprune.report.summary import MEASURED, gated_notes
 
@@ -26,7 +27,17 @@ if TYPE_CHECKING:
     from graphprune.report.summary import PruningSummary, Total
     from graphprune.verification.verify import Verification
 
-__all__ = ["amount", "cell", "certificate_line", "grid", "plan_tables", "step_line", "summary_tables", "table"]
+__all__ = [
+    "amount",
+    "cell",
+    "certificate_line",
+    "grid",
+    "latency_runtime",
+    "plan_tables",
+    "step_line",
+    "summary_tables",
+    "table",
+]
 
 _UNITS = {"flops": "FLOPs", "params": "", "file size": "B", "memory": "B"}
 
@@ -189,6 +200,7 @@ def plan_tables(plan: Plan) -> RenderableType:
         ("inputs", inputs or "none"),
         *(("budget", _budget(budget)) for budget in plan.budgets),
         ("solver", f"{text.name(solver.name)}, criterion {text.name(solver.criterion)}, seed {solver.seed}"),
+        ("channels", channel_choice(plan).line),
         *([("certificate", certificate_line(solver.certificate))] if solver.certificate else []),
         *((text.name(step_label(step)), text.name(step_line(step), 160)) for step in plan.steps),
         *(("gated", note) for note in gated_notes(plan)),
@@ -209,9 +221,14 @@ def _latency(budget: Budget, plan: Plan) -> str:
     if budget.measured is None:
         return line
     duration = amount("latency", budget.measured)
-    runtime = dict(plan.solver.options.get("latency", {})).get("runtime", ONNXRUNTIME)
-    where = "" if runtime == ONNXRUNTIME else f" in {text.name(str(runtime), 20)}"
+    runtime = latency_runtime(plan)
+    where = "" if runtime == ONNXRUNTIME else f" in {runtime}"
     return f"{line}, {duration} measured in pairs{where} ({text.percent(budget.measured, budget.before)})"
+
+
+def latency_runtime(plan: Plan) -> str:
+    """Return in which runtime the latency was measured that a plan limits."""
+    return text.name(str(dict(plan.solver.options.get("latency", {})).get("runtime", ONNXRUNTIME)), 20)
 
 
 def amount(metric: str, value: int) -> str:

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from graphprune.solvers.problem import Problem
     from graphprune.solvers.protocols.outcomes import Kept, Profile
 
-__all__ = ["errors_at_levels", "kept_at", "narrowed", "starting", "values_at_levels"]
+__all__ = ["ELIMINATION", "chosen_by", "errors_at_levels", "kept_at", "narrowed", "starting", "values_at_levels"]
 
+
+ELIMINATION = "backward elimination"
+"""By what the atoms of a group are chosen that could be measured."""
 
 _MOST_LEVELS = 16
 _SHARES = np.linspace(0.0, 1.0, 65)
@@ -78,6 +81,11 @@ def kept_at(problem: Problem, kept: Kept, profiles: Sequence[Profile | None], wi
         else:
             per_group.append(profile.kept(width))
     return tuple(per_group)
+
+
+def chosen_by(profiles: Sequence[Profile | None]) -> tuple[str, ...]:
+    """Return by what the atoms of each group are chosen, as :func:`kept_at` does; empty for their saliency."""
+    return tuple("" if profile is None else ELIMINATION for profile in profiles)
 
 
 def values_at_levels(problem: Problem, part: Problem, errors: Sequence[Floats]) -> list[Floats]:

@@ -15,7 +15,7 @@ from graphprune.solvers.fill import fill
 from graphprune.solvers.moves.stairs import Stairs
 from graphprune.solvers.problem import Solution, ensure_reachable
 from graphprune.solvers.widths import solver
-from graphprune.solvers.widths._profiles import errors_at_levels, kept_at, starting
+from graphprune.solvers.widths._profiles import chosen_by, errors_at_levels, kept_at, starting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +74,8 @@ def solve(problem: Problem, *, trials: int = 4, passes: int = 6) -> Solution:
     stairs = Stairs(problem, [-errors for errors in errors_at_levels(problem, profiles)])
     widths = fill(problem, _bisected(search, passes), stairs)
     search.trace.append({"stage": "fill", "cost": problem.cost(widths)})
-    return Solution(widths, search.trace, kept_at(problem, kept, profiles, widths))
+    atoms = kept_at(problem, kept, profiles, widths)
+    return Solution(widths, search.trace, atoms, chosen_by=chosen_by(profiles))
 
 
 def _bisected(search: _Search, passes: int) -> Ints:

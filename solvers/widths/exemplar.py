@@ -74,6 +74,7 @@ def solve(problem: Problem, *, precision: float = 0.01) -> Solution:
             _kept(scores, exemplars, width)
             for scores, exemplars, width in zip(problem.scores, best.exemplars, solution.widths.tolist(), strict=True)
         ),
+        chosen_by=("exemplars",) * len(problem.groups),
     )
 
 

@@ -18,7 +18,14 @@ from graphprune.solvers.moves.stairs import Stairs
 from graphprune.solvers.problem import Solution, ensure_reachable
 from graphprune.solvers.registry import one_of
 from graphprune.solvers.widths import solver
-from graphprune.solvers.widths._profiles import errors_at_levels, kept_at, narrowed, starting, values_at_levels
+from graphprune.solvers.widths._profiles import (
+    ELIMINATION,
+    errors_at_levels,
+    kept_at,
+    narrowed,
+    starting,
+    values_at_levels,
+)
 from graphprune.solvers.widths._scaled_curves import ScaledCurves
 
 if TYPE_CHECKING:
@@ -84,7 +91,7 @@ def solve(
     for stage in range(1, stages + 1):
         state = search.step(state, stage, stages)
     search.trace.append({"stage": "fill", "cost": problem.cost(state.widths)})
-    return Solution(state.widths, search.trace, state.kept)
+    return Solution(state.widths, search.trace, state.kept, chosen_by=tuple(search.chosen_by))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +122,7 @@ class _Search:
         some = any(stream and len(levels) > 1 for stream, levels in zip(self._streams, problem.levels, strict=True))
         self._ways = (False, True) if some and streams != "yes" else (True,)
         self._both = streams == "try"
+        self.chosen_by = [""] * len(problem.groups)
         self.trace: list[TraceRecord] = []
 
     def step(self, state: _State, stage: int, stages: int) -> _State:
@@ -124,6 +132,9 @@ class _Search:
         if problem.fits(state.widths):
             return state
         profiles = self._profiles(state, problem)
+        for group, profile in enumerate(profiles):
+            if profile is not None:
+                self.chosen_by[group] = ELIMINATION
         candidates: list[_State] = []
         for narrow in self._ways:
             held = [stream and not narrow for stream in self._streams]

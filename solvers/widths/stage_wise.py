@@ -18,7 +18,7 @@ from graphprune.solvers.moves.stairs import Stairs
 from graphprune.solvers.problem import Solution, ensure_reachable
 from graphprune.solvers.widths import solver
 from graphprune.solvers.widths._knapsack import choose
-from graphprune.solvers.widths._profiles import errors_at_levels, kept_at, starting
+from graphprune.solvers.widths._profiles import chosen_by, errors_at_levels, kept_at, starting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,8 @@ def solve(problem: Problem, *, candidates: int = 16) -> Solution:
     stairs = Stairs(problem, [-errors for errors in search.errors])
     widths = fill(problem, search.combined(stages), stairs)
     search.trace.append({"stage": "fill", "cost": problem.cost(widths)})
-    return Solution(widths, search.trace, kept_at(problem, kept, search.profiles, widths))
+    atoms = kept_at(problem, kept, search.profiles, widths)
+    return Solution(widths, search.trace, atoms, chosen_by=chosen_by(search.profiles))
 
 
 @dataclass(frozen=True, eq=False)

@@ -76,6 +76,7 @@ def test_several_limits_hold_together_and_a_change_weighs_more_where_less_is_all
         (Solution(np.array([8, 8]), []), "cost .* flops, more than"),
         (Solution(np.array([4, 4]), [], (np.arange(4), np.arange(3))), "'g001' 4 atoms, but not which"),
         (Solution(np.array([4, 4]), [], (np.arange(4), np.array([0, 2, 1, 3]))), "'g001' 4 atoms, but not which"),
+        (Solution(np.array([4, 4]), [], chosen_by=("exemplars",)), "ways of choosing for 1 of 2 groups"),
     ],
 )
 def test_a_solver_that_breaks_its_promise_is_named(solution: Solution, message: str) -> None:

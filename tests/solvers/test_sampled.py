@@ -230,3 +230,10 @@ def test_groups_between_stages_share_one_width_and_the_best_share_wins():
     )
     counts = [record["candidates"] for record in found.trace if "candidates" in record]
     assert len(counts) == 2 and all(8 <= count <= 16 for count in counts)  # equal ones count once
+
+
+@pytest.mark.parametrize("name", ["sensitivity", "cap", "stage-wise"])
+def test_a_solver_says_of_which_groups_it_chose_the_atoms(name):
+    case = with_evidence(problem([8, 16, 12], share=0.5), unknown=frozenset({1}))
+    found = widths.get(name)(case)
+    assert found.chosen_by == ("backward elimination", "", "backward elimination")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from graphprune.cli.accuracy_report import NextStep, original_judge
@@ -113,8 +113,7 @@ def solve(
         judge=judge,
         next_step=NextStep(reading.model, targets, targets.plan),
     )
-    summary = _reported(carry_out(job, talk), job, output.report, material, talk)
-    _finish(summary, job, further, printing, talk)
+    _finish(carry_out(job, talk), job, SolvedFiles(further, output.report, material), printing, talk)
 
 
 def _checked(analysis: Analysis, requests: Sequence[BudgetRequest], options: SolveOptions) -> Analysis:
@@ -130,13 +129,36 @@ def _checked(analysis: Analysis, requests: Sequence[BudgetRequest], options: Sol
     return analysis
 
 
-def _finish(summary: PruningSummary, job: Job, further: QuantizedFile | None, printing: Printing, talk: Talk) -> None:
-    """Bring the result to lower precision if that is wanted, and print what came of it."""
+@dataclass(frozen=True)
+class SolvedFiles:
+    """What is written besides the pruned model and its plan.
+
+    Attributes
+    ----------
+    further : QuantizedFile, optional
+        The same model in lower precision.
+    report : Path, optional
+        A page on all of it.
+    material : RecoveryMaterial
+        Samples, of which the page shows those that were made.
+    """
+
+    further: QuantizedFile | None
+    report: Path | None
+    material: RecoveryMaterial
+
+
+def _finish(summary: PruningSummary, job: Job, files: SolvedFiles, printing: Printing, talk: Talk) -> None:
+    """Bring the result to lower precision and report on it, if that is wanted, and print what came of it."""
+    further = files.further
     try:
         if further is not None and not job.targets.dry:
             further.write(job.plan.model.inputs, talk, force=job.targets.force)
-    finally:  # the pruned model is written, whatever becomes of the other file
-        show(summary, as_json=printing.as_json, verbose=printing.verbose, further=further)
+    finally:  # the pruned model is written, whatever becomes of the other files
+        try:
+            summary = _reported(summary, job, files, talk)
+        finally:
+            show(summary, as_json=printing.as_json, verbose=printing.verbose, further=further)
 
 
 def _lower_precision(restoring: Restoring, targets: Targets, material: RecoveryMaterial) -> QuantizedFile | None:
@@ -158,15 +180,15 @@ def _lower_precision(restoring: Restoring, targets: Targets, material: RecoveryM
     return QuantizedFile(targets.output, target, restoring.quantize, material.samples, made=made)
 
 
-def _reported(
-    summary: PruningSummary, job: Job, target: Path | None, material: RecoveryMaterial, talk: Talk
-) -> PruningSummary:
+def _reported(summary: PruningSummary, job: Job, files: SolvedFiles, talk: Talk) -> PruningSummary:
     """Write the report of what was done, if one is wanted; return the summary that names it."""
+    target, material = files.report, files.material
     if target is None:
         return summary
     from graphprune import api
-    from graphprune.cli.report_file import known_scores, samples_picture, write_report
+    from graphprune.cli.report_file import known_scores, quantized_tiles, samples_picture, write_report
     from graphprune.report.html.report_page import ReportSubject
+    from graphprune.report.html.tiles import KnownFigures
 
     analysis, plan = job.analysis, summary.plan
     made = None if material.restorer is None else material.samples
@@ -176,6 +198,7 @@ def _reported(
             analysis,
             api.load(job.targets.output),
             known_scores(analysis, plan),
+            KnownFigures(summary.totals, summary.timing, quantized_tiles(files.further)),
             samples=samples_picture(analysis, made),
         )
         write_report(target, plan.model.name, subject, force=job.targets.force)

@@ -11,7 +11,8 @@ import typer
 
 from graphprune.cli.console import Talk
 from graphprune.cli.options.device import VerifyDevice
-from graphprune.cli.targets import Targets, beside, check_page
+from graphprune.cli.report_file import check_page_name
+from graphprune.cli.targets import Targets, beside
 from graphprune.errors import UsageError
 from graphprune.extras import require, runtime_conflict
 
@@ -175,7 +176,7 @@ class SolvedOutput(PrunedOutput):
             if self.dry_run:
                 raise UsageError("--report writes a file, and --dry-run writes none", hint="give one of them")
             require("report", "--report")
-            check_page(self.report)
+            check_page_name(self.report)
             further["report"] = self.report
         targets = replace(targets, further=further)
         targets.check([model, *inputs], log)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["kept_by", "ranked", "solve_from"]
 
+STARTED = "the plan that it started from"
+"""By what atoms are chosen then."""
+
 _BELOW = 1 - 2.0**-20
 
 
@@ -107,7 +110,8 @@ def solve_from(problem: Problem, stays: Stays, solve: Callable[[Problem], Soluti
     filled = fill(problem, start.widths)
     trace: list[TraceRecord] = [*start.trace, {"stage": "fill", "cost": problem.cost(filled)}]
     # A bound on the levels up to the plan's says nothing of all levels.
-    return replace(start, widths=filled, trace=trace, kept=_kept(problem, stays, start, filled), bound=None)
+    kept, given = _kept(problem, stays, start, filled), (STARTED,) * len(stays)
+    return replace(start, widths=filled, trace=trace, kept=kept, bound=None, chosen_by=given)
 
 
 def _kept(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from graphprune.errors import UsageError
+from graphprune.errors import UsageError, quote
 from graphprune.extras import require
 from graphprune.report import text
 from graphprune.report.arcs import svg
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
     from graphprune.report.drawing import Drawing
+    from graphprune.report.html.tiles import KnownFigures
     from graphprune.report.trials import Trial
     from graphprune.solvers.saliency import Scores
 
@@ -46,6 +47,8 @@ class ReportSubject:
         What the first plan made of it.
     scores : Scores, optional
         Of the analysis, by the criterion of the first plan.
+    figures : KnownFigures, optional
+        Costs of the whole model, and what was measured, of the first plan.
     trials : sequence of Trial
         Of a sweep.
     best : collection of tuple of str
@@ -58,6 +61,7 @@ class ReportSubject:
     analysis: Analysis | None = None
     pruned: Model | None = None
     scores: Scores | None = None
+    figures: KnownFigures | None = None
     trials: Sequence[Trial] = ()
     best: frozenset[tuple[str, str, str]] = frozenset()
     samples: bytes = b""
@@ -75,19 +79,17 @@ def report_page(title: str, subject: ReportSubject) -> str:
     Raises
     ------
     UsageError
-        If the packages of the extra ``report`` are not installed, or there is nothing to show.
+        If the packages of the extra ``report`` are not installed, there is nothing to show, or two plans are of
+        different models.
     """
     require("report", "reports")
-    if not subject.plans and not subject.trials:
-        raise UsageError("there is nothing to report on", hint="give a plan, or the table of a sweep")
+    _check(subject)
     import vl_convert
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    contents = [
-        plan_contents(plan, *((subject.analysis, subject.pruned, subject.scores) if index == 0 else ()))
-        for index, plan in enumerate(subject.plans)
-    ]
-    charts = _charts(contents, subject)
+    first = (subject.analysis, subject.pruned, subject.scores, subject.figures)
+    contents = [plan_contents(plan, *(first if index == 0 else ())) for index, plan in enumerate(subject.plans)]
+    charts, drawing = _charts(contents, subject), _drawn(subject)
     environment = Environment(
         loader=PackageLoader("graphprune.report.html", "."),
         autoescape=True,
@@ -97,11 +99,11 @@ def report_page(title: str, subject: ReportSubject) -> str:
     return environment.get_template(_TEMPLATE).render(
         title=text.name(title, 80),
         plans=contents,
-        drawing=_drawing(subject.analysis),
+        drawing=svg(drawing, standalone=False) if drawing else "",
         specs=_embedded(charts),
         charts=charts,
         groups=_embedded({"groups": contents[0].groups if contents else []}),
-        boxes=_embedded(_boxes(subject.analysis)),
+        boxes=_embedded(box_records(drawing) if drawing else {}),
         vega=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # its stub demands what has a default
         trials=subject.trials,
         samples=base64.b64encode(subject.samples).decode(),
@@ -109,6 +111,19 @@ def report_page(title: str, subject: ReportSubject) -> str:
         script=files("graphprune.report.html").joinpath("report.js").read_text(encoding="utf-8"),
         style=files("graphprune.report.html").joinpath("report.css").read_text(encoding="utf-8"),
     )
+
+
+def _check(subject: ReportSubject) -> None:
+    """Refuse what a page cannot show."""
+    if not subject.plans and not subject.trials:
+        raise UsageError("there is nothing to report on", hint="give a plan, or the table of a sweep")
+    structures = [[(layer.node, layer.op, layer.width) for layer in plan.layers] for plan in subject.plans]
+    if any(other != structures[0] for other in structures[1:]):
+        names = " and ".join(quote(plan.model.name) for plan in subject.plans)
+        raise UsageError(
+            f"the plans are of different models, {names}, so their layers cannot stand side by side",
+            hint="give two plans of the same model, or make a report of each",
+        )
 
 
 def _charts(contents: Sequence[Contents], subject: ReportSubject) -> dict[str, dict[str, Any]]:
@@ -124,18 +139,11 @@ def _charts(contents: Sequence[Contents], subject: ReportSubject) -> dict[str, d
     return charts
 
 
-def _drawing(analysis: Analysis | None) -> str:
-    return svg(_drawn(analysis), standalone=False) if analysis else ""
+def _drawn(subject: ReportSubject) -> Drawing | None:
+    """Return the group graph of the first plan, with the widths that it leaves."""
+    from graphprune.report.drawing import draw, with_kept
 
-
-def _boxes(analysis: Analysis | None) -> dict[str, Any]:
-    return dict(box_records(_drawn(analysis))) if analysis else {}
-
-
-def _drawn(analysis: Analysis) -> Drawing:
-    from graphprune.report.drawing import draw
-
-    return draw(analysis)
+    return with_kept(draw(subject.analysis), subject.plans[0]) if subject.analysis and subject.plans else None
 
 
 def _embedded(data: object) -> str:

@@ -48,7 +48,8 @@ def _bars(alt: Any, rows: Any, before: str, after: str, title: str, *, names: bo
         alt.Tooltip("why:N", title="a side stays, since it"),
     ]
     base = alt.Chart(rows).encode(y=alt.Y("node:N", sort=None, axis=axis), tooltip=tooltip)
-    style = alt.Axis(title=title, format="~s", grid=True)
+    # Its own format would bring all labels of an axis to one prefix: "0.1k".
+    style = alt.Axis(title=title, labelExpr="format(datum.value, '~s')", tickMinStep=1, grid=True)
     both = [
         base.mark_bar(color=color).encode(x=alt.X(f"{name}:Q", axis=style, stack=None))
         for name, color in ((before, BEFORE), (after, AFTER))
@@ -57,12 +58,16 @@ def _bars(alt: Any, rows: Any, before: str, after: str, title: str, *, names: bo
 
 
 def saliency_chart(contents: Contents) -> dict[str, Any]:
-    """Return the saliencies of one group, which is chosen from a list: what stays, what went, and where the line is."""
+    """Return the saliencies of one group, which is chosen from a list: what stays, and what went.
+
+    A line shows the lowest that stays where that decided.
+    """
     import altair as alt
 
     groups = [row["group"] for row in contents.saliencies]
+    first = next((row["group"] for row in contents.saliencies if not all(row["stays"])), groups[0])
     choice = alt.binding_select(options=groups, name="group ")
-    chosen = alt.selection_point(fields=["group"], bind=choice, value=groups[0])
+    chosen = alt.selection_point(fields=["group"], bind=choice, value=first)
     stays = alt.Color(
         "stays:N",
         scale=alt.Scale(domain=["stays", "went"], range=[AFTER, OTHER]),
@@ -75,19 +80,25 @@ def saliency_chart(contents: Contents) -> dict[str, Any]:
         .transform_window(rank="row_number()", frame=[None, 0])
         .transform_calculate(stays="datum.stays ? 'stays' : 'went'")
     )
-    points = base.mark_circle(size=36).encode(
-        x=alt.X("rank:Q", title="channels, the most salient first"),
+    points = base.mark_point(size=56, filled=True, opacity=1).encode(
+        x=alt.X("rank:Q", title="channels, the most salient first", axis=alt.Axis(format="d", tickMinStep=1)),
         y=alt.Y("saliency:Q", title="saliency, of the group's mean"),
         color=stays,
-        tooltip=[alt.Tooltip("atom:Q", title="channel"), alt.Tooltip("saliency:Q"), alt.Tooltip("stays:N")],
+        shape=alt.Shape("stays:N", scale=alt.Scale(domain=["stays", "went"], range=["circle", "triangle-down"])),
+        tooltip=[
+            alt.Tooltip("atom:Q", title="channel"),
+            alt.Tooltip("saliency:Q"),
+            alt.Tooltip("stays:N"),
+            alt.Tooltip("by:N", title="chosen by"),
+        ],
     )
-    line = (
-        base.transform_filter("datum.stays == 'stays'")
-        .transform_aggregate(lowest="min(saliency)")
-        .mark_rule(strokeDash=[4, 3], color=AFTER)
-        .encode(y="lowest:Q", tooltip=[alt.Tooltip("lowest:Q", title="lowest that stays")])
-    )
-    return _spec(alt.layer(points.add_params(chosen), line).properties(width=2 * _WIDTH, height=260))
+    layers = [points.add_params(chosen)]
+    if any(not row["by"] for row in contents.saliencies):
+        decided = base.transform_filter("datum.stays == 'stays' && !datum.by")
+        lowest = decided.transform_aggregate(lowest="min(saliency)").encode(y="lowest:Q")
+        words = lowest.mark_text(text="the lowest that stays", align="right", dx=-4, dy=-7, fontSize=11)
+        layers += [lowest.mark_rule(strokeDash=[6, 3], strokeWidth=1.5), words.encode(x=alt.value(2 * _WIDTH))]
+    return _spec(alt.layer(*layers).properties(width=2 * _WIDTH, height=260))
 
 
 def comparison_chart(first: Contents, second: Contents) -> dict[str, Any]:
@@ -105,7 +116,7 @@ def comparison_chart(first: Contents, second: Contents) -> dict[str, Any]:
         alt.Chart(alt.Data(values=rows))
         .mark_bar()
         .encode(
-            x=alt.X("kept:Q", title="output channels kept"),
+            x=alt.X("kept:Q", title="output channels kept", axis=alt.Axis(format="d", tickMinStep=1)),
             y=alt.Y("node:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, ticks=False)),
             yOffset="plan:N",
             color=alt.Color(
@@ -147,25 +158,22 @@ def front_chart(trials: Sequence[Trial], best: Collection[tuple[str, str, str]])
         "accuracy" if trial.accuracy else "agreement" if trial.agreement is not None else "" for trial in trials
     }
     quality = next(iter(measured - {""}), "kept saliency")
-    chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_point(size=70)
-        .encode(
-            x=alt.X("cost:Q", title=f"{trials[0].metric} left, %", scale=alt.Scale(zero=False)),
-            y=alt.Y("quality:Q", title=f"{quality}, %", scale=alt.Scale(zero=False)),
-            color=alt.Color("series:N", legend=alt.Legend(title=None, orient="bottom", columns=2, labelLimit=300)),
-            fillOpacity=alt.condition("datum.front", alt.value(1), alt.value(0)),
-            fill=alt.Fill("series:N", legend=None),
-            tooltip=[
-                "series:N",
-                "budget:N",
-                alt.Tooltip("cost:Q", format=".1f"),
-                alt.Tooltip("quality:Q", format=".2f"),
-            ],
-        )
-        .properties(width=2 * _WIDTH, height=320)
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("cost:Q", title=f"{trials[0].metric} left, %", scale=alt.Scale(zero=False)),
+        y=alt.Y("quality:Q", title=f"{quality}, %", scale=alt.Scale(zero=False)),
+        color=alt.Color("series:N", legend=alt.Legend(title=None, orient="bottom", columns=2, labelLimit=300)),
+        tooltip=[
+            "series:N",
+            "budget:N",
+            alt.Tooltip("cost:Q", format=".1f"),
+            alt.Tooltip("quality:Q", format=".2f"),
+        ],
     )
-    return _spec(chart)
+    marks = alt.layer(
+        base.transform_filter("datum.front").mark_point(size=70, filled=True),
+        base.transform_filter("!datum.front").mark_point(size=70),
+    )
+    return _spec(marks.properties(width=2 * _WIDTH, height=320))
 
 
 def _spec(chart: Any) -> dict[str, Any]:

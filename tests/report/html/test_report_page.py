@@ -19,9 +19,9 @@ from tiny_models import model
 
 import graphprune
 from graphprune.errors import UsageError
-from graphprune.plan.schema import Step
+from graphprune.plan.schema import CHOSEN_BY, Step
 from graphprune.planning.score_groups import score_groups
-from graphprune.report.html import contents
+from graphprune.report.html import group_rows
 from graphprune.report.html.contents import plan_contents
 from graphprune.report.html.report_page import ReportSubject, report_page
 from graphprune.report.trials import Trial
@@ -96,7 +96,7 @@ def test_it_answers_what_went_why_something_stays_and_what_recovery_brought(whol
     assert "graph output" in {entry["kind"] for entry in shown.frozen}
     assert any("graph output" in layer["why"] for layer in shown.layers)
     assert shown.steps == ["recover: least-squares: error 0.5 -> 0.1 (10 samples held out, 100 used)"]
-    assert [tile.label for tile in shown.tiles] == ["FLOPs", "parameters", "file", "recover: error", "verification"]
+    assert [tile.label for tile in shown.tiles] == ["FLOPs", "parameters", "recover: error", "verification"]
     assert shown.budgets[0]["share"] <= 1
 
 
@@ -110,11 +110,62 @@ def test_strips_and_saliencies_show_what_stays(whole: ReportSubject, plan: Plan)
         assert row["saliency"] == sorted(row["saliency"], reverse=True)
 
 
+def test_every_member_of_a_group_can_be_searched(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = plan.groups[0]
+    wide = replace(plan, groups=(replace(group, members=group.members * 40), *plan.groups[1:]))
+    (shown, *_) = plan_contents(wide).groups
+    assert len(shown["members"]) == len(group.members) * 40 > 50 and shown["more"] == 0
+    monkeypatch.setattr(group_rows, "_MOST_MEMBERS", 3)
+    (shown, other, *_) = plan_contents(wide).groups
+    assert len(shown["members"]) == 3 and shown["more"] == len(group.members) * 40 - 3
+    assert other["members"] == [] and other["more"] == len(plan.groups[1].members)
+
+
+def test_the_group_graph_shows_what_stays(whole: ReportSubject, plan: Plan) -> None:
+    text = report_page("tiny", whole)
+    for group in plan.groups:
+        assert f">{len(group.kept)} of {group.size}</text>" in text
+        assert f"{len(group.kept)} of {group.size} stay" in data(text, "boxes")[group.id]["facts"]
+
+
+def test_a_line_is_drawn_only_where_saliency_decided(whole: ReportSubject, plan: Plan) -> None:
+    by_saliency = report_page("tiny", whole)
+    assert "The most salient ones stay; a line shows the lowest saliency that stays." in by_saliency
+    assert "lowest" in json.dumps(data(by_saliency, "specs")["saliencies"])
+    ids = [group.id for group in plan.groups]
+    options = {**plan.solver.options, CHOSEN_BY: {"backward elimination": ids}}
+    measured = replace(plan, solver=replace(plan.solver, options=options))
+    text = report_page("tiny", replace(whole, plans=(measured,), pruned=None))
+    assert "It did not decide which of them stay: channels were chosen by backward elimination." in text
+    assert "lowest" not in json.dumps(data(text, "specs")["saliencies"])
+    assert "Channels were chosen by backward elimination." in text
+
+
+def test_where_somebody_chose_other_channels_no_line_is_drawn(whole: ReportSubject, plan: Plan) -> None:
+    assert whole.scores
+    at = next(at for at, group in enumerate(plan.groups) if len(group.kept) < group.size)
+    group = plan.groups[at]
+    least = np.sort(np.argsort(whole.scores.per_group[at], kind="stable")[: len(group.kept)])
+    groups = [*plan.groups]
+    groups[at] = replace(group, kept=tuple(least.tolist()))
+    shown = plan_contents(replace(plan, groups=tuple(groups)), whole.analysis, None, whole.scores)
+    (row,) = [row for row in shown.saliencies if row["group"].split()[0] == group.id]
+    assert row["by"] and "It decided in" in shown.deciding
+
+
 def test_charts_start_at_zero_on_linear_axes(whole: ReportSubject) -> None:
     panels = data(report_page("tiny", whole), "specs")["layers"]["hconcat"]
     for panel in panels:
         for bars in panel["layer"]:
             assert bars["mark"]["type"] == "bar" and "scale" not in bars["encoding"]["x"]
+
+
+def test_axes_of_whole_numbers_have_no_fractions(whole: ReportSubject) -> None:
+    specs = data(report_page("tiny", whole), "specs")
+    axes = [bars["encoding"]["x"]["axis"] for panel in specs["layers"]["hconcat"] for bars in panel["layer"]]
+    axes.append(specs["saliencies"]["layer"][0]["encoding"]["x"]["axis"])
+    assert [axis["tickMinStep"] for axis in axes] == [1] * 5
+    assert all(axis.get("format") != "~s" for axis in axes), "which brings all labels to one prefix"
 
 
 def test_two_plans_stand_side_by_side(plan: Plan) -> None:
@@ -123,6 +174,8 @@ def test_two_plans_stand_side_by_side(plan: Plan) -> None:
     rows = next(iter(data(text, "specs")["both"]["data"].values()))
     assert {row["plan"] for row in rows} == {"first", "second"} and len(rows) == 2 * len(plan.layers)
     assert "Second plan" in text
+    assert "Layers of the first plan" in text and "Coupled groups of the first plan" in text
+    assert "of the first plan" not in report_page("one", ReportSubject((plan,)))
 
 
 def test_a_sweep_shows_its_front_and_the_original() -> None:
@@ -130,6 +183,8 @@ def test_a_sweep_shows_its_front_and_the_original() -> None:
     rows = next(iter(data(text, "specs")["front"]["data"].values()))
     assert [row["series"] for row in rows] == ["bisection, l1"] * 3 + ["original"]
     assert rows[-1]["cost"] == rows[-1]["quality"] == 100
+    legends = re.findall(r'"legend":(null|{)', json.dumps(data(text, "specs")["front"]).replace(" ", ""))
+    assert legends and "null" not in legends, "a legend that is hidden and shown"
 
 
 def test_names_are_no_markup(plan: Plan) -> None:
@@ -167,7 +222,7 @@ def test_very_many_saliencies_are_left_out_and_counted(
     whole: ReportSubject, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     narrow = min(group.size for group in plan.groups)
-    monkeypatch.setattr(contents, "_MOST_SALIENCIES", narrow)
+    monkeypatch.setattr(group_rows, "_MOST_SALIENCIES", narrow)
     shown = plan_contents(plan, whole.analysis, whole.pruned, whole.scores)
     assert len(shown.saliencies) == 1 and shown.unshown == len(plan.groups) - 1
     assert f"{shown.unshown} groups with very many channels are left out" in report_page("tiny", whole)
@@ -176,6 +231,12 @@ def test_very_many_saliencies_are_left_out_and_counted(
 def test_layers_of_one_name_are_told_apart(plan: Plan) -> None:
     twice = replace(plan, layers=plan.layers[:1] * 3)
     assert len({layer["node"] for layer in plan_contents(twice).layers}) == 3
+
+
+def test_plans_of_different_models_are_refused(plan: Plan) -> None:
+    other = replace(plan, layers=(replace(plan.layers[0], width=plan.layers[0].width + 1), *plan.layers[1:]))
+    with pytest.raises(UsageError, match="of different models"):
+        report_page("both", ReportSubject((plan, other)))
 
 
 def test_nothing_to_show_is_refused() -> None:
@@ -197,12 +258,23 @@ const act = () => {
   search.dispatchEvent(new Event("input"));
   told.nothing = [...document.querySelectorAll("details.group")].every(group => group.hidden);
   told.matches = first("#matches").textContent;
+  told.unseen = document.querySelectorAll(".sought .row:not(.unfound)").length;
+  search.value = "SECOND";
+  search.dispatchEvent(new Event("input"));
+  told.found = [...document.querySelectorAll("details.group")].filter(group => !group.hidden).length;
+  told.seen = [...document.querySelectorAll(".sought .row:not(.unfound)")].map(row => row.dataset.box);
   search.value = "";
   search.dispatchEvent(new Event("input"));
+  told.restored = document.querySelectorAll(".sought").length === 0;
   told.all = [...document.querySelectorAll("details.group")].every(group => !group.hidden);
   const strip = first(".strip"), box = strip.getBoundingClientRect();
   strip.dispatchEvent(new MouseEvent("mousemove", {clientX: box.left + 1, clientY: box.top + 1}));
   told.hover = first("#strip-text").textContent;
+  const group = first("details.group");
+  group.open = true;
+  group.dispatchEvent(new Event("toggle"));
+  told.numbers = first(".numbers").textContent;
+  told.members = group.querySelectorAll("li").length;
   const row = first(".picture .row");
   row.focus();
   told.focus = document.activeElement === row;
@@ -221,6 +293,20 @@ wait();
 """
 
 
+def spoken(kept: tuple[int, ...], size: int) -> str:
+    """Return what a group says of its channels."""
+    if len(kept) == size:
+        return "All channels stay."
+    runs: list[list[int]] = []
+    for atom in kept:
+        if runs and runs[-1][-1] == atom - 1:
+            runs[-1].append(atom)
+        else:
+            runs.append([atom])
+    shown = [f"{run[0]}–{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return f"Channels that stay: {', '.join(shown)}."
+
+
 def browsed(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Let Chromium show a page; its document goes to stdout, what it says on the console to stderr."""
     assert CHROMIUM
@@ -233,7 +319,8 @@ def browsed(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed; the page is parsed in the tests above")
 def test_a_browser_draws_it_and_search_hover_and_keyboard_work(whole: ReportSubject, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    head, end, tail = report_page("tiny", whole).rpartition("</body>")  # there may be another one in a script
+    whole_page = report_page("tiny", whole)
+    head, end, tail = whole_page.rpartition("</body>")  # there may be another one in a script
     page.write_text(f"{head}{DEEDS}{end}{tail}", encoding="utf-8")
     done = browsed(page, tmp_path / "profile")
     assert 'data-ready="true"' in done.stdout
@@ -243,6 +330,11 @@ def test_a_browser_draws_it_and_search_hover_and_keyboard_work(whole: ReportSubj
     assert found
     told = json.loads(found[1].replace("&gt;", ">").replace("&amp;", "&"))
     assert told["nothing"] and told["all"] and told["focus"]
-    assert told["matches"].startswith("0 of ")
+    assert told["matches"].startswith("0 of ") and told["unseen"] == 0 and told["restored"]
+    named = {group.id for group in whole.plans[0].groups if "second" in str(group.members)}
+    assert told["found"] == len(named) > 0 and named <= {*told["seen"]} < {*data(whole_page, "boxes")}
+    group = whole.plans[0].groups[0]
+    assert told["members"] == len(group.members)
+    assert told["numbers"] == spoken(group.kept, group.size)
     assert re.fullmatch(r"channel 0 (stays|went)", told["hover"])
     assert "graph input" in told["chosen"] and told["zoom"] == 1.25
