@@ -121,8 +121,10 @@ class RecoveryMaterial:
         """Return how widths are chosen where nobody says it; None where there is nothing to measure them on."""
         from graphprune.planning.solver_choice import choose_made_solver, choose_solver
 
-        if self.restorer is not None and self.restorer.made.refinement is None:
-            return choose_made_solver(measures=self.restorer.measures)
+        made = self.restorer
+        if made is not None and made.made.refinement is None:
+            general = choose_solver(analysis, len(made.made.source), requests)
+            return choose_made_solver(general, matched=made.matched is not None, measures=made.measures)
         return None if self.shown is None else choose_solver(analysis, len(self.shown), requests)
 
 

@@ -100,12 +100,17 @@ def work(node: Node, inputs: Sequence[Array | None]) -> float:
     """
     count = _COUNTS.get(node.op_type) if not node.domain else None
     operands = [value for value in inputs if value is not None]
-    if count is None or any(value.dtype.kind in "OSU" for value in operands):
+    if count is None or _makes_texts(node) or any(value.dtype.kind in "OSU" for value in operands):
         return np.inf
     try:
         return sum(value.size for value in operands) + float(count(node, operands))
     except (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError):
         return np.inf  # operands that do not fit the operator
+
+
+def _makes_texts(node: Node) -> bool:
+    """Whether a node writes numbers out, an object for each, at hundreds of times the cost of any other."""
+    return bool(node.attribute("to") == TensorProto.STRING)
 
 
 _Count = Callable[[Node, list[Array]], float]

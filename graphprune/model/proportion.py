@@ -20,12 +20,13 @@ __all__ = ["check_proportion"]
 
 _MOST_ELEMENTS: Final = 1 << 36
 _LARGE: Final = 1 << 25
+_LARGE_TOGETHER: Final = 1 << 28
 _INFLATED: Final = 1 << 12
-"""Times that a large value may be larger than all that is fed and stored."""
-_STANDING_ELEMENTS: Final = 1 << 24
+"""Times that large values, each and all together, may be larger than all that is fed and stored."""
+_STANDING_ELEMENTS: Final = 1 << 27
 _STANDING_TIMES: Final = 16
 """Elements that all values may have together which depend on no input, at least, and for each one stored or fed."""
-_STANDING_STEPS: Final = 1 << 27
+_STANDING_STEPS: Final = 1 << 30
 _STEPS_TIMES: Final = 256
 """Steps (:mod:`graphprune.model.effort`) that all these may take, at least, and for each element stored or fed."""
 
@@ -53,6 +54,14 @@ def check_proportion(graph: Graph, shapes: Shapes) -> None:
                 f"inputs and weights together have ({given})",
                 hint="look at the sizes that the file gives to the nodes in front of it",
             )
+    total = sum(_made(node, shapes.dims) for node in graph.nodes)
+    if total > max(_LARGE_TOGETHER, _INFLATED * given):
+        worst = max(graph.nodes, key=lambda node: _made(node, shapes.dims))
+        raise UnsafeModelError(
+            f"all values together have {total:.1e} elements, more than {_INFLATED} times as many as all inputs and "
+            f"weights ({given}); the largest is made by {worst!r}",
+            hint="look at the sizes that the file gives to the nodes in front of it",
+        )
     _check_standing(graph, shapes.dims, given)
 
 

@@ -235,10 +235,13 @@ def without_weights(proto: onnx.ModelProto, surveyed: Survey) -> onnx.ModelProto
 
 
 def _set_apart(light: onnx.ModelProto) -> None:
-    """Move what onnxruntime adds to the default domain to its own one, where the checker asks for no schema."""
+    """Give the default domain one name, and move what onnxruntime adds to it to a domain without schemas."""
+    for entry in light.opset_import:
+        entry.domain = "" if entry.domain in _DEFAULT_DOMAINS else entry.domain
     version = max((entry.version for entry in light.opset_import if entry.domain in _DEFAULT_DOMAINS), default=1)
     moved = False
     for node in (*nodes_below(light.graph), *(node for each in light.functions for node in nodes_below(each))):
+        node.domain = "" if node.domain in _DEFAULT_DOMAINS else node.domain
         if is_contributed(node.domain, node.op_type, version):
             node.domain, moved = MICROSOFT, True
     if moved and all(entry.domain != MICROSOFT for entry in light.opset_import):

@@ -32,12 +32,14 @@ TOO_MUCH = {
     "determinant": (IMAGE + "q = Det (i)", {"size": [2000, 2000]}, "steps.*Det"),
     "outer product": ("i = ConstantOfShape (size)\n q = Einsum <equation = \"a,b,c->\"> (i, i, i)",
                       {"size": [10000]}, None),
-    "a large value": (IMAGE + "q = Exp (i)", {"size": [1, 64, 500, 500]}, "elements"),
+    "large values": (IMAGE + "\n".join(f"c{at} = Exp (i)" for at in range(5)) + "\n q = Neg (c4)",
+                     {"size": [1, 64, 650, 650]}, "elements"),
     "many values": (IMAGE + "\n".join(f"c{at} = Exp (i)" for at in range(20)) + "\n q = Neg (c9)",
-                    {"size": [1000, 1000]}, "elements"),
-    "random values": ("\n".join(f"c{at} = RandomNormal <shape = [1000, 1000]> ()" for at in range(20))
+                    {"size": [3000, 3000]}, "elements"),
+    "random values": ("\n".join(f"c{at} = RandomNormal <shape = [3000, 3000]> ()" for at in range(20))
                       + "\n q = Neg (c9)", {}, "elements"),
-    "of a size": ("s = Shape (h)\n k = Mul (s, by)\n i = ConstantOfShape (k)\n c = Exp (i)\n q = Neg (c)",
+    "of a size": ("s = Shape (h)\n k = Mul (s, by)\n i = ConstantOfShape (k)\n"
+                  + "\n".join(f"c{at} = Exp (i)" for at in range(6)) + "\n q = Neg (c5)",
                   {"by": [1, 10, 60, 60]}, "elements"),
 }  # fmt: skip
 
@@ -78,3 +80,22 @@ def test_what_a_network_does_with_its_inputs_is_no_less_than_that() -> None:
 def test_sizes_of_constants_are_no_work() -> None:
     proto = _beside("s = Shape (w)\n q = Cast <to = 1> (s)", {"w": (8, 8)}, unused=np.int64(1))
     assert Analysis(load(proto)).groups
+
+
+def test_maps_that_nothing_stored_or_fed_accounts_for_are_refused_together() -> None:
+    sigmoids = "\n".join(f"c{at + 1} = Sigmoid (c{at})" for at in range(10))
+    text = f"""(float[1,3,8,8] x) => (float[a,b,c,d] y) {{
+        h = Conv (x, first)
+        c0 = Resize <mode = "nearest"> (h, , , sizes)
+        {sigmoids}
+        p = GlobalAveragePool (c10)
+        y = Conv (p, last)
+    }}"""
+    proto = model(text, {"first": (8, 3, 1, 1), "last": (2, 8, 1, 1)}, sizes=[1, 8, 2048, 2048])
+    with pytest.raises(UnsafeModelError, match=r"all values together have 3\.7e"):
+        Analysis(load(proto))
+
+
+def test_a_causal_mask_is_no_excess() -> None:
+    text = "i = ConstantOfShape (size)\n t = Trilu (i)\n b = Cast <to = 9> (t)\n q = Not (b)"
+    assert Analysis(load(_beside(text, size=[4096, 4096]))).groups

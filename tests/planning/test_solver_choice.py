@@ -13,6 +13,7 @@ from graphprune.planning.solve_options import SolveOptions
 from graphprune.planning.solver_choice import (
     BOUNDS,
     STAGE_WISE_PASSES,
+    SolverChoice,
     choose_made_solver,
     choose_solver,
     decides_channels,
@@ -86,8 +87,12 @@ def test_who_names_a_criterion_is_obeyed(options: SolveOptions, who: str, analys
 
 
 def test_made_samples_show_stages() -> None:
-    assert choose_made_solver(measures=True).name == "stage-wise"
-    assert choose_made_solver(measures=False).name == "bisection"
+    general = SolverChoice("sensitivity", "within its bound")
+    assert choose_made_solver(general, matched=True, measures=True).name == "stage-wise"
+    assert choose_made_solver(general, matched=True, measures=False).name == "bisection"
+    assert choose_made_solver(general, matched=False, measures=True) is general
+    beyond = SolverChoice("bisection", "beyond all bounds")
+    assert choose_made_solver(beyond, matched=False, measures=True).name == "stage-wise"
 
 
 def test_what_lies_behind_a_group_is_counted(analysis: Analysis) -> None:
