@@ -105,6 +105,18 @@ def require_runtimes(names: Sequence[str]) -> None:
             raise UsageError(f"the runtime {name} cannot be used here: {missing}", hint=_OTHERS.get(name))
 
 
+def require_one(names: Sequence[str]) -> None:
+    """Refuse runtimes that are asked for by name where none of them is installed, so that nothing could be tried.
+
+    Raises
+    ------
+    UsageError
+        As :func:`require_runtimes`.
+    """
+    if names and all(make_runtime(name).missing() for name in names):
+        require_runtimes(names)
+
+
 def _advice(name: str, runtime: Runtime) -> str:
     """Return how a runtime is got that is not installed; empty where nobody knows."""
     if set(EXTRAS["runtimes"]) & set(runtime.modules):

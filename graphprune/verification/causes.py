@@ -48,6 +48,7 @@ Function = TypeVar("Function", bound="Callable[..., Any]")
 _PLAIN = "PlainError: "
 _DRAWS = "DrawsError: "
 _KNOWN_DOMAINS = frozenset(("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"))
+_NO_KERNEL = "NotImplemented: Could not find an implementation"
 _PATIENCE = 60.0
 _FASTER = "check that both models run in onnxruntime; --input-shape NAME=1x3x64x64 makes it faster"
 
@@ -138,7 +139,7 @@ def _does_not_run(trouble: str) -> ModelFileError:
     )
 
 
-def _raise_refusal(model: Model | Analysis, given: Mapping[str, Sequence[int]] | None, error: Exception) -> None:
+def _raise_refusal(model: Model | Analysis, given: Mapping[str, Sequence[int]] | None, error: RequestError) -> None:
     """Raise what onnxruntime says of a model that it does not run, whatever is made up for its inputs.
 
     A model is opened only where what is made up may be at fault: open sizes, and lists of integers, which may be sizes.
@@ -157,7 +158,10 @@ def _raise_refusal(model: Model | Analysis, given: Mapping[str, Sequence[int]] |
             loaded, graph, shapes, _PATIENCE, opened_only=any(lists) or bool(assumed(graph, known or {}))
         )
     if trouble and OUT_OF_TIME not in trouble:
-        raise _does_not_run(trouble) from error
+        refused = _does_not_run(trouble)
+        if _NO_KERNEL in trouble and error.hint:
+            refused.hint = error.hint  # of what no kernel is known for, it says more: that an optimiser made it, say
+        raise refused from error
 
 
 def _is_real(kind: TypeProto) -> bool:

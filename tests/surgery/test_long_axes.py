@@ -14,7 +14,7 @@ from graphprune import api
 from graphprune.analysis.analysis import Analysis
 from graphprune.errors import UnsafeModelError
 from graphprune.labels.vector import MOST_SLICES, Digit, Labels, concatenate, pairs, stay
-from graphprune.model import fitting
+from graphprune.model import proportion
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 
@@ -24,7 +24,7 @@ HUGE = 10**9
 @pytest.fixture(autouse=True)
 def _values_may_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let sizes through that are refused for small networks, so that what follows meets them."""
-    monkeypatch.setattr(fitting, "_INFLATED", 1 << 60)
+    monkeypatch.setattr(proportion, "_INFLATED", 1 << 60)
 
 
 def test_a_padding_of_a_thousand_million_costs_nothing() -> None:

@@ -142,11 +142,12 @@ def deploy(
     'graphprune[runtimes]'` installs OpenVINO, MNN, ncnn and OpenCV.
     """
     from graphprune import api
-    from graphprune.export.deploy import check_folder, check_names, require_runtimes
+    from graphprune.export.deploy import check_folder, check_names, require_one, require_runtimes
     from graphprune.export.deploy import deploy as run
     from graphprune.report.runtime_table import deployment_tables
 
     check_names(checking.names)
+    require_one(checking.names)
     if checking.to is not None:
         require_runtimes(checking.to[:1])
         check_folder(*checking.to)
