@@ -15,7 +15,7 @@ from source_tree import ROOT
 from graphprune.cli.app import app
 from graphprune.cli.command_line_error import CommandLineError
 
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # the app is a group
 PAGES = sorted(
     {*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")}
     - {ROOT / "docs" / "reference.md"}  # prose of docstrings

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Command = Callable[..., Outcome]
 
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # the app is a group
 CHAIN = """
 model: net.onnx
 folder: built

@@ -32,7 +32,7 @@ def _said_by_onnxruntime(proto: onnx.ModelProto) -> str:
     try:
         session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         session.run(None, {each.name: np.ones(each.shape, np.float32) for each in session.get_inputs()})
-    except Exception as error:
+    except Exception as error:  # onnxruntime raises what it likes
         return str(error)
     return ""
 

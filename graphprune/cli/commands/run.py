@@ -50,7 +50,7 @@ def run(
     from graphprune.cli.recipes.record import Done, Record
 
     written = read_recipe(recipe)
-    commands = context.find_root().command.commands  # type: ignore[attr-defined]
+    commands = context.find_root().command.commands  # type: ignore[attr-defined]  # the root is a group
     lines = command_lines(written, commands)
     check_lines(written, lines, commands)
     home = recipe.resolve().parent
