@@ -129,6 +129,33 @@ def test_a_model_that_onnxruntime_does_not_know_is_a_clear_error() -> None:
     assert "Traceback" not in caught.value.message
 
 
+def test_sizes_with_which_the_original_does_not_run_are_a_clear_error() -> None:
+    """The position that is read is computed from data, so that no inference knows how long the input has to be."""
+    proto = model(
+        """(float[n,3,length] x) => (float[n,2,one] y) {
+            r = ReduceMax (x)
+            t = Cast <to = 7> (r)
+            u = Mul (t, nothing)
+            w = Add (u, far)
+            v = Reshape (w, single)
+            p = Gather <axis = 2> (x, v)
+            h = Conv (p, first)
+            y = Conv (h, last)
+        }""",
+        {"first": (8, 3, 1), "last": (2, 8, 1)},
+        nothing=np.int64(0),
+        far=np.int64(300),
+        single=[1],
+    )
+    analysis = analyze(proto)
+    keep = halves(analysis)
+    with pytest.raises(UnsupportedModelError, match=r"sizes that were assumed .*'x' 1x3x16") as caught:
+        _verify(analysis, prune(analysis, keep), keep)
+    assert caught.value.hint == "give sizes with which it runs, e.g. --input-shape x=1x3x512"
+    fitting = Analysis(load(proto), {"x": (1, 3, 512)})
+    assert _verify(fitting, prune(fitting, keep), keep).status == "verified"
+
+
 def test_sizes_are_assumed_with_which_the_original_runs() -> None:
     proto = model(
         """(float[n,3,length] x) => (float[n,2,length] y) {
