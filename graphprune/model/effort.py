@@ -2,7 +2,8 @@
 """Effort: about how long a node keeps the kernels of onnxruntime busy, by the shapes of what it reads and makes.
 
 A step is what an elementwise operator does to one element, about a nanosecond. Eight multiply-adds of a convolution or
-of a matrix product are one. What has no shape, such as texts, counts as nothing: a limited child process runs it.
+of a matrix product are one, and a text that is written and read again is some hundreds. What has no shape counts as
+nothing: a limited child process runs it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import log2, prod
 from typing import Final
+
+from onnx import TensorProto
 
 from graphprune.model.graph import Node
 
@@ -22,6 +25,8 @@ _PER_STEP: Final = 8
 """Multiply-adds of vectorised kernels in a step."""
 _SAMPLES: Final = 16
 """Elements that a point between others is made of."""
+_TEXT: Final = 512
+"""Steps in which a number becomes a text, and a number again."""
 
 
 def effort(node: Node, dims: Dims) -> float:
@@ -104,6 +109,10 @@ def _attention(node: Node, dims: Dims) -> float:
     return _elements(dims, queries) * prod(dims[keys][-2:-1]) * 2 / _PER_STEP
 
 
+def _texts(node: Node, dims: Dims) -> float:
+    return _TEXT * _elements(dims, node.outputs[0]) if node.attribute("to") == TensorProto.STRING else 0.0
+
+
 def _sorted(node: Node, dims: Dims) -> float:
     count = _elements(dims, node.inputs[0])
     return count * log2(count + 2)
@@ -144,6 +153,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     **dict.fromkeys(("AffineGrid", "GridSample", "MelWeightMatrix", "Resize", "Upsample"), _points),
     **dict.fromkeys(("DFT", "STFT"), _transform),
     "Attention": _attention,
+    "Cast": _texts,
     "ConvTranspose": _transposed,
     "DeformConv": _deformable,
     "Det": _determinant,

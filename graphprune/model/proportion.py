@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import Final
 
+from onnx import TensorProto
+
 from graphprune.errors import UnsafeModelError, quote
 from graphprune.model.effort import effort
 from graphprune.model.graph import Graph, Node
@@ -23,6 +25,8 @@ _LARGE: Final = 1 << 25
 _LARGE_TOGETHER: Final = 1 << 28
 _INFLATED: Final = 1 << 12
 """Times that large values, each and all together, may be larger than all that is fed and stored."""
+_TEXT: Final = 32
+"""Numbers that take as much memory as a text."""
 _STANDING_ELEMENTS: Final = 1 << 27
 _STANDING_TIMES: Final = 16
 """Elements that all values may have together which depend on no input, at least, and for each one stored or fed."""
@@ -41,37 +45,48 @@ def check_proportion(graph: Graph, shapes: Shapes) -> None:
 
     Complexity: O(nodes).
     """
-    given = sum(prod(shapes.dims.get(name, ())) for name in (*graph.inputs, *graph.initializers))
-    for name, dims in shapes.dims.items():
-        if prod(dims) > _MOST_ELEMENTS:
+    counts = {name: _count(dims, shapes.dtypes.get(name)) for name, dims in shapes.dims.items()}
+    given = sum(counts.get(name, 1) for name in (*graph.inputs, *graph.initializers))
+    for name, count in counts.items():
+        if count > _MOST_ELEMENTS:
             raise UnsafeModelError(
-                f"value {quote(name)} of shape {list(dims)} has more elements than the limit {_MOST_ELEMENTS}",
+                f"value {_shown(name, shapes)} has more elements than the limit {_MOST_ELEMENTS}",
                 hint="if its size follows from an input, give a smaller one: --input-shape NAME=SIZES",
             )
-        if prod(dims) > max(_LARGE, _INFLATED * given):
+        if count > max(_LARGE, _INFLATED * given):
             raise UnsafeModelError(
-                f"value {quote(name)} of shape {list(dims)} has more than {_INFLATED} times as many elements as all "
+                f"value {_shown(name, shapes)} has more than {_INFLATED} times as many elements as all "
                 f"inputs and weights together have ({given})",
                 hint="look at the sizes that the file gives to the nodes in front of it",
             )
-    total = sum(_made(node, shapes.dims) for node in graph.nodes)
+    total = sum(_made(node, counts) for node in graph.nodes)
     if total > max(_LARGE_TOGETHER, _INFLATED * given):
-        worst = max(graph.nodes, key=lambda node: _made(node, shapes.dims))
+        worst = max(graph.nodes, key=lambda node: _made(node, counts))
         raise UnsafeModelError(
             f"all values together have {total:.1e} elements, more than {_INFLATED} times as many as all inputs and "
             f"weights ({given}); the largest is made by {worst!r}",
             hint="look at the sizes that the file gives to the nodes in front of it",
         )
-    _check_standing(graph, shapes.dims, given)
+    _check_standing(graph, shapes.dims, counts, given)
 
 
-def _check_standing(graph: Graph, dims: Mapping[str, tuple[int, ...]], given: int) -> None:
+def _count(dims: tuple[int, ...], elem_type: int | None) -> int:
+    """Return how many elements a value has; a text counts as many."""
+    return prod(dims) * (_TEXT if elem_type == TensorProto.STRING else 1)
+
+
+def _shown(name: str, shapes: Shapes) -> str:
+    texts = f" of texts, which count as {_TEXT} elements each," if shapes.dtypes.get(name) == TensorProto.STRING else ""
+    return f"{quote(name)} of shape {list(shapes.dims[name])}{texts}"
+
+
+def _check_standing(graph: Graph, dims: Mapping[str, tuple[int, ...]], counts: Mapping[str, int], given: int) -> None:
     """Hold what depends on no input to what is stored and fed, and to what depends on inputs."""
     standing, fed = _apart(graph)
     stored = [node for node in standing if node.op_type == "Constant" and not node.domain]
-    given += sum(_made(node, dims) for node in stored)
+    given += sum(_made(node, counts) for node in stored)
     computed = [node for node in standing if node.op_type != "Constant" or node.domain]
-    made = {node: float(_made(node, dims)) for node in computed}
+    made = {node: float(_made(node, counts)) for node in computed}
     steps = {node: effort(node, dims) for node in computed}
     for costs, most, what in (
         (made, max(_STANDING_ELEMENTS, _STANDING_TIMES * given), "have {} elements"),
@@ -80,7 +95,7 @@ def _check_standing(graph: Graph, dims: Mapping[str, tuple[int, ...]], given: in
         total = sum(costs.values())
         if total <= most:
             continue
-        others = sum(_made(node, dims) if costs is made else effort(node, dims) for node in fed)
+        others = sum(_made(node, counts) if costs is made else effort(node, dims) for node in fed)
         if total > others:
             worst = max(costs, key=lambda node: costs[node])
             raise UnsafeModelError(
@@ -91,8 +106,8 @@ def _check_standing(graph: Graph, dims: Mapping[str, tuple[int, ...]], given: in
             )
 
 
-def _made(node: Node, dims: Mapping[str, tuple[int, ...]]) -> int:
-    return sum(prod(dims[name]) for name in node.outputs if name in dims)
+def _made(node: Node, counts: Mapping[str, int]) -> int:
+    return sum(counts.get(name, 0) for name in node.outputs)
 
 
 def _apart(graph: Graph) -> tuple[list[Node], list[Node]]:

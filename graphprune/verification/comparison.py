@@ -121,18 +121,17 @@ class Comparison:
         self.unmasked: Feeds = {}
         self.not_finite: dict[str, None] = {}
         tensors = list(enumerate(spec.tensors))
-        masked = Passage(place, spec.masked, OriginalError, device=spec.device)
-        self.all = Pair(masked, Passage(place, spec.pruned, PrunedError, device=spec.device), tensors)
+        how: dict[str, Any] = {"device": spec.device, "lean": spec.lean}
+        masked = Passage(place, spec.masked, OriginalError, **how)
+        self.all = Pair(masked, Passage(place, spec.pruned, PrunedError, **how), tensors)
         self.whole = (
             masked
             if spec.in_pieces
-            else Passage(place, [PieceSpec(spec.reference)], OriginalError, plain=spec.optimised, device=spec.device)
+            else Passage(place, [PieceSpec(spec.reference)], OriginalError, plain=spec.optimised, **how)
         )
         free = {name: np.asarray(False) for path in spec.branches for name in path}
         self.plain = PlainRun(place, spec, self.whole, {**self.masks, **free})
-        pruned = (
-            Passage(place, [PieceSpec(spec.ends)], PrunedError, device=spec.device) if spec.ends else self.plain.passage
-        )
+        pruned = Passage(place, [PieceSpec(spec.ends)], PrunedError, **how) if spec.ends else self.plain.passage
         self._ends = [item for item in tensors if item[1].end or item[1].cut]
         self.ends = Pair(self.whole, pruned, self._ends, whole=True)
 
@@ -207,17 +206,20 @@ class Comparison:
         doubts: dict[int, Doubt] = {}
         for stop, tensors in sorted(pair.stops.items()):
             expected = pair.masked.step(stop, [tensor.name for _, tensor in tensors])
-            wanted = {number: self._cut(number, expected[tensor.name]) for number, tensor in tensors}
-            pair.pruned.give({t.name: np.asarray(wanted[number], order="C") for number, t in tensors if t.cut})
+            pair.pruned.give(
+                {t.name: np.asarray(self._cut(number, expected[t.name]), order="C") for number, t in tensors if t.cut}
+            )
             actual = pair.pruned.step(stop, [tensor.own or tensor.name for _, tensor in tensors])
             for number, tensor in tensors:
-                error = self.ledger.judge(tensor, wanted[number], actual[tensor.own or tensor.name])
+                # One after the other: all that was cut at a stop would take as much memory as what was made there.
+                wanted = self._cut(number, expected[tensor.name])
+                error = self.ledger.judge(tensor, wanted, actual[tensor.own or tensor.name])
                 if error is not None:
-                    held = self._held(number, wanted[number], len(pair.stops))
+                    held = self._held(number, wanted, len(pair.stops))
                     doubts[number] = Doubt(held, actual[tensor.own or tensor.name] if pair.whole else None, error)
                 if kind == "normal" and tensor.end:
                     self.normal[tensor.name] = expected[tensor.name]
-                    if not np.isfinite(wanted[number]).all():
+                    if not np.isfinite(wanted).all():
                         self.not_finite[tensor.name] = None
         if doubts:
             self._settle(kind, pair, doubts)

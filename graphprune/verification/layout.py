@@ -37,15 +37,15 @@ from graphprune.verification.pieces import cut_in_step, stops_of
 from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.rounding import OWN, behind, cut_kind, cut_roundings, roundings
 from graphprune.verification.sizes import dtype_name, second_sizes
-from graphprune.verification.smaller_sizes import Sizes, loosened, smaller_sizes
+from graphprune.verification.smaller_sizes import Sizes, count_elements, loosened, smaller_sizes
 from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, FedInput, PieceSpec, Spec, TensorSpec
 from graphprune.verification.staging import StagedWeights, stage_file
 from graphprune.verification.taming import tame, wild_values
 
 __all__ = ["Question", "lay_out"]
 
-_MOST_ELEMENTS = 1 << 27
-"""Elements of tensors that one piece of a model gives: more would have to be in memory at once."""
+_MOST_ELEMENTS = 1 << 25
+"""Elements of tensors that a piece of a model gives, all in memory at once; and of all values that pools stay for."""
 _CARRIED = FLOATS - {TensorProto.BFLOAT16} | {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8}
 _ENDS = "pruned.whole.onnx"
 
@@ -187,9 +187,8 @@ class _Layout:
             save(question.pruned.replaced(question.fitted(question.pruned.proto)), place / WRITTEN)
         elif not question.needed:
             stage_file(question.pruned, place / WRITTEN)
-        masked, masked_weights = self._copy(
-            question.oracle.light, question.oracle.weights, self.analysis.model, "masked"
-        )
+        oracle = question.oracle
+        masked, masked_weights = self._copy(oracle.light, oracle.weights, self.analysis.model, "masked")
         pruned, pruned_weights = self._copy(*without_weights(question.pruned.proto), question.pruned, "pruned")
         if not question.needed:
             self._write_source(masked_weights)
@@ -325,7 +324,8 @@ class _Layout:
             )
             for name, shape in question.sizes.items()
         }
-        fed = (self.analysis.graph.inputs[name].tensor_type.elem_type for name in inputs)
+        graph = self.analysis.graph
+        fed = (graph.inputs[name].tensor_type.elem_type for name in inputs)
         return Spec(
             inputs=inputs,
             tensors=self._tensors(stops, grains),
@@ -335,6 +335,7 @@ class _Layout:
             pruned=pieces[1],
             ends="" if self.serves or question.in_pieces else _ENDS,
             in_pieces=question.in_pieces,
+            lean=count_elements(graph, question.dims) > _MOST_ELEMENTS,
             optimised=not self.cuts,
             plain=TensorProto.BFLOAT16 not in fed and not question.needed,
             plain_values=not (self.cuts or self.wild or question.widened or self.random),
@@ -343,7 +344,7 @@ class _Layout:
             relative=question.relative,
             chaotic=question.grain > 0,
             branches=[switches(path, self.branches) for path in self.branches],
-            sizes=second_sizes(self.analysis.graph, question.sizes),
+            sizes=second_sizes(graph, question.sizes),
             device=verifying().name,
         )
 
@@ -365,8 +366,8 @@ class _Layout:
         ]
 
     def _dtype(self, name: str, *, widened: bool) -> str:
-        elem_type = self.analysis.graph.inputs[name].tensor_type.elem_type
-        return "float32" if widened and elem_type in NARROW else dtype_name(self.analysis.graph, name)
+        narrow = widened and self.analysis.graph.inputs[name].tensor_type.elem_type in NARROW
+        return "float32" if narrow else dtype_name(self.analysis.graph, name)
 
 
 def _read_by(light: ModelProto, weights: Iterable[TensorProto]) -> list[TensorProto]:

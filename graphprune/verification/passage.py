@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from platform import machine
+from typing import Final, Literal
 
 import onnxruntime as ort
 
@@ -23,6 +24,9 @@ from graphprune.verification.spec import PieceSpec
 __all__ = ["Feeds", "Passage", "RunError"]
 
 Feeds = dict[str, Array]
+
+_WITH_POOLS: Final = frozenset({"aarch64", "amd64", "arm64", "x86_64"})
+"""Processors for which onnxruntime keeps pools of memory; elsewhere it refuses to empty one."""
 
 
 class RunError(Exception):
@@ -42,6 +46,8 @@ class Passage:
         What is raised if it cannot be opened or run.
     plain : bool
         Open it as its users do, with default options; otherwise without graph optimisation.
+    lean : bool
+        Keep no pool of memory: what a run took goes back to the system as soon as nobody reads it.
     device : {"cpu", "cuda"}
     """
 
@@ -52,12 +58,14 @@ class Passage:
         failure: type[RunError],
         *,
         plain: bool = False,
+        lean: bool = False,
         device: Literal["cpu", "cuda"] = "cpu",
     ) -> None:
         self._folder = folder
         self._pieces = pieces
         self._failure = failure
         self._plain = plain
+        self._pooled = len(pieces) == 1 and not lean
         self._device = device
         self._session: tuple[int, ort.InferenceSession] | None = None
         self._coming: Future[ort.InferenceSession] | None = None
@@ -69,7 +77,8 @@ class Passage:
 
         Both are what onnxruntime makes of the model, with kernels that sum in another order.
         """
-        return Passage(self._folder, self._pieces, self._failure, plain=not self._plain, device=self._device)
+        plain, lean = not self._plain, not self._pooled
+        return Passage(self._folder, self._pieces, self._failure, plain=plain, lean=lean, device=self._device)
 
     @property
     def unoptimised(self) -> Passage:
@@ -95,7 +104,7 @@ class Passage:
         try:
             session = self._open(number)
             feeds = {item.name: self._live[item.name] for item in session.get_inputs() if item.name in self._live}
-            made = dict(zip(wanted, session.run(wanted, feeds), strict=True)) if wanted else {}
+            made = dict(zip(wanted, session.run(wanted, feeds, self._run_options()), strict=True)) if wanted else {}
         except Exception as error:  # onnxruntime's exceptions share no base
             unless_exhausted(error)
             raise self._failure(" ".join(f"{type(error).__name__}: {error}".split())) from error
@@ -128,15 +137,27 @@ class Passage:
 
     def _opened(self, number: int) -> ort.InferenceSession:
         path = str(self._folder / self._pieces[number].file)
-        options = None if self._plain else _unoptimised(pooled=len(self._pieces) == 1)
         ort.set_default_logger_severity(4)
-        return ort.InferenceSession(path, options, providers=ChosenDevice(self._device, "as was asked for").providers)
+        chosen = ChosenDevice(self._device, "as was asked for")
+        return ort.InferenceSession(path, self._session_options(), providers=chosen.providers)
 
+    def _session_options(self) -> ort.SessionOptions | None:
+        """Return how a piece is opened; None for the defaults, as the file's users have them."""
+        if self._plain and self._pooled:
+            return None
+        options = ort.SessionOptions()
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = self._pooled
+        options.log_severity_level = 4
+        if not self._plain:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return options
 
-def _unoptimised(*, pooled: bool) -> ort.SessionOptions:
-    """Return options without graph optimisation; without a pool, what a session took goes back to the system."""
-    options = ort.SessionOptions()
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = pooled
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    return options
+    def _run_options(self) -> ort.RunOptions:
+        """Return options of a run by which a pool of memory, where there is one, is emptied after it.
+
+        Sessions are kept for later runs; their pools, which grow by powers of two, would all be kept with them.
+        """
+        options = ort.RunOptions()
+        if self._pooled and machine().lower() in _WITH_POOLS:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options

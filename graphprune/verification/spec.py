@@ -112,6 +112,8 @@ class Spec:
         the file that is written serves.
     in_pieces : bool
         Whether memory holds no model as a whole: then what else would be looked at in one piece is in these, too.
+    lean : bool
+        Whether values are large, so that memory goes back to the system after each run.
     optimised : bool
         Whether the masked original is optimised where only its ends are looked at: not where values are rounded.
     plain : bool
@@ -146,6 +148,7 @@ class Spec:
     pruned: list[PieceSpec] = field(default_factory=lambda: [PieceSpec("pruned.onnx")])
     ends: str = ""
     in_pieces: bool = False
+    lean: bool = False
     optimised: bool = True
     plain: bool = True
     plain_values: bool = True

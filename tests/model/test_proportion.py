@@ -99,3 +99,15 @@ def test_maps_that_nothing_stored_or_fed_accounts_for_are_refused_together() -> 
 def test_a_causal_mask_is_no_excess() -> None:
     text = "i = ConstantOfShape (size)\n t = Trilu (i)\n b = Cast <to = 9> (t)\n q = Not (b)"
     assert Analysis(load(_beside(text, size=[4096, 4096]))).groups
+
+
+def test_a_text_takes_as_much_as_many_numbers() -> None:
+    """A weight that is written as texts and read again, and what is fed and becomes more texts than memory holds."""
+    texts = "t = Cast <to = 8> (w)\n q = Cast <to = 1> (t)"
+    assert Analysis(load(_beside(texts, {"w": (30, 30)}))).groups
+    spread = "w = Expand (c, size)\n" + "".join(f"t{at} = Cast <to = 8> (w)\n" for at in range(3))
+    with pytest.raises(UnsafeModelError, match=r"steps to compute.*'t0'"):
+        Analysis(load(_beside(spread + "q = Cast <to = 1> (t0)", {"c": (1, 1000)}, size=[1000, 1000])))
+    fed = f"f = ReduceMean (h)\n w = Expand (f, size)\n {texts}"
+    with pytest.raises(UnsafeModelError, match=r"value 't' of shape .* of texts, which count as 32 elements each"):
+        Analysis(load(_beside(fed, size=[1, 1, 1500, 1500])))
