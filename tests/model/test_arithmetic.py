@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from unittest import mock
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
