@@ -99,9 +99,16 @@ class Grouping:
         self.sizes: Ints = np.bincount(group_of).astype(np.int64) if len(group_of) else np.zeros(0, dtype=np.int64)
         self.starts: Ints = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(self.sizes)])
         self.index_of: Ints = np.arange(len(group_of), dtype=np.int64) - self.starts[group_of]
+        self._lengths: dict[tuple[int, int, int], tuple[Ints, Length]] = {}
 
     def length(self, labels: Labels) -> Length:
         """Return the number of kept slices of an axis as a function of the widths."""
+        key = id(labels.base), labels.repeat, labels.tile
+        if key not in self._lengths:  # thousands of axes carry the very same labels
+            self._lengths[key] = labels.base, self._counted(labels)
+        return self._lengths[key][1]
+
+    def _counted(self, labels: Labels) -> Length:
         atoms = self.atom_of[labels.base]
         times = labels.repeat * labels.tile
         live = atoms[atoms >= 0]

@@ -155,6 +155,7 @@ def _problem(
     analysis, scores, options = task.analysis, task.scores, task.options
     nothing = np.zeros(1, dtype=np.int64)
     bounds = Bounds(analysis, options.rules)
+    rates = efficiency(analysis) if isinstance(options.round_to, str) else None
     for relaxed in (False, True):
         problem = Problem(
             groups=tuple(group.id for group in analysis.groups),
@@ -168,7 +169,7 @@ def _problem(
             seed=options.seed,
             filters=lambda index: coupled_filters(analysis.groups[index], analysis.read),
             comparable=scores.comparable,
-            efficiency=efficiency(analysis) if isinstance(options.round_to, str) else None,
+            efficiency=rates,
             evidence=task.evidence,
         )
         if problem.fits(problem.narrowest):

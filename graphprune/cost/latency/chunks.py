@@ -105,7 +105,7 @@ class _Finder:
 
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
-        self._lengths: dict[tuple[int, int, int], Length] = {}
+        self._length = analysis.grouping.length
         self._uses = {(use.node.index, use.slot): use.axes for use in analysis.scope.space.uses}
         self._costs = {cost.node.index: cost for cost in analysis.scope.space.costs}
 
@@ -184,12 +184,6 @@ class _Finder:
             return tuple(self._length(labels) for labels in axes)
         dims = self._analysis.shapes.dims.get(name)
         return None if dims is None else tuple(Length.fixed(size) for size in dims)
-
-    def _length(self, labels: Labels) -> Length:
-        key = (id(labels.base), labels.repeat, labels.tile)
-        if key not in self._lengths:
-            self._lengths[key] = self._analysis.grouping.length(labels)
-        return self._lengths[key]
 
     def _work(self, nodes: tuple[Node, ...], operands: Iterable[ChunkOperand]) -> tuple[Term, ...]:
         costs = [self._costs[node.index] for node in nodes if node.index in self._costs]
