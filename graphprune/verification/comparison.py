@@ -23,6 +23,7 @@ from graphprune.array_types import Array
 from graphprune.model.children.sandbox import RESULT, enter_sandbox
 from graphprune.verification.deviation import deviation, share_of_usual
 from graphprune.verification.ledger import BEYOND, Ledger
+from graphprune.verification.orders import Orders
 from graphprune.verification.passage import Feeds, Passage, RunError
 from graphprune.verification.plain_run import OriginalError, PlainRun, make_inputs
 from graphprune.verification.spec import DRAWS, PieceSpec, Spec, TensorSpec
@@ -114,8 +115,7 @@ class Comparison:
         self.ledger = Ledger(spec)
         with np.load(place / "masks.npz") as masks:
             self.masks: Feeds = dict(masks)
-        with np.load(place / "keep.npz") as keep:
-            self.keep: Feeds = dict(keep)
+        self.orders = Orders.read(place)
         self.switches: Feeds = {}
         self.normal: Feeds = {}
         self.unmasked: Feeds = {}
@@ -298,7 +298,7 @@ class Comparison:
     def _cut(self, number: int, value: Array) -> Array:
         """Take the slices of a tensor of the masked original that the other model has."""
         for axis in range(value.ndim):
-            order = self.keep.get(f"{number}.{axis}")
+            order = self.orders.of(number, axis)
             if order is not None:
                 value = np.take(value, order, axis=axis)
         return value

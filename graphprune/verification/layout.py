@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -28,11 +28,13 @@ from graphprune.model.write import save
 from graphprune.report import text
 from graphprune.surgery.slices import Slices
 from graphprune.verification.branches import force_branches, pruned_branches, switches
+from graphprune.verification.compared import comparable, ends
 from graphprune.verification.grains import Grains
 from graphprune.verification.integers import with_unsigned_weights
 from graphprune.verification.jumps import discrete_names, random_names, stand_still
 from graphprune.verification.limits import RELATIVE
 from graphprune.verification.oracle import Oracle, bare_oracle, without_weights
+from graphprune.verification.orders import Orders
 from graphprune.verification.pieces import cut_in_step, stops_of
 from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.rounding import OWN, behind, cut_kind, cut_roundings, roundings
@@ -157,8 +159,8 @@ class _Layout:
         self.cuts = roundings(self.analysis, made)
         self.discrete = discrete_names(self.analysis)
         self.random = random_names(self.analysis)
-        self.ends = _ends(self.analysis, self.discrete)
-        wanted = {*_comparable(self.analysis, made), *self.cuts}
+        self.ends = ends(self.analysis, self.discrete)
+        wanted = {*comparable(self.analysis, made), *self.cuts}
         if question.lossless:
             wanted &= {*self.ends, *self.cuts}
         # In the order in which they are made: pieces follow each other.
@@ -177,7 +179,7 @@ class _Layout:
     def write(self) -> None:
         """Write everything."""
         question, place = self.question, self.place
-        self._write_orders()
+        self._orders().write(place)
         masks: dict[str, Any] = {
             name: value if value.dtype == np.bool_ or not question.widened else value.astype(np.float32)
             for name, value in question.oracle.masks.items()
@@ -302,14 +304,20 @@ class _Layout:
         shapes = self.analysis.shapes
         return sum(prod(shapes.dims.get(name, (0,))) for name in node.inputs if name in shapes.constant)
 
-    def _write_orders(self) -> None:
-        """Write where the slices that the pruned model has stand in the original."""
-        orders: dict[str, Any] = {}
+    def _orders(self) -> Orders:
+        """Return where the slices that the pruned model has stand in the original."""
+        orders, slices = Orders(), self.question.slices
+        wholes: dict[tuple[int, int, int], bool] = {}
         for number, name in enumerate(self.names):
             for axis, labels in enumerate(self.analysis.scope.values.get(name, ())):
-                if not whole(self.question.slices.counts(labels)):
-                    orders[f"{number}.{axis}"] = self.question.slices.order(labels)
-        np.savez(self.place / "keep.npz", **orders)
+                key = id(labels.base), labels.repeat, labels.tile
+                if key not in wholes:
+                    wholes[key] = whole(slices.counts(labels))
+                    if not wholes[key]:
+                        orders.put(key, slices.order(labels))
+                if not wholes[key]:
+                    orders.use(number, axis, key)
+        return orders
 
     def _spec(self, stops: dict[str, int], pieces: list[list[PieceSpec]]) -> Spec:
         """Return what the child has to know."""
@@ -374,27 +382,3 @@ def _read_by(light: ModelProto, weights: Iterable[TensorProto]) -> list[TensorPr
     """Return the weights that a graph reads (:func:`graphprune.model.unread.without_unread`)."""
     read = read_names(light)
     return [tensor for tensor in weights if tensor.name in read]
-
-
-def _comparable(analysis: Analysis, shared: Collection[str]) -> list[str]:
-    """Floating-point values that both models have; graph outputs also where their shape is not known."""
-    outputs = {value.name: value.type.tensor_type.elem_type for value in analysis.graph.proto.graph.output}
-    dims, dtypes = analysis.shapes.dims, {**outputs, **analysis.shapes.dtypes}
-    return [
-        name
-        for node in analysis.graph.nodes
-        for name in node.outputs
-        if name in shared
-        and name not in analysis.shapes.constant
-        and dtypes.get(name) in FLOATS
-        and (all(size > 0 for size in dims[name]) if name in dims else name in outputs)
-    ]
-
-
-def _ends(analysis: Analysis, discrete: set[str]) -> set[str]:
-    """Tensors at which the effect of masking is measured: outputs, and what enters a discrete operator."""
-    ends = {name for name in analysis.graph.outputs if name not in discrete}
-    for node in analysis.graph.nodes:
-        if any(name in discrete for name in node.outputs):
-            ends.update(name for name in node.inputs if name and name not in discrete)
-    return ends

@@ -43,6 +43,8 @@ def wild_values(analysis: Analysis, names: Collection[str]) -> list[str]:
 
 def tame(model: ModelProto, names: Collection[str], types: dict[str, int]) -> None:
     """Replace what is not finite in some values by zero, in place."""
+    if not names:
+        return
     wanted = set(names)
     nodes: list[NodeProto] = []
     for node in model.graph.node:

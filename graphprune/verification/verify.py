@@ -211,11 +211,16 @@ def _in_a_type(question: Question, timeout: float) -> Verification:
             return _compare_tamed(question, timeout)
     except ChildError as error:
         if not narrow or not _no_kernel(error):
-            raise blame(question.analysis, error, timeout) from error
+            raise _cause(question, error, timeout) from error
     try:
         return _compare_tamed(replace(question, widened=True), timeout)
     except ChildError as error:
-        raise blame(question.analysis, error, timeout) from error
+        raise _cause(question, error, timeout) from error
+
+
+def _cause(question: Question, error: ChildError, timeout: float) -> GraphPruneError:
+    """Return whose fault it is that no comparison came of it; with smaller inputs than the file's, it is nobody's."""
+    return error if question.is_smaller else blame(question.analysis, error, timeout)
 
 
 def _no_kernel(error: ChildError) -> bool:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from graphprune.verification.comparison import Comparison
+from graphprune.verification.orders import Orders
 from graphprune.verification.plain_run import make_inputs
 from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, FedInput, Spec, TensorSpec
 
@@ -43,7 +44,7 @@ def compared(folder: Path, scale: float = 1.0, shift: float = 0.0) -> dict[str, 
         text = CHAOTIC.format(scale=f"{factor:.9f}", shift=f"{offset:.9f}")
         for name in names:
             onnx.save(onnx.parser.parse_model(text), folder / name)
-    np.savez(folder / "keep.npz")
+    Orders().write(folder)
     np.savez(folder / "masks.npz")
     return Comparison(folder, SPEC).run()
 
@@ -96,6 +97,6 @@ def test_outputs_that_cancel_on_one_draw_are_held_to_their_usual_size(
         text = CANCELLING.format(scale=f"{factor:.9f}", offset=f"{1e-2 - total:.9f}")
         for name in names:
             onnx.save(onnx.parser.parse_model(text), tmp_path / name)
-    np.savez(tmp_path / "keep.npz")
+    Orders().write(tmp_path)
     np.savez(tmp_path / "masks.npz")
     assert Comparison(tmp_path, SPEC).run()["failed"] is failed
