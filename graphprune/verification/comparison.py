@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -116,6 +117,7 @@ class Comparison:
         with np.load(place / "masks.npz") as masks:
             self.masks: Feeds = dict(masks)
         self.orders = Orders.read(place)
+        self.forced: list[str] = []
         self.switches: Feeds = {}
         self.normal: Feeds = {}
         self.unmasked: Feeds = {}
@@ -129,8 +131,8 @@ class Comparison:
             if spec.in_pieces
             else Passage(place, [PieceSpec(spec.reference)], OriginalError, plain=spec.optimised, **how)
         )
-        free = {name: np.asarray(False) for path in spec.branches for name in path}
-        self.plain = PlainRun(place, spec, self.whole, {**self.masks, **free})
+        self.free: Feeds = dict.fromkeys(spec.switches, np.asarray(False))
+        self.plain = PlainRun(place, spec, self.whole, {**self.masks, **self.free})
         pruned = Passage(place, [PieceSpec(spec.ends)], PrunedError, **how) if spec.ends else self.plain.passage
         self._ends = [item for item in tensors if item[1].end or item[1].cut]
         self.ends = Pair(self.whole, pruned, self._ends, whole=True)
@@ -143,22 +145,28 @@ class Comparison:
 
     def run(self) -> dict[str, Any]:
         """Compare with every way in which pruned branches can be taken; returns what to report."""
-        effects = {}
-        failures = []
-        for number, path in enumerate(self.spec.branches or [{}]):
-            self._take(path)
+        effects: list[float] = []
+        ways: list[list[str]] = []
+        failures: list[OriginalError] = []
+        left: deque[list[list[str]]] = deque(self.spec.branches or [[[]]])
+        while left:
+            together = left.popleft()
+            self._take([name for path in together for name in path])
             try:
-                if path:
+                if self.forced:
                     self.whole.run(self.spec.outputs, {**self._inputs("normal"), **self.masks})
-            except OriginalError as error:  # raised below if no branch runs
-                failures.append(error)
+            except OriginalError as error:
+                failures.append(error)  # raised below if no branch runs
+                middle = len(together) // 2
+                left.extendleft(part for part in (together[middle:], together[:middle]) if middle)
                 continue
             self._compare("normal", self.all)
-            effects[number] = self._effect()
+            effects.append(self._effect())
+            ways.append(self.forced)
         # Some branch may be impossible for inputs of this size, but not all of them.
         if not effects:
             raise failures[0]
-        facts: dict[str, Any] = {"effect": max(effects.values()), "sizes": 0, "not_finite": list(self.not_finite)}
+        facts: dict[str, Any] = {"effect": max(effects), "sizes": 0, "not_finite": list(self.not_finite)}
         facts["unfed"] = []
         if not self.ledger.failed:
             known = None if self.spec.branches else {**self.unmasked, **self.normal}
@@ -166,8 +174,8 @@ class Comparison:
             facts["misoptimised"] = list(self.plain.misoptimised)
             if self.plain.misoptimised:
                 self.ends = Pair(self.whole.unoptimised, self.plain.passage.unoptimised, self._ends, whole=True)
-            for number in effects:
-                self._take(self.spec.branches[number] if self.spec.branches else {})
+            for way in ways:
+                self._take(way)
                 # Where memory is short, every further kind of input would read all weights from the disk twice more.
                 for kind in () if self.spec.in_pieces else ("zeros", "large"):
                     self._compare_extremes(kind, facts)
@@ -191,9 +199,10 @@ class Comparison:
             return False
         return True
 
-    def _take(self, path: dict[str, bool]) -> None:
+    def _take(self, forced: list[str]) -> None:
         """Go through these branches from now on."""
-        self.switches = {name: np.asarray(value) for name, value in path.items()}
+        self.forced = forced
+        self.switches = {**self.free, **dict.fromkeys(forced, np.asarray(True))}
 
     def _inputs(self, kind: str, *, moved: bool = False) -> Feeds:
         return {**make_inputs(self.spec, kind, moved=moved), **self.switches}

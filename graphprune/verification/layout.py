@@ -27,7 +27,15 @@ from graphprune.model.widen_floats import NARROW, widened
 from graphprune.model.write import save
 from graphprune.report import text
 from graphprune.surgery.slices import Slices
-from graphprune.verification.branches import force_branches, pruned_branches, switches
+from graphprune.verification.branches import (
+    BranchPath,
+    force_branches,
+    force_inputs,
+    pruned_branches,
+    shared_slots,
+    switches,
+    taken_together,
+)
 from graphprune.verification.compared import comparable, ends
 from graphprune.verification.grains import Grains
 from graphprune.verification.integers import with_unsigned_weights
@@ -119,6 +127,11 @@ class Question:
         return loosened(model, self.analysis.input_shapes, self.sizes) if self.is_smaller else model
 
     @cached_property
+    def ways(self) -> list[list[BranchPath]]:
+        """The ways into branches in which something is removed; those that can be taken at once are together."""
+        return taken_together(pruned_branches(self.analysis, lambda labels: self.slices.counts(labels) == 1))
+
+    @cached_property
     def in_pieces(self) -> bool:
         """Whether memory does not hold both models, so that they are only ever looked at piece by piece."""
         return not has_room(2 * room_needed(self.analysis.model))
@@ -167,14 +180,14 @@ class _Layout:
         self.names = [name for node in self.analysis.graph.nodes for name in node.outputs if name in wanted]
         self.wild = wild_values(self.analysis, made) if question.tamed else []
         self.outputs = list(self.analysis.graph.outputs)
-        self.branches = pruned_branches(self.analysis, lambda labels: question.slices.counts(labels) == 1)
+        self.slots = shared_slots(self.analysis, (path for group in question.ways for path in group))
 
     @cached_property
     def serves(self) -> bool:
         """Whether the file itself gives all that extreme inputs are compared at."""
         ends = {name for name in self.names if name in self.ends}
         plain = ends <= set(self.outputs) and not self.random
-        return plain and not (self.cuts or self.branches or self.wild or self.question.widened)
+        return plain and not (self.cuts or self.slots or self.wild or self.question.widened)
 
     def write(self) -> None:
         """Write everything."""
@@ -213,7 +226,7 @@ class _Layout:
     ) -> tuple[ModelProto, StagedWeights]:
         """Return a copy that may be edited, and write its weights."""
         store = model.tensors
-        light = force_branches(light, self.branches) if self.branches else light
+        light = force_branches(light, self.slots)
         copy = ModelProto()
         copy.CopyFrom(self.question.fitted(light))
         stand_still(copy)
@@ -351,7 +364,8 @@ class _Layout:
             grain=max(grains.coarsest, question.grain),
             relative=question.relative,
             chaotic=question.grain > 0,
-            branches=[switches(path, self.branches) for path in self.branches],
+            switches=sorted({name for slot in self.slots.values() for name in force_inputs(slot)}),
+            branches=[[switches(path, self.slots) for path in group] for group in question.ways],
             sizes=second_sizes(graph, question.sizes),
             device=verifying().name,
         )

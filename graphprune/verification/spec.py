@@ -128,8 +128,10 @@ class Spec:
         What counts as rounding.
     chaotic : bool
         Whether what rounding moves far is not judged at all.
-    branches : list of dict of str to bool
-        The values of forcing inputs for every way through pruned branches.
+    switches : list of str
+        Inputs that force their way into branches.
+    branches : list of list of list of str
+        Which of them are true on every way into pruned branches; ways that can be taken at once are together.
     reference, source : str
         Files of what gives the expected outputs, and of the original.
     seed : int
@@ -156,7 +158,8 @@ class Spec:
     grain: float = 0.0
     relative: float = RELATIVE
     chaotic: bool = False
-    branches: list[dict[str, bool]] = field(default_factory=list)
+    switches: list[str] = field(default_factory=list)
+    branches: list[list[list[str]]] = field(default_factory=list)
     reference: str = REFERENCE
     source: str = SOURCE
     seed: int = 0

@@ -242,7 +242,7 @@ def _compare(question: Question, timeout: float) -> tuple[Verification, bool]:
     if question.in_pieces:
         timeout *= 1 + room_needed(question.analysis.model) / _PER_TIMEOUT
     models = [question.analysis.model, question.pruned]
-    allowance = allow(models, question.dims, timeout)
+    allowance = allow(models, question.dims, timeout, ways=len(question.ways))
     if verifying().name == "cuda":
         allowance = replace(allowance, most_bytes=allowance.most_bytes + _OF_CUDA)
     with scratch_folder() as place:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from graphprune.verification.comparison import Comparison
 from graphprune.verification.orders import Orders
-from graphprune.verification.plain_run import make_inputs
+from graphprune.verification.plain_run import OriginalError, make_inputs
 from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, FedInput, Spec, TensorSpec
 
 if TYPE_CHECKING:
@@ -100,3 +101,44 @@ def test_outputs_that_cancel_on_one_draw_are_held_to_their_usual_size(
     Orders().write(tmp_path)
     np.savez(tmp_path / "masks.npz")
     assert Comparison(tmp_path, SPEC).run()["failed"] is failed
+
+
+# Behind `q` lies a branch that reads where nothing is.
+SWITCHED = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[4, 8] x, bool p, bool q, bool r) => (float[4, 8] y)
+<int64 beyond = {1000}, int64 first = {0}, float[2] table = {1.0, 2.0}>
+{
+    at = Where (q, beyond, first)
+    shift = Gather (table, at)
+    turned = Neg (x)
+    one = Where (p, turned, x)
+    other = Where (r, turned, one)
+    y = Add (other, shift)
+}
+"""
+PLAIN = SWITCHED.replace(", bool p, bool q, bool r", "").replace("(q, beyond, first)", "(none, beyond, first)")
+PLAIN = PLAIN.replace("(p, ", "(none, ").replace("(r, ", "(none, ").replace("<int64", "<bool none = {0}, int64")
+
+
+def test_a_branch_that_cannot_run_does_not_hide_those_that_are_taken_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text, names in ((SWITCHED, ("masked.onnx", "pruned.onnx", REFERENCE, "ends.onnx")), (PLAIN, (WRITTEN, SOURCE))):
+        for name in names:
+            onnx.save(onnx.parser.parse_model(text), tmp_path / name)
+    Orders().write(tmp_path)
+    np.savez(tmp_path / "masks.npz")
+    ways: list[list[str]] = []
+    real = Comparison._effect
+
+    def noted(self: Comparison) -> float:
+        ways.append(self.forced)
+        return real(self)
+
+    monkeypatch.setattr(Comparison, "_effect", noted)
+    spec = replace(SPEC, switches=["p", "q", "r"], branches=[[["p"], ["q"], ["r"]]], ends="ends.onnx")
+    assert not Comparison(tmp_path, spec).run()["failed"]
+    assert ways == [["p"], ["r"]]
+    with pytest.raises(OriginalError):
+        Comparison(tmp_path, replace(spec, branches=[[["q"]]])).run()

@@ -44,6 +44,7 @@ _SECONDS_PER_CORE: Final = 1
 """Threads that wait for work use processor time, too."""
 _STEPS_PER_SECOND: Final = 1_000_000_000
 _RUNS: Final = 32
+_RUNS_PER_WAY: Final = 8
 _STEPS_PER_ELEMENT: Final = 4
 _STEPS_OF_OTHERS: Final = 8
 _STEPS_PER_NODE: Final = 10_000
@@ -76,7 +77,7 @@ class Allowance:
     most_bytes: int
 
 
-def allow(models: Iterable[Model], dims: Mapping[str, tuple[int, ...]], patience: float) -> Allowance:
+def allow(models: Iterable[Model], dims: Mapping[str, tuple[int, ...]], patience: float, *, ways: int = 1) -> Allowance:
     """Return what a child that runs these models may use.
 
     Parameters
@@ -87,6 +88,8 @@ def allow(models: Iterable[Model], dims: Mapping[str, tuple[int, ...]], patience
         Shapes of values, those of the inputs at least.
     patience : float
         Seconds that are waited for it.
+    ways : int
+        Through branches that exclude each other, each of which is run.
 
     Complexity: O(nodes); no weight is read.
     """
@@ -106,7 +109,7 @@ def allow(models: Iterable[Model], dims: Mapping[str, tuple[int, ...]], patience
     steps += min(_ITERATIONS * _STEPS_PER_NODE * looped, _MOST_STEPS_OF_NODES)
     cores = os.cpu_count() or 1
     most = _FLOOR + cores * _PER_CORE + _TIMES * (stored + _ELEMENT * values)
-    took = _RUNS * (steps + _STEPS_PER_BYTE * stored) / _STEPS_PER_SECOND
+    took = (_RUNS + _RUNS_PER_WAY * ways) * (steps + _STEPS_PER_BYTE * stored) / _STEPS_PER_SECOND
     seconds = _SECONDS + cores * _SECONDS_PER_CORE + took
     return Allowance(patience, int(min(seconds, _LONGEST)), min(most, main_memory() // 2))
 

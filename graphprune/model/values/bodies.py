@@ -80,10 +80,22 @@ class Flat:
         number = len(self.bodies)
         if self.like is not None:
             last = self.bodies[-1].owner, self.bodies[-1].attribute.name
-            known = [(body.owner, body.attribute.name) for body in self.like.bodies]
-            number = known.index(last) + 1 if last in known else number
+            number = self.like._numbers.get(last, number)
             taken = f"{name}@{number}" in self.like.renamed
         return f"{name}@{number}" if taken else name
+
+    @cached_property
+    def _numbers(self) -> dict[tuple[str, str], int]:
+        """The number of each body, by the first output of its node and its attribute."""
+        return {(body.owner, body.attribute.name): number for number, body in enumerate(self.bodies, start=1)}
+
+    @cached_property
+    def _owned(self) -> dict[str, list[int]]:
+        """The numbers of the bodies of each node, by its first output."""
+        owned: dict[str, list[int]] = {}
+        for (owner, _), number in self._numbers.items():
+            owned.setdefault(owner, []).append(number)
+        return owned
 
     @property
     def is_flat(self) -> bool:
@@ -106,7 +118,7 @@ class Flat:
         places, home = self._places(edited.graph), self._homes(edited.graph)
         before = {value.name: value.type for value in self.proto.graph.value_info}
         types = {v.name: v.type for v in edited.graph.value_info if before.get(v.name, v.type) != v.type}
-        parts = [self._part(edited.graph, places, home, number) for number in range(len(self.bodies) + 1)]
+        parts = self._parts(edited.graph, places, home)
         for number in range(len(self.bodies), -1, -1):
             for node in parts[number].node:
                 if node.domain == DOMAIN:
@@ -154,7 +166,7 @@ class Flat:
     def _given(self, node: NodeProto) -> Iterable[tuple[int, list[str]]]:
         """Yield the number of each body of a pseudo-operator, and what the node reads of what the body gives."""
         owner = owner_name(node.output)
-        owned = [number for number, body in enumerate(self.bodies, start=1) if body.owner == owner]
+        owned = self._owned.get(owner, [])
         counts = [len(self.bodies[number - 1].attribute.g.output) for number in owned]
         at = len(node.input) - sum(counts)
         for number, count in zip(owned, counts, strict=True):
@@ -169,14 +181,22 @@ class Flat:
         """What nodes outside all bodies make."""
         return frozenset(name for node in self.proto.graph.node for name in node.output if name not in self.home)
 
-    def _part(self, graph: GraphProto, places: list[int], home: Mapping[str, int], number: int) -> GraphProto:
-        """Collect what belongs to one body, under its old names."""
-        part = GraphProto()
-        nodes = (node for node, place in zip(graph.node, places, strict=True) if place == number)
-        part.node.extend(node for node in nodes if node.domain != DOMAIN or node.op_type not in ENTRIES)
-        part.initializer.extend(t for t in graph.initializer if home.get(t.name, _OUTER) == number)
-        values = (v for v in graph.value_info if v.name not in self.declared)
-        part.value_info.extend(v for v in values if self.home.get(v.name, _OUTER) == number)
+    def _parts(self, graph: GraphProto, places: list[int], home: Mapping[str, int]) -> list[GraphProto]:
+        """Collect what belongs to the outer graph and to each body, under its old names."""
+        parts = [GraphProto() for _ in range(len(self.bodies) + 1)]
+        for node, place in zip(graph.node, places, strict=True):
+            if node.domain != DOMAIN or node.op_type not in ENTRIES:
+                parts[place].node.append(node)
+        for tensor in graph.initializer:
+            parts[home.get(tensor.name, _OUTER)].initializer.append(tensor)
+        for value in graph.value_info:
+            if value.name not in self.declared:
+                parts[self.home.get(value.name, _OUTER)].value_info.append(value)
+        for part in parts:
+            self._name_as_before(part)
+        return parts
+
+    def _name_as_before(self, part: GraphProto) -> None:
         for node in part.node:
             if node.domain == DOMAIN:
                 continue
@@ -187,7 +207,6 @@ class Flat:
             tensor.name = self.renamed.get(tensor.name, tensor.name)
         for value in part.value_info:
             value.name = self.renamed.get(value.name, value.name)
-        return part
 
     def _attach(self, node: NodeProto, parts: list[GraphProto], types: Mapping[str, TypeProto]) -> None:
         """Turn a pseudo-operator back into the node that it stands for; `types` holds declared types that changed."""

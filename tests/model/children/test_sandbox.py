@@ -50,6 +50,8 @@ def test_what_is_allowed_follows_from_the_model() -> None:
     assert larger.most_bytes > min(main_memory() // 2 - 1, least.most_bytes + 64 * 64 * 512 * 512)
     assert larger.seconds > least.seconds
     assert allow([small, small], {"x": (1, 3, 512, 512)}, 9.0).most_bytes > least.most_bytes
+    ways = {count: allow([small], {"x": (1, 3, 512, 512)}, 9.0, ways=count).seconds for count in (1, 100)}
+    assert ways[100] > ways[1] + 10
     looped = load(endless())
     assert allow([looped], {"x": (1, 3, 512, 512)}, 9.0).seconds > larger.seconds
 
