@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         from graphprune.cli.boundary import run
-    except KeyboardInterrupt:  # before there is a boundary that could say it
+
+        return run(argv)
+    except KeyboardInterrupt:  # where no boundary says it: before there is one, or while it says something else
         sys.stderr.write("error: interrupted\n")
         return 130
-    return run(argv)

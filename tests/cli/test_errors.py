@@ -224,6 +224,17 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(name: str, tmp_path: Path
     assert (done.returncode, done.stderr.splitlines(), done.stdout) == (130, ["error: interrupted"], "")
 
 
+def test_ctrl_c_while_an_error_is_said_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(boundary, "_say", interrupted)
+    assert cli.main(["inspect", "none.onnx"]) == 130
+    assert lines(capsys) == ["error: interrupted"]
+
+
 def test_a_closed_pipe_is_quiet() -> None:
     reader, writer = os.pipe()
     os.close(reader)
