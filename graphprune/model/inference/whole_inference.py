@@ -53,8 +53,9 @@ def infer_whole(bare: ModelProto) -> tuple[ModelProto, str]:
 
     Complexity: O(nodes) for each window behind a Slice behind a window ... that may be too large, and mostly once.
     """
-    bare = without(bare, _readers_of_long_lists(bare))
-    bare = without(bare, _slices_of_doubtful_sizes(bare))
+    doubtful = _doubtful_windows(bare)
+    bare = without(bare, _readers_of_long_lists(bare, doubtful))
+    bare = without(bare, _slices_of_doubtful_sizes(bare, doubtful))
     refusal = ""
     try:
         whole = shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
@@ -90,11 +91,11 @@ def _objection(said: str) -> str:
     return clipped(re.sub(r"\[\w+Error\] ", "", text.partition("\n")[0]))
 
 
-def _slices_of_doubtful_sizes(bare: ModelProto) -> frozenset[int]:
-    """Return the indices of Slices behind windows of which it is not known that they fit."""
-    if not any(node.op_type == "Slice" for node in bare.graph.node):
-        return frozenset()
-    doubtful = _doubtful_windows(bare)
+def _slices_of_doubtful_sizes(bare: ModelProto, doubtful: set[int]) -> frozenset[int]:
+    """Return the indices of Slices behind windows of which it is not known that they fit.
+
+    Those that turn out to fit are removed from `doubtful`: they still do where fewer nodes are left out.
+    """
     while blocked := _slices_behind(bare, doubtful):
         partly = _leniently(without(bare, blocked))
         types = {value.name: value.type for value in (*partly.graph.value_info, *partly.graph.output)}
@@ -113,24 +114,24 @@ def _doubtful_windows(bare: ModelProto) -> set[int]:
 def _slices_behind(bare: ModelProto, windows: Collection[int]) -> frozenset[int]:
     found, behind = [], set[str]()
     for index, node in enumerate(bare.graph.node):
-        if index in windows or not behind.isdisjoint(node.input):
+        if (index in windows and not node.domain) or not behind.isdisjoint(node.input):
             behind.update(filter(None, node.output))
             if node.op_type == "Slice" and not node.domain:
                 found.append(index)
     return frozenset(found)
 
 
-def _readers_of_long_lists(bare: ModelProto) -> frozenset[int]:
+def _readers_of_long_lists(bare: ModelProto, doubtful: set[int]) -> frozenset[int]:
     """Return the indices of nodes that read or make lists too long for onnx to hand on.
 
     Where bounds alone leave that open, inference of everything else tells how long some lists are.
     """
-    slices = _slices_behind(bare, _doubtful_windows(bare))
+    slices = _slices_behind(bare, doubtful)
     long = nodes_with_long_lists(bare, _leniently(without(bare, slices), data=False))
     for _ in range(_ROUNDS):
         if not long:
             break  # as nearly always
-        before = long | _slices_of_doubtful_sizes(without(bare, long))
+        before = long | _slices_of_doubtful_sizes(without(bare, long), doubtful)
         long = nodes_with_long_lists(bare, _leniently(without(bare, before)), before)
     return long
 

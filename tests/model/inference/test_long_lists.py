@@ -93,3 +93,20 @@ def test_what_bounds_leave_open_is_found_out() -> None:
     (shape,) = (value.type.tensor_type.shape for value in whole.graph.value_info if value.name == "z")
     assert not refusal
     assert [dim.dim_value for dim in shape.dim] == [60]
+
+
+def test_windows_are_settled_once_however_often_lists_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fits with some nodes left out fits with fewer of them left out."""
+    text = "g = MaxPool <kernel_shape = [3, 3]> (h)\n c = Slice (g, zero, end)\n"
+    text += MILLION + "d = Sub (n, n)\n k = Add (d, sixty)\n l = ConstantOfShape (k)\n z = Cast <to = 7> (l)"
+    settled: list[int] = []
+    is_fine = whole_inference._is_fine
+
+    def watched(*given: object) -> bool:
+        fine = is_fine(*given)  # type: ignore[arg-type]
+        settled.append(fine)
+        return fine
+
+    monkeypatch.setattr(whole_inference, "_is_fine", watched)
+    whole_inference.infer_whole(_grown(text))
+    assert settled == [True]
