@@ -25,6 +25,7 @@ from graphprune.analysis.polynomial import Length, Polynomial, Term
 from graphprune.labels.adapt import adapter_for, size_slots
 from graphprune.model.files.inline_tensors import FREE_INITIALIZERS
 from graphprune.model.files.messages import copy_but
+from graphprune.model.files.model_bytes import ModelBytes
 from graphprune.model.tensors import DATA_FIELDS, count_bytes, is_external
 from graphprune.model.validity.survey import survey
 from graphprune.model.write import ALIGNMENT, KEPT_OUTSIDE
@@ -105,7 +106,7 @@ def _makers(group: Group) -> Iterable[tuple[str, int, int]]:
 def _graph(analysis: Analysis) -> int:
     """Return what the original takes beside the tensors that are counted."""
     proto = analysis.flat.restore(analysis.graph.proto)
-    total: int = proto.ByteSize()
+    total = ModelBytes(proto).count()
     for name in analysis.stored:
         tensor = analysis.constants.stored(name)
         if tensor is not None and not is_external(tensor):

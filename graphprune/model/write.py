@@ -20,7 +20,15 @@ import onnx
 from google.protobuf.message import EncodeError
 
 from graphprune.errors import OutputError, quote
-from graphprune.model.files.atomic import PendingFile, check_target, holds, output_errors, terminate_by_exception
+from graphprune.model.files.atomic import (
+    Content,
+    PendingFile,
+    check_target,
+    holds,
+    output_errors,
+    terminate_by_exception,
+)
+from graphprune.model.files.model_bytes import ModelBytes
 from graphprune.model.load import Model
 from graphprune.model.tensors import TensorStore, count_bytes, is_external, may_be_sizes
 from graphprune.model.validity.survey import survey
@@ -104,8 +112,7 @@ def save(
         if sum(count_bytes(tensor) for tensor in held) > inline_limit:
             files = _fill_pair(stack, model, target, force=force)
         else:
-            data = _serialise(_inlined(model) if any(map(is_external, held)) else model.proto)
-            files = [_filled(stack, target, data)]
+            files = [_filled_with(stack, target, _inlined(model) if any(map(is_external, held)) else model.proto)]
         files += [_pending(stack, other, data, force=force) for other, data in (beside or {}).items()]
         _commit(files, force=force)
     return path
@@ -121,7 +128,7 @@ def copy_or_save(
         return save(model, path, force=force, beside=beside)
     with output_errors(path), terminate_by_exception(), ExitStack() as stack:
         target = check_target(path, force=force, inputs=[model.path])
-        files = [_filled(stack, target, model.path.read_bytes())]
+        files = [_filled(stack, target, [model.path.read_bytes()])]
         files += [_pending(stack, other, data, force=force) for other, data in (beside or {}).items()]
         _commit(files, force=force)
     return path
@@ -130,13 +137,20 @@ def copy_or_save(
 def _pending(stack: ExitStack, path: Path, data: bytes, *, force: bool) -> PendingFile:
     """Return a complete file for an output that is checked."""
     with output_errors(path):
-        return _filled(stack, check_target(path, force=force), data)
+        return _filled(stack, check_target(path, force=force), [data])
 
 
-def _filled(stack: ExitStack, target: Path, data: bytes) -> PendingFile:
+def _filled(stack: ExitStack, target: Path, content: Content) -> PendingFile:
     pending = stack.enter_context(PendingFile(target))
-    pending.fill([data])
+    pending.fill(content)
     return pending
+
+
+def _filled_with(stack: ExitStack, target: Path, proto: onnx.ModelProto) -> PendingFile:
+    try:
+        return _filled(stack, target, ModelBytes(proto))
+    except (EncodeError, ValueError, RuntimeError) as error:
+        raise OutputError("the model is too large or too deep for protobuf to write") from error
 
 
 def _commit(files: Sequence[PendingFile], *, force: bool) -> None:
@@ -160,20 +174,13 @@ def file_bytes(model: Model) -> int:
     if model.path is not None:
         return model.path.stat().st_size + sum(file.size for file in model.tensors.files.values())
     outside = [entry.tensor for entry in survey(model.proto).tensors if is_external(entry.tensor)]
-    return int(model.proto.ByteSize()) + sum(map(count_bytes, outside))
+    return ModelBytes(model.proto).count() + sum(map(count_bytes, outside))
 
 
 def _inputs(model: Model) -> list[Path]:
     """Return every file that the model was read from."""
     own = [path for path in (model.path, model.tensors.model_path) if path is not None]
     return own + [file.path for file in model.tensors.files.values()]
-
-
-def _serialise(proto: onnx.ModelProto) -> bytes:
-    try:
-        return proto.SerializeToString()
-    except (EncodeError, ValueError, RuntimeError) as error:
-        raise OutputError("the model is too large or too deep for protobuf to write") from error
 
 
 def _inlined(model: Model) -> onnx.ModelProto:
@@ -227,7 +234,7 @@ def _fill_pair(stack: ExitStack, model: Model, target: Path, *, force: bool) -> 
         files.append(stack.enter_context(PendingFile(data_target)))
         check_target(data_target, force=force, inputs=_inputs(model))
         files[0].fill(content)
-    return [*files, _filled(stack, target, _serialise(proto))]
+    return [*files, _filled_with(stack, target, proto)]
 
 
 def _lay_out(model: Model, proto: onnx.ModelProto) -> tuple[list[onnx.TensorProto], _DataFile]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from google.protobuf.message import EncodeError
 from onnx import ModelProto, TensorProto
 
+from graphprune.model.files.model_bytes import ModelBytes
 from graphprune.model.load import Model
 from graphprune.model.tensors import TensorStore, count_bytes, is_external, is_packed, may_be_sizes
 from graphprune.model.write import ALIGNMENT, INLINE_LIMIT, save
@@ -75,11 +76,12 @@ def stage_file(model: Model, path: Path) -> None:
         shutil.copyfile(model.path, path)
         return
     try:
-        data = b"" if model.tensors.files else model.proto.SerializeToString()
+        size = 0 if model.tensors.files else ModelBytes(model.proto).count()
     except (EncodeError, ValueError, RuntimeError):  # too large for one file
-        data = b""
-    if 0 < len(data) <= INLINE_LIMIT:
-        path.write_bytes(data)
+        size = 0
+    if 0 < size <= INLINE_LIMIT:
+        with path.open("wb") as file:
+            file.writelines(ModelBytes(model.proto))
     else:
         save(model.replaced(model.proto), path)
 

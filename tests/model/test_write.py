@@ -11,7 +11,6 @@ import pytest
 from bad_files import make_external, small_model, weight
 from onnx import TensorProto, helper, numpy_helper
 
-import graphprune.model.write as writing
 from graphprune.errors import OutputError
 from graphprune.model.load import Model, load
 from graphprune.model.tensors import is_external
@@ -155,17 +154,6 @@ def test_input_data_file_is_reused_but_never_written(tmp_path: Path) -> None:
     renamed = save(second, tmp_path / "o.other", inline_limit=0)
     assert data.read_bytes() == before[2][::-1]
     assert values(load(renamed)) == values(second)
-
-
-def test_model_too_large_for_protobuf_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Large:
-        def SerializeToString(self) -> bytes:  # noqa: N802 (protobuf's name)
-            raise ValueError("Failed to serialize proto")
-
-    with pytest.raises(OutputError, match="too large"):
-        writing._serialise(Large())  # type: ignore[arg-type]
-    monkeypatch.setattr(writing, "_serialise", lambda proto: b"".join([]))
-    assert save(load(small_model()), tmp_path / "o.onnx").stat().st_size == 0
 
 
 def test_write_bytes(tmp_path: Path) -> None:

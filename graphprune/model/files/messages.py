@@ -14,7 +14,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-__all__ = ["carry_unknown", "copy_but", "differing"]
+__all__ = ["carry_unknown", "copy_but", "copy_field", "differing", "varint"]
 
 _VARINT, _FIXED64, _BYTES, _GROUP, _END_GROUP, _FIXED32 = range(6)
 
@@ -22,17 +22,21 @@ _VARINT, _FIXED64, _BYTES, _GROUP, _END_GROUP, _FIXED32 = range(6)
 def copy_but(source: Message, target: Message, *fields: str) -> None:
     """Copy all fields of a message, unknown ones too, except the named ones."""
     for descriptor in source.DESCRIPTOR.fields:  # a list of set fields would copy the values of tensors
-        name = descriptor.name
-        if name in fields:
-            continue
-        if descriptor.is_repeated:
-            getattr(target, name).extend(getattr(source, name))
-        elif source.HasField(name):
-            if descriptor.message_type is None:
-                setattr(target, name, getattr(source, name))
-            else:
-                getattr(target, name).CopyFrom(getattr(source, name))
+        if descriptor.name not in fields:
+            copy_field(source, target, descriptor)
     carry_unknown(source, target)
+
+
+def copy_field(source: Message, target: Message, descriptor: Any) -> None:
+    """Copy one field of a message, if it is set."""
+    name = descriptor.name
+    if descriptor.is_repeated:
+        getattr(target, name).extend(getattr(source, name))
+    elif source.HasField(name):
+        if descriptor.message_type is None:
+            setattr(target, name, getattr(source, name))
+        else:
+            getattr(target, name).CopyFrom(getattr(source, name))
 
 
 def carry_unknown(source: Message, target: Message) -> None:
@@ -72,17 +76,18 @@ def _encode_all(fields: UnknownFieldSet) -> bytes:
 
 def _encode(field: Any) -> bytes:
     kind = field.wire_type
-    tag = _varint(field.field_number << 3 | kind)
+    tag = varint(field.field_number << 3 | kind)
     if kind == _VARINT:
-        return tag + _varint(field.data)
+        return tag + varint(field.data)
     if kind == _BYTES:
-        return tag + _varint(len(field.data)) + bytes(field.data)
+        return tag + varint(len(field.data)) + bytes(field.data)
     if kind == _GROUP:
-        return tag + _encode_all(field.data) + _varint(field.field_number << 3 | _END_GROUP)
+        return tag + _encode_all(field.data) + varint(field.field_number << 3 | _END_GROUP)
     return tag + int(field.data).to_bytes(8 if kind == _FIXED64 else 4, "little")
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Return a number as protobuf writes it: seven bits in a byte, the lowest first."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
