@@ -97,6 +97,11 @@ class Pair:
         for number, tensor in tensors:
             self.stops.setdefault(0 if whole else tensor.piece, []).append((number, tensor))
 
+    def close(self) -> None:
+        """Give back what the sessions take, which are opened anew if they are needed again."""
+        self.masked.close()
+        self.pruned.close()
+
 
 @dataclass(frozen=True, eq=False)
 class Doubt:
@@ -138,10 +143,12 @@ class Comparison:
         self.ends = Pair(self.whole, pruned, self._ends, whole=True)
 
     def open_ahead(self, pool: Executor) -> None:
-        """Begin to open what is needed after the first comparison; where memory is short, nothing is."""
-        if not self.spec.in_pieces:
-            for passage in (self.plain.passage, self.whole):
-                passage.open_ahead(pool)
+        """Begin to open what is needed after the first comparison; less of it where memory is short or much taken."""
+        if self.spec.in_pieces:
+            return
+        self.plain.passage.open_ahead(pool)
+        if not self.spec.lean:
+            self.whole.open_ahead(pool)
 
     def run(self) -> dict[str, Any]:
         """Compare with every way in which pruned branches can be taken; returns what to report."""
@@ -161,6 +168,8 @@ class Comparison:
                 left.extendleft(part for part in (together[middle:], together[:middle]) if middle)
                 continue
             self._compare("normal", self.all)
+            if not left:
+                self.all.close()
             effects.append(self._effect())
             ways.append(self.forced)
         # Some branch may be impossible for inputs of this size, but not all of them.

@@ -56,6 +56,8 @@ __all__ = ["Question", "lay_out"]
 
 _MOST_ELEMENTS = 1 << 25
 """Elements of tensors that a piece of a model gives, all in memory at once; and of all values that pools stay for."""
+_MOST_STORED = 1 << 28
+"""Bytes of weights of which several sessions at once are no burden."""
 _CARRIED = FLOATS - {TensorProto.BFLOAT16} | {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8}
 _ENDS = "pruned.whole.onnx"
 
@@ -345,7 +347,7 @@ class _Layout:
             )
             for name, shape in question.sizes.items()
         }
-        graph = self.analysis.graph
+        graph, stored = self.analysis.graph, (self.place / "masked.data").stat().st_size
         fed = (graph.inputs[name].tensor_type.elem_type for name in inputs)
         return Spec(
             inputs=inputs,
@@ -356,7 +358,7 @@ class _Layout:
             pruned=pieces[1],
             ends="" if self.serves or question.in_pieces else _ENDS,
             in_pieces=question.in_pieces,
-            lean=count_elements(graph, question.dims) > _MOST_ELEMENTS,
+            lean=stored > _MOST_STORED or count_elements(graph, question.dims) > _MOST_ELEMENTS,
             optimised=not self.cuts,
             plain=TensorProto.BFLOAT16 not in fed and not question.needed,
             plain_values=not (self.cuts or self.wild or question.widened or self.random),

@@ -128,6 +128,10 @@ class Passage:
         except Exception as error:  # onnxruntime's exceptions share no base
             raise self._failure(" ".join(f"{type(error).__name__}: {error}".split())) from error
 
+    def close(self) -> None:
+        """Give back what a session takes, which is opened anew if it is needed again."""
+        self._session = None
+
     def _open(self, number: int) -> ort.InferenceSession:
         """Open a piece; of several, one at a time."""
         if self._session is None or self._session[0] != number:

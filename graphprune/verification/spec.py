@@ -113,7 +113,8 @@ class Spec:
     in_pieces : bool
         Whether memory holds no model as a whole: then what else would be looked at in one piece is in these, too.
     lean : bool
-        Whether values are large, so that memory goes back to the system after each run.
+        Whether values or weights are large, so that memory goes back to the system after each run, and what is
+        needed later is opened later.
     optimised : bool
         Whether the masked original is optimised where only its ends are looked at: not where values are rounded.
     plain : bool

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,8 @@ SPEC = Spec(
 ROUNDING = 1 + float(np.finfo(np.float32).eps)
 
 
-def compared(folder: Path, scale: float = 1.0, shift: float = 0.0) -> dict[str, Any]:
-    """Compare the network with one that scales and shifts a little differently."""
+def laid_out(folder: Path, scale: float = 1.0, shift: float = 0.0) -> Path:
+    """Write the network, and one that scales and shifts a little differently."""
     files = [(1.0, 0.0, ("masked.onnx", REFERENCE, SOURCE)), (scale, shift, ("pruned.onnx", WRITTEN))]
     for factor, offset, names in files:
         text = CHAOTIC.format(scale=f"{factor:.9f}", shift=f"{offset:.9f}")
@@ -47,7 +48,12 @@ def compared(folder: Path, scale: float = 1.0, shift: float = 0.0) -> dict[str, 
             onnx.save(onnx.parser.parse_model(text), folder / name)
     Orders().write(folder)
     np.savez(folder / "masks.npz")
-    return Comparison(folder, SPEC).run()
+    return folder
+
+
+def compared(folder: Path, scale: float = 1.0, shift: float = 0.0) -> dict[str, Any]:
+    """Compare the network with one that scales and shifts a little differently."""
+    return Comparison(laid_out(folder, scale, shift), SPEC).run()
 
 
 def test_rounding_passes_even_if_extreme_inputs_amplify_it(tmp_path: Path) -> None:
@@ -142,3 +148,24 @@ def test_a_branch_that_cannot_run_does_not_hide_those_that_are_taken_with_it(
     assert ways == [["p"], ["r"]]
     with pytest.raises(OriginalError):
         Comparison(tmp_path, replace(spec, branches=[[["q"]]])).run()
+
+
+def test_what_is_looked_at_once_is_closed(tmp_path: Path) -> None:
+    comparison = Comparison(laid_out(tmp_path), SPEC)
+    comparison.run()
+    assert comparison.whole._session is not None
+    assert comparison.all.masked._session is comparison.all.pruned._session is None
+
+
+@pytest.mark.parametrize("lean", [False, True])
+def test_large_models_are_opened_one_after_the_other(tmp_path: Path, lean: bool) -> None:
+    opened: list[object] = []
+
+    class Pool(Executor):
+        def submit(self, function: Any, /, *_: Any, **__: Any) -> Future[Any]:
+            opened.append(function.__self__)
+            return Future()
+
+    comparison = Comparison(laid_out(tmp_path), replace(SPEC, lean=lean))
+    comparison.open_ahead(Pool())
+    assert opened == [comparison.plain.passage, comparison.whole][: 1 if lean else 2]
