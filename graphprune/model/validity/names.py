@@ -57,9 +57,11 @@ def check_names(proto: onnx.ModelProto) -> None:
 
 
 def _check_nodes(body: onnx.GraphProto | onnx.FunctionProto) -> None:
-    """Raise if two nodes of a body have the same name; onnxruntime refuses such a model."""
+    """Raise if two nodes of a body have the same name; onnxruntime refuses such a model, but for stored constants."""
     seen: set[str] = set()
     for node in body.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            continue
         if node.name and node.name in seen:
             raise ModelFileError(
                 f"two nodes are called {quote(node.name)}, the second is {label(node)}",
