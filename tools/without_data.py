@@ -99,7 +99,7 @@ def pruned_alone(
         if options.save:
             name = f"{options.model.stem}-{solver}-{method}.onnx"
             graphprune.save(recovery.model, options.save / name, force=True)
-        learned = distilled(options, restorer, recovery.model, test) if options.learn else {}
+        learned = distilled(options, restorer, plan, recovery.model, test) if options.learn else {}
         yield {
             "flops": round(plan.budget.after / plan.budget.before, 4),
             "solver": solver,
@@ -116,16 +116,22 @@ def pruned_alone(
 
 
 def distilled(
-    options: argparse.Namespace, restorer: Restorer, recovered: graphprune.Model, test: graphprune.Source
+    options: argparse.Namespace,
+    restorer: Restorer,
+    plan: graphprune.Plan,
+    recovered: graphprune.Model,
+    test: graphprune.Source,
 ) -> dict[str, object]:
     """Let a recovered network learn from the original on images that are made; return what is printed of it."""
+    from graphprune.training.block_hints import find_hints
     from graphprune.training.finetune import FinetuneOptions, finetune
     from graphprune.training.made_training_data import make_training_data
 
     start, original = cpu_seconds(), restorer.analysis.model
     made = make_training_data(original, SampleOptions(options.learn, options.candidates, restorer.seed))
     settings = made.suited(FinetuneOptions(options.epochs, rate=options.rate, seed=restorer.seed, device="cpu"))
-    tuned = finetune(recovered, made.learned, original, settings, judges=made.judges)
+    hints = find_hints(restorer.analysis, plan, recovered)
+    tuned = finetune(recovered, made.learned, original, settings, judges=made.judges, hints=hints)
     return {
         "distilled": accuracy(tuned.model, test)["top1"],
         "kept": tuned.improved,
