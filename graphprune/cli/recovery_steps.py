@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from graphprune.plan.schema import Plan, Step
     from graphprune.planning.solver_choice import SolverChoice
     from graphprune.recovery.recover_options import Method, Recovery
-    from graphprune.training.block_hints import Hint
     from graphprune.recovery.without_data import Restorer
+    from graphprune.training.block_hints import Hint
 
 __all__ = ["RecoveryMaterial", "RecoverySteps", "added_samples", "find_material"]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hints: the ends of blocks are learned beside the outputs, of the channels that are left, and leave no trace in the file."""
+"""Hints: the ends of blocks are learned beside the outputs, of the channels that are left; files do not show it."""
 
 from __future__ import annotations
 
