@@ -138,6 +138,7 @@ def distilled(
         "loss": [round(tuned.before.loss, 4), round(tuned.after.loss, 4)],
         "rate": tuned.rate,
         "steps": tuned.steps,
+        "hints": tuned.facts["hints"],
         **{f"learned_{name}": value for name, value in made.facts.items()},
         "learning_cpu_s": round(cpu_seconds() - start, 1),
     }

@@ -273,7 +273,7 @@ class RecoverySteps:
         with meter:
             tuned = finetune(pruned, data, analysis.model, options, meter.listen, judges, hints)
         facts |= {"data": data.name, "epochs": epochs, "rate": tuned.rate, "steps": tuned.steps}
-        facts |= {name: tuned.facts[name] for name in ("samples", "held_out", "augment", "device")} | {
+        facts |= {name: tuned.facts[name] for name in ("samples", "held_out", "augment", "hints", "device")} | {
             "seed": self.seed
         }
         before, after = _finite(tuned.before.loss), _finite(tuned.after.loss)

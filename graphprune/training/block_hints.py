@@ -89,6 +89,8 @@ class BlockHints(Hook):
 
     Attributes
     ----------
+    hinted : int
+        How many values are compared.
     weight : float
         Of the mean of all hints, beside the loss of the outputs: what makes them `_SHARE` times as much at the start.
     """
@@ -103,6 +105,7 @@ class BlockHints(Hook):
                 insert_tap(net, hint.name, tap, f"hint_{number}")
         for net in nets:
             net.module.recompile()
+        self.hinted = len(self._hints)
         self.weight = self._settled(task)
 
     @torch.no_grad()

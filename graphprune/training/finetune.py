@@ -122,6 +122,7 @@ def finetune(
     total = max(1, round(options.epochs * task.loader.steps))
     check_gradients(task)
     task = _hinted(_regularized(task, model, options), hints, options)
+    facts["hints"] = task.hook.hinted if isinstance(task.hook, BlockHints) else 0
     now = measure(task).loss
     if not task.accelerator.is_main_process:
         listen = ignore_report
