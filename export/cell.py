@@ -23,7 +23,7 @@ import numpy as np
 from graphprune.array_types import Array
 from graphprune.cost.latency.bench import paired_rounds
 from graphprune.export.runtime import ModelSignature, Runtime, make_runtime
-from graphprune.model.sandbox import RESULT, enter_sandbox, shortened
+from graphprune.model.children.sandbox import RESULT, enter_sandbox, shortened
 
 __all__ = [
     "CONVERTED",

@@ -30,14 +30,14 @@ from graphprune.export.deployment import Deployment, DeployOptions, RuntimeCheck
 from graphprune.export.runtime import RUNTIMES, Runtime, make_runtime
 from graphprune.export.runtime_bench import REFERENCE, RuntimeBench
 from graphprune.extras import EXTRAS, require_some
-from graphprune.model.atomic import output_errors
-from graphprune.model.bodies import flatten
-from graphprune.model.fitting import fit_inputs
+from graphprune.model.files.atomic import output_errors
+from graphprune.model.files.scratch import scratch_folder
 from graphprune.model.graph import Graph
 from graphprune.model.load import Model, check_loaded
 from graphprune.model.normalize import inline_functions
-from graphprune.model.scratch import scratch_folder
-from graphprune.model.sequences import spell_out
+from graphprune.model.sizes.fitting import fit_inputs
+from graphprune.model.values.bodies import flatten
+from graphprune.model.values.sequences import spell_out
 from graphprune.phases import logged
 from graphprune.verification.sizes import input_specs
 from graphprune.verification.spec import Spec

@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto
 
 from graphprune.checks import check_fields
 from graphprune.errors import UsageError
-from graphprune.model.survey import survey
+from graphprune.model.validity.survey import survey
 from graphprune.verification.rounding import ROUNDING
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 from graphprune.data.user_code import FAILURES, imported, reason
 from graphprune.errors import InputError, UsageError, did_you_mean, quote
 from graphprune.extras import require
-from graphprune.model.sandbox import shortened
+from graphprune.model.children.sandbox import shortened
 
 require("train", "exporting from torch")
 import torch  # noqa: E402 - where it is missing, the line above says what to install

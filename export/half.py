@@ -10,7 +10,7 @@ import onnx
 
 from graphprune.data.evaluation import compare
 from graphprune.errors import UnsupportedModelError, quote
-from graphprune.model.sandbox import shortened
+from graphprune.model.children.sandbox import shortened
 
 if TYPE_CHECKING:
     from graphprune.data.source import Source

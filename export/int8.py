@@ -19,7 +19,7 @@ from graphprune.data.capture import capture
 from graphprune.data.feeding import filled
 from graphprune.data.signature import input_specs
 from graphprune.errors import UnsupportedModelError, quote
-from graphprune.model.sandbox import shortened
+from graphprune.model.children.sandbox import shortened
 from graphprune.verification.staging import stage_file
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ from graphprune.errors import NotImprovedError, UsageError, quote
 from graphprune.export.deployment import number_format
 from graphprune.export.half import HalfMaker
 from graphprune.export.int8 import Int8Maker, saturates
+from graphprune.model.files.scratch import scratch_folder
 from graphprune.model.load import check_loaded
-from graphprune.model.scratch import scratch_folder
-from graphprune.model.survey import survey
+from graphprune.model.validity.survey import survey
 from graphprune.model.write import file_bytes
 from graphprune.phases import logged
 from graphprune.verification.check_runs import check_runs

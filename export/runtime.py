@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from graphprune.array_types import Array
-from graphprune.model.lifeline import end_with_parent
+from graphprune.model.children.lifeline import end_with_parent
 from graphprune.solvers.registry import Registry
 
 __all__ = [

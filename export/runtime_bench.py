@@ -14,9 +14,9 @@ from graphprune.errors import GraphPruneError, UnsupportedModelError, quote
 from graphprune.export.cell import FEEDS, OUTPUTS, SAID, STEP, CellTask, read_arrays, write_arrays
 from graphprune.export.deployment import RuntimeCheck, RuntimeOutcome, rounding_allowance
 from graphprune.export.runtime import ModelSignature
-from graphprune.model.allowance import Allowance
-from graphprune.model.main_memory import main_memory
-from graphprune.model.sandbox import run_child, shortened
+from graphprune.model.children.allowance import Allowance
+from graphprune.model.children.sandbox import run_child, shortened
+from graphprune.model.files.main_memory import main_memory
 from graphprune.verification.deviation import deviation
 from graphprune.verification.staging import stage_file
 

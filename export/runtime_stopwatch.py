@@ -27,10 +27,10 @@ from graphprune.export.cell import STEP
 from graphprune.export.deploy import require_runtimes
 from graphprune.export.runtime import ModelSignature, make_runtime
 from graphprune.export.timed_cell import LAYER, TimedModel, TimedTask
-from graphprune.model.allowance import Allowance
-from graphprune.model.main_memory import main_memory
-from graphprune.model.sandbox import run_child
-from graphprune.model.scratch import scratch_folder
+from graphprune.model.children.allowance import Allowance
+from graphprune.model.children.sandbox import run_child
+from graphprune.model.files.main_memory import main_memory
+from graphprune.model.files.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from graphprune.cost.latency.probe import Sample

@@ -71,7 +71,7 @@ def examine_installation() -> list[Finding]:
 
 def _machine() -> Iterator[Finding]:
     from graphprune.cost.latency.environment import processor_name
-    from graphprune.model.main_memory import main_memory
+    from graphprune.model.files.main_memory import main_memory
     from graphprune.solvers.moves.levels import machine_rule
 
     yield Finding("machine", "system", f"{platform.system()} on {platform.machine()}")

@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto
 from quantised_models import converted, float_model, quantised
 
 import graphprune
-import graphprune.model.external as external
+import graphprune.model.files.external as external
 import graphprune.model.tensors as tensors
 import graphprune.model.write as write
 import graphprune.surgery.cutting as cutting
@@ -21,7 +21,7 @@ import graphprune.verification.fidelity.check_tensors as fidelity_tensors
 from graphprune import BudgetRequest, Model, SolveOptions
 from graphprune.cli import main
 from graphprune.errors import UnsafeModelError, VerificationError
-from graphprune.model.survey import survey
+from graphprune.model.validity.survey import survey
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
 
 FORMS: dict[str, Any] = {

@@ -23,7 +23,7 @@ from random_transformers import transformers
 
 from graphprune.analysis.accounting import Accounts
 from graphprune.analysis.analysis import Analysis
-from graphprune.model.allowance import Allowance
+from graphprune.model.children.allowance import Allowance
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 from graphprune.verification import verify

@@ -17,12 +17,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from recover_cifar import CALIBRATION, cpu_seconds, source
 
 import graphprune
+from graphprune.choices import Precision
 from graphprune.cli.training_run import ProgressLine
 from graphprune.training.finetune import FinetuneOptions, finetune
 
@@ -37,6 +39,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=20000)
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--rate", type=float, help="instead of the one that is searched for")
+    parser.add_argument(
+        "--precision", choices=get_args(Precision), default="no", help="bf16 where the processor has it"
+    )
     parser.add_argument("--work", type=Path, default=Path("finetune_cifar"), help="folder for models and checkpoints")
     parser.add_argument("--start", type=Path, help="a pruned network to go on from, as an earlier run left it")
     parser.add_argument("--resume", action="store_true", help="go on with what is in the folder")
@@ -57,7 +62,11 @@ def main() -> None:
         name = f"{options.model.stem}-{options.flops:g}-{way}"
         checkpoint = options.work / f"{name}.safetensors"
         settings = FinetuneOptions(
-            options.epochs, rate=options.rate, checkpoint=checkpoint, resume=options.resume and checkpoint.exists()
+            options.epochs,
+            rate=options.rate,
+            precision=options.precision,
+            checkpoint=checkpoint,
+            resume=options.resume and checkpoint.exists(),
         )
         before = cpu_seconds()
         samples = source(dense, images, None if way == "teacher" else labels)
@@ -71,6 +80,7 @@ def main() -> None:
             "rate": found.rate,
             "steps": found.steps,
             "epochs": options.epochs,
+            "precision": options.precision,
             "cpu_s": round(cpu_seconds() - before),
         }
         print(json.dumps(row), flush=True)

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from attacks.processes import kilobytes
 
-from graphprune.model import sandbox
+from graphprune.model.children import sandbox
 
 __all__ = ["ForkedChild", "redirect", "use_forks"]
 

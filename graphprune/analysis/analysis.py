@@ -24,20 +24,20 @@ from graphprune.labels.propagate import propagate
 from graphprune.labels.resolve import Attention, Resolution
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import Labels
-from graphprune.model.bodies import flatten
-from graphprune.model.constant_evaluation import Outside
-from graphprune.model.constants import Constants
-from graphprune.model.fitting import fit_inputs
+from graphprune.model.evaluation.constant_evaluation import Outside
 from graphprune.model.graph import Graph, Node
-from graphprune.model.inputs import assumed
-from graphprune.model.lengths import fitting_values
 from graphprune.model.load import Model
 from graphprune.model.node_times import time_shares
 from graphprune.model.normalize import inline_functions
-from graphprune.model.scaling import real_values
-from graphprune.model.sequences import spell_out
-from graphprune.model.shapes import Shapes
-from graphprune.model.unreached import unreached_nodes
+from graphprune.model.sizes.fitting import fit_inputs
+from graphprune.model.sizes.inputs import assumed
+from graphprune.model.sizes.lengths import fitting_values
+from graphprune.model.sizes.unreached import unreached_nodes
+from graphprune.model.values.bodies import flatten
+from graphprune.model.values.constants import Constants
+from graphprune.model.values.scaling import real_values
+from graphprune.model.values.sequences import spell_out
+from graphprune.model.values.shapes import Shapes
 from graphprune.notebook import html_table
 from graphprune.report import text
 

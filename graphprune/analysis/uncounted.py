@@ -8,8 +8,8 @@ from math import prod
 
 from graphprune.labels.scope import Scope
 from graphprune.model.graph import Node, subgraphs
-from graphprune.model.layers import LAYERS, is_free, is_layer
-from graphprune.model.survey import survey
+from graphprune.model.validity.survey import survey
+from graphprune.model.values.layers import LAYERS, is_free, is_layer
 
 __all__ = ["Uncounted", "find_uncounted"]
 

@@ -134,7 +134,7 @@ def check_target(path: Path, inputs: Iterable[Path], *, force: bool) -> None:
     OutputError
         Naming the path and what stands in the way.
     """
-    from graphprune.model import atomic
+    from graphprune.model.files import atomic
 
     with atomic.output_errors(path):
         target = atomic.check_target(path, force=force, inputs=inputs)

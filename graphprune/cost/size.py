@@ -23,10 +23,10 @@ from onnx import TensorProto
 
 from graphprune.analysis.polynomial import Length, Polynomial, Term
 from graphprune.labels.adapt import adapter_for, size_slots
-from graphprune.model.inline_tensors import FREE_INITIALIZERS
-from graphprune.model.messages import copy_but
-from graphprune.model.survey import survey
+from graphprune.model.files.inline_tensors import FREE_INITIALIZERS
+from graphprune.model.files.messages import copy_but
 from graphprune.model.tensors import DATA_FIELDS, count_bytes, is_external
+from graphprune.model.validity.survey import survey
 from graphprune.model.write import ALIGNMENT, KEPT_OUTSIDE
 
 if TYPE_CHECKING:

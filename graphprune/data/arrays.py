@@ -18,7 +18,7 @@ from graphprune.data.read_errors import check_unfolding, reading
 from graphprune.data.signature import InputSpec, fitted
 from graphprune.data.source import Batch, Source
 from graphprune.errors import DataError, did_you_mean, quote
-from graphprune.model.batch_axes import UNCLEAR
+from graphprune.model.sizes.batch_axes import UNCLEAR
 
 __all__ = ["ArrayReader", "from_arrays", "open_npy", "open_npz"]
 

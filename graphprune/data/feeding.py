@@ -14,7 +14,7 @@ from graphprune.data.source import BATCH, Batch
 from graphprune.errors import DataError, quote
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
-from graphprune.model.shapes import infer
+from graphprune.model.values.shapes import infer
 from graphprune.report.text import plural
 
 if TYPE_CHECKING:

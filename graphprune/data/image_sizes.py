@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from graphprune.data.callables import DatasetReader
 from graphprune.data.image_folder import FolderReader
-from graphprune.model.usual_shapes import fixed_shapes
+from graphprune.model.sizes.usual_shapes import fixed_shapes
 
 if TYPE_CHECKING:
     from graphprune.data.source import Source

@@ -18,10 +18,10 @@ import numpy as np
 from graphprune.array_types import Array
 from graphprune.data.providers import current
 from graphprune.errors import ModelFileError, OutputError, UnsupportedModelError, quote
-from graphprune.model.scratch import scratch_folder
-from graphprune.model.survey import survey
+from graphprune.model.files.scratch import scratch_folder
 from graphprune.model.tensors import is_external
 from graphprune.model.unread import without_unread
+from graphprune.model.validity.survey import survey
 from graphprune.model.write import save
 from graphprune.reproducible import in_order
 

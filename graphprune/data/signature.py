@@ -11,7 +11,7 @@ from onnx import helper
 
 from graphprune.array_types import Array
 from graphprune.errors import DataError, UnsupportedModelError, quote
-from graphprune.model.batch_axes import Declared, sample_axes
+from graphprune.model.sizes.batch_axes import Declared, sample_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

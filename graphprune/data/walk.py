@@ -17,9 +17,9 @@ from onnx import ModelProto, helper
 
 from graphprune.array_types import Array
 from graphprune.data.session import Session
+from graphprune.model.files.messages import copy_but
+from graphprune.model.files.scratch import ScratchFolder
 from graphprune.model.graph import Graph, Node
-from graphprune.model.messages import copy_but
-from graphprune.model.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -2,8 +2,8 @@
 """Multiply-adds of layers that stay whole: a layer that no rule can make smaller takes its time all the same.
 
 A budget is a share of everything that the network computes, so what is frozen counts as well. Here every
-operator of `graphprune.model.layers` has a formula over the shapes of its inputs and outputs, which is used where
-its rule stated none.
+operator of `graphprune.model.values.layers` has a formula over the shapes of its inputs and outputs, which is used
+where its rule stated none.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from math import ceil, log2, prod
 
 from graphprune.labels.operator import Operator, UnknownShapeError
 from graphprune.labels.vector import stay
-from graphprune.model.contributed import BLOCKED, MICROSOFT
-from graphprune.model.layers import is_layer
+from graphprune.model.inference.contributed import BLOCKED, MICROSOFT
+from graphprune.model.values.layers import is_layer
 
 __all__ = ["count_whole", "formulas"]
 

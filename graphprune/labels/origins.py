@@ -17,8 +17,8 @@ import numpy as np
 from graphprune.labels.operator import Scope
 from graphprune.labels.resolve import Resolution
 from graphprune.labels.space import Reason
-from graphprune.model.bodies import DOMAIN, ENTRIES
 from graphprune.model.graph import Node
+from graphprune.model.values.bodies import DOMAIN, ENTRIES
 
 __all__ = ["Origin", "Origins"]
 

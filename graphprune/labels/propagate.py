@@ -12,12 +12,12 @@ from graphprune.labels.operator import Operator, Scope, UnknownShapeError
 from graphprune.labels.registry import is_blind, lookup
 from graphprune.labels.space import Reason
 from graphprune.labels.vector import stay
-from graphprune.model.bodies import DOMAIN
-from graphprune.model.constants import Constants
-from graphprune.model.contributed import BLOCKED, MICROSOFT
 from graphprune.model.graph import Graph, Node
-from graphprune.model.settled import settled_layers
-from graphprune.model.shapes import Shapes
+from graphprune.model.inference.contributed import BLOCKED, MICROSOFT
+from graphprune.model.sizes.settled import settled_layers
+from graphprune.model.values.bodies import DOMAIN
+from graphprune.model.values.constants import Constants
+from graphprune.model.values.shapes import Shapes
 
 __all__ = ["propagate"]
 

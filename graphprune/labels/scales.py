@@ -16,7 +16,7 @@ import numpy as np
 from graphprune.labels.scope import Scope
 from graphprune.labels.space import Axes, Reason, Role, Use
 from graphprune.labels.vector import Labels, stay
-from graphprune.model.scaling import PARAMETERS, Quantised, Span, spans
+from graphprune.model.values.scaling import PARAMETERS, Quantised, Span, spans
 
 if TYPE_CHECKING:
     from graphprune.model.graph import Node

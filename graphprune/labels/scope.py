@@ -10,11 +10,11 @@ import numpy as np
 from graphprune.array_types import Mask
 from graphprune.labels.space import Axes, LabelSpace
 from graphprune.labels.vector import stay
-from graphprune.model.constants import Constants
 from graphprune.model.graph import Graph
-from graphprune.model.iterations import LoopNode, iterations_of_nodes, loops
-from graphprune.model.scaling import Quantised
-from graphprune.model.shapes import Shapes
+from graphprune.model.values.constants import Constants
+from graphprune.model.values.iterations import LoopNode, iterations_of_nodes, loops
+from graphprune.model.values.scaling import Quantised
+from graphprune.model.values.shapes import Shapes
 
 __all__ = ["Scope"]
 

@@ -20,13 +20,13 @@ from google.protobuf.message import DecodeError
 
 from graphprune.checks import contained
 from graphprune.errors import ModelFileError, UnsafeModelError, UsageError, near_file, quote
-from graphprune.model.densify import densified
-from graphprune.model.external import reason
-from graphprune.model.main_memory import main_memory
-from graphprune.model.sniff import PLAN_SUFFIX, TEXT_SUFFIXES, sniff
-from graphprune.model.survey import Survey, survey
+from graphprune.model.files.external import reason
+from graphprune.model.files.main_memory import main_memory
+from graphprune.model.files.sniff import PLAN_SUFFIX, TEXT_SUFFIXES, sniff
 from graphprune.model.tensors import TensorStore, count_bytes
-from graphprune.model.validate import validate
+from graphprune.model.validity.densify import densified
+from graphprune.model.validity.survey import Survey, survey
+from graphprune.model.validity.validate import validate
 from graphprune.notebook import html_table
 from graphprune.phases import logged
 from graphprune.regular_file import check_mode

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from onnx import ModelProto, helper
 
-from graphprune.model.allowance import allow
+from graphprune.model.children.allowance import allow
+from graphprune.model.children.sandbox import RESULT, ChildError, enter_sandbox, run_child
+from graphprune.model.files.main_memory import main_memory
+from graphprune.model.files.scratch import scratch_folder
 from graphprune.model.load import Model
-from graphprune.model.main_memory import main_memory
-from graphprune.model.sandbox import RESULT, ChildError, enter_sandbox, run_child
-from graphprune.model.scratch import scratch_folder
 from graphprune.model.write import file_bytes, save
 
 __all__ = ["time_shares"]
@@ -41,7 +41,7 @@ def time_shares(
     inputs : mapping of str to tuple of int
         Sizes of all graph inputs.
     lengths : mapping of str to int
-        What integers have to be, by input (:mod:`graphprune.model.lengths`).
+        What integers have to be, by input (:mod:`graphprune.model.sizes.lengths`).
     labels : collection of str
         Nodes of the main graph by name, or where they have none by their first output.
     """

@@ -2,7 +2,7 @@
 """A tensor store reads the values of a model's tensors: checked, lazily and without copying.
 
 Values in the file itself are read from the protobuf; external ones from a read-only memory map
-(`graphprune.model.external`). Known limit: a data file cut short by another program while it is mapped
+(`graphprune.model.files.external`). Known limit: a data file cut short by another program while it is mapped
 ends the process (SIGBUS); nothing is written in that case.
 """
 
@@ -19,8 +19,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from graphprune.errors import ModelFileError, UnsafeModelError, quote
-from graphprune.model.external import DataFile, Extent, check_sum, data_folders, open_data_file, read_extent
-from graphprune.model.survey import HeldTensor
+from graphprune.model.files.external import DataFile, Extent, check_sum, data_folders, open_data_file, read_extent
+from graphprune.model.validity.survey import HeldTensor
 
 __all__ = [
     "DATA_FIELDS",

@@ -9,7 +9,7 @@ from typing import Any
 
 from onnx import ModelProto, NodeProto
 
-from graphprune.model.messages import copy_but
+from graphprune.model.files.messages import copy_but
 
 __all__ = ["read_names", "remove_unread", "without_unread"]
 

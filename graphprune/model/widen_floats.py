@@ -14,8 +14,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from graphprune.model.graph import subgraphs
 from graphprune.model.load import Model
-from graphprune.model.survey import survey
 from graphprune.model.tensors import is_external
+from graphprune.model.validity.survey import survey
 
 __all__ = ["HALVES", "NARROW", "widened"]
 

@@ -20,10 +20,10 @@ import onnx
 from google.protobuf.message import EncodeError
 
 from graphprune.errors import OutputError, quote
-from graphprune.model.atomic import PendingFile, check_target, holds, output_errors, terminate_by_exception
+from graphprune.model.files.atomic import PendingFile, check_target, holds, output_errors, terminate_by_exception
 from graphprune.model.load import Model
-from graphprune.model.survey import survey
 from graphprune.model.tensors import TensorStore, count_bytes, is_external, may_be_sizes
+from graphprune.model.validity.survey import survey
 
 __all__ = [
     "ALIGNMENT",

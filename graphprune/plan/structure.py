@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from onnx import AttributeProto, TensorProto, numpy_helper
 
 from graphprune.errors import PlanError, quote
-from graphprune.model.survey import survey
+from graphprune.model.validity.survey import survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,7 +24,7 @@ from graphprune.cost.latency.measure import latency_cost, model_key
 from graphprune.cost.latency.session_stopwatch import SessionStopwatch
 from graphprune.errors import BudgetUnreachableError
 from graphprune.model import write
-from graphprune.model.scratch import scratch_folder
+from graphprune.model.files.scratch import scratch_folder
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.planning.make_plan import make_plan
 from graphprune.rewrites.reference import make_reference

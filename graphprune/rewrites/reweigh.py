@@ -17,8 +17,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Array
 from graphprune.errors import InternalError, quote
-from graphprune.model.inline_tensors import FREE_INITIALIZERS, as_nodes
-from graphprune.model.messages import copy_but
+from graphprune.model.files.inline_tensors import FREE_INITIALIZERS, as_nodes
+from graphprune.model.files.messages import copy_but
 from graphprune.model.tensors import DATA_FIELDS, count_bytes, is_external
 
 if TYPE_CHECKING:

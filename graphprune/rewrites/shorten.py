@@ -18,10 +18,10 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.analysis.groups import Grouping, describe
 from graphprune.array_types import Array, Ints, Mask
 from graphprune.errors import UnsupportedModelError
-from graphprune.model.bodies import flatten
-from graphprune.model.inline_tensors import FREE_INITIALIZERS, as_nodes
-from graphprune.model.messages import copy_but
+from graphprune.model.files.inline_tensors import FREE_INITIALIZERS, as_nodes
+from graphprune.model.files.messages import copy_but
 from graphprune.model.unread import remove_unread
+from graphprune.model.values.bodies import flatten
 from graphprune.surgery.prune import prune
 from graphprune.surgery.slices import Kept
 

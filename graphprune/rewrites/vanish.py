@@ -18,8 +18,8 @@ import numpy as np
 
 from graphprune.array_types import Array, Mask
 from graphprune.labels.rules.elementwise import BROADCASTING, UNARY
-from graphprune.model.arithmetic import evaluate
-from graphprune.model.bodies import DOMAIN
+from graphprune.model.evaluation.arithmetic import evaluate
+from graphprune.model.values.bodies import DOMAIN
 
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis

@@ -14,7 +14,7 @@ import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from graphprune.array_types import Array, Mask
-from graphprune.model.messages import copy_but
+from graphprune.model.files.messages import copy_but
 from graphprune.model.tensors import DATA_FIELDS, count_bytes, is_external, is_packed
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from graphprune.array_types import Mask
-from graphprune.model.arithmetic import evaluate
-from graphprune.model.messages import copy_but
-from graphprune.model.shapes import fixed_sizes
+from graphprune.model.evaluation.arithmetic import evaluate
+from graphprune.model.files.messages import copy_but
+from graphprune.model.values.shapes import fixed_sizes
 
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis

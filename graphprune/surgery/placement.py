@@ -19,7 +19,7 @@ from graphprune.array_types import Array
 from graphprune.errors import InternalError, UnsupportedModelError, quote
 from graphprune.labels.adapt import whole
 from graphprune.model.graph import Node
-from graphprune.model.scaling import PARAMETERS, is_scaling, spans
+from graphprune.model.values.scaling import PARAMETERS, is_scaling, spans
 from graphprune.surgery.slices import Demand, Slices
 
 __all__ = ["Placement"]

@@ -20,9 +20,9 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Array, Mask
 from graphprune.errors import UnsupportedModelError, quote
 from graphprune.labels.adapt import Edits, adapter_for, size_slots
+from graphprune.model.files.inline_tensors import FREE_INITIALIZERS, as_nodes
+from graphprune.model.files.messages import copy_but
 from graphprune.model.graph import Node
-from graphprune.model.inline_tensors import FREE_INITIALIZERS, as_nodes
-from graphprune.model.messages import copy_but
 from graphprune.model.unread import remove_unread
 from graphprune.surgery.declared_shapes import follow_sizes
 from graphprune.surgery.placement import Placement

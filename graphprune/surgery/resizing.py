@@ -19,10 +19,10 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Array, Ints, Mask
 from graphprune.labels.adapt import Counts, size_slots
 from graphprune.labels.vector import Labels, stay
-from graphprune.model.arithmetic import evaluate
-from graphprune.model.constants import Constants
+from graphprune.model.evaluation.arithmetic import evaluate
 from graphprune.model.graph import Node
-from graphprune.model.shapes import shape_value
+from graphprune.model.values.constants import Constants
+from graphprune.model.values.shapes import shape_value
 
 if TYPE_CHECKING:
     from graphprune.labels.space import Axes

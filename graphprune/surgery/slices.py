@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis
     from graphprune.labels.space import Use
     from graphprune.labels.vector import Labels
-    from graphprune.model.scaling import Span
     from graphprune.model.tensors import TensorStore
+    from graphprune.model.values.scaling import Span
 
 __all__ = ["Changes", "Demand", "Kept", "Slices"]
 

@@ -22,8 +22,8 @@ from torch.nn import functional
 
 from graphprune.errors import UnsupportedModelError, quote
 from graphprune.model.graph import Graph, Node
-from graphprune.model.survey import nodes_below
 from graphprune.model.tensors import TensorStore
+from graphprune.model.validity.survey import nodes_below
 from graphprune.training.batch_norm import BatchNorm
 from graphprune.training.unfolded import Unfolded
 

@@ -18,9 +18,9 @@ from torch import Tensor, fx
 from graphprune.array_types import Array
 from graphprune.data.signature import batch_size, input_specs
 from graphprune.errors import UnsupportedModelError, VerificationError, quote
+from graphprune.model.files.scratch import scratch_folder
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
-from graphprune.model.scratch import scratch_folder
 from graphprune.model.tensors import DATA_FIELDS
 from graphprune.model.write import save
 from graphprune.training.bridge import Trainable, constant_tensors

@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from graphprune.errors import GraphPruneError, InputError, UsageError, quote
-from graphprune.model.atomic import PendingFile, output_errors
+from graphprune.model.files.atomic import PendingFile, output_errors
 from graphprune.regular_file import check_regular
 
 __all__ = ["Progress", "below", "checkpoint_errors", "read_checkpoint", "take", "take_all", "write_checkpoint"]

@@ -23,7 +23,7 @@ from graphprune.data.synthesis.blend import ANOTHER_KIND
 from graphprune.data.synthesis.make_samples import default_count
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
-from graphprune.model.usual_shapes import usual_shapes
+from graphprune.model.sizes.usual_shapes import usual_shapes
 from graphprune.recovery.made_samples import made_samples
 
 if TYPE_CHECKING:

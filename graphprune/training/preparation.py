@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 
-from graphprune.choices import Device
+from graphprune.choices import Device, Precision
 from graphprune.data.providers import wanted
 from graphprune.data.signature import batch_size, input_specs
 from graphprune.data.source import Source
@@ -21,6 +22,9 @@ from graphprune.training.loader import Loader, Samples
 from graphprune.training.losses import Objective, choose_kinds, is_probability
 from graphprune.training.trainer import Measure, Task, measure, put, snapshot
 from graphprune.training.unfold import normalisations, reestimate, settle
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["calibration", "check_gradients", "prepare"]
 
@@ -45,8 +49,6 @@ def prepare(
     UsageError
         If the data does not fit the options.
     """
-    from accelerate import Accelerator
-
     if teacher is None and options.loss is None and not data.labelled:
         raise UsageError(
             f"the data {quote(data.name)} has no labels, so there is nothing to learn from",
@@ -59,7 +61,7 @@ def prepare(
     if other is not None and teacher is not None:
         check_converted(other, teacher, first)
         _match(net, other)
-    accelerator = Accelerator(cpu=_device(options.device) == "cpu", mixed_precision=options.precision)
+    accelerator = _accelerator(_device(options.device), options.precision)
     shape = _image_shape(first)
     text = _augmentation(options.augment, first) if options.augment == "auto" else options.augment
     loader = Loader(
@@ -86,6 +88,33 @@ def prepare(
         "device": str(accelerator.device),
     }
     return task, before, facts
+
+
+def _accelerator(device: Device, precision: Precision) -> Accelerator:
+    """Return an accelerator with these settings, whatever the last one in this process had.
+
+    What the first one was made with holds for all that follow: other settings are refused, or not heeded. Processes
+    that learn together keep what they were started with.
+
+    Raises
+    ------
+    UsageError
+        If float16 is asked for on the CPU, where accelerate would take float32 without a word.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    on_cpu = device == "cpu"
+    last = AcceleratorState._shared_state
+    if last and last["num_processes"] == 1 and (last["_cpu"], last["_mixed_precision"]) != (on_cpu, precision):
+        AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
+    if precision == "fp16" and accelerator.device.type == "cpu":
+        raise UsageError(
+            "training in float16 needs a GPU, and this one runs on the CPU",
+            hint="leave --precision out, or use --precision bf16",
+        )
+    return accelerator
 
 
 def _device(asked: Device) -> Device:

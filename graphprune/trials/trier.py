@@ -18,7 +18,7 @@ from graphprune.choices import Device
 from graphprune.data.providers import on, wanted
 from graphprune.data.synthesis.make_samples import read_request
 from graphprune.errors import RequestError
-from graphprune.model.scratch import ScratchFolder
+from graphprune.model.files.scratch import ScratchFolder
 from graphprune.planning.make_plan import score_groups
 from graphprune.report.trials import Trial
 from graphprune.solvers.moves.levels import rule_for

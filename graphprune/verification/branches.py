@@ -12,9 +12,9 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
 from graphprune.labels.adapt import whole
 from graphprune.labels.vector import Labels
-from graphprune.model.bodies import DOMAIN, flatten, owner_name
-from graphprune.model.iterations import loops
-from graphprune.model.unreached import unreached_bodies
+from graphprune.model.sizes.unreached import unreached_bodies
+from graphprune.model.values.bodies import DOMAIN, flatten, owner_name
+from graphprune.model.values.iterations import loops
 
 __all__ = ["BranchPath", "force_branches", "pruned_branches", "switches"]
 

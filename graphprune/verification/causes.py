@@ -21,16 +21,16 @@ from graphprune.errors import (
     VerificationError,
     quote,
 )
-from graphprune.model.allowance import allow
-from graphprune.model.bodies import DOMAIN
+from graphprune.model.children.allowance import allow
+from graphprune.model.children.sandbox import OUT_OF_TIME, ChildError, run_child
+from graphprune.model.files.scratch import scratch_folder
 from graphprune.model.graph import Graph
-from graphprune.model.inputs import assumed, input_shapes
 from graphprune.model.load import Model
 from graphprune.model.normalize import inline_functions
-from graphprune.model.sandbox import OUT_OF_TIME, ChildError, run_child
-from graphprune.model.scratch import scratch_folder
+from graphprune.model.sizes.inputs import assumed, input_shapes
+from graphprune.model.sizes.usual_shapes import usual_shapes
 from graphprune.model.tensors import FLOATS
-from graphprune.model.usual_shapes import usual_shapes
+from graphprune.model.values.bodies import DOMAIN
 from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.sizes import input_specs
 from graphprune.verification.spec import SOURCE, Spec

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.errors import UsageError, VerificationError, quote
-from graphprune.model.allowance import allow
+from graphprune.model.children.allowance import allow
+from graphprune.model.children.sandbox import ChildError, run_child
+from graphprune.model.files.scratch import scratch_folder
 from graphprune.model.graph import Graph
-from graphprune.model.sandbox import ChildError, run_child
-from graphprune.model.scratch import scratch_folder
-from graphprune.model.shapes import infer
-from graphprune.model.survey import survey
+from graphprune.model.sizes.usual_shapes import usual_shapes
 from graphprune.model.tensors import FLOATS
 from graphprune.model.unread import without_unread
-from graphprune.model.usual_shapes import usual_shapes
+from graphprune.model.validity.survey import survey
+from graphprune.model.values.shapes import infer
 from graphprune.model.widen_floats import HALVES
 from graphprune.model.write import save
 from graphprune.verification.jumps import DISCRETE, RANDOM

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.array_types import Array
-from graphprune.model.sandbox import RESULT, enter_sandbox
+from graphprune.model.children.sandbox import RESULT, enter_sandbox
 from graphprune.verification.deviation import deviation, share_of_usual
 from graphprune.verification.ledger import BEYOND, Ledger
 from graphprune.verification.passage import Feeds, Passage, RunError

@@ -17,10 +17,10 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.data.providers import verifying
 from graphprune.errors import UnsupportedModelError
 from graphprune.labels.adapt import whole
+from graphprune.model.files.main_memory import main_memory
 from graphprune.model.graph import Node
-from graphprune.model.lengths import fitting_values
 from graphprune.model.load import Model
-from graphprune.model.main_memory import main_memory
+from graphprune.model.sizes.lengths import fitting_values
 from graphprune.model.tensors import FLOATS
 from graphprune.model.unread import read_names
 from graphprune.model.widen_floats import NARROW, widened

@@ -20,7 +20,7 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
 from graphprune.labels.space import Contraction, Renormalisation
 from graphprune.labels.vector import Labels
-from graphprune.model.messages import copy_but
+from graphprune.model.files.messages import copy_but
 from graphprune.surgery.declared_shapes import forget_false_shapes
 
 __all__ = ["Oracle", "bare_oracle", "build_oracle", "without_weights"]

@@ -17,7 +17,7 @@ import onnxruntime as ort
 
 from graphprune.array_types import Array
 from graphprune.data.providers import ChosenDevice
-from graphprune.model.sandbox import unless_exhausted
+from graphprune.model.children.sandbox import unless_exhausted
 from graphprune.verification.spec import PieceSpec
 
 __all__ = ["Feeds", "Passage", "RunError"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graphprune.errors import VerificationError, quote
-from graphprune.model.survey import survey
 from graphprune.model.tensors import FLOATS
+from graphprune.model.validity.survey import survey
 from graphprune.surgery.marks import KEPT, PLAN
 from graphprune.verification.check_marks import check_marks
 from graphprune.verification.fidelity.check_weights import check_only_weights_differ

@@ -10,9 +10,9 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from graphprune.model.main_memory import main_memory
-from graphprune.model.survey import survey
+from graphprune.model.files.main_memory import main_memory
 from graphprune.model.tensors import FLOATS, count_bytes
+from graphprune.model.validity.survey import survey
 
 if TYPE_CHECKING:
     from graphprune.model.load import Model

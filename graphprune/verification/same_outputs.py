@@ -18,10 +18,10 @@ from onnx import helper
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.errors import VerificationError
-from graphprune.model.allowance import allow
+from graphprune.model.children.allowance import allow
+from graphprune.model.children.sandbox import RESULT, ChildError, enter_sandbox, run_child, unless_exhausted
+from graphprune.model.files.scratch import scratch_folder
 from graphprune.model.load import Model
-from graphprune.model.sandbox import RESULT, ChildError, enter_sandbox, run_child, unless_exhausted
-from graphprune.model.scratch import scratch_folder
 from graphprune.model.write import save
 
 __all__ = ["check_same_outputs"]

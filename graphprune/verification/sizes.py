@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from onnx import helper
 
-from graphprune.model.batch_axes import Declared, is_name, sample_axes
-from graphprune.model.lengths import sums
+from graphprune.model.sizes.batch_axes import Declared, is_name, sample_axes
+from graphprune.model.sizes.lengths import sums
 from graphprune.verification.spec import FedInput
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from onnx import ModelProto
 
-from graphprune.model.batch_axes import Declared, sample_axes
-from graphprune.model.messages import copy_but
-from graphprune.model.shapes import infer
+from graphprune.model.files.messages import copy_but
+from graphprune.model.sizes.batch_axes import Declared, sample_axes
+from graphprune.model.values.shapes import infer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,9 +6,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from graphprune.model.bounded import unbounded_operators
-from graphprune.model.lengths import fitting_values
-from graphprune.model.observation import NoneRunsError, Told, observe
+from graphprune.model.children.bounded import unbounded_operators
+from graphprune.model.sizes.lengths import fitting_values
+from graphprune.model.sizes.observation import NoneRunsError, Told, observe
 
 if TYPE_CHECKING:
     from graphprune.analysis.analysis import Analysis

@@ -19,11 +19,11 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
 from graphprune.data.providers import verifying
 from graphprune.errors import GraphPruneError, UnsupportedModelError, quote
-from graphprune.model.allowance import allow
+from graphprune.model.children.allowance import allow
+from graphprune.model.children.sandbox import ChildError, run_child
+from graphprune.model.files.main_memory import main_memory
+from graphprune.model.files.scratch import scratch_folder
 from graphprune.model.load import Model
-from graphprune.model.main_memory import main_memory
-from graphprune.model.sandbox import ChildError, run_child
-from graphprune.model.scratch import scratch_folder
 from graphprune.model.widen_floats import NARROW
 from graphprune.notebook import html_table
 from graphprune.report import text

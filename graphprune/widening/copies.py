@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphprune.array_types import Array, Floats, Ints
 from graphprune.errors import InternalError
-from graphprune.model.messages import copy_but
+from graphprune.model.files.messages import copy_but
 from graphprune.model.tensors import DATA_FIELDS
 from graphprune.surgery.slices import Demand
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from graphprune.labels.adapt import Counts
     from graphprune.labels.space import Contraction, Use
     from graphprune.labels.vector import Labels
-    from graphprune.model.scaling import Span
     from graphprune.model.tensors import TensorStore
+    from graphprune.model.values.scaling import Span
     from graphprune.surgery.slices import Changes
     from graphprune.widening.sums import Power, Sums
 

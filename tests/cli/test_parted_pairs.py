@@ -29,7 +29,7 @@ SOLVE = ("solve", "net.onnx", "--quick", "--flops")
 KILLED = """
 import os, signal, sys
 from graphprune.cli import main
-from graphprune.model import atomic
+from graphprune.model.files import atomic
 
 commit = atomic.PendingFile.commit
 

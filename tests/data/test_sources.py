@@ -16,7 +16,7 @@ from graphprune.data.open_source import open_source
 from graphprune.data.preprocessing import Preprocessing, parse_numbers, parse_size, read_settings
 from graphprune.data.signature import InputSpec, batch_size
 from graphprune.errors import DataError, GraphPruneError, UnsupportedModelError, UsageError
-from graphprune.model.batch_axes import UNCLEAR
+from graphprune.model.sizes.batch_axes import UNCLEAR
 
 if TYPE_CHECKING:
     from pathlib import Path

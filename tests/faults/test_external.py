@@ -16,7 +16,7 @@ from bad_files import make_external, small_model, weight
 from onnx import TensorProto, helper, numpy_helper
 
 from graphprune.errors import GraphPruneError, ModelFileError, UnsafeModelError
-from graphprune.model import external
+from graphprune.model.files import external
 from graphprune.model.load import Limits, Model, load
 
 SIZE = 8 * 3 * 3 * 3 * 4

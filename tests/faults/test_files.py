@@ -16,8 +16,8 @@ from bad_files import nested_ifs, small_model
 
 import graphprune.model.load as loading
 from graphprune.errors import GraphPruneError, ModelFileError, UnsafeModelError
+from graphprune.model.files.sniff import TEXT_SUFFIXES
 from graphprune.model.load import Limits, load
-from graphprune.model.sniff import TEXT_SUFFIXES
 
 
 @pytest.fixture

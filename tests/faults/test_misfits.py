@@ -15,7 +15,7 @@ from tiny_models import chain, model
 
 from graphprune import api
 from graphprune.errors import InternalError, ModelFileError, UnsafeModelError, UsageError
-from graphprune.model import fitting
+from graphprune.model.sizes import fitting
 
 Change = Callable[[onnx.ModelProto], object]
 

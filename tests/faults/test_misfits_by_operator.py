@@ -18,9 +18,9 @@ from onnx import numpy_helper
 from graphprune import api
 from graphprune.errors import ModelFileError
 from graphprune.model.graph import Graph
-from graphprune.model.inputs import input_shapes
-from graphprune.model.operands import misfit
-from graphprune.model.shapes import infer
+from graphprune.model.misfits.operands import misfit
+from graphprune.model.sizes.inputs import input_shapes
+from graphprune.model.values.shapes import infer
 
 WRONG = [name for name, (_, said) in CASES.items() if said]
 LEGAL = [name for name in CASES if name not in WRONG]

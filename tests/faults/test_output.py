@@ -17,7 +17,7 @@ import pytest
 from bad_files import make_external, small_model, weight
 
 from graphprune.errors import GraphPruneError, OutputError
-from graphprune.model import atomic
+from graphprune.model.files import atomic
 from graphprune.model.load import Model, load
 from graphprune.model.write import save, write_bytes_atomically
 
@@ -375,7 +375,7 @@ def test_disk_full_at_any_byte(folder: Path) -> None:
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from graphprune.model import atomic
+from graphprune.model.files import atomic
 from graphprune.model.write import write_bytes_atomically
 target, number, action = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 left = number

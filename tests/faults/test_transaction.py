@@ -13,7 +13,7 @@ import pytest
 from tiny_models import chain
 
 from graphprune.errors import OutputError
-from graphprune.model import atomic
+from graphprune.model.files import atomic
 from graphprune.model.load import load
 from graphprune.model.write import save, write_bytes_atomically
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from bad_files import Edit, function_bomb, nested_ifs, set_attribute, small_model, weight
 from onnx import AttributeProto, TensorProto, helper, numpy_helper, parser
@@ -201,6 +202,14 @@ def clear_node_names(model: onnx.ModelProto) -> None:
         node.ClearField("name")
 
 
+def constants_of_equal_names(model: onnx.ModelProto) -> None:
+    """OnnxRuntime keeps them as weights, so that their nodes' names clash with none; converters write such files."""
+    for index, name in enumerate([model.graph.node[0].name] * 2):
+        node = helper.make_node("Constant", [], [f"constant_{index}"], name, value_float=1.0)
+        model.graph.node.insert(0, node)
+    onnxruntime.InferenceSession(model.SerializeToString())
+
+
 def add_custom_node(model: onnx.ModelProto) -> None:
     model.opset_import.append(helper.make_opsetid("custom", 1))
     model.graph.node.append(helper.make_node("Anything", ["y", "", "x"], ["", "z"], domain="custom", level=3))
@@ -250,6 +259,7 @@ def pass_input_through(model: onnx.ModelProto) -> None:
 
 LEGAL = {
     "nodes_without_names": clear_node_names,
+    "constants_of_equal_names": constants_of_equal_names,
     "custom_domain": add_custom_node,
     "metadata_and_annotations": keep_extras,
     "initializers_as_inputs": input_for_every_initializer,

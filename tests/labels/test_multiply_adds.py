@@ -10,8 +10,8 @@ from onnx import ModelProto, TensorProto, defs, helper
 from oracle_check import analyze
 
 from graphprune.labels.multiply_adds import formulas
-from graphprune.model.contributed import MICROSOFT
-from graphprune.model.layers import CONTRIBUTED_LAYERS, FREE, LAYERS
+from graphprune.model.inference.contributed import MICROSOFT
+from graphprune.model.values.layers import CONTRIBUTED_LAYERS, FREE, LAYERS
 
 ELEMENTWISE = frozenset(
     {

@@ -14,7 +14,7 @@ from tiny_models import chain, model
 from graphprune.labels import rules
 from graphprune.labels.registry import lookup, registered
 from graphprune.labels.rules.frozen import FROZEN, FROZEN_BLOCKED, FROZEN_CONTRIB, IRRELEVANT, MICROSOFT
-from graphprune.model.contributed import BLOCKED
+from graphprune.model.inference.contributed import BLOCKED
 
 OPERATORS = sorted({schema.name for schema in defs.get_all_schemas_with_history() if schema.domain == ""})
 LISTED = frozenset(FROZEN) | IRRELEVANT

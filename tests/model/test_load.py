@@ -19,12 +19,12 @@ from google.protobuf.message import DecodeError
 from onnx import checker, helper, numpy_helper, shape_inference
 
 from graphprune.errors import GraphPruneError, ModelFileError, UnsupportedModelError
-from graphprune.model import validate as validating
 from graphprune.model.finite import check_finite
 from graphprune.model.load import Limits, load
-from graphprune.model.survey import label, survey
 from graphprune.model.tensors import TensorStore
-from graphprune.model.validate import without_weights
+from graphprune.model.validity import validate as validating
+from graphprune.model.validity.survey import label, survey
+from graphprune.model.validity.validate import without_weights
 
 
 @pytest.fixture

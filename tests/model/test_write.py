@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 import graphprune.model.write as writing
 from graphprune.errors import OutputError
 from graphprune.model.load import Model, load
-from graphprune.model.survey import survey
 from graphprune.model.tensors import is_external
+from graphprune.model.validity.survey import survey
 from graphprune.model.write import save, write_bytes_atomically
 
 

@@ -18,8 +18,8 @@ from graphprune.analysis.accounting import Accounts
 from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Array, Mask
 from graphprune.labels.resolve import Attention
-from graphprune.model.lengths import fitting_values
 from graphprune.model.load import load
+from graphprune.model.sizes.lengths import fitting_values
 from graphprune.surgery.prune import prune
 from graphprune.surgery.slices import Kept
 from graphprune.verification.jumps import discrete_names

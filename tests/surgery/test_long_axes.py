@@ -14,7 +14,7 @@ from graphprune import api
 from graphprune.analysis.analysis import Analysis
 from graphprune.errors import UnsafeModelError
 from graphprune.labels.vector import MOST_SLICES, Digit, Labels, concatenate, pairs, stay
-from graphprune.model import proportion
+from graphprune.model.evaluation import proportion
 from graphprune.model.load import load
 from graphprune.surgery.prune import prune
 

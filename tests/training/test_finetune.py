@@ -18,6 +18,7 @@ from graphprune.data.source import Source
 from graphprune.errors import UsageError
 from graphprune.training.device_memory import enough_memory
 from graphprune.training.finetune import Finetuned, FinetuneOptions, finetune, lower
+from graphprune.training.preparation import prepare
 from graphprune.training.trainer import Optimisation
 
 QUICK = FinetuneOptions(epochs=4, batch=32, rate=0.01, augment="none", device="cpu", held_out=32)
@@ -48,6 +49,19 @@ def test_distillation_without_labels(make: Any) -> None:
     assert result.before.accuracy is None
     assert result.facts["unfolded"] == (2 if make is folded else 0)
     assert {node.op_type for node in result.model.proto.graph.node} == {node.op_type for node in make().graph.node}
+
+
+def test_every_round_of_a_process_has_its_own_precision() -> None:
+    original = loaded(normalised())
+    data = Source.whole("noise", Arrays({"image": images(64)}, None))
+    for precision in ("no", "bf16", "no"):
+        task, *_ = prepare(pruned(original), data, original, replace(QUICK, precision=precision))
+        assert task.accelerator.mixed_precision == precision
+
+
+def test_float16_without_a_gpu_is_refused() -> None:
+    with pytest.raises(UsageError, match="needs a GPU"):
+        tuned(replace(QUICK, precision="fp16"))
 
 
 def test_labels_alone() -> None:

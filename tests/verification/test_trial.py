@@ -12,7 +12,7 @@ from tiny_models import chain, model
 
 from graphprune import api
 from graphprune.errors import UnsafeModelError
-from graphprune.model.bounded import unbounded_operators
+from graphprune.model.children.bounded import unbounded_operators
 from graphprune.model.load import load
 from graphprune.recovery.without_data import automatic_restorer
 from graphprune.verification import trial

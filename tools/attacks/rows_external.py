@@ -132,7 +132,7 @@ def hidden(put: Callable[[ModelProto, TensorProto], None]) -> Trial:
 
 _SWAPS = """
 import os
-from graphprune.model import external
+from graphprune.model.files import external
 opened = os.open
 def swap(path, *arguments, **options):
     if str(path).endswith("w.bin") and not os.path.islink("model/w.bin"):

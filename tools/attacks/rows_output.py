@@ -88,7 +88,7 @@ def _read_only(bench: Bench) -> None:
 
 _FAIL_NTH = """
 import os
-from graphprune.model import atomic
+from graphprune.model.files import atomic
 left, armed = {number}, False
 begin = atomic.PendingFile.__init__
 def arm(self, target):

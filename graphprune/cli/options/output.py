@@ -59,7 +59,7 @@ class Printing:
             If the log cannot be written.
         """
         from graphprune.cli.live import LogFile, ProgressDisplay, listen
-        from graphprune.model.atomic import output_errors
+        from graphprune.model.files.atomic import output_errors
 
         listen(ProgressDisplay(verbose=self.verbose))
         if self.log is not None:

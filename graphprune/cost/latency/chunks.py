@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from graphprune.analysis.polynomial import Length, Term
 from graphprune.labels.adapt import size_attributes, size_slots
-from graphprune.model.bodies import DOMAIN
+from graphprune.model.values.bodies import DOMAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

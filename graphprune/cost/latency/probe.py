@@ -20,8 +20,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune.cost.latency.environment import open_session
-from graphprune.model.bodies import DOMAIN
-from graphprune.model.scratch import scratch_folder
+from graphprune.model.files.scratch import scratch_folder
+from graphprune.model.values.bodies import DOMAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -31,8 +31,8 @@ from graphprune.data.synthesis.numbers import number_maker, quantised_range
 from graphprune.errors import DataError, InputError, UsageError, quote
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
+from graphprune.model.sizes.usual_shapes import usual_shapes
 from graphprune.model.tensors import FLOATS
-from graphprune.model.usual_shapes import usual_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from graphprune.labels.rules.heads import Heads, choose_heads, each_label, heads
 from graphprune.labels.scales import Operand
 from graphprune.labels.space import Alternative, Axes
 from graphprune.labels.vector import Labels, all_matched, stay
-from graphprune.model.contributed import MICROSOFT
+from graphprune.model.inference.contributed import MICROSOFT
 
 _MASK, _PAST_KEY, _PAST_VALUE, _LENGTHS = 3, 4, 5, 6
 _PACKED = 3

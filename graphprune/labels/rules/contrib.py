@@ -14,7 +14,7 @@ from graphprune.labels.rules.elementwise import broadcast, tail, unary
 from graphprune.labels.rules.heads import each_label
 from graphprune.labels.rules.linear import gemm, multiply
 from graphprune.labels.vector import stay
-from graphprune.model.contributed import MICROSOFT
+from graphprune.model.inference.contributed import MICROSOFT
 
 rule("Gelu", "QuickGelu", domain=MICROSOFT)(unary)
 rule("FusedGemm", domain=MICROSOFT)(gemm)

@@ -19,8 +19,8 @@ from graphprune.labels.rules.elementwise import tail
 from graphprune.labels.rules.heads import Heads, choose_heads, heads_left, part_of_head
 from graphprune.labels.scales import Operand
 from graphprune.labels.vector import Labels, concatenate, stay
-from graphprune.model.contributed import MICROSOFT
 from graphprune.model.graph import Node
+from graphprune.model.inference.contributed import MICROSOFT
 
 _PACKED = 3
 

@@ -14,8 +14,8 @@ from graphprune.labels.registry import rule
 from graphprune.labels.rules.heads import each_label
 from graphprune.labels.space import Use
 from graphprune.labels.vector import Labels, stay
-from graphprune.model.contributed import MICROSOFT
-from graphprune.model.scaling import Quantised
+from graphprune.model.inference.contributed import MICROSOFT
+from graphprune.model.values.scaling import Quantised
 
 _SCALES, _ZERO_POINTS, _ORDER, _BIAS = 2, 3, 4, 5
 _UNEVEN = "has blocks that cannot be cut out of its weights one by one"

@@ -14,8 +14,8 @@ from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.space import Axes
 from graphprune.labels.vector import stay
-from graphprune.model.bodies import DOMAIN
-from graphprune.model.iterations import Collected, LoopNode, Scanned, State
+from graphprune.model.values.bodies import DOMAIN
+from graphprune.model.values.iterations import Collected, LoopNode, Scanned, State
 
 __all__: list[str] = []
 

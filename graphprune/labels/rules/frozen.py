@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import Rule, rule
-from graphprune.model.contributed import BLOCKED, MICROSOFT
+from graphprune.model.inference.contributed import BLOCKED, MICROSOFT
 
 __all__ = ["FROZEN", "FROZEN_BLOCKED", "FROZEN_CONTRIB", "IRRELEVANT", "MICROSOFT"]
 

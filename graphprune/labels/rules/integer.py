@@ -19,7 +19,7 @@ from graphprune.labels.rules.linear import gemm, matmul
 from graphprune.labels.rules.normalization import along_axis
 from graphprune.labels.rules.pooling import global_pool, pool
 from graphprune.labels.scales import Operand
-from graphprune.model.contributed import MICROSOFT
+from graphprune.model.inference.contributed import MICROSOFT
 
 
 def _as_float(op: Operator, form: Rule, operands: Sequence[Operand], result: Sequence[int] = ()) -> None:

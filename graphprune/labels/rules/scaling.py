@@ -6,7 +6,7 @@ from __future__ import annotations
 from graphprune.labels.operator import Operator
 from graphprune.labels.registry import rule
 from graphprune.labels.scales import parameter_labels
-from graphprune.model.scaling import PARAMETERS
+from graphprune.model.values.scaling import PARAMETERS
 
 
 @rule("QuantizeLinear", "DequantizeLinear")

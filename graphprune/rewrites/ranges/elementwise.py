@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphprune.model.arithmetic import evaluate
+from graphprune.model.evaluation.arithmetic import evaluate
 from graphprune.rewrites.affine import normalisation
 from graphprune.rewrites.ranges.interval import UNKNOWN, Interval
 from graphprune.rewrites.ranges.range_rules import rule

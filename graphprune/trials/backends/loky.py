@@ -7,7 +7,7 @@ import os
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphprune.model.lifeline import follow_parent
+from graphprune.model.children.lifeline import follow_parent
 
 if TYPE_CHECKING:
     from graphprune.trials.workers import Arguments, Call, Workers

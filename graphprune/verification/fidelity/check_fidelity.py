@@ -27,11 +27,11 @@ from onnx import (
 from graphprune.analysis.analysis import Analysis
 from graphprune.errors import VerificationError, quote
 from graphprune.labels.adapt import size_attributes, size_slots, whole
-from graphprune.model.bodies import flatten
+from graphprune.model.files.inline_tensors import FREE_INITIALIZERS, from_nodes
+from graphprune.model.files.messages import differing
 from graphprune.model.graph import Graph, Node
-from graphprune.model.inline_tensors import FREE_INITIALIZERS, from_nodes
 from graphprune.model.load import Model
-from graphprune.model.messages import differing
+from graphprune.model.values.bodies import flatten
 from graphprune.plan.check import group_plan
 from graphprune.plan.schema import Plan, digest
 from graphprune.surgery.marks import MARKS, PLAN

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from graphprune.array_types import Floats
 from graphprune.errors import VerificationError, quote
-from graphprune.model.inline_tensors import from_nodes
-from graphprune.model.messages import differing
+from graphprune.model.files.inline_tensors import from_nodes
+from graphprune.model.files.messages import differing
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto

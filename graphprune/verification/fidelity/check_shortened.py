@@ -13,9 +13,9 @@ import numpy as np
 from onnx import ModelProto
 
 from graphprune.errors import VerificationError, quote
-from graphprune.model.bodies import flatten
-from graphprune.model.inline_tensors import from_nodes
-from graphprune.model.messages import differing
+from graphprune.model.files.inline_tensors import from_nodes
+from graphprune.model.files.messages import differing
+from graphprune.model.values.bodies import flatten
 from graphprune.plan.schema import digest
 from graphprune.rewrites.shorten import EMPTIED
 from graphprune.rewrites.vanish import MEETS

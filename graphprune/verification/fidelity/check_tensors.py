@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from graphprune.array_types import Array
 from graphprune.errors import GraphPruneError, VerificationError, quote
-from graphprune.model.messages import differing
+from graphprune.model.files.messages import differing
 from graphprune.model.tensors import DATA_FIELDS, TensorStore, is_external, is_packed
 from graphprune.verification.fidelity.expectation import Demands, Expectation, Masks
 

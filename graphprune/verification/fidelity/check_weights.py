@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onnx import TensorProto
 
 from graphprune.errors import VerificationError, quote
-from graphprune.model.messages import differing
+from graphprune.model.files.messages import differing
 from graphprune.model.normalize import inline_functions
 from graphprune.model.tensors import DATA_FIELDS, FLOATS
 

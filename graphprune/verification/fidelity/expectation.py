@@ -20,7 +20,7 @@ from graphprune.errors import VerificationError, quote
 from graphprune.labels.adapt import size_slots, whole
 from graphprune.labels.vector import Labels
 from graphprune.model.graph import Node
-from graphprune.model.scaling import is_scaling, spans
+from graphprune.model.values.scaling import is_scaling, spans
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
 

@@ -14,8 +14,8 @@ from tiny_models import model
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.errors import ModelFileError
-from graphprune.model.bodies import flatten
 from graphprune.model.load import load
+from graphprune.model.values.bodies import flatten
 
 
 def _with_weights_inside(proto: ModelProto, *names: str) -> ModelProto:

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from graphprune import api
 from graphprune.errors import VerificationError
-from graphprune.model.messages import carry_unknown, copy_but, differing
+from graphprune.model.files.messages import carry_unknown, copy_but, differing
 from graphprune.verification.fidelity.check_fidelity import check_fidelity
 
 
