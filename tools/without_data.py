@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--learn", type=int, metavar="N", help="then distil on so many refined images")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--rate", type=float, help="the best of a few by default")
-    parser.add_argument("--save", type=Path, help="folder for the recovered models")
+    parser.add_argument("--save", type=Path, help="folder for the recovered models, and for the one that learned")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     model = graphprune.load(options.model)
@@ -132,6 +132,8 @@ def distilled(
     settings = made.suited(FinetuneOptions(options.epochs, rate=options.rate, seed=restorer.seed, device="cpu"))
     hints = find_hints(restorer.analysis, plan, recovered)
     tuned = finetune(recovered, made.learned, original, settings, judges=made.judges, hints=hints)
+    if options.save:
+        graphprune.save(tuned.model, options.save / f"{options.model.stem}-learned.onnx", force=True)
     return {
         "distilled": accuracy(tuned.model, test)["top1"],
         "kept": tuned.improved,

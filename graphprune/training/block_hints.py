@@ -21,8 +21,8 @@ from torch import Tensor
 from graphprune.recovery.blocks import find_blocks
 from graphprune.recovery.editable_model import EditableModel
 from graphprune.training.hooks import Hook, Moment
+from graphprune.training.inner_values import Tap, insert_tap
 from graphprune.training.loader import Samples
-from graphprune.training.taps import Tap, insert_tap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ from torch import Tensor
 from graphprune.array_types import Floats32
 from graphprune.training.bridge import Trainable
 from graphprune.training.gradient_saliency import LossSum
+from graphprune.training.inner_values import Tap, insert_tap
 from graphprune.training.loader import Samples
-from graphprune.training.taps import Tap, insert_tap
 
 __all__ = ["observed"]
 

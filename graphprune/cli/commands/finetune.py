@@ -93,8 +93,7 @@ def finetune(
         given = None if request is not None else samples.open(original or model, talk)
     for note in filter(None, (missing_processes(), partner_note(pruned))):
         talk.note(note)
-    options, judges = training.options(checkpoint), None
-    hints: tuple[Hint, ...] = ()
+    options, judges, hints = training.options(checkpoint), None, None
     with talk.stage("importing torch"):
         from graphprune.training.finetune import finetune as run
     if given is None:
@@ -102,7 +101,7 @@ def finetune(
         given, judges, options = made.learned.limited(samples.limit), made.judges, made.suited(options)
         hints = _hints(original or model, model, talk)
     with ProgressLine("finetuning") as meter:
-        result = run(model, given, original, options, meter.listen, judges, hints)
+        result = run(model, given, original, options, meter.listen, judges, hints or ())
     if not result.main:
         return
     if not result.improved:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taps: modules inside of a network that hand a value on, and see it."""
+"""Values inside of a network: modules that hand one on, and see it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ __all__ = ["Tap", "insert_tap"]
 
 
 class Tap(nn.Module):
-    """Hands on a value, and remembers it until it is taken."""
+    """Hands on a value, and remembers it.
+
+    Attributes
+    ----------
+    value : Tensor or None
+        What passed last.
+    """
 
     def __init__(self) -> None:
         super().__init__()
