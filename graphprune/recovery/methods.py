@@ -70,12 +70,15 @@ class Setting:
         The pruned network; what is estimated is written into it.
     random : numpy.random.Generator
         Draws sampled positions.
+    halves : sequence of ndarray of bool
+        For every batch, which of its samples are in the second of two halves.
     ridge, rounds, rescale, positions
         Those of `RecoverOptions`.
     """
 
     editable: EditableModel
     random: np.random.Generator
+    halves: Sequence[npt.NDArray[np.bool_]]
     ridge: float
     rounds: int
     rescale: bool
@@ -137,7 +140,7 @@ class RecoveryMethod(Estimate):
         self._setting = setting
         self._site = site
         self._weights = SiteWeights(setting.editable, site)
-        self._moments = SplitMoments()
+        self._moments = SplitMoments(setting.halves)
 
     @classmethod
     def stops(cls, editable: EditableModel, sites: Sequence[Site]) -> Sequence[Stop]:
@@ -172,7 +175,7 @@ class _OutputMoments(RecoveryMethod):
     def add(self, own: Mapping[str, Array], dense: Mapping[str, Array]) -> None:
         rows = self._rows(own, dense)
         given = rows.x.astype(np.float64) @ self._present
-        self._moments.add(given.astype(np.float32), rows.y, len(rows.wanted))
+        self._moments.add(given.astype(np.float32), rows.y)
 
 
 @recovery_method("bn")
@@ -240,7 +243,7 @@ class LeastSquares(RecoveryMethod):
 
     def add(self, own: Mapping[str, Array], dense: Mapping[str, Array]) -> None:
         rows, site = self._rows(own, dense), self._site
-        self._moments.add(rows.x, rows.y, len(rows.wanted))
+        self._moments.add(rows.x, rows.y)
         if self._gated is not None:
             bounds = (self._weights.threshold(bound, own.get(site.other), rows.wanted) for bound in site.gate)
             self._gated.add(rows.x, rows.y, *(site.kernel.view.outputs(bound, rows.grid) for bound in bounds))

@@ -19,13 +19,13 @@ from graphprune.data.signature import input_specs
 from graphprune.data.walk import Walk, constant_nodes, cut_subgraph
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
-from graphprune.recovery.blocks import find_blocks
+from graphprune.recovery.blocks import Block, find_blocks
 from graphprune.recovery.check_recovered import check_recovered
 from graphprune.recovery.editable_model import EditableModel
 from graphprune.recovery.sites import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.array_types import Array
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["refine_blocks"]
 
-_BATCH = 32
+_BATCH = 8
+_MOST_BYTES = 1 << 30
+"""Of what a block reads and should give; later batches are left out where maps are large, and hold enough positions."""
 
 
 def refine_blocks(
@@ -93,11 +95,7 @@ def refine_blocks(
         for number, block in enumerate(blocks):
             if progress is not None:
                 progress(number, len(blocks))
-            inputs = list(own_walk.step())
-            targets = [
-                {name: cut(values[name], masks) for name, masks in zip(block.outputs, block.masks, strict=True)}
-                for values in dense_walk.step()
-            ]
+            inputs, targets = _collected(block, own_walk.step(), dense_walk.step())
             part = cut_subgraph(editable.graph, constant, block.nodes, inputs[0], block.outputs)
             for name, value in fit_block(recovered.replaced(part), inputs, targets, seed + number).items():
                 if editable.own(name):
@@ -107,3 +105,19 @@ def refine_blocks(
     refined = editable.finished()
     check_recovered(recovered, refined, editable)
     return refined
+
+
+def _collected(
+    block: Block, own: Iterable[dict[str, Array]], dense: Iterable[Mapping[str, Array]]
+) -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
+    """Return what a block reads and should give, batch by batch, as far as memory is meant for it."""
+    inputs: list[dict[str, Array]] = []
+    targets: list[dict[str, Array]] = []
+    size = 0
+    for read, values in zip(own, dense, strict=True):  # to the end: walks go on from there
+        if size > _MOST_BYTES:
+            continue
+        inputs.append(read)
+        targets.append({name: cut(values[name], masks) for name, masks in zip(block.outputs, block.masks, strict=True)})
+        size += sum(value.nbytes for value in (*read.values(), *targets[-1].values()))
+    return inputs, targets
