@@ -21,6 +21,7 @@ from graphprune.evidence.downstream import DownstreamErrors, Readings
 from graphprune.evidence.elimination import Elimination, backward_elimination
 from graphprune.evidence.grams import consumer_moments
 from graphprune.recovery.editable_model import EditableModel
+from graphprune.recovery.ridge import halved
 from graphprune.recovery.sites import find_affine, norm_map
 from graphprune.reproducible import one_blas_thread
 from graphprune.solvers.protocols.reading import Reading
@@ -177,10 +178,11 @@ def read_consumers(
         editable,
         [consumer for consumers in by_group if consumers for consumer in consumers],
         lambda number: used.read(batches[number]).feeds,
-        len(batches),
+        halved(batches, 1),
         options.seed,
         progress,
         options.positions(len(used)),
+        options.ridge,
     )
     orders = tuple(None if each is None else _eliminate(editable, each, moments, options.ridge) for each in by_group)
     return Readings(editable, by_group, moments, orders)

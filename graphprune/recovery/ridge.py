@@ -88,6 +88,12 @@ class SplitMoments:
                 self._halves[half].add(*((x, y) if own.all() else (x[:, own], y[:, own])))
 
     @property
+    def whole(self) -> MomentSummary:
+        """The moments of all rows."""
+        parts = self.parts
+        return merged(*parts) if len(parts) > 1 else parts[0]
+
+    @property
     def parts(self) -> tuple[MomentSummary, ...]:
         """The moments of both halves, or of all rows where they were not divided."""
         return tuple(half.summary() for half, used in zip(self._halves, self._used, strict=True) if used)
