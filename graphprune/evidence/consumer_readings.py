@@ -10,7 +10,6 @@ from graphprune.evidence.consumers import find_consumers
 from graphprune.evidence.grams import consumer_moments
 from graphprune.evidence.sensitivity import readings_of
 from graphprune.recovery.editable_model import EditableModel
-from graphprune.recovery.ridge import halved
 from graphprune.recovery.sites import find_affine
 from graphprune.reproducible import one_blas_thread
 
@@ -39,7 +38,7 @@ def consumer_readings(analysis: Analysis, source: Source, seed: int) -> tuple[tu
     everyone = [consumer for consumers in by_group for consumer in consumers or ()]
     batches = model_batches(analysis.model, source)
     moments = consumer_moments(
-        editable, everyone, lambda number: source.read(batches[number]).feeds, halved(batches, 1), seed
+        editable, everyone, lambda number: source.read(batches[number]).feeds, len(batches), seed
     )
     return tuple(
         None if consumers is None else tuple(readings_of(editable, consumers, moments)) for consumers in by_group

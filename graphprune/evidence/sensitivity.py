@@ -21,7 +21,6 @@ from graphprune.evidence.downstream import DownstreamErrors, Readings
 from graphprune.evidence.elimination import Elimination, backward_elimination
 from graphprune.evidence.grams import consumer_moments
 from graphprune.recovery.editable_model import EditableModel
-from graphprune.recovery.ridge import halved
 from graphprune.recovery.sites import find_affine, norm_map
 from graphprune.reproducible import one_blas_thread
 from graphprune.solvers.protocols.reading import Reading
@@ -178,11 +177,10 @@ def read_consumers(
         editable,
         [consumer for consumers in by_group if consumers for consumer in consumers],
         lambda number: used.read(batches[number]).feeds,
-        halved(batches, 1),
+        len(batches),
         options.seed,
         progress,
         options.positions(len(used)),
-        options.ridge,
     )
     orders = tuple(None if each is None else _eliminate(editable, each, moments, options.ridge) for each in by_group)
     return Readings(editable, by_group, moments, orders)
