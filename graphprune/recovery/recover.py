@@ -102,7 +102,8 @@ def recover(
     recovered = editable.finished()
     check_recovered(pruned, recovered, editable)
     if method.refined:
-        refined = refine_blocks(analysis, plan, recovered, dense, fitted, options.seed, progress)
+        together = 1 + options.copies
+        refined = refine_blocks(analysis, plan, recovered, dense, fitted, options.seed, progress, together)
         if closer(compare(dense, recovered, held), compare(dense, refined, held)):
             recovered = refined
     put_marks(recovered.proto, {RECOVERED: options.method, VERIFIED: f"no (weights recovered by {options.method})"})

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from graphprune.data.feeding import whole_batches
-from graphprune.data.signature import input_specs
+from graphprune.data.signature import batch_size, input_specs
 from graphprune.data.walk import Walk, constant_nodes, cut_subgraph
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from graphprune.analysis.analysis import Analysis
-    from graphprune.array_types import Array
+    from graphprune.array_types import Array, Ints
     from graphprune.data.source import Source
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
@@ -49,6 +51,7 @@ def refine_blocks(
     source: Source,
     seed: int,
     progress: Progress | None = None,
+    together: int = 1,
 ) -> Model:
     """Return a recovered network whose blocks have learnt from those of the dense one.
 
@@ -68,6 +71,8 @@ def refine_blocks(
         For the order of batches.
     progress : callable, optional
         Told how many blocks are done.
+    together : int
+        So many samples, from one of which the number is a multiple, are copies of each other, and in one batch.
 
     Raises
     ------
@@ -82,7 +87,7 @@ def refine_blocks(
 
     editable = EditableModel(recovered)
     blocks = find_blocks(editable, analysis, plan)
-    batches = whole_batches(source, input_specs(dense), _BATCH)
+    batches = _batches(source, dense, together)
     constant = constant_nodes(editable.graph)
 
     def feeds(number: int) -> Mapping[str, Array]:
@@ -105,6 +110,15 @@ def refine_blocks(
     refined = editable.finished()
     check_recovered(recovered, refined, editable)
     return refined
+
+
+def _batches(source: Source, model: Model, together: int) -> list[Ints]:
+    """Return the samples of every batch: whole families of copies, where the model takes batches of any size."""
+    specs = input_specs(model)
+    size = together * max(1, _BATCH // together)
+    if together == 1 or batch_size(specs) is not None or len(source) < size:
+        return whole_batches(source, specs, _BATCH)
+    return list(np.arange(len(source) - len(source) % size, dtype=np.int64).reshape(-1, size))
 
 
 def _collected(
