@@ -30,6 +30,7 @@ from graphprune.model.load import check_loaded
 from graphprune.model.validity.survey import survey
 from graphprune.model.write import file_bytes
 from graphprune.phases import logged
+from graphprune.surgery.marks import QUANTIZED, put_marks
 from graphprune.verification.check_runs import check_runs
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ def quantize(
         )
         guard = _Guard(model, maker, held, options.limit, tell)
         made = guard.search()
+        put_marks(made.proto, {QUANTIZED: options.precision})
         check_runs(made, model, options.shapes)
     return Quantized(
         model=made,

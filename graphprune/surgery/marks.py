@@ -4,7 +4,7 @@
 ``graphprune.plan.schema`` is the digest of the plan, ``graphprune.kept`` the original positions of
 the channels that remain, by the initializer that makes them and its axis, so that every one
 can be traced back without the plan file. ``graphprune.verified`` is ``true``, or says why not.
-``graphprune.recovered`` and ``graphprune.finetuned`` say how weights were changed afterwards.
+``graphprune.recovered``, ``graphprune.finetuned`` and ``graphprune.quantized`` say how weights were changed afterwards.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ __all__ = [
     "KEPT",
     "MARKS",
     "PLAN",
+    "QUANTIZED",
     "RECOVERED",
     "VERIFIED",
     "drop_marks",
@@ -43,7 +44,8 @@ KEPT = "graphprune.kept"
 VERIFIED = "graphprune.verified"
 RECOVERED = "graphprune.recovered"
 FINETUNED = "graphprune.finetuned"
-MARKS = frozenset((PLAN, KEPT, VERIFIED, RECOVERED, FINETUNED))
+QUANTIZED = "graphprune.quantized"
+MARKS = frozenset((PLAN, KEPT, VERIFIED, RECOVERED, FINETUNED, QUANTIZED))
 
 
 def marks(analysis: Analysis, plan: Plan) -> dict[str, str]:
@@ -74,7 +76,7 @@ def weights_changed(proto: ModelProto) -> str:
     entries = {entry.key: entry.value for entry in proto.metadata_props}
     said = [
         f"{word}: {entries[key]}"
-        for key, word in ((RECOVERED, "recovered"), (FINETUNED, "finetuned"))
+        for key, word in ((RECOVERED, "recovered"), (FINETUNED, "finetuned"), (QUANTIZED, "quantized"))
         if key in entries
     ]
     return ", ".join(said)

@@ -41,6 +41,7 @@ def test_what_cannot_be_shown_is_refused(quick: Command, model: Path) -> None:
         (("nothing.json",), "does not exist"),
         (plans, "cannot show 3 plans"),
         (("net.plan.json", "-o", "net.plan.json"), "net.plan.json"),
+        (("net.plan.json", "-o", "net.html", "--log", "net.html"), "the report and the log would both go to"),
         (("net.plan.json", "--model", "net.pruned.onnx"), "another model"),
     ):
         done = quick("report", *arguments)

@@ -13,6 +13,7 @@ import graphprune
 from graphprune.errors import NotImprovedError, UsageError
 from graphprune.export.int8 import has_saturating_products
 from graphprune.export.quantize import QuantizeOptions
+from graphprune.surgery.marks import weights_changed
 
 EXAMPLE = ROOT / "examples" / "digits.onnx"
 IMAGES = ROOT / "examples" / "digits_test.npz"
@@ -81,6 +82,8 @@ def test_a_quantised_file_is_pruned_like_any_other(recovered: graphprune.Model, 
     quantised = graphprune.quantize(recovered, data.limited(32), QuantizeOptions(limit=1.0)).model
     plan = graphprune.solve(quantised, flops=0.6)
     pruned = graphprune.apply(quantised, plan)
+    assert weights_changed(quantised.proto).endswith("quantized: int8")
+    assert not weights_changed(pruned.proto)
     assert graphprune.verify(quantised, pruned, plan).status == "verified"
 
 

@@ -14,7 +14,7 @@ from graphprune.cli.help_panels import examples
 from graphprune.cli.options.output import Output, Printing
 from graphprune.cli.report_file import check_page_name, known_scores, write_report
 from graphprune.cli.spread import spread
-from graphprune.cli.targets import check_target
+from graphprune.cli.targets import check_targets
 from graphprune.errors import PlanError, UsageError, near_file, quote
 from graphprune.extras import require
 from graphprune.regular_file import check_regular
@@ -82,7 +82,7 @@ def report(
     files = [found for file in files for found in _found(file)]
     target = output.output or files[0].with_name(_stem(files[0]) + ".report.html")
     check_page_name(target)
-    check_target(target, [*files, *filter(None, (models.model, models.pruned))], force=output.force)
+    check_targets({"report": target}, [*files, models.model, models.pruned], force=output.force, log=printing.log)
 
     talk = printing.talk()
     with talk.stage("reading"):
