@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--learn", type=int, metavar="N", help="then distil on so many refined images")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--rate", type=float, help="the best of a few by default")
-    parser.add_argument("--save", type=Path, help="folder for the recovered models")
+    parser.add_argument("--save", type=Path, help="folder for the recovered models, and for the one that learned")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     model = graphprune.load(options.model)
@@ -99,7 +99,7 @@ def pruned_alone(
         if options.save:
             name = f"{options.model.stem}-{solver}-{method}.onnx"
             graphprune.save(recovery.model, options.save / name, force=True)
-        learned = distilled(options, restorer, recovery.model, test) if options.learn else {}
+        learned = distilled(options, restorer, plan, recovery.model, test) if options.learn else {}
         yield {
             "flops": round(plan.budget.after / plan.budget.before, 4),
             "solver": solver,
@@ -116,22 +116,31 @@ def pruned_alone(
 
 
 def distilled(
-    options: argparse.Namespace, restorer: Restorer, recovered: graphprune.Model, test: graphprune.Source
+    options: argparse.Namespace,
+    restorer: Restorer,
+    plan: graphprune.Plan,
+    recovered: graphprune.Model,
+    test: graphprune.Source,
 ) -> dict[str, object]:
     """Let a recovered network learn from the original on images that are made; return what is printed of it."""
+    from graphprune.training.block_hints import find_hints
     from graphprune.training.finetune import FinetuneOptions, finetune
     from graphprune.training.made_training_data import make_training_data
 
     start, original = cpu_seconds(), restorer.analysis.model
     made = make_training_data(original, SampleOptions(options.learn, options.candidates, restorer.seed))
     settings = made.suited(FinetuneOptions(options.epochs, rate=options.rate, seed=restorer.seed, device="cpu"))
-    tuned = finetune(recovered, made.learned, original, settings, judges=made.judges)
+    hints = find_hints(restorer.analysis, plan, recovered)
+    tuned = finetune(recovered, made.learned, original, settings, judges=made.judges, hints=hints)
+    if options.save:
+        graphprune.save(tuned.model, options.save / f"{options.model.stem}-learned.onnx", force=True)
     return {
         "distilled": accuracy(tuned.model, test)["top1"],
         "kept": tuned.improved,
         "loss": [round(tuned.before.loss, 4), round(tuned.after.loss, 4)],
         "rate": tuned.rate,
         "steps": tuned.steps,
+        "hints": tuned.facts["hints"],
         **{f"learned_{name}": value for name, value in made.facts.items()},
         "learning_cpu_s": round(cpu_seconds() - start, 1),
     }

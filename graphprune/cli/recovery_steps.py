@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from graphprune.planning.solver_choice import SolverChoice
     from graphprune.recovery.recover_options import Method, Recovery
     from graphprune.recovery.without_data import Restorer
+    from graphprune.training.block_hints import Hint
 
 __all__ = ["RecoveryMaterial", "RecoverySteps", "added_samples", "find_material"]
 
@@ -225,7 +226,7 @@ class RecoverySteps:
             pruned, step = self._recover(analysis, plan, pruned, samples, method, talk)
             steps.append(step)
         if self.wanted.finetune and self.training_data is not None:
-            pruned, step = self._finetune(analysis, pruned, self.training_data, talk)
+            pruned, step = self._finetune(analysis, plan, pruned, self.training_data, talk)
             steps.append(step)
         return pruned, tuple(steps)
 
@@ -254,15 +255,17 @@ class RecoverySteps:
         return recovery.model, _recovered(recovery, facts, "output error")
 
     def _finetune(
-        self, analysis: Analysis, pruned: Model, data: Source | SampleOptions, talk: Talk
+        self, analysis: Analysis, plan: Plan, pruned: Model, data: Source | SampleOptions, talk: Talk
     ) -> tuple[Model, Step]:
         from graphprune.cli.training_run import ProgressLine
         from graphprune.data.synthesis.make_samples import SampleOptions
         from graphprune.plan.schema import Step
 
         with talk.stage("importing torch"):
+            from graphprune.training.block_hints import find_hints
             from graphprune.training.finetune import FinetuneOptions, finetune
             from graphprune.training.made_training_data import make_training_data
+        hints: tuple[Hint, ...] = ()
         meter = ProgressLine("finetuning")
         epochs = FinetuneOptions.epochs if self.wanted.epochs is None else self.wanted.epochs
         options, judges, facts = FinetuneOptions(epochs=epochs, seed=self.seed), None, {}
@@ -271,10 +274,11 @@ class RecoverySteps:
             with talk.steps("making samples") as progress:
                 made = make_training_data(analysis.model, wanted, progress)
             data, judges, options, facts = made.learned, made.judges, made.suited(options), dict(made.facts)
+            hints = find_hints(analysis, plan, pruned)
         with meter:
-            tuned = finetune(pruned, data, analysis.model, options, meter.listen, judges)
+            tuned = finetune(pruned, data, analysis.model, options, meter.listen, judges, hints)
         facts |= {"data": data.name, "epochs": epochs, "rate": tuned.rate, "steps": tuned.steps}
-        facts |= {name: tuned.facts[name] for name in ("samples", "held_out", "augment", "device")} | {
+        facts |= {name: tuned.facts[name] for name in ("samples", "held_out", "augment", "hints", "device")} | {
             "seed": self.seed
         }
         before, after = _finite(tuned.before.loss), _finite(tuned.after.loss)

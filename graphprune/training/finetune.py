@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +12,7 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.data.source import Source
 from graphprune.model.load import Model
 from graphprune.surgery.marks import FINETUNED, VERIFIED, put_marks
+from graphprune.training.block_hints import BlockHints, Hint
 from graphprune.training.bridge import to_onnx
 from graphprune.training.check_bridge import check_written
 from graphprune.training.checkpoint import Progress
@@ -84,6 +86,7 @@ def finetune(
     options: FinetuneOptions | None = None,
     listen: Listener = ignore_report,
     judges: Source | None = None,
+    hints: Sequence[Hint] = (),
 ) -> Finetuned:
     """Train a model's weights on data, judged on samples that are held out.
 
@@ -100,6 +103,8 @@ def finetune(
         Is told how far the run is.
     judges : Source, optional
         Samples that judge and are not trained on; by default a part of the data is held out for that.
+    hints : sequence of Hint, optional
+        Values inside the teacher that are learned, too; not under a regulariser or a loss of your own.
 
     Returns
     -------
@@ -116,13 +121,14 @@ def finetune(
     task, before, facts = prepare(model, data, teacher, options, judges)
     total = max(1, round(options.epochs * task.loader.steps))
     check_gradients(task)
-    task = _regularized(task, model, options)
+    task = _hinted(_regularized(task, model, options), hints, options)
+    facts["hints"] = task.hook.hinted if isinstance(task.hook, BlockHints) else 0
     now = measure(task).loss
     if not task.accelerator.is_main_process:
         listen = ignore_report
     progress = Progress(0, options.rate or 0.0, before.loss, now)
     guard = Guard(
-        RunFile(options.checkpoint, run_digest(options, model, teacher, data, _judged(judges))),
+        RunFile(options.checkpoint, run_digest(options, model, teacher, data, _further(judges, hints))),
         options.checkpoint_every,
         max(1, min(task.loader.steps, total)),
         options.resume,
@@ -157,9 +163,10 @@ def finetune(
     )
 
 
-def _judged(judges: Source | None) -> dict[str, object]:
+def _further(judges: Source | None, hints: Sequence[Hint]) -> dict[str, object]:
     """Return what a run depends on beside the rest, for its digest."""
-    return {} if judges is None else {"judges": [judges.name, len(judges)]}
+    further: dict[str, object] = {} if judges is None else {"judges": [judges.name, len(judges)]}
+    return further | ({"hints": [hint.name for hint in hints]} if hints else {})
 
 
 def _regularized(task: Task, model: Model, options: FinetuneOptions) -> Task:
@@ -168,6 +175,13 @@ def _regularized(task: Task, model: Model, options: FinetuneOptions) -> Task:
         return task
     hook = Regularizer(task.net, Analysis(model), options.regularize, options.strength)
     return replace(task, hook=hook)
+
+
+def _hinted(task: Task, hints: Sequence[Hint], options: FinetuneOptions) -> Task:
+    """Return the task with hints, if there are some and someone who gives them."""
+    if not hints or task.teacher is None or options.regularize or options.loss is not None:
+        return task
+    return replace(task, hook=BlockHints(task, hints))
 
 
 def _finish(task: Task, model: Model) -> Model:

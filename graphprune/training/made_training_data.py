@@ -5,6 +5,7 @@ The original gives the targets, so images need no labels; what they must be is s
 on its own. That is what refining by gradient is for: of a small network that was held against real images, refined ones
 made 78.6 % of 78.3 %, as many real ones 78.4 %, and fast ones, however many, 77.5 %. They are not augmented either, for
 a shifted image has other statistics: 78.5 %. So images that were refined come again, in as many epochs as are wanted.
+What is to be learned from them is what blocks give, beside outputs (`block_hints`).
 
 What was learned is judged by images of another seed, half of them of a kind that is never learned from, refined alike:
 only on these the loss went the way of the accuracy on real images.

@@ -5,22 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphprune.array_types import Floats32
 from graphprune.training.bridge import Trainable
 from graphprune.training.gradient_saliency import LossSum
+from graphprune.training.inner_values import Tap, insert_tap
 from graphprune.training.loader import Samples
 
 __all__ = ["observed"]
 
 
-class _Observer(nn.Module):
+class _Observer(Tap):
     """Hands on a value, and remembers it with its gradient."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.value: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         self.value = x
@@ -51,22 +48,12 @@ def observed(
     batches : iterable of Samples
     loss : callable
     """
-    observers = {name: _insert(net, number, name) for number, name in enumerate(names) if name in net.values}
+    observers = {name: _Observer() for name in names if name in net.values}
+    for number, (name, observer) in enumerate(observers.items()):
+        insert_tap(net, name, observer, f"observer_{number}")
     net.module.recompile()
     for samples in batches:
         net.module.zero_grad()
         loss(net.run(samples.feeds), samples.labels).backward()  # type: ignore[no-untyped-call]  # torch declares no types here
         pairs = {name: observer.pair() for name, observer in observers.items()}
         yield {name: pair for name, pair in pairs.items() if pair is not None}
-
-
-def _insert(net: Trainable, number: int, name: str) -> _Observer:
-    """Let everybody who reads a value read it through an observer."""
-    observer = _Observer()
-    target = f"observer_{number}"
-    net.module.add_submodule(target, observer)
-    source = net.values[name]
-    with net.module.graph.inserting_after(source):
-        seen = net.module.graph.call_module(target, (source,))
-    source.replace_all_uses_with(seen, lambda user: user is not seen)
-    return observer

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
 
-__all__ = ["parted", "partner_note"]
+__all__ = ["parted", "partner_note", "plan_beside"]
 
 _SHOWN = 8
 _MODEL, _PLAN = ".pruned.onnx", ".plan.json"
@@ -68,6 +68,24 @@ def partner_note(path: Path) -> str:
         with suppress(GraphPruneError):
             return parted(load(model), plan, read_plan(plan))
     return ""
+
+
+def plan_beside(pruned: Model) -> Plan | None:
+    """Return the plan that a pruned model names, if it lies beside it; None if it does not, or cannot be read.
+
+    What belongs to ``net.pruned.onnx`` and to all that was made from it (``net.pruned.recovered.onnx``) is
+    ``net.plan.json``.
+    """
+    named = next((entry.value for entry in pruned.proto.metadata_props if entry.key == PLAN), "")
+    if not named or pruned.path is None:
+        return None
+    parts = pruned.path.name.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        path = pruned.path.with_name(".".join(parts[:end]) + _PLAN)
+        with suppress(GraphPruneError):
+            if path.exists() and digest(plan := read_plan(path)) == named:
+                return plan
+    return None
 
 
 def _newer(model: Path, plan: Path) -> str:

@@ -18,10 +18,11 @@ from graphprune.rewrites.merge import inherit
 from graphprune.solvers.saliency import Scores
 from graphprune.solvers.training import method
 from graphprune.training.batch_norm import BatchNorm
+from graphprune.training.inner_values import Tap
 from graphprune.training.pruning.chain_knapsack import Candidate, combine
 from graphprune.training.pruning.method import Method, MethodResult
 from graphprune.training.pruning.stage_costs import Stage, find_stages
-from graphprune.training.pruning.taps import Tap, attach_taps
+from graphprune.training.pruning.taps import attach_taps
 from graphprune.training.pruning.tensor_slices import find_slices, norms
 
 if TYPE_CHECKING:

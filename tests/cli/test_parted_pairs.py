@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from graphprune.api import load, save
+from graphprune.plan.file import read_plan
+from graphprune.verification.pair import plan_beside
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -116,3 +120,16 @@ def test_a_partner_that_cannot_be_read_is_none(pair: Path, quick: Command) -> No
     done = quick("inspect", "net.plan.json")
     assert done.code == 0
     assert TOLD not in done.err
+
+
+def test_the_plan_of_a_model_is_found_beside_all_that_was_made_from_it(pair: Path) -> None:
+    pruned, plan = load(pair / "net.pruned.onnx"), read_plan(pair / "net.plan.json")
+    assert plan_beside(pruned) == plan
+    save(pruned, pair / "net.pruned.recovered.onnx")
+    assert plan_beside(load(pair / "net.pruned.recovered.onnx")) == plan
+    assert plan_beside(load(pair / "net.onnx")) is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+def test_another_plan_is_not_taken_for_that_of_a_model(parted: Path) -> None:
+    assert plan_beside(load(parted / "net.pruned.onnx")) is None

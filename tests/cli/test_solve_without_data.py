@@ -142,6 +142,7 @@ def test_a_network_learns_from_made_samples(quick: Command, model: Path) -> None
     assert (step["name"], step["method"], step["measure"]) == ("finetune", "distillation", "loss on made samples")
     assert step["facts"]["different"] == 64
     assert step["facts"]["held_out"] == 32
+    assert step["facts"]["hints"] == 1
     done = quick("finetune", model.with_name("net.pruned.onnx"), "--data", "synthetic:64")
     assert done.code == 2
     assert "made have no labels" in done.err
@@ -166,6 +167,11 @@ def test_finetune_takes_made_samples_and_says_that_they_are_made(quick: Command,
     assert done.code == 0, done.err
     assert "all of them made, so none of this is an accuracy" in done.out
     assert "32 held out" in done.out
+    assert "only outputs are learned" not in done.err
+    model.with_name("net.plan.json").unlink()
+    done = quick("finetune", pruned, "--teacher", model, *learning, "--force")
+    assert done.code == 0, done.err
+    assert "does not lie beside it, so only outputs are learned" in " ".join(done.err.split())
 
 
 def test_a_criterion_that_is_named_decides_which_channels_stay(quick: Command, model: Path) -> None:

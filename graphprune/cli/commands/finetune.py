@@ -26,11 +26,16 @@ if TYPE_CHECKING:
     from graphprune.cli.console import Talk
     from graphprune.data.synthesis.make_samples import SampleOptions
     from graphprune.model.load import Model
+    from graphprune.training.block_hints import Hint
     from graphprune.training.finetune import Finetuned
     from graphprune.training.made_training_data import MadeTrainingData
 
 __all__ = ["finetune"]
 
+_NO_PLAN = (
+    "the plan of the pruned model does not lie beside it, so only outputs are learned, and not what the blocks "
+    "before them give"
+)
 _NO_LABELS = "samples that are made have no labels, so there is nothing to learn from"
 
 
@@ -88,14 +93,15 @@ def finetune(
         given = None if request is not None else samples.open(original or model, talk)
     for note in filter(None, (missing_processes(), partner_note(pruned))):
         talk.note(note)
-    options, judges = training.options(checkpoint), None
+    options, judges, hints = training.options(checkpoint), None, None
     with talk.stage("importing torch"):
         from graphprune.training.finetune import finetune as run
     if given is None:
         made = _made(original or model, replace(request or SampleOptions(), seed=options.seed), talk)
         given, judges, options = made.learned.limited(samples.limit), made.judges, made.suited(options)
+        hints = _hints(original or model, model, talk)
     with ProgressLine("finetuning") as meter:
-        result = run(model, given, original, options, meter.listen, judges)
+        result = run(model, given, original, options, meter.listen, judges, hints or ())
     if not result.main:
         return
     if not result.improved:
@@ -113,6 +119,20 @@ def _made(original: Model, request: SampleOptions, talk: Talk) -> MadeTrainingDa
 
     with talk.steps("making samples") as progress:
         return make_training_data(original, request, progress)
+
+
+def _hints(original: Model, pruned: Model, talk: Talk) -> tuple[Hint, ...]:
+    """Return where blocks of both networks can be compared, which the plan beside the pruned one says."""
+    from graphprune import api
+    from graphprune.training.block_hints import find_hints
+    from graphprune.verification.pair import plan_beside
+
+    plan = plan_beside(pruned)
+    if plan is None:
+        talk.note(_NO_PLAN)
+        return ()
+    with talk.stage("analysis"):
+        return find_hints(api.analyze_for(original, plan), plan, pruned)
 
 
 def _no_gain(result: Finetuned) -> NotImprovedError:

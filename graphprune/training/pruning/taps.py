@@ -5,31 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, fx, nn
+from torch import fx
 
 from graphprune.labels.space import MultiplyAdds
 from graphprune.training.bridge import Trainable
+from graphprune.training.inner_values import Tap
 
-__all__ = ["Tap", "attach_taps", "reading"]
-
-
-class Tap(nn.Module):
-    """Lets a value through and remembers it.
-
-    Attributes
-    ----------
-    value : Tensor or None
-        What passed last.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.value: Tensor | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x`."""
-        self.value = x
-        return x
+__all__ = ["attach_taps", "reading"]
 
 
 def attach_taps(net: Trainable, readers: Sequence[MultiplyAdds]) -> list[Tap | None]:
