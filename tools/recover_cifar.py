@@ -88,7 +88,8 @@ def add_options(parser: argparse.ArgumentParser, flops: float) -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--adapt", default="", help="criteria that compete for the channels")
     parser.add_argument("--methods", nargs="+", default=["least-squares"], help="of recovery; none is one, too")
-    parser.add_argument("--mirror", action="store_true", help="recover from the images and their mirror images")
+    parser.add_argument("--copies", type=int, default=0, help="changed copies of each image to recover from as well")
+    parser.add_argument("--mirror", action="store_const", const=1, dest="copies", help="the same as --copies 1")
     parser.add_argument("--round-to", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, help="folder for the recovered models")
@@ -107,7 +108,6 @@ def compare(
         What is evaluated, with labels.
     """
     calibration = source(model, images)
-    both = source(model, np.concatenate([images, images[:, :, ::-1]])) if options.mirror else calibration
     analysis = graphprune.analyze(model)
     rows = []
     choices = graphprune.SolveOptions(
@@ -127,7 +127,7 @@ def compare(
         if choices.adapt:
             print(json.dumps(plan.solver.options["adapt"]), flush=True)
         for method in options.methods:
-            rows.append(recovered(options, analysis, plan, method, both, test, solved))
+            rows.append(recovered(options, analysis, plan, method, calibration, test, solved))
             print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -165,7 +165,9 @@ def recovered(
     start = cpu_seconds()
     pruned, errors = graphprune.apply(analysis, plan), []
     if method != "none":
-        wanted = graphprune.RecoverOptions(method=method, seed=options.seed, samples=len(calibration))
+        wanted = graphprune.RecoverOptions(
+            method=method, seed=options.seed, samples=len(calibration), copies=options.copies
+        )
         found = graphprune.recover(analysis, pruned, plan, calibration, wanted)
         pruned, errors = found.model, [round(found.before, 4), round(found.after, 4)]
     seconds = solved + cpu_seconds() - start

@@ -5,7 +5,7 @@
     graphprune export torchvision:mobilenet_v2 --weights mobilenet_v2-b0353104.pth -o mobilenet_v2.onnx
     python tools/recover_imagenet.py mobilenet_v2.onnx photographs/ --solver uniform --methods none bn least-squares
     python tools/recover_imagenet.py mobilenet_v2.onnx photographs/ --mirror --fold
-    python tools/recover_imagenet.py mobilenet_v2.onnx photographs/ --solver sensitivity --swap
+    python tools/recover_imagenet.py mobilenet_v2.onnx photographs/ --solver sensitivity --copies 3 --swap
 
 The folder holds photographs of 224x224 pixels, named after their class (`017.jpg`). In the order of their names, every
 other one calibrates and the rest are what is evaluated; their labels are looked at for the figures that are printed.

@@ -140,10 +140,13 @@ def find_material(
         If samples were asked for that cannot be opened or made, or something shall be learned from none.
     """
     from graphprune.data.synthesis.make_samples import read_request
+    from graphprune.data.varied import varied
 
     request = None if calibration.calib is None else read_request(calibration.calib)
     if request is None and (calibration.calib is not None or not wanted.makes_samples):
         samples = calibration.open(analysis.model, talk)
+        if samples is not None:
+            varied(samples, wanted.copies, seed)  # what has no images is refused before anything takes long
         added = added_samples(analysis, wanted.add_synthetic, seed, talk)
         material = RecoveryMaterial.given(samples, analysis, added)
         return replace(material, note=_advice(analysis, samples)) if added is None and wanted.method else material
@@ -236,13 +239,15 @@ class RecoverySteps:
         restorer = self.material.restorer
         with talk.progress("recovering") as progress:
             if restorer is not None:
-                options = RecoverOptions(method=method, samples=len(samples), seed=self.seed)
+                options = RecoverOptions(method=method, samples=len(samples), seed=self.seed, copies=self.wanted.copies)
                 recovery = restorer.recover(plan, pruned, options, progress)
                 return recovery.model, _recovered(recovery, restorer.facts, _MADE)
-            options = RecoverOptions(method=method, seed=self.seed)
+            options = RecoverOptions(method=method, seed=self.seed, copies=self.wanted.copies)
             further = self.material.further
             recovery = accuracy.recover(analysis, pruned, plan, samples, options, further=further, progress=progress)
         facts: dict[str, Any] = {"data": samples.name, "samples": recovery.samples, "seed": self.seed}
+        if self.wanted.copies:
+            facts["copies"] = self.wanted.copies
         if self.material.added is not None:
             facts["added"] = added_facts(self.material.added)
         if recovery.misfit is not None and recovery.agreement is not None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.data.moments import MomentSummary, merged
 from graphprune.data.windows import POSITIONS
 from graphprune.errors import InternalError, quote
 from graphprune.recovery.gated import GatedRows, refit_gated
@@ -70,12 +69,15 @@ class Setting:
         The pruned network; what is estimated is written into it.
     random : numpy.random.Generator
         Draws sampled positions.
+    halves : sequence of ndarray of bool
+        For every batch, which of its samples are in the second of two halves.
     ridge, rounds, rescale, positions
         Those of `RecoverOptions`.
     """
 
     editable: EditableModel
     random: np.random.Generator
+    halves: Sequence[npt.NDArray[np.bool_]]
     ridge: float
     rounds: int
     rescale: bool
@@ -137,7 +139,7 @@ class RecoveryMethod(Estimate):
         self._setting = setting
         self._site = site
         self._weights = SiteWeights(setting.editable, site)
-        self._moments = SplitMoments()
+        self._moments = SplitMoments(setting.halves)
 
     @classmethod
     def stops(cls, editable: EditableModel, sites: Sequence[Site]) -> Sequence[Stop]:
@@ -157,10 +159,6 @@ class RecoveryMethod(Estimate):
         grid = view.grid(wanted, self._setting.random, self._setting.positions)
         return _Rows(view.inputs(own[site.x], grid), view.outputs(wanted, grid), wanted, grid)
 
-    def _both_halves(self) -> MomentSummary:
-        parts = self._moments.parts
-        return merged(*parts) if len(parts) > 1 else parts[0]
-
 
 class _OutputMoments(RecoveryMethod):
     """Compares what a site gives with its present weights, but without its intercept, with what it should give."""
@@ -172,7 +170,7 @@ class _OutputMoments(RecoveryMethod):
     def add(self, own: Mapping[str, Array], dense: Mapping[str, Array]) -> None:
         rows = self._rows(own, dense)
         given = rows.x.astype(np.float64) @ self._present
-        self._moments.add(given.astype(np.float32), rows.y, len(rows.wanted))
+        self._moments.add(given.astype(np.float32), rows.y)
 
 
 @recovery_method("bn")
@@ -200,7 +198,7 @@ class NormStatistics(_OutputMoments):
     def finish(self) -> bool:
         if not self._weights.has_intercept:
             return False
-        moments = self._both_halves()
+        moments = self._moments.whole
         variance = np.maximum(np.diagonal(moments.xx, axis1=1, axis2=2), 1e-24)
         factor = np.where(moments.yy > 0, np.sqrt(moments.yy / variance), 1.0)
         factor = np.clip(factor, 1 / _STRETCH, _STRETCH)
@@ -215,7 +213,7 @@ class Bias(_OutputMoments):
     def finish(self) -> bool:
         if not self._weights.has_intercept:
             return False
-        moments = self._both_halves()
+        moments = self._moments.whole
         return self._weights.write(self._weights.weight, moments.y_mean - moments.x_mean)
 
 
@@ -240,13 +238,13 @@ class LeastSquares(RecoveryMethod):
 
     def add(self, own: Mapping[str, Array], dense: Mapping[str, Array]) -> None:
         rows, site = self._rows(own, dense), self._site
-        self._moments.add(rows.x, rows.y, len(rows.wanted))
+        self._moments.add(rows.x, rows.y)
         if self._gated is not None:
             bounds = (self._weights.threshold(bound, own.get(site.other), rows.wanted) for bound in site.gate)
             self._gated.add(rows.x, rows.y, *(site.kernel.view.outputs(bound, rows.grid) for bound in bounds))
 
     def finish(self) -> bool:
-        setting, weights, moments = self._setting, self._weights, self._both_halves()
+        setting, weights, moments = self._setting, self._weights, self._moments.whole
         centred = weights.has_intercept
         parts = self._moments.parts
         if not centred:

@@ -15,6 +15,7 @@ from graphprune.array_types import Array
 from graphprune.data.evaluation import compare
 from graphprune.data.feeding import model_batches
 from graphprune.data.joined import joined
+from graphprune.data.varied import varied
 from graphprune.data.walk import Walk
 from graphprune.extras import require
 from graphprune.model.graph import Graph
@@ -24,6 +25,7 @@ from graphprune.recovery.editable_model import EditableModel
 from graphprune.recovery.methods import BY_NAME, RecoveryMethod, Setting, Stop
 from graphprune.recovery.recover_options import Recovery
 from graphprune.recovery.refine_blocks import refine_blocks
+from graphprune.recovery.ridge import halved
 from graphprune.recovery.sites import Norm, find_sites
 from graphprune.reproducible import one_blas_thread, settled
 from graphprune.surgery.marks import RECOVERED, VERIFIED, put_marks
@@ -88,7 +90,7 @@ def recover(
     """
     used, count = options.limited(source)
     own, held = used.split(count)
-    fitted = joined(own, further)
+    fitted = joined(varied(own, options.copies, options.seed), further)
     editable = EditableModel(pruned)
     dense = teacher or analysis.model
     method = BY_NAME[options.method]
@@ -100,7 +102,8 @@ def recover(
     recovered = editable.finished()
     check_recovered(pruned, recovered, editable)
     if method.refined:
-        refined = refine_blocks(analysis, plan, recovered, dense, fitted, options.seed, progress)
+        together = 1 + options.copies
+        refined = refine_blocks(analysis, plan, recovered, dense, fitted, options.seed, progress, together)
         if closer(compare(dense, recovered, held), compare(dense, refined, held)):
             recovered = refined
     put_marks(recovered.proto, {RECOVERED: options.method, VERIFIED: f"no (weights recovered by {options.method})"})
@@ -114,7 +117,7 @@ def recover(
         improved=improved,
         before=errors[0],
         after=errors[1],
-        samples=len(fitted),
+        samples=len(joined(own, further)),
         held_out=len(held),
         nodes=tuple(changed),
         left=tuple(left),
@@ -152,7 +155,10 @@ class _Walks:
     ) -> tuple[list[str], list[str]]:
         """Recover at every stop; return the names of nodes that were changed, and of those too large to refit."""
         random = np.random.default_rng(options.seed)
-        setting = Setting(self._editable, random, options.ridge, options.rounds, options.rescale, options.positions)
+        halves = halved(self._batches, 1 + options.copies)
+        setting = Setting(
+            self._editable, random, halves, options.ridge, options.rounds, options.rescale, options.positions
+        )
         wanted = [_wanted(stop) for stop in stops]
         dense = Walk(
             self._dense,

@@ -50,6 +50,9 @@ class RecoverOptions:
         For the sampled positions.
     positions : int
         The most output positions of a convolution that are looked at per sample.
+    copies : int
+        Of each image that is not held out, so many changed copies are fitted to as well: the mirror image, then pieces
+        (:mod:`graphprune.data.varied`). For networks to which left and right are alike.
     """
 
     method: Method = "least-squares"
@@ -60,6 +63,7 @@ class RecoverOptions:
     rescale: bool = False
     seed: int = 0
     positions: int = POSITIONS
+    copies: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self, method=Method)
@@ -69,6 +73,8 @@ class RecoverOptions:
             raise UsageError(f"the held-out share is {self.held_out}, but must lie between 0 and 1")
         if self.positions < 1:
             raise UsageError(f"at least one position per sample is looked at, positions is {self.positions}")
+        if self.copies < 0:
+            raise UsageError(f"there cannot be {self.copies} copies of each image")
         if self.samples < 2:
             raise UsageError(f"{text.plural(self.samples, 'sample')} cannot be divided: some are held out")
 

@@ -14,21 +14,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from graphprune.data.feeding import whole_batches
-from graphprune.data.signature import input_specs
+from graphprune.data.signature import batch_size, input_specs
 from graphprune.data.walk import Walk, constant_nodes, cut_subgraph
 from graphprune.model.graph import Graph
 from graphprune.model.normalize import inline_functions
-from graphprune.recovery.blocks import find_blocks
+from graphprune.recovery.blocks import Block, find_blocks
 from graphprune.recovery.check_recovered import check_recovered
 from graphprune.recovery.editable_model import EditableModel
 from graphprune.recovery.sites import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from graphprune.analysis.analysis import Analysis
-    from graphprune.array_types import Array
+    from graphprune.array_types import Array, Ints
     from graphprune.data.source import Source
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["refine_blocks"]
 
-_BATCH = 32
+_BATCH = 8
+_MOST_BYTES = 1 << 30
+"""Of what a block reads and should give; later batches are left out where maps are large, and hold enough positions."""
 
 
 def refine_blocks(
@@ -47,6 +51,7 @@ def refine_blocks(
     source: Source,
     seed: int,
     progress: Progress | None = None,
+    together: int = 1,
 ) -> Model:
     """Return a recovered network whose blocks have learnt from those of the dense one.
 
@@ -66,6 +71,8 @@ def refine_blocks(
         For the order of batches.
     progress : callable, optional
         Told how many blocks are done.
+    together : int
+        So many samples, from one of which the number is a multiple, are copies of each other, and in one batch.
 
     Raises
     ------
@@ -80,7 +87,7 @@ def refine_blocks(
 
     editable = EditableModel(recovered)
     blocks = find_blocks(editable, analysis, plan)
-    batches = whole_batches(source, input_specs(dense), _BATCH)
+    batches = _batches(source, dense, together)
     constant = constant_nodes(editable.graph)
 
     def feeds(number: int) -> Mapping[str, Array]:
@@ -93,11 +100,7 @@ def refine_blocks(
         for number, block in enumerate(blocks):
             if progress is not None:
                 progress(number, len(blocks))
-            inputs = list(own_walk.step())
-            targets = [
-                {name: cut(values[name], masks) for name, masks in zip(block.outputs, block.masks, strict=True)}
-                for values in dense_walk.step()
-            ]
+            inputs, targets = _collected(block, own_walk.step(), dense_walk.step())
             part = cut_subgraph(editable.graph, constant, block.nodes, inputs[0], block.outputs)
             for name, value in fit_block(recovered.replaced(part), inputs, targets, seed + number).items():
                 if editable.own(name):
@@ -107,3 +110,28 @@ def refine_blocks(
     refined = editable.finished()
     check_recovered(recovered, refined, editable)
     return refined
+
+
+def _batches(source: Source, model: Model, together: int) -> list[Ints]:
+    """Return the samples of every batch: whole families of copies, where the model takes batches of any size."""
+    specs = input_specs(model)
+    size = together * max(1, _BATCH // together)
+    if together == 1 or batch_size(specs) is not None or len(source) < size:
+        return whole_batches(source, specs, _BATCH)
+    return list(np.arange(len(source) - len(source) % size, dtype=np.int64).reshape(-1, size))
+
+
+def _collected(
+    block: Block, own: Iterable[dict[str, Array]], dense: Iterable[Mapping[str, Array]]
+) -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
+    """Return what a block reads and should give, batch by batch, as far as memory is meant for it."""
+    inputs: list[dict[str, Array]] = []
+    targets: list[dict[str, Array]] = []
+    size = 0
+    for read, values in zip(own, dense, strict=True):  # to the end: walks go on from there
+        if size > _MOST_BYTES:
+            continue
+        inputs.append(read)
+        targets.append({name: cut(values[name], masks) for name, masks in zip(block.outputs, block.masks, strict=True)})
+        size += sum(value.nbytes for value in (*read.values(), *targets[-1].values()))
+    return inputs, targets

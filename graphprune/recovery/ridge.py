@@ -18,17 +18,23 @@ from graphprune.data.moments import Moments, MomentSummary, merged
 from graphprune.recovery.least_squares import intercept, refit
 
 if TYPE_CHECKING:
-    from graphprune.array_types import Floats
+    from collections.abc import Mapping, Sequence
 
+    from graphprune.array_types import Floats, Ints
+
+    Bools = npt.NDArray[np.bool_]
     Rows = npt.NDArray[np.float32]
 
-__all__ = ["SplitMoments", "best_ridge"]
+__all__ = ["SplitMoments", "best_ridge", "halved"]
 
 _MOST_COLUMNS = 4608
 """Of longer rows only one set of second moments fits well into memory; there is nothing to compare then."""
-_STEP = 10**0.5
-_DECADE = 3  # ridges from one to the tenfold
-_STRONGEST = 1.0
+_STRETCH = 32  # samples, at most
+_FEWEST_STRETCHES = 8
+_STRONGEST = 100.0
+"""With so strong a pull weights hardly move. A ridge is relative to the mean variance of what is read, and few samples
+may not even say how the strongest components of it are to be weighed."""
+_FINE = 10**0.5
 _ALIKE = 0.01
 """Errors that differ by less than this share say nothing of which ridge is better."""
 _DECIMALS = 4  # of logarithms: what lies beyond them is rounding
@@ -36,44 +42,69 @@ _EXACT = 1e-4
 """An error below this share of an output's variance is as good as none."""
 
 
+def halved(batches: Sequence[Ints], together: int) -> list[Bools]:
+    """Return, for every batch, which of its samples are in the second of two halves.
+
+    The halves take turns in stretches of samples that come one after the other, so that what was seen right after each
+    other is on one side. Copies of a sample always are.
+
+    Parameters
+    ----------
+    batches : sequence of ndarray of int64
+        The numbers of their samples.
+    together : int
+        So many samples, from one of which the number is a multiple, are copies of each other.
+    """
+    count = 1 + max(int(batch.max()) for batch in batches) // together
+    stretch = together * max(1, min(_STRETCH, count // _FEWEST_STRETCHES))
+    return [batch // stretch % 2 == 1 for batch in batches]
+
+
 class SplitMoments:
     """Accumulates moments of two halves of the samples.
 
-    The samples of a batch that stand together go into the same half, so images of one scene are not on both sides.
+    Parameters
+    ----------
+    halves : sequence of ndarray of bool
+        For every batch that will be added, which of its samples are in the second half (:func:`halved`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, halves: Sequence[Bools]) -> None:
         self._halves = Moments(), Moments()
+        self._second = halves
         self._turn = 0
-        self._divided = True
+        self._used = [False, False]
 
-    def add(self, x: Rows, y: Rows, samples: int) -> None:
-        """Add rows as :meth:`Moments.add` does, of a batch of so many samples; those of one sample stand together."""
-        self._divided = x.shape[2] <= _MOST_COLUMNS
-        if not self._divided:
-            self._halves[0].add(x, y)
-        elif samples < 2:
-            self._halves[self._turn % 2].add(x, y)
-            self._turn += 1
-        else:
-            middle = x.shape[1] // samples * (samples // 2)
-            self._halves[0].add(x[:, :middle], y[:, :middle])
-            self._halves[1].add(x[:, middle:], y[:, middle:])
-            self._turn = 2
+    def add(self, x: Rows, y: Rows) -> None:
+        """Add rows of the next batch as :meth:`Moments.add` does; those of one sample stand together."""
+        second = self._second[self._turn]
+        self._turn += 1
+        if x.shape[2] > _MOST_COLUMNS or x.shape[1] % len(second):
+            second = np.zeros(1, dtype=np.bool_)
+        rows = np.repeat(second, x.shape[1] // len(second))
+        for half, own in enumerate((~rows, rows)):
+            if own.any():
+                self._used[half] = True
+                self._halves[half].add(*((x, y) if own.all() else (x[:, own], y[:, own])))
+
+    @property
+    def whole(self) -> MomentSummary:
+        """The moments of all rows."""
+        parts = self.parts
+        return merged(*parts) if len(parts) > 1 else parts[0]
 
     @property
     def parts(self) -> tuple[MomentSummary, ...]:
         """The moments of both halves, or of all rows where they were not divided."""
-        divided = self._divided and self._turn > 1
-        return tuple(half.summary() for half in self._halves[: 2 if divided else 1])
+        return tuple(half.summary() for half, used in zip(self._halves, self._used, strict=True) if used)
 
 
 def best_ridge(parts: tuple[MomentSummary, ...], weight: Floats, least: float, *, centred: bool = True) -> float:
     """Return the ridge for a refit on both halves; the least where nothing can be compared.
 
     That is half of the ridge with which a refit on one half is best on the other, since what samples leave open shrinks
-    with their number. Ridges are tried in growing order for as long as they get better; the weakest of those that are
-    about as good as the best is taken. Outputs count alike, whatever their scale.
+    with their number. Ridges grow tenfold until the error rises, and of the weakest that is about as good as the best,
+    a third is tried as well. Outputs count alike, whatever their scale.
 
     Parameters
     ----------
@@ -88,18 +119,21 @@ def best_ridge(parts: tuple[MomentSummary, ...], weight: Floats, least: float, *
     """
     if len(parts) < 2:
         return least
-    ridges = least * _STEP ** np.arange(1 + max(0, int(np.floor(np.log(_STRONGEST / least) / np.log(_STEP) + 1e-9))))
+    decades = max(0, int(np.floor(np.log10(_STRONGEST / least) + 1e-9)))
     tried: dict[float, float] = {}
-    for ridge in ridges.tolist():
-        error = _crossed(parts, weight, ridge, centred=centred)
-        if tried and not error < min(tried.values()):
+    for ridge in (least * 10.0 ** np.arange(1 + decades)).tolist():
+        tried[ridge] = _crossed(parts, weight, ridge, centred=centred)
+        if tried[ridge] > min(tried.values()) + _ALIKE:  # on a plateau it goes on: it may fall again behind it
             break
-        tried[ridge] = error
-        last = list(tried.values())[-_DECADE:]
-        if len(last) == _DECADE and last[0] - last[-1] < _ALIKE / 5:  # more of it would not bring enough either
-            break
-    best = next(ridge for ridge, error in tried.items() if not error > min(tried.values()) + _ALIKE)
-    return max(least, best / 2)
+    best = _weakest(tried)
+    if best > least:
+        tried[best / _FINE] = _crossed(parts, weight, best / _FINE, centred=centred)
+    return max(least, _weakest(tried) / 2)
+
+
+def _weakest(tried: Mapping[float, float]) -> float:
+    """Return the weakest ridge that is about as good as the best."""
+    return min(ridge for ridge, error in tried.items() if not error > min(tried.values()) + _ALIKE)
 
 
 def _crossed(parts: tuple[MomentSummary, ...], weight: Floats, ridge: float, *, centred: bool) -> float:

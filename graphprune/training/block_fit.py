@@ -27,7 +27,10 @@ RATES = (0.01, 0.003)
 """How far a step moves weights, relative to their root mean square; it falls to nothing along half a cosine. The second
 is tried where the first one made nothing better."""
 _HELD_OUT = 8
-"""One batch in so many is not learned from."""
+"""One batch in so many is not learned from; of fewer, one."""
+_ROWS = 4096
+_MOST_BATCHES = 4
+"""A step looks at so many positions of a block's outputs, and at so many batches at most: large maps hold enough."""
 
 
 def fit_block(
@@ -55,7 +58,8 @@ def fit_block(
     Returns
     -------
     dict of str to ndarray
-        Empty where batches that were not learned from are not closer to their targets than before.
+        Empty where batches that were not learned from are not closer to their targets than before; and where there is
+        only one batch, so none could judge.
 
     Raises
     ------
@@ -64,8 +68,11 @@ def fit_block(
     """
     net = to_torch(model)
     pairs = [(_tensors(own), _tensors(wanted)) for own, wanted in zip(inputs, targets, strict=True)]
-    held = pairs[_HELD_OUT - 1 :: _HELD_OUT] or pairs[-1:]
-    learned = [pair for number, pair in enumerate(pairs) if number % _HELD_OUT != _HELD_OUT - 1]
+    if len(pairs) < 2:
+        return {}
+    judging = range(len(pairs))[_HELD_OUT - 1 :: _HELD_OUT] or (len(pairs) - 1,)
+    held = [pairs[number] for number in judging]
+    learned = [pair for number, pair in enumerate(pairs) if number not in judging]
     spread = {name: _spread([wanted[name] for _, wanted in pairs]) for name in net.outputs}
     start = {path: value.clone() for path, value in net.module.state_dict().items()}
     before = _judged(net, held, spread)
@@ -88,14 +95,22 @@ def _learn(
     parameters = [own for own in net.module.parameters() if own.requires_grad]
     optimizer = torch.optim.Adam([{"params": [own], "lr": rate * _size(own)} for own in parameters])
     falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+    together = _together(pairs[0][1])
     order: list[int] = []
     for _ in range(steps):
-        order = order or random.permutation(len(pairs)).tolist()
-        own, wanted = pairs[order.pop()]
         optimizer.zero_grad()
-        _loss(net, own, wanted, spread).backward()  # type: ignore[no-untyped-call]
+        for _ in range(together):  # gradients add up
+            order = order or random.permutation(len(pairs)).tolist()
+            own, wanted = pairs[order.pop()]
+            (_loss(net, own, wanted, spread) / together).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         falling.step()
+
+
+def _together(wanted: Values) -> int:
+    """Return how many batches a step looks at, given what is wanted of one."""
+    rows = min(value.numel() // value.shape[min(1, value.ndim - 1)] for value in wanted.values())
+    return max(1, min(_MOST_BATCHES, -(-_ROWS // max(1, rows))))
 
 
 def _judged(net: Trainable, pairs: Sequence[tuple[Values, Values]], spread: Mapping[str, float]) -> float:

@@ -211,6 +211,24 @@ def test_made_samples_are_added_to_a_few_and_judge_nothing(
     assert without.code == 2 and "graphprune[train]" in without.err
 
 
+def test_copies_of_images_are_fitted_to_and_judge_nothing(quick: Command, model: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "few.npz", image=np.random.default_rng(0).standard_normal((8, 3, 12, 12)).astype(np.float32))
+    command = ("solve", model, "--flops", "0.5", "--calib", tmp_path / "few.npz", "--solver", "bisection", "--json")
+    plain, copied = (quick(*command, *more, "--force") for more in ((), ("--copies", "3")))
+    steps = []
+    for done in (plain, copied):
+        assert done.code == 0, done.err
+        steps += [step for step in json.loads(done.out)["steps"] if step["name"] == "recover"]
+    assert [step["facts"].get("copies") for step in steps] == [None, 3]
+    assert all(step["facts"]["samples"] == 7 and step["facts"]["held_out"] == 1 for step in steps)
+    assert steps[0]["before"] == steps[1]["before"] and steps[0]["after"] != steps[1]["after"]
+    plan, pruned = model.with_name("net.plan.json"), model.with_name("net.pruned.onnx")
+    few = ("--teacher", model, "--plan", plan, "--calib", tmp_path / "few.npz", "--copies", "3", "--dry-run")
+    assert quick("recover", pruned, *few).code in (0, 1)  # it has been recovered already
+    bare = quick("solve", model, "--flops", "0.5", "--quick", "--copies", "3", "--force")
+    assert bare.code == 2 and "--copies is for recovery" in bare.err
+
+
 @pytest.mark.parametrize(("count", "advised"), [(8, True), (130, False)])
 def test_few_samples_are_told_how_to_become_more(
     quick: Command, model: Path, tmp_path: Path, count: int, *, advised: bool

@@ -210,6 +210,18 @@ def test_with_few_samples_weights_are_not_fitted_to_them() -> None:
     assert after < 0.6 * before  # with the weakest ridge everywhere it is larger than before
 
 
+def test_copies_of_few_images_stand_for_more_of_them() -> None:
+    proto = block(norm=True)
+    analysis = Analysis(load(proto))
+    plan = solve(analysis, BudgetRequest("flops", 0.5), SolveOptions(criterion="l1", round_to=1))
+    pruned, unseen = apply(analysis, plan), samples(proto, 256, seed=9)
+    found = [recover(analysis, pruned, plan, samples(proto, 24), RecoverOptions(copies=copies)) for copies in (0, 1)]
+    alone, copied = (compare(analysis.model, own.model, unseen).relative_error for own in found)
+    assert copied < 0.97 * alone  # the mirror image of noise is other noise
+    assert {(own.samples, own.held_out) for own in found} == {(21, 3)}
+    assert found[0].before == found[1].before  # what is held out has no copies
+
+
 def test_what_follows_from_kept_channels_comes_back_exactly() -> None:
     proto = block(norm=False)
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
@@ -377,7 +389,7 @@ def test_fidelity_sees_every_other_change(what: str) -> None:
 
 
 def test_options_without_meaning() -> None:
-    for options in ({"method": "magic"}, {"ridge": 0.0}, {"held_out": 1.0}, {"samples": 1}):
+    for options in ({"method": "magic"}, {"ridge": 0.0}, {"held_out": 1.0}, {"samples": 1}, {"copies": -1}):
         with pytest.raises(UsageError):
             RecoverOptions(**options)  # type: ignore[arg-type]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from outcome_cases import network
 from outcome_cases import samples as stage_samples
@@ -80,6 +81,28 @@ def test_what_is_worse_on_held_out_samples_is_forgotten(monkeypatch: pytest.Monk
     monkeypatch.setattr("graphprune.recovery.recover.refine_blocks", spoilt)
     found = recover(analysis, pruned, plan, source, RecoverOptions(method="blocks"))
     assert found.after == least.after and found.improved
+
+
+def test_blocks_learn_from_as_much_as_memory_is_meant_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    analysis, plan = halved()
+    pruned, source = apply(analysis, plan), stage_samples(320)
+    seen: list[int] = []
+    sizes: set[int] = set()
+
+    def fitted(model: object, inputs: list[dict[str, np.ndarray]], targets: object, seed: int) -> dict[str, np.ndarray]:
+        seen.append(len(inputs))
+        sizes.update(len(value) for batch in inputs for value in batch.values())
+        return {}
+
+    monkeypatch.setattr("graphprune.training.block_fit.fit_block", fitted)
+    recover(analysis, pruned, plan, source, RecoverOptions(method="blocks"))
+    assert set(seen) == {35} and sizes == {8}
+    monkeypatch.setattr("graphprune.recovery.refine_blocks._MOST_BYTES", 1)
+    recover(analysis, pruned, plan, source, RecoverOptions(method="blocks"))
+    assert seen[3:] == [1, 1, 1]
+    sizes.clear()
+    recover(analysis, pruned, plan, source, RecoverOptions(method="blocks", copies=2))
+    assert sizes == {6}  # two images with their copies
 
 
 @pytest.mark.parametrize("norm", [True, False])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from graphprune.data.moments import Moments, MomentSummary, merged
 from graphprune.recovery.least_squares import intercept, refit
-from graphprune.recovery.ridge import SplitMoments, best_ridge
+from graphprune.recovery.ridge import SplitMoments, best_ridge, halved
 
 LEAST = 1e-3
 
@@ -35,8 +35,8 @@ def data(samples: int, columns: int, noise: float, seed: int) -> tuple[np.ndarra
 @settings(max_examples=30, deadline=None)
 def test_halves_together_are_the_whole(samples: int, columns: int, seed: int) -> None:
     x, y, _ = data(samples, columns, 0.5, seed)
-    halves = SplitMoments()
-    halves.add(x, y, samples)
+    halves = SplitMoments(halved([np.arange(samples)], 1))
+    halves.add(x, y)
     whole, found = moments(x, y), merged(*halves.parts)
     assert found.count == whole.count
     for name in ("x_mean", "y_mean", "xx", "xy", "yy"):
@@ -45,25 +45,45 @@ def test_halves_together_are_the_whole(samples: int, columns: int, seed: int) ->
 
 def test_a_sample_lies_in_one_half() -> None:
     rows = np.repeat(np.arange(5), 4).astype(np.float32)[None, :, None]  # five samples of four rows each
-    halves = SplitMoments()
-    halves.add(rows, rows, 5)
+    halves = SplitMoments([np.array([False, False, True, True, True])])
+    halves.add(rows, rows)
     assert [part.count for part in halves.parts] == [8, 12]
     assert [float(part.x_mean[0, 0]) for part in halves.parts] == [0.5, 3.0]
 
 
 def test_samples_that_come_one_by_one_take_turns() -> None:
-    halves = SplitMoments()
+    batches = [np.array([number]) for number in range(4)]
+    halves = SplitMoments(halved(batches, 1))
     for value in range(4):
-        halves.add(np.full((1, 3, 1), value, np.float32), np.ones((1, 3, 1), np.float32), 1)
+        halves.add(np.full((1, 3, 1), value, np.float32), np.ones((1, 3, 1), np.float32))
         assert len(halves.parts) == min(value + 1, 2)
     assert [float(part.x_mean[0, 0]) for part in halves.parts] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 64])
+@pytest.mark.parametrize("together", [1, 2, 4])
+def test_copies_of_a_sample_are_on_one_side_whatever_the_batches(size: int, together: int) -> None:
+    count = 100 * together
+    batches = [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
+    second = np.concatenate(halved(batches, together)).reshape(-1, together)
+    assert (second == second[:, :1]).all()
+    assert 0.3 < second.mean() < 0.7
+    neighbours = second[1:, 0] == second[:-1, 0]
+    assert neighbours.mean() > 0.9  # so what was seen right after each other is on one side
+
+
+def test_rows_that_belong_to_no_single_sample_are_in_the_first_half() -> None:
+    x, y, _ = data(7, 3, 0.5, 0)
+    halves = SplitMoments(halved([np.arange(2)], 1))
+    halves.add(x, y)
+    assert [part.count for part in halves.parts] == [7]
 
 
 def test_nothing_is_compared_where_two_sets_of_moments_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graphprune.recovery.ridge._MOST_COLUMNS", 3)
     x, y, present = data(20, 4, 1.0, 0)
-    halves = SplitMoments()
-    halves.add(x, y, 20)
+    halves = SplitMoments(halved([np.arange(20)], 1))
+    halves.add(x, y)
     assert len(halves.parts) == 1
     assert best_ridge(halves.parts, present, LEAST) == LEAST
 
@@ -89,6 +109,15 @@ def test_few_samples_need_a_strong_pull(seed: int) -> None:
         return float((unseen.errors(new) + (intercept(unseen, new) - intercept(whole, new)) ** 2).mean())
 
     assert error(ridge) < 0.8 * error(LEAST)
+
+
+@pytest.mark.parametrize("samples", [12, 40])
+def test_samples_that_say_next_to_nothing_hardly_move_weights(samples: int) -> None:
+    rng = np.random.default_rng(samples)
+    x, y, present = data(samples, 200, 3.0, 0)  # nearly all of what the present weights leave is noise
+    y = (y + rng.standard_normal(y.shape)).astype(np.float32)
+    parts = moments(x[:, ::2], y[:, ::2]), moments(x[:, 1::2], y[:, 1::2])
+    assert best_ridge(parts, present, LEAST) > 0.5
 
 
 @given(st.lists(st.floats(-3, 3), min_size=5, max_size=5), st.integers(0, 9))

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import torch
 from tiny_models import model
 
 from graphprune.api import load
 from graphprune.data.session import Session
-from graphprune.training.block_fit import fit_block
+from graphprune.training.block_fit import _together, fit_block
 
 TEXT = """(float[n, 4, 6, 6] x) => (float[n, 4, 6, 6] y) {
     a = Conv <pads = [1, 1, 1, 1]> (x, first)
@@ -43,11 +45,25 @@ def test_a_block_finds_back_to_what_it_was() -> None:
     assert all(np.array_equal(found[name], again[name]) for name in found)
 
 
-def test_noise_is_not_learned() -> None:
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_noise_is_not_learned(count: int) -> None:
     loaded = load(model(TEXT, WEIGHTS))
     session = Session(loaded)
-    given = batches(8, 0)
+    given = batches(count, 0)
     rng = np.random.default_rng(2)
     outputs = [session.run(batch)[0] for batch in given]
     wanted = [{"y": (own + own.std() * rng.standard_normal(own.shape)).astype(np.float32)} for own in outputs]
     assert fit_block(loaded, given, wanted, seed=0, steps=50) == {}
+
+
+def test_nothing_is_learned_where_nothing_could_judge() -> None:
+    given = batches(1, 0)
+    spoilt = [{"y": np.zeros((16, 4, 6, 6), np.float32)}]
+    assert fit_block(load(model(TEXT, WEIGHTS)), given, spoilt, seed=0, steps=5) == {}
+
+
+@pytest.mark.parametrize(
+    ("shape", "together"), [((8, 16, 56, 56), 1), ((8, 16, 14, 14), 3), ((8, 16, 7, 7), 4), ((8, 1000), 4)]
+)
+def test_a_step_looks_at_fewer_images_where_maps_are_large(shape: tuple[int, ...], together: int) -> None:
+    assert _together({"y": torch.zeros(shape)}) == together

@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Refitting", "Restoring"]
 
+Copies = Annotated[
+    int,
+    typer.Option(
+        "--copies",
+        metavar="N",
+        min=0,
+        help="Where images are few, also fit to N changed copies of each: its mirror image, then pieces of it, "
+        "enlarged. For networks to which left and right are alike.",
+        rich_help_panel="Recovery",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class Restoring:
@@ -59,6 +71,7 @@ class Restoring:
         ),
     ] = None
 
+    copies: Copies = 0
     add_synthetic: AddSynthetic = None
     quantize: Annotated[
         NumberFormat | None,
@@ -140,6 +153,8 @@ class Restoring:
         check_added(self.add_synthetic, calib)
         if self.add_synthetic is not None and self.method is None:
             raise UsageError("--add-synthetic is for recovery, and there is none", hint="leave it or --quick out")
+        if self.copies and self.method is None:
+            raise UsageError("--copies is for recovery, and there is none", hint="leave it or --quick out")
         if self.finetune:
             require("train", "--finetune")
         if self.method == "blocks":
@@ -162,6 +177,7 @@ class Refitting:
     rescale: Annotated[
         bool, typer.Option("--rescale", help="After least squares, give every output the variance of its target.")
     ] = False
+    copies: Copies = 0
     seed: Annotated[int, typer.Option(metavar="INT", min=0, help="For the sampled positions.")] = 0
 
     def options(self, samples: int) -> RecoverOptions:
@@ -178,4 +194,6 @@ class Refitting:
             require("train", "--method blocks")
         if self.rescale and self.method != "least-squares":
             raise UsageError(f"--rescale goes with least squares, not with {self.method}")
-        return RecoverOptions(method=self.method, samples=samples, rescale=self.rescale, seed=self.seed)
+        return RecoverOptions(
+            method=self.method, samples=samples, rescale=self.rescale, seed=self.seed, copies=self.copies
+        )
