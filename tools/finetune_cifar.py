@@ -26,7 +26,9 @@ from recover_cifar import CALIBRATION, cpu_seconds, source
 import graphprune
 from graphprune.choices import Precision
 from graphprune.cli.training_run import ProgressLine
+from graphprune.training.block_hints import find_hints
 from graphprune.training.finetune import FinetuneOptions, finetune
+from graphprune.verification.pair import plan_beside
 
 
 def parse() -> argparse.Namespace:
@@ -41,6 +43,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, help="instead of the one that is searched for")
     parser.add_argument(
         "--precision", choices=get_args(Precision), default="no", help="bf16 where the processor has it"
+    )
+    parser.add_argument(
+        "--blocks",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="learn what blocks give, too",
     )
     parser.add_argument("--work", type=Path, default=Path("finetune_cifar"), help="folder for models and checkpoints")
     parser.add_argument("--start", type=Path, help="a pruned network to go on from, as an earlier run left it")
@@ -57,6 +65,8 @@ def main() -> None:
     dense = graphprune.load(options.model)
     test = source(dense, data["x_test"], data["y_test"].astype(np.int64))
     start = begin(options, dense, data["x_train"], test)
+    plan = plan_beside(start) if options.blocks else None
+    hints = () if plan is None else find_hints(graphprune.analyze(dense), plan, start)
     images, labels = data["x_train"][: options.images], data["y_train"][: options.images].astype(np.int64)
     for way in options.learn:
         name = f"{options.model.stem}-{options.flops:g}-{way}"
@@ -71,7 +81,8 @@ def main() -> None:
         before = cpu_seconds()
         samples = source(dense, images, None if way == "teacher" else labels)
         with ProgressLine() as meter:
-            found = finetune(start, samples, None if way == "labels" else dense, settings, meter.listen)
+            teacher = None if way == "labels" else dense
+            found = finetune(start, samples, teacher, settings, meter.listen, hints=hints)
         row = {
             "learns_from": way,
             "top1": graphprune.evaluate(found.model, test).top1,
@@ -81,6 +92,7 @@ def main() -> None:
             "steps": found.steps,
             "epochs": options.epochs,
             "precision": options.precision,
+            "hints": found.facts["hints"],
             "cpu_s": round(cpu_seconds() - before),
         }
         print(json.dumps(row), flush=True)
@@ -106,6 +118,8 @@ def begin(
         recovered = graphprune.recover(analysis, graphprune.apply(analysis, plan), plan, both, how).model
         share = plan.budget.after / plan.budget.before
         graphprune.save(recovered, path, force=True)
+        graphprune.write_plan(plan, path.with_suffix(".plan.json"), force=True)
+        recovered = graphprune.load(path)
     row = {"model": options.model.stem, "dense": graphprune.evaluate(dense, test).top1, "flops": round(share, 4)}
     row |= {"recovered": graphprune.evaluate(recovered, test).top1, "cpu_s": round(cpu_seconds() - before)}
     print(json.dumps(row), flush=True)

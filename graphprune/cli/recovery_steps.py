@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from graphprune.planning.solver_choice import SolverChoice
     from graphprune.recovery.recover_options import Method, Recovery
     from graphprune.recovery.without_data import Restorer
-    from graphprune.training.block_hints import Hint
 
 __all__ = ["RecoveryMaterial", "RecoverySteps", "added_samples", "find_material"]
 
@@ -265,7 +264,6 @@ class RecoverySteps:
             from graphprune.training.block_hints import find_hints
             from graphprune.training.finetune import FinetuneOptions, finetune
             from graphprune.training.made_training_data import make_training_data
-        hints: tuple[Hint, ...] = ()
         meter = ProgressLine("finetuning")
         epochs = FinetuneOptions.epochs if self.wanted.epochs is None else self.wanted.epochs
         options, judges, facts = FinetuneOptions(epochs=epochs, seed=self.seed), None, {}
@@ -274,7 +272,7 @@ class RecoverySteps:
             with talk.steps("making samples") as progress:
                 made = make_training_data(analysis.model, wanted, progress)
             data, judges, options, facts = made.learned, made.judges, made.suited(options), dict(made.facts)
-            hints = find_hints(analysis, plan, pruned)
+        hints = find_hints(analysis, plan, pruned)
         with meter:
             tuned = finetune(pruned, data, analysis.model, options, meter.listen, judges, hints)
         facts |= {"data": data.name, "epochs": epochs, "rate": tuned.rate, "steps": tuned.steps}

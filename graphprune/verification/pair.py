@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
 
-__all__ = ["parted", "partner_note", "plan_beside"]
+__all__ = ["named_plan", "parted", "partner_note", "plan_beside"]
 
 _SHOWN = 8
 _MODEL, _PLAN = ".pruned.onnx", ".plan.json"
@@ -70,13 +70,18 @@ def partner_note(path: Path) -> str:
     return ""
 
 
+def named_plan(pruned: Model) -> str:
+    """Return the digest of the plan that a model says it was made by, empty if it says nothing."""
+    return next((entry.value for entry in pruned.proto.metadata_props if entry.key == PLAN), "")
+
+
 def plan_beside(pruned: Model) -> Plan | None:
     """Return the plan that a pruned model names, if it lies beside it; None if it does not, or cannot be read.
 
     What belongs to ``net.pruned.onnx`` and to all that was made from it (``net.pruned.recovered.onnx``) is
     ``net.plan.json``.
     """
-    named = next((entry.value for entry in pruned.proto.metadata_props if entry.key == PLAN), "")
+    named = named_plan(pruned)
     if not named or pruned.path is None:
         return None
     parts = pruned.path.name.split(".")

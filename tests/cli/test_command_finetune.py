@@ -91,6 +91,20 @@ def test_what_the_options_do(quick: Command, model: Path, pruned: Path, data: Pa
     assert found["augment"] == "none"
 
 
+def test_blocks_are_learned_where_the_plan_says_which_channels_are_left(
+    quick: Command, model: Path, pruned: Path, unlabelled: Path
+) -> None:
+    command = ("finetune", pruned, "--data", unlabelled, *SHORT, "--json", "--force", "--teacher")
+    done = quick(*command, model)
+    assert json.loads(done.out)["hints"], done.err
+    done = quick(*command, pruned)  # no network that the plan is about
+    assert "hints" not in done.out and "not what blocks give" in done.err
+    model.with_name("net.plan.json").unlink()
+    done = quick(*command, model)
+    assert json.loads(done.out)["hints"] == 0
+    assert "does not lie beside it" in done.err
+
+
 def test_settings_beside_the_model_hold(quick: Command, model: Path, pruned: Path, data: Path) -> None:
     command = ("finetune", pruned, "--teacher", model, "--data", data, *SHORT, "--json", "--force")
     plain = json.loads(quick(*command).out)["before"]["loss"]
@@ -109,7 +123,7 @@ def test_a_torchvision_dataset(
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for stem, count in (("train", 80), ("t10k", 20)):
+    for stem, count in (("train", 320), ("t10k", 20)):
         images = rng.integers(0, 256, (count, 8, 8), np.uint8)
         shape = b"".join(size.to_bytes(4, "big") for size in images.shape)
         labels = rng.integers(0, 5, count, np.uint8)
@@ -131,7 +145,7 @@ def test_a_torchvision_dataset(
     done = quick(*command)
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    assert found["samples"] + found["held_out"] == 80
+    assert found["samples"] + found["held_out"] == 320
     assert found["labels"] == "scores"
     assert json.loads(quick(*command, "--label-weight", "0", "--force").out)["labels"] is None
 

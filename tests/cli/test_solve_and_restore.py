@@ -69,6 +69,7 @@ def test_the_whole_way(graphprune: Command, model: Path, data: Path) -> None:
     steps = json.loads(done.out)["steps"]
     assert [step["name"] for step in steps] == ["recover", "finetune", "eval"]
     assert steps[0]["applied"]
+    assert steps[1]["facts"]["hints"]  # what blocks give is learned beside the outputs
     assert all(step["after"] <= step["before"] for step in steps)
     stored = read_plan(model.with_name("net.plan.json")).steps
     assert [step.name for step in stored] == ["recover", "finetune", "eval"]

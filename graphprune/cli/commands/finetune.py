@@ -19,7 +19,7 @@ from graphprune.cli.options.training import FinetuneTraining
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import beside, check_targets
 from graphprune.cli.training_run import ProgressLine, check_checkpoint, missing_processes
-from graphprune.errors import NotImprovedError, UsageError
+from graphprune.errors import NotImprovedError, PlanError, UsageError
 from graphprune.extras import require
 
 if TYPE_CHECKING:
@@ -93,15 +93,15 @@ def finetune(
         given = None if request is not None else samples.open(original or model, talk)
     for note in filter(None, (missing_processes(), partner_note(pruned))):
         talk.note(note)
-    options, judges, hints = training.options(checkpoint), None, None
+    options, judges = training.options(checkpoint), None
     with talk.stage("importing torch"):
         from graphprune.training.finetune import finetune as run
     if given is None:
         made = _made(original or model, replace(request or SampleOptions(), seed=options.seed), talk)
         given, judges, options = made.learned.limited(samples.limit), made.judges, made.suited(options)
-        hints = _hints(original or model, model, talk)
+    hints = () if original is None else _hints(original, model, talk)
     with ProgressLine("finetuning") as meter:
-        result = run(model, given, original, options, meter.listen, judges, hints or ())
+        result = run(model, given, original, options, meter.listen, judges, hints)
     if not result.main:
         return
     if not result.improved:
@@ -125,14 +125,20 @@ def _hints(original: Model, pruned: Model, talk: Talk) -> tuple[Hint, ...]:
     """Return where blocks of both networks can be compared, which the plan beside the pruned one says."""
     from graphprune import api
     from graphprune.training.block_hints import find_hints
-    from graphprune.verification.pair import plan_beside
+    from graphprune.verification.pair import named_plan, plan_beside
 
+    if not named_plan(pruned):
+        return ()
     plan = plan_beside(pruned)
     if plan is None:
         talk.note(_NO_PLAN)
         return ()
     with talk.stage("analysis"):
-        return find_hints(api.analyze_for(original, plan), plan, pruned)
+        try:
+            return find_hints(api.analyze_for(original, plan, rebind=True), plan, pruned)
+        except PlanError as error:
+            talk.note(f"only outputs are learned, and not what blocks give: {error.message}")
+            return ()
 
 
 def _no_gain(result: Finetuned) -> NotImprovedError:
