@@ -44,12 +44,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--precision", choices=get_args(Precision), default="no", help="bf16 where the processor has it"
     )
-    parser.add_argument(
-        "--blocks",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="learn what blocks give, too",
-    )
+    parser.add_argument("--outputs-only", action="store_true", help="do not learn what blocks of the original give")
     parser.add_argument("--work", type=Path, default=Path("finetune_cifar"), help="folder for models and checkpoints")
     parser.add_argument("--start", type=Path, help="a pruned network to go on from, as an earlier run left it")
     parser.add_argument("--resume", action="store_true", help="go on with what is in the folder")
@@ -65,7 +60,7 @@ def main() -> None:
     dense = graphprune.load(options.model)
     test = source(dense, data["x_test"], data["y_test"].astype(np.int64))
     start = begin(options, dense, data["x_train"], test)
-    plan = plan_beside(start) if options.blocks else None
+    plan = None if options.outputs_only else plan_beside(start)
     hints = () if plan is None else find_hints(graphprune.analyze(dense), plan, start)
     images, labels = data["x_train"][: options.images], data["y_train"][: options.images].astype(np.int64)
     for way in options.learn:
