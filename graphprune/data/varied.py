@@ -16,7 +16,10 @@ from graphprune.array_types import Array, Floats, Ints
 from graphprune.data.source import Batch, Source
 from graphprune.errors import DataError, quote
 
-__all__ = ["varied"]
+__all__ = ["MOST_COPIES", "varied"]
+
+MOST_COPIES = 64
+"""Of a sample; more of them show nothing new of so few images."""
 
 _COLOURS = (1, 3)
 _IMAGE_AXES = 4
@@ -33,27 +36,39 @@ def varied(source: Source, copies: int, seed: int) -> Source:
     Parameters
     ----------
     source : Source
-        Samples with images among their values: four axes, of which one is of one or three colours.
+        Samples that are images: four axes, of which one is of one or three colours. Beside them there may be values
+        that all samples share, and single numbers.
     copies : int
-        Of each sample; the source itself is returned for 0.
+        Of each sample, at most :data:`MOST_COPIES`; the source itself is returned for 0.
     seed : int
 
     Raises
     ------
     DataError
-        If none of the values is an image.
+        If none of the values is an image, or others belong to places in it (boxes, masks, tokens).
 
     Complexity: O(pixels * side) a copy that is a piece.
     """
     if not copies:
         return source
-    feeds = source.read(np.zeros(1, dtype=np.int64)).feeds
-    images = frozenset(name for name, value in feeds.items() if _colour_axis(value) is not None)
+    batch = source.read(np.zeros(1, dtype=np.int64))
+    own = {name: value for name, value in batch.feeds.items() if name not in batch.shared}
+    images = frozenset(
+        name for name, value in own.items() if not batch.axes.get(name, 0) and _colour_axis(value) is not None
+    )
     if not images:
-        shapes = ", ".join(f"{quote(name)} of {list(value.shape)}" for name, value in feeds.items())
+        shapes = ", ".join(f"{quote(name)} of {list(value.shape)}" for name, value in batch.feeds.items())
         raise DataError(
             f"{quote(source.name)} has no images to make copies of: {shapes}",
             hint="an image has four axes, one of them of one or three colours; leave the copies out",
+        )
+    beside = next((name for name, value in own.items() if name not in images and value.size > 1), None)
+    if beside is not None or len(images) > 1:
+        first, *others = sorted(images)
+        raise DataError(
+            f"changed copies of {quote(first)} would no longer belong to {quote(beside or others[0])}, which is fed "
+            "beside it",
+            hint="leave the copies out",
         )
     return Source.whole(source.name, _Varied(source, copies, seed, images))
 

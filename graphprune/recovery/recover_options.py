@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from graphprune.checks import check_fields
+from graphprune.data.varied import MOST_COPIES
 from graphprune.data.windows import POSITIONS
 from graphprune.errors import UsageError
 from graphprune.notebook import html_table
@@ -73,8 +74,8 @@ class RecoverOptions:
             raise UsageError(f"the held-out share is {self.held_out}, but must lie between 0 and 1")
         if self.positions < 1:
             raise UsageError(f"at least one position per sample is looked at, positions is {self.positions}")
-        if self.copies < 0:
-            raise UsageError(f"there cannot be {self.copies} copies of each image")
+        if not 0 <= self.copies <= MOST_COPIES:
+            raise UsageError(f"there can be up to {MOST_COPIES} copies of each image, not {self.copies}")
         if self.samples < 2:
             raise UsageError(f"{text.plural(self.samples, 'sample')} cannot be divided: some are held out")
 

@@ -36,6 +36,7 @@ __all__ = [
     "kept_positions",
     "marks",
     "put_marks",
+    "quantized",
     "weights_changed",
 ]
 
@@ -80,6 +81,11 @@ def weights_changed(proto: ModelProto) -> str:
         if key in entries
     ]
     return ", ".join(said)
+
+
+def quantized(proto: ModelProto) -> str:
+    """Return in which lower precision a model says that it is; empty if it does not."""
+    return next((entry.value for entry in proto.metadata_props if entry.key == QUANTIZED), "")
 
 
 def drop_marks(proto: ModelProto) -> None:

@@ -102,7 +102,7 @@ def test_blocks_are_learned_where_the_plan_says_which_channels_are_left(
     model.with_name("net.plan.json").unlink()
     done = quick(*command, model)
     assert json.loads(done.out)["hints"] == 0
-    assert "does not lie beside it" in done.err
+    assert "no plan of the pruned model" in done.err
 
 
 def test_settings_beside_the_model_hold(quick: Command, model: Path, pruned: Path, data: Path) -> None:

@@ -54,6 +54,8 @@ def test_solve_quantises_in_the_end(quick: Command, model: Path, images: str) ->
     assert done.code == 0, done.err
     facts = json.loads(done.out)
     assert facts["quantized"]["output"] == str(model.with_name("net.pruned.fp16.onnx"))
+    done = quick("verify", model, model.with_name("net.pruned.fp16.onnx"), model.with_name("net.plan.json"))
+    assert done.code == 2 and "lower precision (fp16) than the plan" in done.err, done.err
     assert model.with_name("net.pruned.onnx").exists() and model.with_name("net.pruned.fp16.onnx").exists()
     done = quick("solve", model, *options)
     assert done.code == 2 and "exists" in done.err

@@ -90,3 +90,27 @@ def test_a_plain_image_stays_as_it_is() -> None:
 def test_what_is_no_image_is_said() -> None:
     with pytest.raises(DataError, match=r"no images to make copies of: 'image' of \[1, 5, 8, 10\]"):
         varied(images(5), 2, 0)
+
+
+class Beside(Images):
+    """Some images, and other values beside them."""
+
+    def __init__(self, images: Array, other: Array, *, shared: bool) -> None:
+        super().__init__(images)
+        self.other, self.shared = other, shared
+
+    def read(self, positions: Ints) -> Batch:
+        other = self.other if self.shared else np.repeat(self.other, len(positions), axis=0)
+        feeds = {"image": self.images[positions], "other": other}
+        return Batch(feeds, None, frozenset({"other"} if self.shared else ()))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 10), (1, 4), (1, 3, 8, 10)])
+def test_what_belongs_to_places_in_an_image_stays_with_it(shape: tuple[int, ...]) -> None:
+    values, other = read(images()), np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    shared = varied(Source.whole("images", Beside(values, other, shared=True)), 3, 0)
+    batch = shared.read(np.arange(12))
+    assert len(batch.feeds["image"]) == 12
+    np.testing.assert_array_equal(batch.feeds["other"], other)
+    with pytest.raises(DataError, match="would no longer belong to 'other'"):
+        varied(Source.whole("images", Beside(values, other, shared=False)), 3, 0)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["finetune"]
 
 _NO_PLAN = (
-    "the plan of the pruned model does not lie beside it, so only outputs are learned, and not what the blocks "
+    "no plan of the pruned model that can be read lies beside it, so only outputs are learned, and not what the blocks "
     "before them give"
 )
 _NO_LABELS = "samples that are made have no labels, so there is nothing to learn from"

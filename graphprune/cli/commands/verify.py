@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,10 @@ from graphprune.cli.options.device import VerifyDevice, verify_on
 from graphprune.cli.options.model_reading import ModelFile, PlanFile, Rebind
 from graphprune.cli.options.output import Printing
 from graphprune.cli.spread import spread
+from graphprune.errors import UsageError, quote
+
+if TYPE_CHECKING:
+    from graphprune.model.load import Model
 
 __all__ = ["verify"]
 
@@ -54,6 +58,7 @@ def verify(
     with talk.stage("analysis"):
         analysis = api.analyze_for(original, stored, rebind=rebind)
         current = api.reconcile(analysis, stored, rebind=rebind)
+    _check_precision(original, candidate)
     for note in filter(None, (*current.notes, parted(candidate, plan, stored, current.plan))):
         talk.note(note)
     with talk.stage("verification"):
@@ -63,3 +68,20 @@ def verify(
         print_json({"command": "verify", **files, **asdict(verification)})
     else:
         typer.echo(check_text(verification, verbose=printing.verbose))
+
+
+def _check_precision(original: Model, candidate: Model) -> None:
+    """Refuse a quantised file: its numbers are others than those of the plan.
+
+    Raises
+    ------
+    UsageError
+    """
+    from graphprune.surgery.marks import quantized
+
+    kind = quantized(candidate.proto)
+    if kind and not quantized(original.proto):
+        raise UsageError(
+            f"{quote(str(candidate.path))} is in lower precision ({kind}) than the plan and its original",
+            hint="verify the float model that it was made of; `quantize` held it to that one",
+        )

@@ -30,6 +30,7 @@ Copies = Annotated[
         "--copies",
         metavar="N",
         min=0,
+        max=64,  # MOST_COPIES of graphprune.data.varied, which is not imported for the sake of --help
         help="Where images are few, also fit to N changed copies of each: its mirror image, then pieces of it, "
         "enlarged. For networks to which left and right are alike.",
         rich_help_panel="Recovery",
