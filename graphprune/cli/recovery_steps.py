@@ -149,17 +149,21 @@ def find_material(
         added = added_samples(analysis, wanted.add_synthetic, seed, talk)
         material = RecoveryMaterial.given(samples, analysis, added)
         return replace(material, note=_advice(analysis, samples)) if added is None and wanted.method else material
+    found: Restorer | None
     with talk.steps("making samples") as progress:
         from graphprune.recovery.without_data import automatic_restorer, restorer_for
 
         if request is not None:
-            restorer = restorer_for(analysis, replace(request, seed=seed), tell=progress)
-            return RecoveryMaterial(restorer.made.source, restorer)
-        found, why = automatic_restorer(analysis, seed, tell=progress)
+            found, why = restorer_for(analysis, replace(request, seed=seed), tell=progress), ""
+        else:
+            found, why = automatic_restorer(analysis, seed, tell=progress)
     if found is None and wanted.finetune:
         raise DataError(f"--finetune has nothing to learn from: {why}", hint="give samples with --data SOURCE")
+    if found is None and wanted.copies:
+        raise DataError(f"--copies has nothing to make copies of: {why}", hint="give images with --calib SOURCE")
     if found is None:
         return RecoveryMaterial(note=f"accuracy is not brought back: {why}; --calib SOURCE gives samples")
+    varied(found.made.source, wanted.copies, seed)
     return RecoveryMaterial(found.made.source, found)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -32,15 +33,9 @@ class _Joined:
     first: Source
     second: Source
 
-    @property
-    def labelled(self) -> bool:
-        """Whether there are labels: not every sample has one."""
-        return False
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, which samples without labels do not have."""
-        return ()
+    labelled: ClassVar[bool] = False
+    """Whether there are labels: not every sample has one."""
+    classes: ClassVar[tuple[str, ...]] = ()
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)

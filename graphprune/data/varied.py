@@ -9,6 +9,7 @@ and nobody has to find them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -82,15 +83,9 @@ class _Varied:
     seed: int
     images: frozenset[str]
 
-    @property
-    def labelled(self) -> bool:
-        """Whether there are labels: what is seen on a piece of an image may be something else."""
-        return False
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, which samples without labels do not have."""
-        return ()
+    labelled: ClassVar[bool] = False
+    """Whether there are labels: what is seen on a piece of an image may be something else."""
+    classes: ClassVar[tuple[str, ...]] = ()
 
     def __len__(self) -> int:
         return len(self.source) * (1 + self.copies)

@@ -102,7 +102,7 @@ def _learn(
         for _ in range(together):  # gradients add up
             order = order or random.permutation(len(pairs)).tolist()
             own, wanted = pairs[order.pop()]
-            (_loss(net, own, wanted, spread) / together).backward()  # type: ignore[no-untyped-call]
+            (_loss(net, own, wanted, spread) / together).backward()  # type: ignore[no-untyped-call]  # torch declares no types here
         optimizer.step()
         falling.step()
 

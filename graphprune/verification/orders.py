@@ -45,7 +45,7 @@ class Orders:
         """Leave them for the child."""
         places = np.array([(*place, number) for place, number in self._places.items()], dtype=np.int64)
         arrays = {str(number): order for number, order in enumerate(self._arrays)}
-        np.savez(folder / _FILE, **{_PLACES: places.reshape(-1, 3)}, **arrays)  # type: ignore[arg-type]
+        np.savez(folder / _FILE, **{_PLACES: places.reshape(-1, 3)}, **arrays)  # type: ignore[arg-type]  # numpy takes the names for its options, too
 
     @classmethod
     def read(cls, folder: Path) -> Orders:

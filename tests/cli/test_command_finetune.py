@@ -61,6 +61,7 @@ def test_distillation_without_labels(
     assert done.code == 0, done.err
     assert "held-out loss" in done.out
     assert "agreement" in done.out
+    assert "blocks of the original give" in done.out
     assert "accuracy" not in done.out
     assert "train 12/12" in done.err
     output = model.with_name("net.pruned.finetuned.onnx")
@@ -218,7 +219,7 @@ def test_a_single_process_where_several_were_wanted_is_said() -> None:
 
 def test_where_no_step_was_better_it_is_said_what_was_kept(capsys: pytest.CaptureFixture[str]) -> None:
     before, after = Measure(1.0), Measure(0.5)
-    facts = {"processes": 1, "fixed_batch": False, "batch": 8, "samples": 20, "held_out": 4}
+    facts = {"processes": 1, "hints": 0, "fixed_batch": False, "batch": 8, "samples": 20, "held_out": 4}
     tuned = Finetuned(load(normalised()), True, before, after, 0.01, {}, 7, 0, "", facts)
     _show(tuned, Path("m.onnx"), made=False, as_json=False)
     assert "7, none better than the new statistics of BatchNormalization" in capsys.readouterr().out

@@ -157,6 +157,8 @@ def test_what_cannot_be_made_is_not_learned_from(quick: Command, tmp_path: Path)
     done = quick("solve", tmp_path / "net.onnx", "--flops", "0.5", "--finetune")
     assert done.code == 2
     assert "--finetune has nothing to learn from" in done.err
+    done = quick("solve", tmp_path / "net.onnx", "--flops", "0.5", "--copies", "2")
+    assert done.code == 2 and "--copies has nothing to make copies of" in done.err, done.err
 
 
 def test_finetune_takes_made_samples_and_says_that_they_are_made(quick: Command, model: Path) -> None:

@@ -184,6 +184,8 @@ def _show(result: Finetuned, target: Path, *, made: bool, as_json: bool) -> None
         rows["steps"] = (
             f"{result.steps}, none better than the new statistics of BatchNormalization, which alone were kept"
         )
+    if result.facts["hints"]:
+        rows["learned"] = f"outputs, and what {result.facts['hints']} blocks of the original give"
     if result.facts["processes"] != 1:
         rows["processes"] = str(result.facts["processes"])
     rows["samples"] = f"{result.facts['samples']}, and {result.facts['held_out']} held out"

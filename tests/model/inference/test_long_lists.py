@@ -103,7 +103,7 @@ def test_windows_are_settled_once_however_often_lists_are_looked_at(monkeypatch:
     is_fine = whole_inference._is_fine
 
     def watched(*given: object) -> bool:
-        fine = is_fine(*given)  # type: ignore[arg-type]
+        fine = is_fine(*given)  # type: ignore[arg-type]  # whatever it is given
         settled.append(fine)
         return fine
 
