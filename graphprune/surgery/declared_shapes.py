@@ -3,7 +3,8 @@
 
 Runtimes plan memory by declared shapes, and take two dimensions of one name for equal. So a size that is named follows
 the labels; a symbol (``8*N``) on an axis that loses slices is false from then on, and nobody can say which is
-true: the dimension stays open. A shape of another rank than the value has goes altogether.
+true: the dimension stays open. A shape that was false before goes altogether: one of another rank than the value has,
+or with a number in it that is not the size.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from onnx import ValueInfoProto
 
-__all__ = ["follow_sizes", "forget_false_shapes"]
+__all__ = ["follow_sizes", "forget_false_shapes", "is_false"]
 
 
 def follow_sizes(value: ValueInfoProto, before: tuple[int, ...] | None, now: tuple[int, ...] | None) -> None:
@@ -41,6 +42,24 @@ def follow_sizes(value: ValueInfoProto, before: tuple[int, ...] | None, now: tup
             dim.dim_value = size
         else:
             dim.ClearField("value")
+
+
+def is_false(value: ValueInfoProto, dims: tuple[int, ...] | None) -> bool:
+    """Whether the shape that a file declares of a value is not the one that the value has.
+
+    Parameters
+    ----------
+    value : ValueInfoProto
+    dims : tuple of int, or None
+        Sizes of the value; of what is not known nothing is false.
+    """
+    kind = value.type.tensor_type
+    if dims is None or value.type.WhichOneof("value") != "tensor_type" or not kind.HasField("shape"):
+        return False
+    declared = [dim.dim_value if dim.WhichOneof("value") == "dim_value" else None for dim in kind.shape.dim]
+    return len(declared) != len(dims) or any(
+        number is not None and number != size for number, size in zip(declared, dims, strict=True)
+    )
 
 
 def forget_false_shapes(values: Iterable[ValueInfoProto], dims: Mapping[str, tuple[int, ...]]) -> None:

@@ -24,7 +24,7 @@ from graphprune.model.files.inline_tensors import FREE_INITIALIZERS, as_nodes
 from graphprune.model.files.messages import copy_but
 from graphprune.model.graph import Node
 from graphprune.model.unread import remove_unread
-from graphprune.surgery.declared_shapes import follow_sizes
+from graphprune.surgery.declared_shapes import follow_sizes, is_false
 from graphprune.surgery.placement import Placement
 from graphprune.surgery.resizing import PrunedNode, Resizing
 from graphprune.surgery.slices import Changes, Kept, Slices
@@ -189,8 +189,12 @@ class _Writer:
         graph.input.extend(self.source.graph.input)
         graph.value_info.extend(self.source.graph.value_info)
         remove_unread(result, self.source)
+        dims = self.analysis.shapes.dims
+        for value in graph.value_info:
+            if is_false(value, dims.get(value.name)):
+                value.type.tensor_type.ClearField("shape")
         for value in (*graph.input, *graph.value_info):
-            follow_sizes(value, self.analysis.shapes.dims.get(value.name), self.resizing.dims_of(value.name))
+            follow_sizes(value, dims.get(value.name), self.resizing.dims_of(value.name))
         return result
 
     def _nodes(self) -> list[NodeProto]:

@@ -18,10 +18,11 @@ from graphprune.model.sizes.usual_shapes import usual_shapes
 from graphprune.model.tensors import FLOATS
 from graphprune.model.unread import without_unread
 from graphprune.model.validity.survey import survey
+from graphprune.model.values.drawing import RANDOM
 from graphprune.model.values.shapes import infer
 from graphprune.model.widen_floats import HALVES
 from graphprune.model.write import save
-from graphprune.verification.jumps import DISCRETE, RANDOM
+from graphprune.verification.jumps import DISCRETE
 from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.rounding import ROUNDING
 from graphprune.verification.sizes import input_specs, second_sizes

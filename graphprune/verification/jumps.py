@@ -9,17 +9,12 @@ from onnx import ModelProto
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.model.graph import Node, subgraphs
+from graphprune.model.values.drawing import RANDOM, TRAINING, draws
 
-__all__ = ["DISCRETE", "RANDOM", "discrete_names", "random_names", "stand_still"]
+__all__ = ["DISCRETE", "discrete_names", "random_names", "stand_still"]
 
 DISCRETE = frozenset({"ArgMax", "ArgMin", "Compress", "NonMaxSuppression", "NonZero", "TopK", "Unique"})
 """Operators whose result jumps when rounding reorders near-ties; nothing behind them is compared."""
-
-RANDOM = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
-_TRAINING = 2
-"""Input of `Dropout` that says whether it drops anything."""
 
 
 def discrete_names(analysis: Analysis) -> set[str]:
@@ -36,7 +31,7 @@ def discrete_names(analysis: Analysis) -> set[str]:
 
 def random_names(analysis: Analysis) -> set[str]:
     """Return all values that are others each time the file itself runs."""
-    return _behind(analysis, lambda node: node.op_type in RANDOM or _drops(analysis, node))
+    return _behind(analysis, lambda node: draws(node, analysis.shapes.values))
 
 
 def _behind(analysis: Analysis, starts: Callable[[Node], bool]) -> set[str]:
@@ -48,19 +43,11 @@ def _behind(analysis: Analysis, starts: Callable[[Node], bool]) -> set[str]:
     return behind
 
 
-def _drops(analysis: Analysis, node: Node) -> bool:
-    """Whether a node drops values at random: a `Dropout` in training mode."""
-    if node.op_type != "Dropout" or node.domain or len(node.inputs) <= _TRAINING or not node.inputs[_TRAINING]:
-        return False
-    mode = analysis.shapes.values.get(node.inputs[_TRAINING])
-    return mode is None or bool(mode.any())
-
-
 def stand_still(model: ModelProto) -> None:
     """Let no `Dropout` of a copy drop anything, in place: two models cannot drop the same values."""
     pending = [model.graph]
     while pending:
         for node in pending.pop().node:
             if node.op_type == "Dropout" and node.domain in ("", "ai.onnx"):
-                del node.input[_TRAINING:]
+                del node.input[TRAINING:]
             pending.extend(subgraphs(node))

@@ -124,3 +124,22 @@ def test_what_is_declared_in_bodies_follows() -> None:
     assert [dims_of(value) for value in body_of(pruned).value_info] == [["N", 3, 6, 6], ["N", None, 6, 6]]
     session = ort.InferenceSession(pruned.SerializeToString(), providers=["CPUExecutionProvider"])
     assert session.run(None, {"x": np.ones((2, 3, 6, 6), np.float32)})[0].shape == (2, 3, 6, 6)
+
+
+@pytest.mark.parametrize(
+    "false", [[2, 3, 6], [2, 5, 6, 6], [2, -3, 6, 6], ["N", 3, 6, 2**62], [2, 3, 6, 6, 1]], ids=str
+)
+def test_what_was_declared_falsely_is_gone_though_no_slice_of_it_goes(false: list[str | int]) -> None:
+    """onnxruntime runs such files with a warning; what is written does not repeat what is known to be false."""
+    proto = model(
+        "(float[2,3,6,6] x) => (float[2,3,6,6] y) { h = Conv (x, first)\n r = Relu (h)\n s = Conv (r, last)\n"
+        " y = Relu (s) }",
+        {"first": (8, 3, 1, 1), "last": (3, 8, 1, 1)},
+    )
+    proto.graph.value_info.append(helper.make_tensor_value_info("s", TensorProto.FLOAT, false))
+    proto.graph.value_info.append(helper.make_tensor_value_info("r", TensorProto.FLOAT, [2, 8, 6, "W"]))
+    analysis = analyze(proto)
+    pruned = apply(analysis, solve(analysis, BudgetRequest("flops", 0.5)))  # compares field by field
+    declared = {value.name: value for value in pruned.proto.graph.value_info}
+    assert not declared["s"].type.tensor_type.HasField("shape")
+    assert dims_of(declared["r"])[2:] == [6, "W"]

@@ -172,6 +172,36 @@ def test_dropout_in_training_mode_is_compared_without_dropping() -> None:
     assert verify_pruned(analysis, load(pruned), keep).status == "failed"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("w = Dropout (last, ratio, training)\n y = Conv (h, w)", id="a weight"),
+        pytest.param("b = Dropout (bias, ratio, training)\n y = Conv (h, last, b)", id="a bias"),
+        pytest.param("w, mask = Dropout (last, ratio, training)\n y = Conv (h, w)", id="with a mask"),
+        pytest.param(
+            "on = Not (off)\n b = Dropout (scale, ratio, on)\n m = Mul (h, b)\n y = Conv (m, last)",
+            id="mode computed",
+        ),
+    ],
+)
+def test_dropout_of_a_constant_in_training_mode_is_no_constant(text: str) -> None:
+    """What is drawn each time cannot be folded into what is compared, and neither into what is written."""
+    proto = model(
+        f"(float[2,3,6,6] x) => (float[2,2,6,6] y) {{ h = Conv (x, first)\n {text} }}",
+        {"first": (8, 3, 1, 1), "last": (2, 8, 1, 1), "bias": (2,), "scale": (1, 8, 1, 1)},
+        ratio=np.float32(0.5),
+        training=np.asarray(True),
+        off=np.asarray(False),
+    )
+    analysis = analyze(proto)
+    drawn = {name for node in proto.graph.node if node.op_type == "Dropout" for name in node.output}
+    assert drawn.isdisjoint(analysis.shapes.constant)
+    keep = halves(analysis)
+    pruned = prune(analysis, keep)
+    assert [node.op_type for node in pruned.graph.node] == [node.op_type for node in proto.graph.node]
+    assert verify_pruned(analysis, load(pruned), keep).status in ("verified", "unproven")
+
+
 def test_noise_that_a_model_adds_is_no_fault() -> None:
     proto = model(
         """(float[2,3,6,6] x) => (float[2,2,6,6] y, float[2,2,6,6] z) {

@@ -27,6 +27,8 @@ _INFLATED: Final = 1 << 12
 """Times that large values, each and all together, may be larger than all that is fed and stored."""
 _TEXT: Final = 32
 """Numbers that take as much memory as a text."""
+_BESIDES: Final = {"Unique": 64}
+"""Numbers that a kernel keeps for each element that it reads, beside what it makes: this one grows a tree of them."""
 _STANDING_ELEMENTS: Final = 1 << 27
 _STANDING_TIMES: Final = 16
 """Elements that all values may have together which depend on no input, at least, and for each one stored or fed."""
@@ -63,8 +65,8 @@ def check_proportion(graph: Graph, shapes: Shapes) -> None:
     if total > max(_LARGE_TOGETHER, _INFLATED * given):
         worst = max(graph.nodes, key=lambda node: _made(node, counts))
         raise UnsafeModelError(
-            f"all values together have {total:.1e} elements, more than {_INFLATED} times as many as all inputs and "
-            f"weights ({given}); the largest is made by {worst!r}",
+            f"all values together, and what is kept to make them, have {total:.1e} elements, more than {_INFLATED} "
+            f"times as many as all inputs and weights ({given}); the most is made by {worst!r}",
             hint="look at the sizes that the file gives to the nodes in front of it",
         )
     _check_standing(graph, shapes.dims, counts, given)
@@ -107,7 +109,8 @@ def _check_standing(graph: Graph, dims: Mapping[str, tuple[int, ...]], counts: M
 
 
 def _made(node: Node, counts: Mapping[str, int]) -> int:
-    return sum(counts.get(name, 0) for name in node.outputs)
+    besides = _BESIDES.get(node.op_type, 0) * sum(counts.get(name, 0) for name in node.inputs)
+    return sum(counts.get(name, 0) for name in node.outputs) + besides
 
 
 def _apart(graph: Graph) -> tuple[list[Node], list[Node]]:

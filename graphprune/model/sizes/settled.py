@@ -10,8 +10,9 @@ from __future__ import annotations
 from graphprune.model.graph import Graph, subgraphs
 from graphprune.model.sizes.batch_axes import Declared
 from graphprune.model.values.bodies import DOMAIN
+from graphprune.model.values.drawing import draws
 from graphprune.model.values.layers import is_layer
-from graphprune.model.values.shapes import RANDOM, Shapes
+from graphprune.model.values.shapes import Shapes
 
 __all__ = ["settled_layers"]
 
@@ -27,7 +28,7 @@ def settled_layers(graph: Graph, shapes: Shapes) -> frozenset[int]:
     for node in graph.nodes:
         if node.op_type in ("Shape", "Size") and not node.domain and node.inputs[0] in shapes.dims:
             continue
-        flows = node.domain == DOMAIN or node.op_type in RANDOM or any(True for _ in subgraphs(node.proto))
+        flows = node.domain == DOMAIN or draws(node, shapes.values) or any(True for _ in subgraphs(node.proto))
         if flows or not flowing.isdisjoint(node.inputs):
             flowing.update(filter(None, node.outputs))
         elif is_layer(node):

@@ -24,11 +24,12 @@ from graphprune.model.inference.known import Shapes
 from graphprune.model.inference.whole_inference import INFERENCE_ERRORS, infer_whole, is_negative, without
 from graphprune.model.tensors import FLOATS
 from graphprune.model.values.bodies import DOMAIN, ENTRIES
+from graphprune.model.values.drawing import draws
 from graphprune.model.values.filling import MOVING, fills
 from graphprune.model.values.iterations import LoopNode, loops, unsettled
 from graphprune.model.values.layers import is_layer
 
-__all__ = ["LARGEST_VALUE", "RANDOM", "Shapes", "fixed_sizes", "infer", "objection_without", "shape_value"]
+__all__ = ["LARGEST_VALUE", "Shapes", "fixed_sizes", "infer", "objection_without", "shape_value"]
 
 Read = Callable[[TensorProto], Array]
 
@@ -40,10 +41,6 @@ _ALL_WORK = 1 << 26
 
 _ROUNDS = 4
 """Passes in which states of loops are doubted one by one."""
-
-RANDOM = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
 
 
 def infer(graph: Graph, read: Read, inputs: Mapping[str, Sequence[int]], observed: Shapes | None = None) -> Shapes:
@@ -220,7 +217,7 @@ class _Forward:
         if (
             node.captured
             or node.domain == DOMAIN
-            or node.op_type in RANDOM
+            or draws(node, result.values)
             or any(True for _ in subgraphs(node.proto))
             # A layer over a map that is made from sizes runs for every sample, and has channels like any other.
             or (is_layer(node) and any(name in result.open for name in names))

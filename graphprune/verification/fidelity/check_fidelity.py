@@ -325,11 +325,26 @@ def _check_values(source: GraphProto, pruned: GraphProto, expectation: Expectati
     expected = [old for old in source.value_info if old.name in made]
     if [value.name for value in expected] != [value.name for value in pruned.value_info]:
         _fail("names or order of the declared values")
-    derived = expectation.analysis.shapes.derived
-    for old, new in zip(expected, pruned.value_info, strict=True):
+    shapes = expectation.analysis.shapes
+    derived = shapes.derived
+    for declared, new in zip(expected, pruned.value_info, strict=True):
+        old = _unless_false(declared, shapes.dims.get(declared.name))
         masks = expectation.activation(old.name) or demands.shapes.get(old.name)
         if new != _declared(old, masks) and not (masks is None and old.name in derived and _is_weaker(old, new)):
             _fail(f"the declared type of {quote(old.name)}")
+
+
+def _unless_false(value: ValueInfoProto, dims: tuple[int, ...] | None) -> ValueInfoProto:
+    """Return the declaration of a value, without a shape that is not the one which the value has."""
+    if dims is None or not value.type.tensor_type.HasField("shape"):
+        return value
+    numbers = [dim.dim_value if dim.HasField("dim_value") else None for dim in _dims(value.type)]
+    if len(numbers) == len(dims) and all(number in (None, size) for number, size in zip(numbers, dims, strict=True)):
+        return value
+    result = ValueInfoProto()
+    result.CopyFrom(value)
+    result.type.tensor_type.ClearField("shape")
+    return result
 
 
 def _declared(value: ValueInfoProto, masks: Masks | None) -> ValueInfoProto:

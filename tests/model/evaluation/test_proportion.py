@@ -92,7 +92,7 @@ def test_maps_that_nothing_stored_or_fed_accounts_for_are_refused_together() -> 
         y = Conv (p, last)
     }}"""
     proto = model(text, {"first": (8, 3, 1, 1), "last": (2, 8, 1, 1)}, sizes=[1, 8, 2048, 2048])
-    with pytest.raises(UnsafeModelError, match=r"all values together have 3\.7e"):
+    with pytest.raises(UnsafeModelError, match=r"all values together, and what is kept to make them, have 3\.7e"):
         Analysis(load(proto))
 
 
