@@ -12,6 +12,7 @@ from graphprune.checks import contained
 from graphprune.errors import PlanError, UsageError, near_file, quote
 from graphprune.plan import strict_json
 from graphprune.plan.budget import parse_amount
+from graphprune.plan.recorded import check_facts, check_options, check_trace
 from graphprune.plan.schema import (
     METRICS,
     ROLES,
@@ -183,7 +184,7 @@ def _budget(value: Value) -> Budget:
 
 def _step(value: Value) -> Step:
     keys = value.fields(["name", "method", "measure", "before", "after", "applied", "facts"])
-    keys["facts"].entries()
+    check_facts(keys["facts"])
     name, method, measure = (keys[key].text() for key in ("name", "method", "measure"))
     before, after = (float(keys[key].number()) for key in ("before", "after"))
     return Step(name, method, measure, before, after, keys["applied"].boolean(), keys["facts"].data)
@@ -191,8 +192,10 @@ def _step(value: Value) -> Step:
 
 def _solver(value: Value) -> SolverRecord:
     keys = value.fields(["name", "criterion", "seed", "options", "trace"], ["certificate"])
-    keys["options"].entries()
-    trace = tuple(step.data for step in keys["trace"].items() if step.entries() is not None)
+    check_options(keys["options"])
+    for entry in keys["trace"].items():
+        check_trace(entry)
+    trace = tuple(entry.data for entry in keys["trace"].items())
     certificate = None
     if "certificate" in keys:
         parts = keys["certificate"].fields(["objective", "bound", "gap"])

@@ -130,7 +130,7 @@ def test_what_is_declared_in_bodies_follows() -> None:
     "false", [[2, 3, 6], [2, 5, 6, 6], [2, -3, 6, 6], ["N", 3, 6, 2**62], [2, 3, 6, 6, 1]], ids=str
 )
 def test_what_was_declared_falsely_is_gone_though_no_slice_of_it_goes(false: list[str | int]) -> None:
-    """onnxruntime runs such files with a warning; what is written does not repeat what is known to be false."""
+    """Onnxruntime runs such files with a warning; what is written does not repeat what is known to be false."""
     proto = model(
         "(float[2,3,6,6] x) => (float[2,3,6,6] y) { h = Conv (x, first)\n r = Relu (h)\n s = Conv (r, last)\n"
         " y = Relu (s) }",
