@@ -28,7 +28,11 @@ TOOLS = Path(__file__).resolve().parent
 RECOVER20 = "recover_cifar.py {resnet20} {cifar} --flops 0.5"
 RECOVER56 = "recover_cifar.py {resnet56} {cifar} --flops 0.5"
 IMAGENET = "recover_imagenet.py {mobilenet} {photographs}"
-TRAIN = "train_cifar.py {resnet20} {cifar} --flops 0.5 --epochs 1 --images 10000"
+WAYS = (
+    "stage-wise:samples=0 stage-wise slimming:regularize=group-norm slimming slimming:regularize=growing white-box cac"
+    " cac:estimator=first-order fbs"
+)
+TRAIN = f"train_cifar.py {{resnet20}} {{cifar}} --flops 0.5 --epochs 1 --images 10000 --methods {WAYS}"
 COMMANDS = {
     "resnet20-uniform": f"{RECOVER20} --solver uniform --methods bn bias least-squares",
     "resnet20-bisection": f"{RECOVER20} --solver bisection --adapt l1,l2,fpgm,lamp --methods bn least-squares",
@@ -48,8 +52,8 @@ COMMANDS = {
     "detector": "distil_yolo.py {yolo} {photographs}",
     "finetune-resnet20": "finetune_cifar.py {resnet20} {cifar} --work {work}/finetune",
     "peers-finetune": "peers_finetune.py {resnet20} {cifar} --images 20000 --epochs 2",
-    "train": TRAIN,
-    "train-not-made-good": f"{TRAIN} --recover none",
+    "train": f"{TRAIN} least-squares least-squares+finetune",
+    "train-not-made-good": f"{TRAIN} csgd bisection+finetune --recover none",
     "scratch": "scratch_cifar.py {resnet20} {cifar} --epochs 6 --images 10000",
     "wide": "wide_cifar.py {resnet20} {cifar} --epochs 4 --images 10000",
     "resnet56-full": f"{RECOVER56} --solver sensitivity --set measure=full",
