@@ -133,6 +133,9 @@ def _ending(error: BaseException, arguments: Sequence[str]) -> tuple[int, str, s
     if isinstance(error, OSError):
         where = f"{quote(str(error.filename))}: " if error.filename else ""
         return _USAGE, f"{where}{error.strerror or error}", None
+    if not isinstance(error, Exception):  # nothing of graphprune raises such a thing, and whoever catches lets it pass
+        said = f"{type(error).__name__}: {quote(str(error))[1:-1]}".removesuffix(": ")
+        return _USAGE, f"code that was called ended the program ({said}); the command is not done", None
     return (
         _INTERNAL,
         f"internal error: {type(error).__name__}: {quote(str(error))[1:-1]}",

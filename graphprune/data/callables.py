@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from graphprune.data.from_python import FORM, from_entries
+from graphprune.data.from_python import FORM, bounded, from_entries
 from graphprune.data.source import Batch, Source
 from graphprune.data.user_code import FAILURES, imported, reason
-from graphprune.errors import DataError, UsageError, did_you_mean, quote
+from graphprune.errors import DataError, GraphPruneError, UsageError, did_you_mean, quote
 from graphprune.extras import require
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ def open_function(text: str, specs: Sequence[InputSpec], preprocessing: Preproce
     if not callable(function):
         raise UsageError(f"{quote(text)} is no function", hint=_FORM)
     try:
-        entries = list(function())
+        entries = list(bounded(text, function()))
+    except GraphPruneError:
+        raise
     except FAILURES as error:
         raise DataError(f"{text} failed: {reason(error)}", hint=_FORM) from error
     return from_entries(text, entries, specs, preprocessing)

@@ -14,6 +14,7 @@ import numpy as np
 
 from graphprune.data.arrays import LABELS, from_arrays
 from graphprune.errors import DataError, GraphPruneError, quote
+from graphprune.model.files.main_memory import main_memory
 
 if TYPE_CHECKING:
     from graphprune.array_types import Array
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from graphprune.data.signature import InputSpec
     from graphprune.data.source import Source
 
-__all__ = ["FORM", "from_entries", "from_object"]
+__all__ = ["FORM", "bounded", "from_entries", "from_object"]
 
 FORM = (
     "each step gives {input name: array}, or ({input name: array}, targets); axis 0 counts samples, or the axis where "
@@ -29,6 +30,10 @@ FORM = (
 )
 _LOADER = "it gives one sample at a time; give a loader of it: torch.utils.data.DataLoader(dataset, batch_size=64)"
 _PAIR = 2
+_SHARE = 4
+"""A part of main memory."""
+_ENTRY = 1 << 10
+"""Bytes that an entry takes beside its numbers."""
 
 
 def from_object(
@@ -103,9 +108,37 @@ def from_entries(
     return from_arrays(name, specs, arrays, _classes(labels), preprocessing)
 
 
+def bounded(name: str, entries: Iterable[object]) -> Iterator[object]:
+    """Yield entries that are kept in memory, as long as there is room: an iterable may have no end.
+
+    Raises
+    ------
+    DataError
+        If all so far take more than a quarter of main memory.
+    """
+    held, most = 0, main_memory() // _SHARE
+    for entry in entries:
+        held += _ENTRY + _bytes(entry)
+        if held > most:
+            raise DataError(
+                f"{name} has not ended after {most / 1e9:.1f} GB of samples, and all are kept in memory",
+                hint="end it after as many as are needed (itertools.islice), or give an .npz file or a folder",
+            )
+        yield entry
+
+
+def _bytes(entry: object) -> int:
+    """Return the bytes of the arrays of an entry, as far as it says."""
+    parts = list(entry.values()) if isinstance(entry, Mapping) else entry
+    if isinstance(parts, list | tuple):
+        return sum(map(_bytes, parts))
+    size = getattr(parts, "nbytes", 0)
+    return size if isinstance(size, int) else 0
+
+
 def _entries(name: str, entries: Iterable[object]) -> Iterator[object]:
     """Yield what an iterable of the caller yields; what it raises is said to be its own."""
-    iterator = iter(entries)
+    iterator = iter(bounded(name, entries))
     while True:
         try:
             entry = next(iterator)

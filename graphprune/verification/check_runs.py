@@ -18,7 +18,7 @@ from graphprune.model.sizes.usual_shapes import usual_shapes
 from graphprune.model.tensors import FLOATS
 from graphprune.model.unread import without_unread
 from graphprune.model.validity.survey import survey
-from graphprune.model.values.drawing import RANDOM
+from graphprune.model.values.random_draws import RANDOM
 from graphprune.model.values.shapes import infer
 from graphprune.model.widen_floats import HALVES
 from graphprune.model.write import save

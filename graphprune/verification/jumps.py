@@ -9,7 +9,7 @@ from onnx import ModelProto
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.model.graph import Node, subgraphs
-from graphprune.model.values.drawing import RANDOM, TRAINING, draws
+from graphprune.model.values.random_draws import RANDOM, TRAINING, draws
 
 __all__ = ["DISCRETE", "discrete_names", "random_names", "stand_still"]
 

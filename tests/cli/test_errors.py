@@ -157,6 +157,12 @@ def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None
         (ZeroDivisionError("division\nby zero"), 101, "error: internal error: ZeroDivisionError: division\\nby zero"),
         (SystemExit(3), 3, None),
         (SystemExit(0), 2, "error: code that was called ended the program (sys.exit); the command is not done"),
+        (GeneratorExit(), 2, "error: code that was called ended the program (GeneratorExit); the command is not done"),
+        (
+            type("Panic", (BaseException,), {})("in\nRust"),
+            2,
+            "error: code that was called ended the program (Panic: in\\nRust); the command is not done",
+        ),
     ],
 )
 def test_every_exception_becomes_lines_and_a_code(

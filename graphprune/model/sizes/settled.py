@@ -10,8 +10,8 @@ from __future__ import annotations
 from graphprune.model.graph import Graph, subgraphs
 from graphprune.model.sizes.batch_axes import Declared
 from graphprune.model.values.bodies import DOMAIN
-from graphprune.model.values.drawing import draws
 from graphprune.model.values.layers import is_layer
+from graphprune.model.values.random_draws import draws
 from graphprune.model.values.shapes import Shapes
 
 __all__ = ["settled_layers"]

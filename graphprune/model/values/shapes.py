@@ -24,10 +24,10 @@ from graphprune.model.inference.known import Shapes
 from graphprune.model.inference.whole_inference import INFERENCE_ERRORS, infer_whole, is_negative, without
 from graphprune.model.tensors import FLOATS
 from graphprune.model.values.bodies import DOMAIN, ENTRIES
-from graphprune.model.values.drawing import draws
 from graphprune.model.values.filling import MOVING, fills
 from graphprune.model.values.iterations import LoopNode, loops, unsettled
 from graphprune.model.values.layers import is_layer
+from graphprune.model.values.random_draws import draws
 
 __all__ = ["LARGEST_VALUE", "Shapes", "fixed_sizes", "infer", "objection_without", "shape_value"]
 
