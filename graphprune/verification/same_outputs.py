@@ -3,18 +3,19 @@
 
 For what only rewrites a graph (`graphprune normalize`): every output must have the kind, type and shape of the
 original's, and real numbers must agree to rounding. Integers may hang on a comparison of real numbers, and are not
-compared.
+compared. Neither is what hangs on random numbers, but where these only say what a `Dropout` drops: copies that drop
+nothing are compared as well.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from onnx import helper
+from onnx import ModelProto, helper
 
 from graphprune.analysis.analysis import Analysis
 from graphprune.errors import VerificationError
@@ -23,6 +24,7 @@ from graphprune.model.children.sandbox import RESULT, ChildError, enter_sandbox,
 from graphprune.model.files.scratch import scratch_folder
 from graphprune.model.load import Model
 from graphprune.model.write import save
+from graphprune.verification.jumps import discrete_names, random_names, stand_still
 
 __all__ = ["check_same_outputs"]
 
@@ -45,6 +47,23 @@ def check_same_outputs(analysis: Analysis, rewritten: Model) -> None:
     VerificationError
         If it does not. An original that onnxruntime does not run is compared with nothing.
     """
+    drawn, discrete = random_names(analysis), discrete_names(analysis)
+    _compare_in_child(analysis, analysis.model, rewritten, drawn)
+    if not drawn <= discrete and not analysis.model.proto.functions:
+        before, after = (model.replaced(_standing(model.proto)) for model in (analysis.model, rewritten))
+        _compare_in_child(analysis, before, after, drawn & discrete)
+
+
+def _standing(proto: ModelProto) -> ModelProto:
+    """Return a copy that drops nothing."""
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    stand_still(copy)
+    return copy
+
+
+def _compare_in_child(analysis: Analysis, original: Model, rewritten: Model, drawn: Collection[str]) -> None:
+    """Compare two models, but for the values of outputs that are drawn at random."""
     graph, inputs = analysis.graph, analysis.input_shapes
     tensors = [name for name, kind in graph.inputs.items() if kind.WhichOneof("value") == "tensor_type"]
     spec = {
@@ -54,13 +73,14 @@ def check_same_outputs(analysis: Analysis, rewritten: Model) -> None:
         }
         for name in tensors
     }
-    allowance = allow([analysis.model, rewritten], analysis.shapes.dims, _TIMEOUT)
+    allowance = allow([original, rewritten], analysis.shapes.dims, _TIMEOUT)
     with scratch_folder() as place:
-        for name, model in (("original", analysis.model), ("rewritten", rewritten)):
+        for name, model in (("original", original), ("rewritten", rewritten)):
             (place / name).mkdir()
             save(model.replaced(model.proto), place / name / "model.onnx")
         runs = len(tensors) == len(graph.inputs)
-        (place / "spec.json").write_text(json.dumps({"inputs": spec, "runs": runs}), "utf-8")
+        told = {"inputs": spec, "runs": runs, "drawn": sorted(set(graph.outputs) & set(drawn))}
+        (place / "spec.json").write_text(json.dumps(told), "utf-8")
         try:
             said = run_child("graphprune.verification.same_outputs", place, allowance)["said"]
         except ChildError as error:
@@ -107,7 +127,7 @@ def _compare(place: Path) -> str:
         except Exception as error:  # as above
             return f"it does not run: {unless_exhausted(error)}"
         for name, one, other in zip((value.name for value in original.get_outputs()), wanted, given, strict=True):
-            said = _difference(one, other)
+            said = _difference(one, other, values=name not in spec["drawn"])
             if said:
                 return f"output {name!a} {said}"
     return ""
@@ -132,8 +152,11 @@ def _random(random: Any, info: Mapping[str, Any]) -> Any:
     return random.standard_normal(info["shape"]).astype(dtype)
 
 
-def _difference(one: Any, other: Any) -> str:
-    """Return how two values differ: arrays, lists of them (sequences) or nothing (an empty optional)."""
+def _difference(one: Any, other: Any, *, values: bool = True) -> str:
+    """Return how two results differ: arrays, lists of them (sequences) or nothing (an empty optional).
+
+    Without `values`, only their types and shapes count.
+    """
     import numpy as np
 
     if type(one) is not type(other):
@@ -141,12 +164,13 @@ def _difference(one: Any, other: Any) -> str:
     if isinstance(one, list):
         if len(one) != len(other):
             return f"has {len(other)} elements instead of {len(one)}"
-        return next(filter(None, map(_difference, one, other)), "")
+        pairs = zip(one, other, strict=True)
+        return next(filter(None, (_difference(first, second, values=values) for first, second in pairs)), "")
     if not isinstance(one, np.ndarray):
         return ""
     if one.shape != other.shape or one.dtype != other.dtype:
         return f"is {other.dtype} of shape {other.shape} instead of {one.dtype} of shape {one.shape}"
-    if one.dtype.kind != "f" or not one.size:
+    if not values or one.dtype.kind != "f" or not one.size:
         return ""
     first, second = one.astype(np.float64), other.astype(np.float64)
     finite = np.isfinite(first)

@@ -78,3 +78,23 @@ def test_operators_that_onnxruntime_lacks_are_not_compared() -> None:
     proto.opset_import.append(helper.make_opsetid("com.example", 1))
     proto.graph.node[1].domain = "com.example"
     assert api.normalize(load(proto)).proto.graph.node[1].domain == "com.example"
+
+
+DROPPING = "d = Dropout (scale, ratio, on)\n m = Mul (h, d)"
+NOISY = "n = RandomUniformLike (h)\n m = Add (h, n)"
+
+
+@pytest.mark.parametrize("text", [DROPPING, NOISY], ids=["dropout", "noise"])
+def test_what_is_drawn_at_random_is_no_fault_of_the_rewriting(text: str) -> None:
+    proto = chain(text, {"scale": (1, 8, 1, 1)}, ratio=np.float32(0.5), on=np.asarray(True))
+    analysis = api.analyze(load(proto))
+    check_same_outputs(analysis, load(fold(analysis)))
+
+
+def test_a_fault_beside_a_dropout_that_drops_is_found() -> None:
+    proto = chain(DROPPING, {"scale": (1, 8, 1, 1)}, ratio=np.float32(0.5), on=np.asarray(True))
+    changed = ModelProto()
+    changed.CopyFrom(proto)
+    _double_a_weight(changed)
+    with pytest.raises(VerificationError, match="output 'y' differs by"):
+        check_same_outputs(api.analyze(load(proto)), load(changed))
