@@ -149,7 +149,6 @@ class Polynomial:
             self._kept[group] = _Touched(terms, self._base[at], slope, *self._entries(at))
         return self._kept[group]
 
-
     def _entries(self, rows: Widths) -> tuple[Widths, Widths, Widths]:
         """Return the entries of some rows of the matrix: which of these rows, which group, and how many slices."""
         matrix = self._matrix
