@@ -27,9 +27,9 @@ from graphprune.phases import logged
 from graphprune.plan.budget import BudgetRequest, given_requests
 from graphprune.plan.keep_mask import keep_mask
 from graphprune.plan.schema import Plan
-from graphprune.plan.structure import check_model
 from graphprune.planning.analyze_options import AnalyzeOptions
 from graphprune.planning.lossless import analysis_that_finds_more, lossless_plan
+from graphprune.planning.made_for import check_made_for
 from graphprune.planning.make_plan import SolveOptions, check_installed, make_plan
 from graphprune.planning.reconcile import Reconciled
 from graphprune.planning.reconcile import reconcile as _reconcile
@@ -380,7 +380,7 @@ def analyze_for(model: Model, plan: Plan, *, rebind: bool = False) -> Analysis:
     PlanError
         If the plan was made for another model.
     """
-    check_model(plan, model, rebind=rebind)
+    check_made_for(plan, model, rebind=rebind)
     return analyze(model, AnalyzeOptions.of(plan))
 
 

@@ -130,7 +130,7 @@ class Polynomial:
     def change(self, widths: Widths, group: int, width: int) -> int:
         """Return by how much the value changes if `group` moves from ``widths[group]`` to `width`."""
         touched = self._touched(group)
-        before = touched.base + touched.matrix @ widths
+        before = touched.lengths(widths)
         after = before + touched.slope * (width - int(widths[group]))
         old = before.reshape(-1, self._shape[1]).astype(self._scale.dtype, copy=False)
         new = after.reshape(-1, self._shape[1]).astype(self._scale.dtype, copy=False)
@@ -146,8 +146,17 @@ class Polynomial:
             at = (terms[:, None] * factors + np.arange(factors)).ravel()
             slope = np.zeros(len(at), dtype=np.int64)
             slope[np.searchsorted(at, rows)] = self._columns.data[column]
-            self._kept[group] = _Touched(terms, self._base[at], self._matrix[at], slope)
+            self._kept[group] = _Touched(terms, self._base[at], slope, *self._entries(at))
         return self._kept[group]
+
+    def _entries(self, rows: Widths) -> tuple[Widths, Widths, Widths]:
+        """Return the entries of some rows of the matrix: which of these rows, which group, and how many slices."""
+        matrix = self._matrix
+        counts = matrix.indptr[rows + 1] - matrix.indptr[rows]
+        of = np.repeat(np.arange(len(rows)), counts)
+        within = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        places = matrix.indptr[rows][of] + within
+        return of, matrix.indices[places], matrix.data[places]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,13 +168,22 @@ class _Touched:
     terms : ndarray of int64, shape (t,), increasing
     base, slope : ndarray of int64, shape (t * factors,)
         Constant lengths, and slices per atom of the group.
-    matrix : sparse array of int64, shape (t * factors, groups)
+    rows, groups, slices : ndarray of int64, shape (entries,)
+        How many slices per atom of which group each axis has: the entries of a sparse matrix.
     """
 
     terms: Widths
     base: Widths
-    matrix: Any
     slope: Widths
+    rows: Widths
+    groups: Widths
+    slices: Widths
+
+    def lengths(self, widths: Widths) -> Widths:
+        """Return the axis lengths."""
+        lengths = self.base.copy()
+        np.add.at(lengths, self.rows, self.slices * widths[self.groups])
+        return lengths
 
 
 class TermValues:

@@ -73,12 +73,15 @@ class NextStep:
         Where the plan is, or will be.
     rebind : bool
         Whether the plan was made for another model.
+    calib : tuple of str
+        The samples that were named, and options that say how their images are fed; empty where none were.
     """
 
     model: Path
     targets: Targets
     plan: Path | None
     rebind: bool = False
+    calib: tuple[str, ...] = ()
 
     def outlook(self, loaded: Model, plan: Plan) -> Outlook:
         """Return what is not known of the result or not done to it, and the command that changes that.
@@ -109,8 +112,8 @@ class NextStep:
     def _to_recover(self, loaded: Model, found: Outlook) -> Outlook:
         made = _made(loaded)
         rebind = ["--rebind"] if self.rebind else []
-        options = ["--teacher", self.model, "--plan", self.plan or "", *rebind, "--calib", made]
-        advice = f"; samples of your own in place of {quote(made)} bring back most"
+        options = ["--teacher", self.model, "--plan", self.plan or "", *rebind, "--calib", *(self.calib or (made,))]
+        advice = "" if self.calib else f"; samples of your own in place of {quote(made)} bring back most"
         return replace(found, unrecovered=found.unrecovered + advice, command=self._command("recover", options))
 
     def _to_measure(self, loaded: Model, unmeasured: str) -> Outlook:

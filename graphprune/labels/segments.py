@@ -10,7 +10,6 @@ every other axis of the segment stays whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import gcd, lcm
 
 import numpy as np
@@ -18,37 +17,9 @@ import numpy as np
 from graphprune.labels.space import Alternative, Axes, LabelSpace
 from graphprune.labels.vector import Digit, Ints, Labels, pairs, stay
 from graphprune.model.graph import Node
+from graphprune.model.sizes.equal_runs import equal_runs
 
 __all__ = ["regroup"]
-
-
-@dataclass(frozen=True)
-class _Segment:
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
-
-def _segments(before: Sequence[int], after: Sequence[int]) -> list[_Segment]:
-    """Cut two shapes of equal size into the shortest runs of equal product; axes of length 1 are left out."""
-    left = [axis for axis, size in enumerate(before) if size != 1]
-    right = [axis for axis, size in enumerate(after) if size != 1]
-    result: list[_Segment] = []
-    i = j = 0
-    while i < len(left) and j < len(right):
-        run_in, run_out = [left[i]], [right[j]]
-        product_in, product_out = before[left[i]], after[right[j]]
-        i, j = i + 1, j + 1
-        while product_in != product_out:
-            if product_in < product_out:
-                run_in.append(left[i])
-                product_in *= before[left[i]]
-                i += 1
-            else:
-                run_out.append(right[j])
-                product_out *= after[right[j]]
-                j += 1
-        result.append(_Segment(tuple(run_in), tuple(run_out)))
-    return result
 
 
 def _strides(sizes: Sequence[int]) -> list[int]:
@@ -73,14 +44,12 @@ def regroup(space: LabelSpace, node: Node, labels: Axes, after: Sequence[int]) -
     result = [stay(size) for size in after]
     if 0 in before:
         return tuple(result)
-    for segment in _segments(before, after):
-        if len(segment.inputs) == 1 == len(segment.outputs):
-            result[segment.outputs[0]] = labels[segment.inputs[0]]
-        elif any(labels[axis].live for axis in segment.inputs):
-            outputs = _offer(
-                space, node, [labels[axis] for axis in segment.inputs], [after[axis] for axis in segment.outputs]
-            )
-            for axis, vector in zip(segment.outputs, outputs, strict=True):
+    for inputs, outputs in equal_runs(before, after):
+        if len(inputs) == 1 == len(outputs):
+            result[outputs[0]] = labels[inputs[0]]
+        elif any(labels[axis].live for axis in inputs):
+            offered = _offer(space, node, [labels[axis] for axis in inputs], [after[axis] for axis in outputs])
+            for axis, vector in zip(outputs, offered, strict=True):
                 result[axis] = vector
     return tuple(result)
 

@@ -100,7 +100,7 @@ def check_reachable(analysis: Analysis, budgets: Sequence[LimitedCost], options:
         return
     alike = Scores(tuple(np.ones(group.size) for group in analysis.groups), ("",) * len(analysis.groups))
     task = PlanningTask(analysis, tuple(budgets), options, alike, None)
-    _check_fits(task, _whole_problem(task)[0])
+    _check_fits(task, _whole_problem(task, rated=False)[0])
 
 
 def _check_fits(task: PlanningTask, problem: Problem) -> None:
@@ -120,9 +120,9 @@ def _with_emptied(task: PlanningTask, whole: Problem, find: Solve, *, relaxed: b
     return ChosenWidths(best.problem, best.solution, best.rest, spent, relaxed, best.emptied)
 
 
-def _whole_problem(task: PlanningTask) -> tuple[Problem, bool]:
+def _whole_problem(task: PlanningTask, *, rated: bool = True) -> tuple[Problem, bool]:
     """Return the problem in which no group goes as a whole, and whether its levels were relaxed."""
-    return _problem(task, _limits(task, Bounds(task.analysis, task.options.rules).levels()))
+    return _problem(task, _limits(task, Bounds(task.analysis, task.options.rules).levels()), rated=rated)
 
 
 def _rest_problem(task: PlanningTask, start: Analysis, emptied: frozenset[int]) -> Problem:
@@ -143,7 +143,7 @@ def _limits(task: PlanningTask, levels: tuple[Ints, ...]) -> tuple[Limit, ...]:
 
 
 def _problem(
-    task: PlanningTask, limits: tuple[Limit, ...], emptied: frozenset[int] = frozenset()
+    task: PlanningTask, limits: tuple[Limit, ...], emptied: frozenset[int] = frozenset(), *, rated: bool = True
 ) -> tuple[Problem, bool]:
     """Return the problem to solve, and whether its levels were relaxed to reach the budgets.
 
@@ -151,11 +151,13 @@ def _problem(
     ----------
     emptied : frozenset of int
         Groups whose width is given: nothing.
+    rated : bool
+        Whether it is solved, so that it matters which groups cost more time than others.
     """
     analysis, scores, options = task.analysis, task.scores, task.options
     nothing = np.zeros(1, dtype=np.int64)
     bounds = Bounds(analysis, options.rules)
-    rates = efficiency(analysis) if isinstance(options.round_to, str) else None
+    rates = efficiency(analysis) if rated and isinstance(options.round_to, str) else None
     for relaxed in (False, True):
         problem = Problem(
             groups=tuple(group.id for group in analysis.groups),

@@ -10,7 +10,7 @@ from graphprune.cost.counting import count_costs
 from graphprune.errors import PlanError, quote
 from graphprune.plan.budget import BudgetRequest
 from graphprune.plan.check import derive, settle
-from graphprune.plan.structure import check_model
+from graphprune.planning.made_for import check_made_for
 from graphprune.planning.records import describe_model
 from graphprune.rewrites.reference import Reference, make_reference
 
@@ -61,7 +61,7 @@ def reconcile(analysis: Analysis, plan: Plan, *, rebind: bool = False) -> Reconc
     notes: tuple[str, ...] = ()
     described = describe_model(analysis)
     if plan.model.sha256 != described.sha256:
-        check_model(plan, analysis.model, rebind=rebind)
+        check_made_for(plan, analysis.model, rebind=rebind)
         notes = (f"the plan was made for another file of the same structure, {quote(plan.model.name)}",)
         plan = _rebased(replace(plan, model=described), analysis)
     elif replace(plan.model, name=described.name) != described:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import takewhile
 from math import sqrt
 from typing import TYPE_CHECKING
@@ -163,12 +164,12 @@ def _elided(safe: str, width: int, head: int) -> str:
 def _numbered(shown: dict[str, str], width: int) -> dict[str, str]:
     """Put numbers behind texts that several names have."""
     seen: dict[str, int] = {}
+    alike = Counter(shown.values())
     result = {}
     for each, short in shown.items():
         seen[short] = seen.get(short, 0) + 1
         mark = f"~{seen[short]}"
-        alike = sum(other == short for other in shown.values()) > 1
-        result[each] = f"{short[: max(0, width - len(mark))]}{mark}" if alike else short
+        result[each] = f"{short[: max(0, width - len(mark))]}{mark}" if alike[short] > 1 else short
     return result
 
 

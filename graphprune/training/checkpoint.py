@@ -65,7 +65,7 @@ class Progress:
     searched: dict[str, float] = field(default_factory=dict)
 
 
-def write_checkpoint(path: Path, run: str, progress: Progress, tensors: dict[str, Tensor]) -> None:
+def write_checkpoint(path: Path, run: str, progress: Progress, tensors: dict[str, Tensor], *, blocks: int = 0) -> None:
     """Replace the checkpoint.
 
     Parameters
@@ -75,6 +75,8 @@ def write_checkpoint(path: Path, run: str, progress: Progress, tensors: dict[str
         Digest of everything that the run depends on.
     progress : Progress
     tensors : dict of str to Tensor
+    blocks : int
+        How many blocks of the original are learned by what a plan says.
 
     Raises
     ------
@@ -86,6 +88,7 @@ def write_checkpoint(path: Path, run: str, progress: Progress, tensors: dict[str
         "run": run,
         "progress": json.dumps(asdict(progress)),
         "tensors": _digest_of_names(tensors),
+        "blocks": str(blocks),
     }
     data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata)
     with output_errors(path), PendingFile(path) as pending:
@@ -93,8 +96,16 @@ def write_checkpoint(path: Path, run: str, progress: Progress, tensors: dict[str
         pending.commit()
 
 
-def read_checkpoint(path: Path, run: str) -> tuple[Progress, dict[str, Tensor]]:
+def read_checkpoint(path: Path, run: str, *, blocks: int = 0) -> tuple[Progress, dict[str, Tensor]]:
     """Read a checkpoint of this very run.
+
+    Parameters
+    ----------
+    path : Path
+    run : str
+        Digest of everything that the run depends on.
+    blocks : int
+        How many blocks of the original this run would learn.
 
     Raises
     ------
@@ -111,10 +122,7 @@ def read_checkpoint(path: Path, run: str) -> tuple[Progress, dict[str, Tensor]]:
     if metadata.get("schema") != SCHEMA:
         raise InputError(f"{shown} is no checkpoint of this version of graphprune")
     if metadata.get("run") != run:
-        raise UsageError(
-            f"the checkpoint {shown} belongs to a run with other models, data or options",
-            hint="give the options that it was started with, or start anew with --force",
-        )
+        raise _of_another_run(shown, metadata.get("blocks", "0"), blocks)
     with checkpoint_errors(path):
         progress = _progress(metadata.get("progress", ""))
         tensors = load(path.read_bytes())
@@ -181,6 +189,26 @@ def _check_header(path: Path) -> None:
         size = int.from_bytes(file.read(8), "little")
     if size > _LARGEST_HEADER:
         raise InputError(f"its header is {size:,} bytes long, and {_LARGEST_HEADER:,} are allowed")
+
+
+def _of_another_run(shown: str, learned: str, blocks: int) -> UsageError:
+    """Return the error of a checkpoint that this run cannot go on from; say so where it is a plan that came or went."""
+    if learned != "0" and not blocks:
+        return UsageError(
+            f"the run of the checkpoint {shown} learned {learned} blocks of the original, which the plan beside the "
+            "pruned model told; no plan of it that can be read lies there now",
+            hint="put the plan back (net.plan.json beside net.pruned.onnx), or start anew with --force",
+        )
+    if learned == "0" and blocks:
+        return UsageError(
+            f"the run of the checkpoint {shown} learned no blocks of the original; now a plan lies beside the pruned "
+            f"model, by which it would learn {blocks}",
+            hint="move the plan away until it is done, or start anew with --force",
+        )
+    return UsageError(
+        f"the checkpoint {shown} belongs to a run with other models, data or options",
+        hint="give the options that it was started with, or start anew with --force",
+    )
 
 
 def _digest_of_names(names: Iterable[str]) -> str:

@@ -128,7 +128,7 @@ def finetune(
         listen = ignore_report
     progress = Progress(0, options.rate or 0.0, before.loss, now)
     guard = Guard(
-        RunFile(options.checkpoint, run_digest(options, model, teacher, data, _further(judges, hints))),
+        RunFile(options.checkpoint, run_digest(options, model, teacher, data, _further(judges, hints)), len(hints)),
         options.checkpoint_every,
         max(1, min(task.loader.steps, total)),
         options.resume,

@@ -111,10 +111,13 @@ class RunFile:
         None for nowhere.
     digest : str
         Of the run, from `run_digest`.
+    blocks : int
+        How many blocks of the original are learned by what a plan says.
     """
 
     path: Path | None
     digest: str
+    blocks: int = 0
 
     def save(
         self,
@@ -138,7 +141,8 @@ class RunFile:
         if self.path is None or not trainer.task.accelerator.is_main_process:
             return
         tensors = trainer.tensors() | {f"best/{name}": value for name, value in best.items()} | dict(further())
-        write_checkpoint(self.path, self.digest, replace(progress, scaler=trainer.scaler), tensors)
+        saved = replace(progress, scaler=trainer.scaler)
+        write_checkpoint(self.path, self.digest, saved, tensors, blocks=self.blocks)
 
     def load(self, total: int) -> tuple[Progress, dict[str, Tensor]]:
         """Return what was saved of a run of so many steps.
@@ -151,7 +155,7 @@ class RunFile:
             If the checkpoint is missing or damaged.
         """
         path = self._saved()
-        progress, tensors = read_checkpoint(path, self.digest)
+        progress, tensors = read_checkpoint(path, self.digest, blocks=self.blocks)
         with checkpoint_errors(path):
             if progress.step > total:
                 raise InputError(f"{progress.step} steps are done of {total}")

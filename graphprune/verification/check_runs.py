@@ -23,9 +23,11 @@ from graphprune.model.values.shapes import infer
 from graphprune.model.widen_floats import HALVES
 from graphprune.model.write import save
 from graphprune.verification.jumps import DISCRETE
+from graphprune.verification.question import MOST_POOLED
 from graphprune.verification.room import has_room, room_needed
 from graphprune.verification.rounding import ROUNDING
 from graphprune.verification.sizes import input_specs, second_sizes
+from graphprune.verification.smaller_sizes import count_elements
 from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, Spec, TensorSpec
 from graphprune.verification.staging import stage_file
 
@@ -79,7 +81,8 @@ def check_runs(
     except UsageError:  # an input declares no shape, and none is given
         return 0
     models = [written] if original is None else [original, written]
-    allowance = allow(models, _dims(models[0], graph, given), _TIMEOUT)
+    dims = _dims(models[0], graph, given)
+    allowance, lean = allow(models, dims, _TIMEOUT), count_elements(graph, dims) > MOST_POOLED
     with scratch_folder() as place:
 
         def lay_out() -> None:
@@ -90,7 +93,8 @@ def check_runs(
                 source = _stage_light(original, place, SOURCE) or SOURCE
                 if not (place / source).exists():
                     stage_file(original, place / source)
-            spec = replace(_spec(written, graph, given), source=source, reference=source if equal else light)
+            spec = _spec(written, graph, given)
+            spec = replace(spec, source=source, reference=source if equal else light, lean=lean)
             spec.write(place)
 
         try:

@@ -186,7 +186,7 @@ class Comparison:
             for way in ways:
                 self._take(way)
                 # Where memory is short, every further kind of input would read all weights from the disk twice more.
-                for kind in () if self.spec.in_pieces else ("zeros", "large"):
+                for kind in () if self.spec.in_pieces or self.spec.brief else ("zeros", "large"):
                     self._compare_extremes(kind, facts)
         if self.ledger.failed:
             facts["steady"] = self._is_steady()
@@ -239,6 +239,8 @@ class Comparison:
                     self.normal[tensor.name] = expected[tensor.name]
                     if not np.isfinite(wanted).all():
                         self.not_finite[tensor.name] = None
+                del wanted
+            del expected, actual  # before the next stop, whose tensors may be as large
         if doubts:
             self._settle(kind, pair, doubts)
 

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto, TypeProto
 
-from graphprune.analysis.analysis import Analysis
 from graphprune.data.providers import verifying
 from graphprune.errors import UnsupportedModelError
 from graphprune.labels.adapt import whole
@@ -26,123 +24,34 @@ from graphprune.model.unread import read_names
 from graphprune.model.widen_floats import NARROW, widened
 from graphprune.model.write import save
 from graphprune.report import text
-from graphprune.surgery.slices import Slices
 from graphprune.verification.branches import (
-    BranchPath,
     force_branches,
     force_inputs,
-    pruned_branches,
     shared_slots,
     switches,
-    taken_together,
 )
 from graphprune.verification.compared import comparable, ends
 from graphprune.verification.grains import Grains
 from graphprune.verification.integers import with_unsigned_weights
 from graphprune.verification.jumps import discrete_names, random_names, stand_still
-from graphprune.verification.limits import RELATIVE
-from graphprune.verification.oracle import Oracle, bare_oracle, without_weights
+from graphprune.verification.oracle import bare_oracle, without_weights
 from graphprune.verification.orders import Orders
 from graphprune.verification.pieces import cut_in_step, stops_of
-from graphprune.verification.room import has_room, room_needed
+from graphprune.verification.question import MOST_POOLED, Question
+from graphprune.verification.room import room_needed
 from graphprune.verification.rounding import OWN, behind, cut_kind, cut_roundings, roundings
 from graphprune.verification.sizes import dtype_name, second_sizes
-from graphprune.verification.smaller_sizes import Sizes, count_elements, loosened, smaller_sizes
+from graphprune.verification.smaller_sizes import count_elements
 from graphprune.verification.spec import REFERENCE, SOURCE, WRITTEN, FedInput, PieceSpec, Spec, TensorSpec
 from graphprune.verification.staging import StagedWeights, stage_file
 from graphprune.verification.taming import tame, wild_values
 
-__all__ = ["Question", "lay_out"]
+__all__ = ["lay_out"]
 
-_MOST_ELEMENTS = 1 << 25
-"""Elements of tensors that a piece of a model gives, all in memory at once; and of all values that pools stay for."""
 _MOST_STORED = 1 << 28
 """Bytes of weights of which several sessions at once are no burden."""
 _CARRIED = FLOATS - {TensorProto.BFLOAT16} | {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.UINT8}
 _ENDS = "pruned.whole.onnx"
-
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """What a model is compared with, and how.
-
-    Attributes
-    ----------
-    analysis : Analysis
-        Of the original.
-    pruned : Model
-        The other model.
-    slices : Slices
-        Which slices of the original's tensors it has.
-    oracle : Oracle
-        What it is to equal.
-    relative : float
-        What counts as rounding.
-    lossless : bool
-        Whether only outputs are compared.
-    removed : bool
-        Whether it is masks that tell both apart, which then have to move the outputs.
-    grain : float
-        How far, relatively, an input is moved at least to see what rounding does; what that moves by more than a
-        tenth of the widest tolerance is not judged.
-    widened : bool
-        Whether float32 copies are compared.
-    tamed : bool
-        Whether values that are not finite become zero where they arise, in both models.
-    whole : bool
-        Whether inputs are as large as the file says, whatever memory that takes.
-    """
-
-    analysis: Analysis
-    pruned: Model
-    slices: Slices
-    oracle: Oracle
-    relative: float = RELATIVE
-    lossless: bool = False
-    removed: bool = False
-    grain: float = 0.0
-    widened: bool = False
-    tamed: bool = False
-    whole: bool = False
-
-    @cached_property
-    def _smaller(self) -> tuple[Sizes, Mapping[str, tuple[int, ...]]] | None:
-        return None if self.whole else smaller_sizes(self.analysis)
-
-    @property
-    def is_smaller(self) -> bool:
-        """Whether inputs are smaller than the file says."""
-        return self._smaller is not None
-
-    @property
-    def sizes(self) -> Sizes:
-        """The shapes of inputs with which both are compared."""
-        return self._smaller[0] if self._smaller is not None else self.analysis.input_shapes
-
-    @property
-    def dims(self) -> Mapping[str, tuple[int, ...]]:
-        """The shapes of all values with these."""
-        return self._smaller[1] if self._smaller is not None else self.analysis.shapes.dims
-
-    def fitted(self, model: ModelProto) -> ModelProto:
-        """Return a model that takes inputs of these shapes: itself if they are those of the file."""
-        return loosened(model, self.analysis.input_shapes, self.sizes) if self.is_smaller else model
-
-    @cached_property
-    def ways(self) -> list[list[BranchPath]]:
-        """The ways into branches in which something is removed; those that can be taken at once are together."""
-        return taken_together(pruned_branches(self.analysis, lambda labels: self.slices.counts(labels) == 1))
-
-    @cached_property
-    def in_pieces(self) -> bool:
-        """Whether memory does not hold both models, so that they are only ever looked at piece by piece."""
-        return not has_room(2 * room_needed(self.analysis.model))
-
-    @cached_property
-    def needed(self) -> int:
-        """Bytes of memory for the file itself, as its users run it, where this machine has less; else 0."""
-        needed = room_needed(self.pruned) if self.in_pieces else 0
-        return 0 if has_room(needed) else needed
 
 
 def lay_out(question: Question, place: Path) -> None:
@@ -201,7 +110,7 @@ class _Layout:
         }
         np.savez(place / "masks.npz", **masks)
         if not question.needed and question.is_smaller:
-            save(question.pruned.replaced(question.fitted(question.pruned.proto)), place / WRITTEN)
+            save(question.pruned.replaced(question.fitted(question.pruned.proto, question.pruned)), place / WRITTEN)
         elif not question.needed:
             stage_file(question.pruned, place / WRITTEN)
         oracle = question.oracle
@@ -230,7 +139,7 @@ class _Layout:
         store = model.tensors
         light = force_branches(light, self.slots)
         copy = ModelProto()
-        copy.CopyFrom(self.question.fitted(light))
+        copy.CopyFrom(self.question.fitted(light, model))
         stand_still(copy)
         tame(copy, self.wild, self.analysis.shapes.dtypes)
         if self.question.widened:
@@ -254,7 +163,7 @@ class _Layout:
             if fits == names
             else StagedWeights(self.place / "source.data", own, self.analysis.model.tensors)
         )
-        weights.write(self.question.fitted(bare.light), SOURCE)
+        weights.write(self.question.fitted(bare.light, self.analysis.model), SOURCE)
 
     def _exposed(self, model: ModelProto, names: list[str]) -> ModelProto:
         """Return a copy with intermediate tensors as outputs."""
@@ -285,7 +194,7 @@ class _Layout:
             ({name: elements[name] for name in node.outputs if name in elements}, self._weights_of(node))
             for node in self.analysis.graph.nodes
         )
-        stops = stops_of(nodes, _MOST_ELEMENTS)
+        stops = stops_of(nodes, MOST_POOLED)
         if len(set(stops.values())) <= 1 or self.question.widened:
             masked_weights.write(masked, "masked.onnx")
             pruned_weights.write(pruned, "pruned.onnx")
@@ -324,7 +233,8 @@ class _Layout:
         orders, slices = Orders(), self.question.slices
         wholes: dict[tuple[int, int, int], bool] = {}
         for number, name in enumerate(self.names):
-            for axis, labels in enumerate(self.analysis.scope.values.get(name, ())):
+            for axis, whole_labels in enumerate(self.analysis.scope.values.get(name, ())):
+                labels = self.question.resized(name, axis, whole_labels)
                 key = id(labels.base), labels.repeat, labels.tile
                 if key not in wholes:
                     wholes[key] = whole(slices.counts(labels))
@@ -358,8 +268,9 @@ class _Layout:
             pruned=pieces[1],
             ends="" if self.serves or question.in_pieces else _ENDS,
             in_pieces=question.in_pieces,
-            lean=stored > _MOST_STORED or count_elements(graph, question.dims) > _MOST_ELEMENTS,
-            optimised=not self.cuts,
+            lean=stored > _MOST_STORED or count_elements(graph, question.dims) > MOST_POOLED,
+            brief=question.is_brief,
+            optimised=not self.cuts and not question.is_brief,
             plain=TensorProto.BFLOAT16 not in fed and not question.needed,
             plain_values=not (self.cuts or self.wild or question.widened or self.random),
             widened=question.widened,

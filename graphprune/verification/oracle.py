@@ -33,6 +33,8 @@ _NORMALISED: dict[str, tuple[tuple[int, ...], int, int | None]] = {
 }
 """Normalisations that add something first: inputs that are added (their sum is output 3), scale and shift."""
 
+Resized = Callable[[str, int, Labels], Labels]
+
 _SELECTS = 9
 """First operator set with `Where`."""
 
@@ -93,7 +95,7 @@ def without_weights(model: ModelProto, inside: Collection[str] = ()) -> tuple[Mo
     return light, [tensor for tensor in model.graph.initializer if tensor.name not in inside]
 
 
-def build_oracle(analysis: Analysis, mask: Callable[[Labels], Mask]) -> Oracle:
+def build_oracle(analysis: Analysis, mask: Callable[[Labels], Mask], resized: Resized | None = None) -> Oracle:
     """Insert a mask before every contraction over removed slices.
 
     Statistics under the contract *renormalised* run over the kept slices: a mean of masked values
@@ -103,8 +105,10 @@ def build_oracle(analysis: Analysis, mask: Callable[[Labels], Mask]) -> Oracle:
     ----------
     mask : callable
         Gives the kept slices of a label vector.
+    resized : callable, optional
+        Gives the labels of an axis of a value where its size is not that which was analysed, for those that it had.
     """
-    builder = _Builder(analysis, mask)
+    builder = _Builder(analysis, mask, resized or (lambda _name, _axis, labels: labels))
     for contraction in analysis.scope.space.contractions:
         builder.mask_contraction(contraction)
     for renormalisation in analysis.scope.space.renormalised:
@@ -115,9 +119,10 @@ def build_oracle(analysis: Analysis, mask: Callable[[Labels], Mask]) -> Oracle:
 class _Builder:
     """Collects the nodes to insert and to replace."""
 
-    def __init__(self, analysis: Analysis, mask: Callable[[Labels], Mask]) -> None:
+    def __init__(self, analysis: Analysis, mask: Callable[[Labels], Mask], resized: Resized) -> None:
         self.analysis = analysis
         self.mask = mask
+        self.resized = resized
         self.oracle = Oracle(*without_weights(analysis.graph.proto, inside=analysis.flat.home))
         self.nodes = list(self.oracle.light.graph.node)
         self.before: dict[int, list[NodeProto]] = {}
@@ -129,7 +134,8 @@ class _Builder:
 
     def mask_contraction(self, contraction: Contraction) -> None:
         """Set removed slices of what a node sums over to zero."""
-        kept = self.mask(contraction.labels)
+        value = contraction.node.inputs[contraction.slot]
+        kept = self.mask(self.resized(value, contraction.axis, contraction.labels))
         if kept.all():
             return
         index = contraction.node.index
@@ -159,7 +165,8 @@ class _Builder:
 
     def spell_out(self, norm: Renormalisation) -> None:
         """Replace a normalisation by one whose statistics run over the kept slices."""
-        kept = {axis: self.mask(norm.labels[axis]) for axis in range(norm.first, len(norm.labels))}
+        labels = {axis: norm.labels[axis] for axis in range(norm.first, len(norm.labels))}
+        kept = {axis: self.mask(self.resized(norm.node.inputs[0], axis, each)) for axis, each in labels.items()}
         if all(mask.all() for mask in kept.values()):
             return
         node, index = self.nodes[norm.node.index], norm.node.index

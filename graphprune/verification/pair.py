@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from graphprune.model.load import Model
     from graphprune.plan.schema import Plan
 
-__all__ = ["named_plan", "parted", "partner_note", "plan_beside"]
+__all__ = ["named_plan", "original_beside", "parted", "partner_note", "plan_beside"]
 
 _SHOWN = 8
 _MODEL, _PLAN = ".pruned.onnx", ".plan.json"
@@ -81,6 +81,26 @@ def plan_beside(pruned: Model) -> Plan | None:
     What belongs to ``net.pruned.onnx`` and to all that was made from it (``net.pruned.recovered.onnx``) is
     ``net.plan.json``.
     """
+    found = _find_plan(pruned)
+    return None if found is None else found[1]
+
+
+def original_beside(pruned: Model) -> Model | None:
+    """Return the very file that the plan beside a pruned model was made for, if it lies there, too; else None."""
+    found = _find_plan(pruned)
+    if found is None:
+        return None
+    path, plan = found
+    for name in dict.fromkeys((plan.model.name, path.name.removesuffix(_PLAN))):
+        beside = path.with_name(f"{name}.onnx")
+        with suppress(GraphPruneError):
+            if beside.is_file() and (model := load(beside)).sha256 == plan.model.sha256:
+                return model
+    return None
+
+
+def _find_plan(pruned: Model) -> tuple[Path, Plan] | None:
+    """Return the plan that a pruned model names, and where it lies."""
     named = named_plan(pruned)
     if not named or pruned.path is None:
         return None
@@ -89,7 +109,7 @@ def plan_beside(pruned: Model) -> Plan | None:
         path = pruned.path.with_name(".".join(parts[:end]) + _PLAN)
         with suppress(GraphPruneError):
             if path.exists() and digest(plan := read_plan(path)) == named:
-                return plan
+                return path, plan
     return None
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from graphprune.verification.spec import DRAWS, WRITTEN, PieceSpec, Shapes, Spec
 
 __all__ = ["OriginalError", "PlainError", "PlainRun", "make_inputs"]
 
+_MOST_DRAWN = (1 << 22) - 3
+"""Values that are drawn for one input; a larger one repeats them, in rows of another length than any image's."""
+
 
 def main(folder: str) -> int:
     """Check the file and write the result."""
@@ -41,7 +45,7 @@ def main(folder: str) -> int:
 
 def _checked(place: Path, spec: Spec) -> dict[str, Any]:
     """Check the file with the first draw of inputs with which the reference runs."""
-    reference = Passage(place, [PieceSpec(spec.reference)], OriginalError, device=spec.device)
+    reference = Passage(place, [PieceSpec(spec.reference)], OriginalError, lean=spec.lean, device=spec.device)
     report: dict[str, Any] = {}
     for seed in range(DRAWS):
         drawn = replace(spec, seed=seed)
@@ -96,19 +100,18 @@ def make_inputs(
     for name, info in spec.inputs.items():
         random = np.random.default_rng([spec.seed + seed, *name.encode()])
         dtype, shape = np.dtype(info.dtype), (shapes or {}).get(name, info.shape)
+        drawn = (min(prod(shape), _MOST_DRAWN),)
         if dtype.kind == "f":
-            value = random.standard_normal(shape) * {"zeros": 0.0, "large": 10.0}.get(kind, 1.0)
+            value = random.standard_normal(drawn) * {"zeros": 0.0, "large": 10.0}.get(kind, 1.0)
             if moved:
                 step = max(np.finfo(dtype).eps, spec.grain) * np.where(value == 0.0, 1.0, value)
-                value = value + step * random.choice([-1.0, 1.0], shape)
+                value = value + step * random.choice([-1.0, 1.0], drawn)
         elif info.value is not None:
-            value = np.full(shape, float(info.value))
+            value = np.full(drawn, float(info.value))
         else:
-            value = random.integers(0, 2, shape).astype(np.float64)
-        if dtype.kind == "O":
-            feeds[name] = value.astype(np.str_).astype(object)
-            continue
-        feeds[name] = np.asarray(value).astype(np.dtype(info.own or info.dtype) if own else dtype)
+            value = random.integers(0, 2, drawn).astype(np.float64)
+        value = value.astype(np.str_) if dtype.kind == "O" else value
+        feeds[name] = np.resize(value.astype(np.dtype(info.own or info.dtype) if own else dtype), shape)
     return feeds
 
 
@@ -138,8 +141,9 @@ class PlainRun:
         self._spec = spec
         self._reference = reference
         self._masks = masks
-        self.passage = Passage(place, [PieceSpec(WRITTEN)], PlainError, plain=True, device=spec.device)
-        self._source = Passage(place, [PieceSpec(spec.source)], OriginalError, plain=True, device=spec.device)
+        how: dict[str, Any] = {"plain": not spec.brief, "lean": spec.lean, "device": spec.device}
+        self.passage = Passage(place, [PieceSpec(WRITTEN)], PlainError, **how)
+        self._source = Passage(place, [PieceSpec(spec.source)], OriginalError, **how)
         self.misoptimised: dict[str, None] = {}
 
     def check_all(self, ledger: Ledger, expected: Feeds | None = None) -> dict[str, Any]:

@@ -3,28 +3,39 @@
 
 A file may fix a batch of 65,536, or an image with a million columns: a comparison holds all tensors of two models, and
 takes memory for them of which the file says nothing. What pruning does to channels is the same for two samples, and
-for a shorter image. So both models are compared with fewer of them, in copies whose inputs are open along these axes;
-the file itself is run as it is, once, where memory holds that.
+for a shorter image. So both models are compared with fewer of them, in copies whose inputs are open along these axes,
+and in which constants that name sizes follow (:mod:`graphprune.model.sizes.named_sizes`); the file itself is run as it
+is, once, where memory holds that.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property, partial
 from math import prod
 from typing import TYPE_CHECKING
 
-from onnx import ModelProto
+import numpy as np
+from onnx import ModelProto, helper, numpy_helper
 
+from graphprune.labels.vector import Labels
 from graphprune.model.files.messages import copy_but
+from graphprune.model.graph import Graph, subgraphs
 from graphprune.model.sizes.batch_axes import Declared, sample_axes
-from graphprune.model.values.shapes import infer
+from graphprune.model.sizes.named_sizes import CutOperand, NamedSizes, SizeList
+from graphprune.model.sizes.size_memory import UnfitError
+from graphprune.model.values.shapes import infer, infer_given
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from onnx import NodeProto
 
     from graphprune.analysis.analysis import Analysis
-    from graphprune.model.graph import Graph
+    from graphprune.array_types import Array
+    from graphprune.model.load import Model
 
-__all__ = ["Sizes", "count_elements", "loosened", "smaller_sizes"]
+__all__ = ["Sizes", "Smaller", "count_elements", "resized", "smaller_sizes"]
 
 Sizes = dict[str, tuple[int, ...]]
 
@@ -33,9 +44,53 @@ _MOST_ELEMENTS = 1 << 24
 _SAMPLES = 2
 _LONG = 1024
 """Sizes of images and lines of which less will do; several times a half of them stays above a quarter of this."""
+_OPEN_SLICE = 10
+"""First operator set in which the bounds of a `Slice` are inputs."""
 
 
-def smaller_sizes(analysis: Analysis) -> tuple[Sizes, Mapping[str, tuple[int, ...]]] | None:
+@dataclass(frozen=True, eq=False)
+class Smaller:
+    """Inputs that are smaller than those of a file, and what follows from that.
+
+    Attributes
+    ----------
+    before, sizes : dict of str to tuple of int
+        Shapes of the inputs as the file has them, and as they are in a comparison.
+    dims : mapping of str to tuple of int
+        Shapes of all values with these.
+    edits : sequence of SizeList or CutOperand
+        What constants have to say then.
+    """
+
+    before: Sizes
+    sizes: Sizes
+    dims: Mapping[str, tuple[int, ...]]
+    edits: Sequence[SizeList | CutOperand] = ()
+
+    def fitted(self, light: ModelProto, model: Model) -> ModelProto:
+        """Return a copy of a model that takes the smaller inputs.
+
+        Parameters
+        ----------
+        light : ModelProto
+            The model, or a form of it without weights.
+        model : Model
+            With the values of the constants that it reads.
+
+        Raises
+        ------
+        UnfitError
+            If a list of sizes in it is not what the smaller ones follow from.
+        """
+        copy = _loosened(light, self.before, self.sizes)
+        edited = _Edited(copy, model, self.before)
+        for edit in self.edits:
+            edited.make(edit)
+        edited.finish()
+        return copy
+
+
+def smaller_sizes(analysis: Analysis) -> Smaller | None:
     """Return smaller input shapes and the shapes of all values with them; None if there is no need, or no such shapes.
 
     First samples become two, then long axes behind that of the channels become shorter by halves.
@@ -47,13 +102,29 @@ def smaller_sizes(analysis: Analysis) -> tuple[Sizes, Mapping[str, tuple[int, ..
         return None
     best = None
     for fewer in _ever_smaller(graph, sizes):
-        shapes = infer(graph, analysis.model.tensors.array, fewer)
-        if shapes.refusal or shapes.dims.keys() < analysis.shapes.dims.keys():
+        smaller = _followed(analysis, fewer)
+        if smaller is None:
             break
-        best = fewer, shapes.dims
-        if count_elements(graph, shapes.dims) <= _MOST_ELEMENTS:
+        best = smaller
+        if count_elements(graph, smaller.dims) <= _MOST_ELEMENTS:
             break
     return best
+
+
+def _followed(analysis: Analysis, sizes: Sizes) -> Smaller | None:
+    """Return what follows from smaller inputs; None if the graph does not take them."""
+    graph, before, read = analysis.graph, analysis.shapes, analysis.model.tensors.array
+    named = NamedSizes(before)
+    try:
+        if any(node.captured or any(True for _ in subgraphs(node.proto)) for node in graph.nodes):
+            shapes = infer(graph, read, sizes)
+        else:
+            shapes = infer_given(graph, read, sizes, named)
+    except UnfitError:
+        return None
+    if shapes.refusal or not before.dims.keys() <= shapes.dims.keys():
+        return None
+    return Smaller(dict(analysis.input_shapes), sizes, shapes.dims, named.edits)
 
 
 def _ever_smaller(graph: Graph, sizes: Sizes) -> Iterable[Sizes]:
@@ -82,7 +153,25 @@ def count_elements(graph: Graph, dims: Mapping[str, tuple[int, ...]]) -> int:
     return sum(prod(dims.get(name, ())) for name in (*graph.inputs, *made) if name)
 
 
-def loosened(model: ModelProto, before: Sizes, now: Sizes) -> ModelProto:
+def resized(labels: Labels, size: int) -> Labels:
+    """Return the labels of an axis that has another size.
+
+    Raises
+    ------
+    UnfitError
+        If channels cannot lie along it as they did before.
+    """
+    if size == len(labels):
+        return labels
+    count = len(labels.base)
+    for repeat, tile in ((labels.repeat, 0), (0, labels.tile)):
+        step = count * (repeat or tile)
+        if step and size % step == 0:
+            return Labels(labels.base, repeat or size // step, tile or size // step)
+    raise UnfitError
+
+
+def _loosened(model: ModelProto, before: Sizes, now: Sizes) -> ModelProto:
     """Return a copy of a model that says nothing of sizes that are others now, nor of any that may follow from them."""
     copy = ModelProto()
     copy_but(model, copy, "graph")
@@ -97,3 +186,80 @@ def loosened(model: ModelProto, before: Sizes, now: Sizes) -> ModelProto:
         for dim in value.type.tensor_type.shape.dim:
             dim.ClearField("value")
     return copy
+
+
+class _Edited:
+    """A copy of a model whose nodes read other sizes than it stores."""
+
+    def __init__(self, copy: ModelProto, model: Model, sizes: Sizes) -> None:
+        self._copy = copy
+        self._sizes = sizes
+        self._model = model
+        self._by_output = {node.output[0]: node for node in copy.graph.node if node.output}
+        self._before: dict[str, list[NodeProto]] = {}
+        self._opset = next((entry.version for entry in copy.opset_import if entry.domain in ("", "ai.onnx")), 1)
+
+    @cached_property
+    def _stored(self) -> dict[str, Callable[[], Array]]:
+        """What is stored in the model, by name."""
+        graph, array = self._model.proto.graph, self._model.tensors.array
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+        for node in graph.node:
+            value = next((each.t for each in node.attribute if each.name == "value"), None)
+            if node.op_type == "Constant" and value is not None:
+                stored[node.output[0]] = value
+        return {name: partial(array, tensor) for name, tensor in stored.items()}
+
+    def make(self, edit: SizeList | CutOperand) -> None:
+        """Let a node read something else, unless this version of the model does not have it."""
+        node = self._by_output.get(edit.output)
+        if node is None:
+            return
+        if edit.slot >= len(node.input):
+            raise UnfitError
+        source, name = node.input[edit.slot], f"graphprune.smaller.{edit.output}.{edit.slot}"
+        if isinstance(edit, SizeList):
+            self._store(edit.fitted(self._value(source)), name)
+        else:
+            self._before.setdefault(edit.output, []).extend(self._cut(source, name, edit.lengths))
+        node.input[edit.slot] = name
+
+    def _value(self, name: str) -> Array:
+        """Return a list of sizes that the model stores or computes."""
+        if name in self._stored:
+            return self._stored[name]()
+        if name not in self._computed:
+            raise UnfitError
+        return self._computed[name]
+
+    @cached_property
+    def _computed(self) -> dict[str, Array]:
+        return infer(Graph(self._model.proto), self._model.tensors.array, self._sizes).values
+
+    def _store(self, value: Array, name: str) -> str:
+        self._copy.graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+    def _cut(self, source: str, name: str, lengths: Mapping[int, int]) -> list[NodeProto]:
+        """Return the node that cuts a stored operand."""
+        axes, ends = list(lengths), list(lengths.values())
+        starts = [0] * len(axes)
+        if self._opset < _OPEN_SLICE:
+            return [helper.make_node("Slice", [source], [name], starts=starts, ends=ends, axes=axes)]
+        lists = {"starts": starts, "ends": ends, "axes": axes}
+        inputs = [self._store(np.asarray(sizes, np.int64), f"{name}.{each}") for each, sizes in lists.items()]
+        return [helper.make_node("Slice", [source, *inputs], [name])]
+
+    def finish(self) -> None:
+        """Put new nodes in front of those that read them."""
+        if not self._before:
+            return
+        nodes = [
+            item
+            for node in self._copy.graph.node
+            for item in (*self._before.get(node.output[0] if node.output else "", ()), node)
+        ]
+        ordered = ModelProto()
+        ordered.graph.node.extend(nodes)
+        self._copy.graph.ClearField("node")
+        self._copy.graph.node.extend(ordered.graph.node)

@@ -115,6 +115,9 @@ class Spec:
     lean : bool
         Whether values or weights are large, so that memory goes back to the system after each run, and what is
         needed later is opened later.
+    brief : bool
+        Whether values are so large that one kind of inputs is compared, and the file is run without optimisation,
+        which lays values out anew.
     optimised : bool
         Whether the masked original is optimised where only its ends are looked at: not where values are rounded.
     plain : bool
@@ -152,6 +155,7 @@ class Spec:
     ends: str = ""
     in_pieces: bool = False
     lean: bool = False
+    brief: bool = False
     optimised: bool = True
     plain: bool = True
     plain_values: bool = True

@@ -9,6 +9,7 @@ input changes by rounding. Then the very file that will be written is run as its
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,21 +20,24 @@ from graphprune.analysis.analysis import Analysis
 from graphprune.array_types import Mask
 from graphprune.data.providers import verifying
 from graphprune.errors import GraphPruneError, UnsupportedModelError, quote
+from graphprune.labels.vector import Labels
 from graphprune.model.children.allowance import allow
 from graphprune.model.children.sandbox import ChildError, run_child
 from graphprune.model.files.main_memory import main_memory
 from graphprune.model.files.scratch import scratch_folder
 from graphprune.model.load import Model
+from graphprune.model.sizes.size_memory import UnfitError
 from graphprune.model.widen_floats import NARROW
 from graphprune.notebook import html_table
 from graphprune.report import text
 from graphprune.surgery.slices import Kept, Slices
 from graphprune.verification.causes import blame
 from graphprune.verification.check_runs import check_runs
-from graphprune.verification.layout import Question, lay_out
+from graphprune.verification.layout import lay_out
 from graphprune.verification.oracle import bare_oracle, build_oracle
+from graphprune.verification.question import MOST_RUN, Question
 from graphprune.verification.room import room_needed
-from graphprune.verification.smaller_sizes import count_elements
+from graphprune.verification.smaller_sizes import count_elements, smaller_sizes
 
 __all__ = ["EXACT", "Verification", "verify_equal", "verify_pruned", "verify_widened"]
 
@@ -47,9 +51,11 @@ _CHAOTIC = (
     "this network makes much of rounding: tensors were held to how far a change of its input by 1e-6 moves them, "
     "and not at all where that is far"
 )
+_BRIEF = (
+    "since values of this size take much time and memory, both models were compared with one kind of inputs, and the "
+    "file was run without onnxruntime's optimisation of graphs"
+)
 _EXTREMES = {"zeros": "inputs of zeros", "large": "inputs ten times as large"}
-_MOST_RUN = 1 << 28
-"""Elements of all values up to which a file is run as it is, though it is compared with smaller inputs."""
 _PER_TIMEOUT = 2e10
 """Bytes of a model that take as long once more."""
 _OF_CUDA = 8 << 30
@@ -138,8 +144,8 @@ def verify_pruned(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: flo
         If the original does not run with sizes that were assumed for open dimensions.
     """
     kept = Kept(analysis, keep)
-    oracle = build_oracle(analysis, kept.mask)
-    return _in_a_size(Question(analysis, pruned, kept, oracle, removed=not kept.all), timeout)
+    question = Question(analysis, pruned, kept, build_oracle(analysis, kept.mask), removed=not kept.all)
+    return _in_a_size(question, timeout, kept.mask)
 
 
 def verify_equal(analysis: Analysis, pruned: Model, keep: Mask, *, timeout: float = 900.0) -> Verification:
@@ -168,16 +174,20 @@ def verify_widened(analysis: Analysis, wide: Model, copies: Slices, *, timeout: 
     return replace(again, note=_CHAOTIC) if again.ok else verdict
 
 
-def _in_a_size(question: Question, timeout: float) -> Verification:
+def _in_a_size(question: Question, timeout: float, mask: Callable[[Labels], Mask] | None = None) -> Verification:
     """Compare with inputs that do not take much memory, where the models take such, and else as large as they are."""
-    if not question.is_smaller:
+    smaller = smaller_sizes(question.analysis)
+    if smaller is None:
         return _in_a_type(question, timeout)
-    with suppress(GraphPruneError):
-        verdict = _in_a_type(question, timeout)
+    with suppress(GraphPruneError, UnfitError):
+        less = replace(question, smaller=smaller)
+        if mask is not None and question.oracle.masks:
+            less = replace(less, oracle=build_oracle(question.analysis, mask, less.resized))
+        verdict = _in_a_type(less, timeout)
         if verdict.ok:
-            note = _smaller(question, as_it_is=_runs_as_it_is(question))
+            note = _smaller(less, as_it_is=_runs_as_it_is(question))
             return replace(verdict, note="; ".join(part for part in (verdict.note, note) if part))
-    return _in_a_type(replace(question, whole=True), timeout)
+    return _in_a_type(question, timeout)
 
 
 def _runs_as_it_is(question: Question) -> bool:
@@ -189,7 +199,7 @@ def _runs_as_it_is(question: Question) -> bool:
         If it does not run where the original does.
     """
     analysis = question.analysis
-    if count_elements(analysis.graph, analysis.shapes.dims) > _MOST_RUN:
+    if count_elements(analysis.graph, analysis.shapes.dims) > MOST_RUN:
         return False
     return check_runs(question.pruned, analysis.model, analysis.input_shapes) > 0
 
@@ -282,6 +292,8 @@ def _judge(report: dict[str, Any], question: Question) -> Verification:
             f"onnxruntime gives something else for the original itself at {where} once it has optimised the graph "
             "(a fault of its own); compared without that"
         )
+    if question.is_brief:
+        notes.append(_BRIEF)
     if question.needed:
         notes.append(_in_pieces(question.needed))
     elif not report["sizes"] and not report["failed"]:

@@ -138,6 +138,15 @@ def test_samples_that_lie_beside_the_model_are_named(quick: Command, model: Path
     assert "top-1" in pasted(quick, done).out
 
 
+def test_the_next_command_takes_the_samples_that_were_named(quick: Command, model: Path, tmp_path: Path) -> None:
+    write_samples(tmp_path / "own.npz")
+    done = quick("solve", model, "--flops", "0.5", "--quick", "--calib", "own.npz")
+    assert done.code == 0, done.err
+    assert rows(done.out)["next"].endswith("--calib own.npz")
+    assert "synthetic" not in done.out
+    assert pasted(quick, done).code == 0
+
+
 def test_an_applied_plan_says_the_same(quick: Command, model: Path) -> None:
     assert quick("solve", model, "--flops", "0.5", "--quick", "--dry-run").code == 0
     assert quick("solve", model, "--flops", "0.5", "--quick").code == 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -185,3 +186,20 @@ def test_output_over_an_input_is_refused(quick: Command, model: Path, plan: Path
         done = quick("apply", model, plan, "-o", target, "--force")
         assert done.code == 2
         assert target.read_bytes() == before
+
+
+def test_a_plan_is_for_the_float_file_that_it_was_made_of(quick: Command, model: Path, plan: Path) -> None:
+    values = np.random.default_rng(3).standard_normal((24, 3, 12, 12)).astype(np.float32)
+    np.savez(model.with_name("images.npz"), image=values)
+    for name in ("net.onnx", "solved.onnx"):
+        done = quick("quantize", name, "--fp16", "--calib", "images.npz", "--limit", "0.5")
+        assert done.code == 0, done.err
+    for name, said in (
+        ("net.fp16.onnx", "in lower precision (fp16)"),
+        ("solved.fp16.onnx", "pruned already and in lower precision (fp16)"),
+        ("solved.onnx", "a file that was pruned already"),
+    ):
+        done = quick("apply", name, plan)
+        assert done.code == 2
+        assert said in done.err and "apply the plan to 'net'" in done.err
+        assert ("quantize" in done.err) == ("fp16" in name)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from conftest import Outcome
 
+    from graphprune import Model
+    from graphprune.data.preprocessing import Preprocessing
+    from graphprune.data.source import Source
+
     Command = Callable[..., Outcome]
 
 
@@ -121,3 +125,25 @@ def test_what_is_next_can_be_copied(quick: Command, model: Path, images: str) ->
     done = quick("quantize", model, "--calib", images, "--limit", "1", "-o", "two words.onnx")
     assert done.code == 0, done.err
     assert done.out.splitlines()[-1].split(maxsplit=1)[1].startswith("graphprune deploy 'two words.onnx' --original ")
+
+
+def test_images_are_fed_as_the_original_that_the_plan_names(
+    quick: Command, model: Path, images: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphprune import accuracy
+
+    assert quick("solve", model, "--flops", "0.5", "--quick").code == 0
+    asked: list[str] = []
+    opened = accuracy.open_data
+
+    def watch(text: str, network: Model, settings: Preprocessing | None = None) -> Source:
+        asked.append(network.name)
+        return opened(text, network, settings)
+
+    monkeypatch.setattr(accuracy, "open_data", watch)
+    options = ("--calib", images, "--fp16", "--limit", "0.5", "--dry-run")
+    assert quick("quantize", "net.pruned.onnx", *options).code == 0
+    model.rename(model.with_name("elsewhere.onnx"))
+    assert quick("quantize", "net.pruned.onnx", *options).code == 0
+    assert quick("quantize", "net.pruned.onnx", *options, "--original", "elsewhere.onnx").code == 0
+    assert asked == ["net", "net.pruned", "elsewhere"]

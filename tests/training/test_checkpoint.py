@@ -46,6 +46,15 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "run", "two")
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "said"), [(5, 0, "learned 5 blocks.*lies there now"), (0, 5, "now a plan lies")]
+)
+def test_a_plan_that_came_or_went_is_named(tmp_path: Path, then: int, now: int, said: str) -> None:
+    write_checkpoint(tmp_path / "run", "one", PROGRESS, {}, blocks=then)
+    with pytest.raises(UsageError, match=said):
+        read_checkpoint(tmp_path / "run", "two", blocks=now)
+
+
 HEADERS = {
     "missing": None,
     "empty": b"",

@@ -14,8 +14,9 @@ import graphprune
 from graphprune import BudgetRequest
 from graphprune.surgery.slices import Kept
 from graphprune.verification.branches import taken_together
-from graphprune.verification.layout import Question, lay_out
+from graphprune.verification.layout import lay_out
 from graphprune.verification.oracle import build_oracle
+from graphprune.verification.question import Question
 from graphprune.verification.spec import Spec
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from tiny_models import model
 
 import graphprune
 from graphprune.surgery.slices import Kept
-from graphprune.verification.layout import Question, lay_out
+from graphprune.verification.layout import lay_out
 from graphprune.verification.oracle import build_oracle
 from graphprune.verification.orders import Orders
+from graphprune.verification.question import Question
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,13 +5,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from onnx import numpy_helper
 from tiny_models import chain, model
 
 import graphprune
-from graphprune.errors import UnsafeModelError, VerificationError
-from graphprune.verification import verify
+from graphprune.errors import GraphPruneError, UnsafeModelError, VerificationError
+from graphprune.model.sizes.named_sizes import SizeList
+from graphprune.verification import question, verify
+from graphprune.verification import smaller_sizes as smaller
+from graphprune.verification.plain_run import make_inputs
 from graphprune.verification.smaller_sizes import smaller_sizes
+from graphprune.verification.spec import FedInput, Spec
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -69,19 +75,136 @@ def test_nothing_is_smaller_where_no_value_is_large() -> None:
     assert smaller_sizes(analysis) is None
 
 
-def test_a_batch_that_the_graph_names_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reshape to the very batch takes no other one, and the large run that would say why is not done for that."""
+def test_a_batch_that_weights_fix_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product along the samples takes no others, and the large run that would say why is not done for that."""
     monkeypatch.setattr(verify, "blame", None)
-    batch = 2**20
+    monkeypatch.setattr(smaller, "_MOST_ELEMENTS", 1 << 10)
     proto = model(
-        "(float[B,4] x) => (float[a,b] y) { h = MatMul (x, first)\n r = Relu (h)\n s = Reshape (r, same)\n"
-        " y = MatMul (s, last) }".replace("B", str(batch)),
-        {"first": (4, 8), "last": (8, 2)},
-        same=[batch, 8],
+        "(float[64,4] x) => (float[a,b] y) { h = MatMul (x, first)\n r = Relu (h)\n t = Transpose <perm = [1, 0]> (r)\n"
+        " m = MatMul (t, mix)\n u = Transpose <perm = [1, 0]> (m)\n y = MatMul (u, last) }",
+        {"first": (4, 8), "mix": (64, 5), "last": (8, 2)},
     )
     verdict = _verified(proto)
     assert verdict.status == "verified"
     assert not verdict.note
+
+
+NAMED = {
+    "flattened, and back": (
+        "f = Reshape (h, flat)\n r = Relu (f)\n m = Reshape (r, image)",
+        {"flat": [2, 8, 4096], "image": [0, 0, 64, 64]},
+        [(2, 8, 1024), (2, 8, 32, 32)],
+    ),
+    "pixels in blocks": (
+        "b = Reshape (h, blocks)\n t = Transpose <perm = [0, 1, 3, 5, 2, 4]> (b)\n f = Reshape (t, deep)\n"
+        " r = Conv (f, mix)\n m = Relu (r)",
+        {"blocks": [2, 8, 32, 2, 32, 2], "deep": [2, 32, 32, 32]},
+        [(2, 8, 16, 2, 16, 2), (2, 32, 16, 16)],
+    ),
+    "channels and positions in one axis": (
+        "f = Reshape (h, row)\n r = Relu (f)\n m = Reshape (r, image)",
+        {"row": [2, 32768], "image": [2, 8, 64, 64]},
+        [(2, 8192), (2, 8, 32, 32)],
+    ),
+    "expanded": (
+        "g = GlobalAveragePool (h)\n e = Expand (g, image)\n m = Add (e, h)",
+        {"image": [1, 1, 64, 64]},
+        [(1, 1, 32, 32)],
+    ),
+    "resized": (
+        "p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (h)\n e = Resize (p, , , image)\n m = Add (e, h)",
+        {"image": [2, 8, 64, 64]},
+        [(2, 8, 32, 32)],
+    ),
+    "tiled": (
+        "g = GlobalAveragePool (h)\n e = Tile (g, often)\n m = Add (e, h)",
+        {"often": [1, 1, 64, 64]},
+        [(1, 1, 32, 32)],
+    ),
+    "padded to the full size": (
+        "p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (h)\n e = Pad (p, by)\n m = Add (e, h)",
+        {"by": [0, 0, 16, 16, 0, 0, 16, 16]},
+        [(0, 0, 8, 8, 0, 0, 8, 8)],
+    ),
+    "halves": (
+        "one = Slice (h, zero, half, down)\n other = Slice (h, half, full, down)\n m = Add (one, other)",
+        {"zero": [0], "half": [32], "full": [64], "down": [2]},
+        [(16,), (16,)],
+    ),
+    "borders": (
+        "c = Slice (h, near, far, both)\n m = Relu (c)",
+        {"near": [2, 2], "far": [62, 62], "both": [2, 3]},
+        [(30, 30)],
+    ),
+    "parts": (
+        "one, other = Split <axis = 2> (h, parts)\n m = Add (one, other)",
+        {"parts": [32, 32]},
+        [(16, 16)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_constants_name_becomes_smaller_with_the_inputs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smaller, "_MOST_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(smaller, "_LONG", 64)
+    middle, constants, now = NAMED[name]
+    after = 32 if "deep" in constants else None
+    proto = chain(middle, {"mix": (32, 32, 1, 1)} if after else None, after=after, spatial=(64, 64), **constants)
+    fewer = smaller_sizes(graphprune.analyze(graphprune.load(proto)))
+    assert fewer is not None
+    assert fewer.sizes == {"x": (2, 3, 32, 32)}
+    assert [edit.now for edit in fewer.edits if isinstance(edit, SizeList)] == now
+    verdict = _verified(proto)
+    assert verdict.status == "verified"
+    assert "compared with 'x' 2x3x32x32" in verdict.note
+
+
+def test_values_stored_for_every_position_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smaller, "_MOST_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(smaller, "_LONG", 64)
+    verdict = _verified(chain("m = Add (h, places)", {"places": (1, 8, 64, 64)}, spatial=(64, 64)))
+    assert verdict.status == "verified"
+    assert "compared with 'x' 2x3x32x32" in verdict.note
+
+
+def test_a_wrong_size_in_the_pruned_file_stays_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What becomes smaller in a copy of the pruned model is its own list, not that which it should have."""
+    monkeypatch.setattr(smaller, "_MOST_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(smaller, "_LONG", 64)
+    middle, constants, _ = NAMED["channels and positions in one axis"]
+    analysis = graphprune.analyze(graphprune.load(chain(middle, spatial=(64, 64), **constants)))
+    plan = graphprune.solve(analysis, [graphprune.BudgetRequest("flops", 0.7)])
+    pruned = graphprune.apply(analysis, plan)
+    target = next(node for node in pruned.proto.graph.node if node.output[0] == "m").input[1]
+    stored = next(tensor for tensor in pruned.proto.graph.initializer if tensor.name == target)
+    turned = numpy_helper.to_array(stored)[[0, 1, 3, 2]] * np.array([1, 1, 2, 1]) // np.array([1, 1, 1, 2])
+    stored.CopyFrom(numpy_helper.from_array(turned.astype(np.int64), target))
+    with pytest.raises(GraphPruneError):
+        graphprune.verify(analysis, pruned, plan)
+
+
+def test_values_too_large_for_many_runs_are_run_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights fix this size, so there is no smaller one."""
+    monkeypatch.setattr(smaller, "_MOST_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(question, "MOST_RUN", 1 << 10)
+    proto = model(
+        "(float[2,3,64,64] x) => (float[a,b] y) { h = Conv (x, first)\n r = Relu (h)\n f = Flatten (r)\n"
+        " y = MatMul (f, last) }",
+        {"first": (8, 3, 1, 1), "last": (8 * 64 * 64, 2)},
+    )
+    verdict = _verified(proto)
+    assert (verdict.status, verdict.sizes) == ("verified", 1)
+    assert "one kind of inputs" in verdict.note
+    assert verdict.compared == 5  # every tensor once, and the output of the very file
+
+
+def test_large_inputs_repeat_what_is_drawn() -> None:
+    spec = Spec(inputs={"x": FedInput([1 << 23], "float32", "float32")}, tensors=[])
+    value = make_inputs(spec, "normal")["x"]
+    drawn = (1 << 22) - 3
+    assert value.dtype == np.float32
+    assert np.array_equal(value[drawn : 2 * drawn], value[:drawn])
 
 
 def test_a_value_out_of_all_proportion_is_refused_before_anything_runs() -> None:

@@ -20,6 +20,7 @@ from graphprune.cli.options.samples import ImageOptions
 from graphprune.cli.quantized_report import quantized_facts, quantized_lines
 from graphprune.cli.spread import spread
 from graphprune.cli.targets import beside, check_targets
+from graphprune.errors import UsageError
 
 if TYPE_CHECKING:
     from graphprune.cli.console import Talk
@@ -50,7 +51,8 @@ class _RangeSamples:
         Path | None,
         typer.Option(
             metavar="MODEL",
-            help="What it was made of, for synthetic samples: remembers more of its training data.",
+            help="What it was made of: remembers more of its training data, for made samples and for how images are "
+            "normalised. [default: what the plan beside it names, for images]",
             rich_help_panel="Model",
             show_default=False,
         ),
@@ -65,9 +67,25 @@ class _RangeSamples:
 
         self.images.check_needed(self.calib)
         if read_request(self.calib) is None:
-            return self.images.open_source(self.calib, model, talk), False
+            return self._read(model, talk), False
         with talk.stage("making samples"):
             return accuracy.samples(model if self.original is None else api.load(self.original), self.calib), True
+
+    def _read(self, model: Model, talk: Talk) -> Source:
+        """Open samples as the original is fed, where that is known: it remembers most of how it was trained."""
+        from graphprune import api
+        from graphprune.verification.pair import named_plan, original_beside
+
+        original = api.load(self.original) if self.original is not None else original_beside(model)
+        if original is not None:
+            return self.images.open_source(self.calib, original, talk)
+        try:
+            return self.images.open_source(self.calib, model, talk)
+        except UsageError as error:
+            if named_plan(model):
+                more = "or name the file that it was pruned from, which remembers more: --original MODEL"
+                error.hint = f"{error.hint}; {more}" if error.hint else more
+            raise
 
 
 @dataclass(frozen=True, kw_only=True)

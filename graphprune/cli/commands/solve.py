@@ -111,7 +111,7 @@ def solve(
         notes,
         afterwards=RecoverySteps(restoring, options.seed, material, learned) if follows else None,
         judge=judge,
-        next_step=NextStep(reading.model, targets, targets.plan),
+        next_step=NextStep(reading.model, targets, targets.plan, calib=calibration.typed),
     )
     _finish(carry_out(job, talk), job, SolvedFiles(further, output.report, material), printing, talk)
 

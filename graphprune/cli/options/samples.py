@@ -147,6 +147,12 @@ class ImageOptions:
         return source
 
     @property
+    def typed(self) -> tuple[str, ...]:
+        """These options as they are typed."""
+        options = {"--mean": self.mean, "--std": self.std, "--image-size": self.image_size, "--layout": self.layout}
+        return tuple(part for name, value in options.items() if value is not None for part in (name, value))
+
+    @property
     def _given(self) -> str | None:
         """An option that says how images of 8 bits are fed, if there is one."""
         options = (("--mean", self.mean), ("--std", self.std), ("--image-size", self.image_size))
@@ -195,6 +201,11 @@ class CalibrationSamples:
     ] = None
     images: ImageOptions
     running: RunningDevice
+
+    @property
+    def typed(self) -> tuple[str, ...]:
+        """The samples and how they are fed, as they are typed after ``--calib``; empty where none are given."""
+        return () if self.calib is None else (self.calib, *self.images.typed)
 
     def open(self, model: Model, talk: Talk) -> Source | None:
         """Open the samples, if some are given."""

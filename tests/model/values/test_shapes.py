@@ -15,7 +15,7 @@ from graphprune.errors import UsageError
 from graphprune.model.graph import Graph, Node
 from graphprune.model.load import load
 from graphprune.model.sizes.inputs import input_shapes
-from graphprune.model.values import shapes as shaping
+from graphprune.model.values import forward as shaping
 from graphprune.model.values.shapes import LARGEST_VALUE, Shapes, infer
 
 
