@@ -48,6 +48,7 @@ COMMANDS = {
     "mobilenet-uniform": f"{IMAGENET} --solver uniform --methods none least-squares",
     "mobilenet-folded": f"{IMAGENET} --solver uniform --methods none least-squares --fold",
     "resnet56-draws": f"{RECOVER56} --solver sensitivity --methods least-squares blocks --draw 0 1 2",
+    "resnet56-mirrored": f"{RECOVER56} --solver sensitivity --mirror --methods least-squares blocks --draw 0 1 2",
     "text": "distil_ocr.py {ocr}",
     "detector": "distil_yolo.py {yolo} {photographs}",
     "finetune-resnet20": "finetune_cifar.py {resnet20} {cifar} --work {work}/finetune",
