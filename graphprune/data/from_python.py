@@ -7,6 +7,7 @@ for a model with one input, or arrays in the order of the inputs.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ def bounded(name: str, entries: Iterable[object]) -> Iterator[object]:
     """
     held, most = 0, main_memory() // _SHARE
     for entry in entries:
-        held += _ENTRY + _bytes(entry)
+        held += _ENTRY + _bytes(entry, most)
         if held > most:
             raise DataError(
                 f"{name} has not ended after {most / 1e9:.1f} GB of samples, and all are kept in memory",
@@ -127,13 +128,20 @@ def bounded(name: str, entries: Iterable[object]) -> Iterator[object]:
         yield entry
 
 
-def _bytes(entry: object) -> int:
-    """Return the bytes of the arrays of an entry, as far as it says."""
-    parts = list(entry.values()) if isinstance(entry, Mapping) else entry
-    if isinstance(parts, list | tuple):
-        return sum(map(_bytes, parts))
-    size = getattr(parts, "nbytes", 0)
-    return size if isinstance(size, int) else 0
+def _bytes(entry: object, most: int) -> int:
+    """Return the bytes that an entry holds, as far as its parts say; of nested lists no more is counted than `most`."""
+    held, parts = 0, [entry]
+    while parts and held <= most:
+        part = parts.pop()
+        if isinstance(part, Mapping):
+            parts += part.values()
+        elif isinstance(part, list | tuple):
+            held += sys.getsizeof(part, 0)
+            parts += part
+        else:
+            size = getattr(part, "nbytes", None)
+            held += size if isinstance(size, int) else sys.getsizeof(part, 0)
+    return held
 
 
 def _entries(name: str, entries: Iterable[object]) -> Iterator[object]:

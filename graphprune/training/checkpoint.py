@@ -195,15 +195,18 @@ def _of_another_run(shown: str, learned: str, blocks: int) -> UsageError:
     """Return the error of a checkpoint that this run cannot go on from; say so where it is a plan that came or went."""
     if learned != "0" and not blocks:
         return UsageError(
-            f"the run of the checkpoint {shown} learned {learned} blocks of the original, which the plan beside the "
-            "pruned model told; no plan of it that can be read lies there now",
-            hint="put the plan back (net.plan.json beside net.pruned.onnx), or start anew with --force",
+            f"the run of the checkpoint {shown} learned {learned} blocks of the original, by the plan beside the "
+            "pruned model; this one would learn none, for it has no original to learn from, or no plan that can be "
+            "read lies there now",
+            hint="give the same --teacher, and put the plan back (net.plan.json beside net.pruned.onnx), or start anew "
+            "with --force",
         )
     if learned == "0" and blocks:
         return UsageError(
-            f"the run of the checkpoint {shown} learned no blocks of the original; now a plan lies beside the pruned "
-            f"model, by which it would learn {blocks}",
-            hint="move the plan away until it is done, or start anew with --force",
+            f"the run of the checkpoint {shown} learned no blocks of the original; this one would learn {blocks}, by "
+            "the plan that lies beside the pruned model now, or because it has an original to learn from",
+            hint="give the options that it was started with, move the plan away if it is new, or start anew with "
+            "--force",
         )
     return UsageError(
         f"the checkpoint {shown} belongs to a run with other models, data or options",

@@ -92,8 +92,8 @@ def original_beside(pruned: Model) -> Model | None:
         return None
     path, plan = found
     for name in dict.fromkeys((plan.model.name, path.name.removesuffix(_PLAN))):
-        beside = path.with_name(f"{name}.onnx")
-        with suppress(GraphPruneError):
+        with suppress(GraphPruneError, ValueError, OSError):  # the name is what a plan says: no name of a file, perhaps
+            beside = path.with_name(f"{name}.onnx")
             if beside.is_file() and (model := load(beside)).sha256 == plan.model.sha256:
                 return model
     return None

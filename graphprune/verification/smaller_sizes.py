@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.array_types import Array
+    from graphprune.model.graph import Node
+    from graphprune.model.inference.known import Shapes
     from graphprune.model.load import Model
 
 __all__ = ["Sizes", "Smaller", "count_elements", "resized", "smaller_sizes"]
@@ -46,6 +48,32 @@ _LONG = 1024
 """Sizes of images and lines of which less will do; several times a half of them stays above a quarter of this."""
 _OPEN_SLICE = 10
 """First operator set in which the bounds of a `Slice` are inputs."""
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """Where a `Slice` cuts axes that became smaller.
+
+    Attributes
+    ----------
+    output : str
+        First output of the node.
+    name : str
+        Of the operand or the attribute that says it.
+    places : dict of int to int
+        What stands at some places of the list.
+    count : int
+        How long it is.
+    """
+
+    output: str
+    name: str
+    places: Mapping[int, int]
+    count: int
+
+
+_BOUNDS = ("starts", "ends", "axes", "steps")
+"""What a `Slice` reads behind its data, or before operator set 10 has as attributes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +94,7 @@ class Smaller:
     sizes: Sizes
     dims: Mapping[str, tuple[int, ...]]
     edits: Sequence[SizeList | CutOperand] = ()
+    bounds: Sequence[_Bounds] = ()
 
     def fitted(self, light: ModelProto, model: Model) -> ModelProto:
         """Return a copy of a model that takes the smaller inputs.
@@ -80,10 +109,13 @@ class Smaller:
         Raises
         ------
         UnfitError
-            If a list of sizes in it is not what the smaller ones follow from.
+            If a list of sizes in it is not what the smaller ones follow from, or it cuts an axis that became smaller
+            elsewhere than the original does: behind its end, nothing would show that.
         """
         copy = _loosened(light, self.before, self.sizes)
         edited = _Edited(copy, model, self.before)
+        for bounds in self.bounds:
+            edited.check(bounds)
         for edit in self.edits:
             edited.make(edit)
         edited.finish()
@@ -124,7 +156,32 @@ def _followed(analysis: Analysis, sizes: Sizes) -> Smaller | None:
         return None
     if shapes.refusal or not before.dims.keys() <= shapes.dims.keys():
         return None
-    return Smaller(dict(analysis.input_shapes), sizes, shapes.dims, named.edits)
+    if any(prod(dims) and not prod(shapes.dims[name]) for name, dims in before.dims.items()):
+        return None  # of nothing, everything can be said
+    bounds = [found for node in graph.nodes for found in _bounds(node, before, shapes)]
+    return Smaller(dict(analysis.input_shapes), sizes, shapes.dims, named.edits, bounds)
+
+
+def _bounds(node: Node, before: Shapes, now: Shapes) -> Iterable[_Bounds]:
+    """Yield what a `Slice` says of axes that became smaller."""
+    if node.op_type != "Slice" or node.domain or node.inputs[0] not in before.dims:
+        return
+    old, new = before.dims[node.inputs[0]], now.dims[node.inputs[0]]
+    lists: dict[str, tuple[int, ...]] = {}
+    for slot, name in enumerate(_BOUNDS, start=1):
+        operand = node.inputs[slot] if slot < len(node.inputs) else ""
+        if operand in before.values:
+            lists[name] = tuple(int(value) for value in before.values[operand].ravel())
+        elif (given := node.attribute(name, None)) is not None:
+            lists[name] = tuple(given)
+    axes = [axis % len(old) for axis in lists.get("axes", range(len(old)))]
+    for name in ("starts", "ends", "steps"):
+        values = lists.get(name, ())
+        places = {
+            at: value for at, (value, axis) in enumerate(zip(values, axes, strict=False)) if old[axis] != new[axis]
+        }
+        if places:
+            yield _Bounds(node.outputs[0], name, places, len(values))
 
 
 def _ever_smaller(graph: Graph, sizes: Sizes) -> Iterable[Sizes]:
@@ -223,6 +280,19 @@ class _Edited:
         else:
             self._before.setdefault(edit.output, []).extend(self._cut(source, name, edit.lengths))
         node.input[edit.slot] = name
+
+    def check(self, bounds: _Bounds) -> None:
+        """Raise unless a node cuts where it did, unless this version of the model does not have it."""
+        node = self._by_output.get(bounds.output)
+        if node is None:
+            return
+        slot = 1 + _BOUNDS.index(bounds.name)
+        if slot < len(node.input) and node.input[slot]:
+            values = self._value(node.input[slot]).ravel().tolist()
+        else:
+            values = [value for each in node.attribute if each.name == bounds.name for value in each.ints]
+        if len(values) != bounds.count or any(values[at] != value for at, value in bounds.places.items()):
+            raise UnfitError
 
     def _value(self, name: str) -> Array:
         """Return a list of sizes that the model stores or computes."""

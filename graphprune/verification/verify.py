@@ -209,7 +209,8 @@ def _smaller(question: Question, *, as_it_is: bool) -> str:
         ", ".join(f"{quote(name)} {'x'.join(map(str, shape))}" for name, shape in sizes.items())
         for sizes in (question.analysis.input_shapes, question.sizes)
     )
-    itself = "the file itself ran as it is" if as_it_is else "the file itself was not run as it is"
+    itself = "the file itself runs as it is, and what it gave was not compared"
+    itself = itself if as_it_is else "the file itself was not run as it is"
     return f"since inputs of {old} take much memory, both models were compared with {new}; {itself}"
 
 

@@ -11,6 +11,10 @@ import numpy as np
 import onnx
 import pytest
 
+from graphprune.plan.file import read_plan
+from graphprune.plan.schema import digest
+from graphprune.surgery.marks import PLAN
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -147,3 +151,18 @@ def test_images_are_fed_as_the_original_that_the_plan_names(
     assert quick("quantize", "net.pruned.onnx", *options).code == 0
     assert quick("quantize", "net.pruned.onnx", *options, "--original", "elsewhere.onnx").code == 0
     assert asked == ["net", "net.pruned", "elsewhere"]
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "a/b", "..", "", "a\0b", "n" * 300])
+def test_a_plan_may_name_what_is_no_name_of_a_file(quick: Command, model: Path, images: str, name: str) -> None:
+    assert quick("solve", model, "--flops", "0.5", "--quick").code == 0
+    folder = model.parent
+    told = json.loads((folder / "net.plan.json").read_text(encoding="utf-8"))
+    told["model"]["name"] = name
+    (folder / "net.plan.json").write_text(json.dumps(told), encoding="utf-8")
+    proto = onnx.load(folder / "net.pruned.onnx")
+    mark = next(entry for entry in proto.metadata_props if entry.key == PLAN)
+    mark.value = digest(read_plan(folder / "net.plan.json"))
+    onnx.save(proto, folder / "net.pruned.onnx")
+    done = quick("quantize", "net.pruned.onnx", "--calib", images, "--fp16", "--limit", "0.5", "--dry-run")
+    assert done.code in (0, 2), done.err

@@ -42,7 +42,7 @@ def test_what_cannot_be_shown_is_refused(quick: Command, model: Path) -> None:
         (plans, "cannot show 3 plans"),
         (("net.plan.json", "-o", "net.plan.json"), "net.plan.json"),
         (("net.plan.json", "-o", "net.html", "--log", "net.html"), "the report and the log would both go to"),
-        (("net.plan.json", "--model", "net.pruned.onnx"), "another model"),
+        (("net.plan.json", "--model", "net.pruned.onnx"), "a file that was pruned already"),
     ):
         done = quick("report", *arguments)
         assert done.code == 2 and said in done.err, done.err

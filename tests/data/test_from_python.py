@@ -45,10 +45,11 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         {"x": np.zeros((1, 8))},
         ({"x": np.zeros((1, 8))}, np.zeros(1)),
         [np.zeros(3), [np.zeros(4)]],
+        [[[0.5] * 64] * 64],
         "text",
         None,
     ],
-    ids=["array", "dict", "pair", "nested", "text", "nothing"],
+    ids=["array", "dict", "pair", "nested", "numbers", "text", "nothing"],
 )
 def test_what_has_no_end_is_refused_before_it_fills_the_memory(entry: Any) -> None:
     taken = 0
@@ -56,6 +57,19 @@ def test_what_has_no_end_is_refused_before_it_fills_the_memory(entry: Any) -> No
         for _ in bounded("loader", itertools.repeat(entry)):
             taken += 1
     assert 0 < taken <= (1 << 18) // 1024
+
+
+def test_numbers_in_lists_count_as_what_they_take() -> None:
+    image = [[[float(number) for number in range(64)] for _ in range(64)] for _ in range(3)]
+    with pytest.raises(DataError, match="loader has not ended after"):
+        list(itertools.islice(bounded("loader", itertools.repeat(image)), 3))
+
+
+def test_a_list_that_holds_itself_counts_up_to_the_limit() -> None:
+    ring: list[Any] = []
+    ring.append(ring)
+    with pytest.raises(DataError, match="loader has not ended after"):
+        list(bounded("loader", [ring]))
 
 
 def test_what_ends_is_passed_on() -> None:

@@ -47,7 +47,7 @@ def test_another_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("then", "now", "said"), [(5, 0, "learned 5 blocks.*lies there now"), (0, 5, "now a plan lies")]
+    ("then", "now", "said"), [(5, 0, "learned 5 blocks.*lies there now"), (0, 5, "would learn 5, by the plan")]
 )
 def test_a_plan_that_came_or_went_is_named(tmp_path: Path, then: int, now: int, said: str) -> None:
     write_checkpoint(tmp_path / "run", "one", PROGRESS, {}, blocks=then)

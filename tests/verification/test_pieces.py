@@ -53,7 +53,7 @@ def specs(monkeypatch: pytest.MonkeyPatch) -> list[Spec]:
         told.append(spec)
         write(spec, folder)
 
-    monkeypatch.setattr(layout, "_MOST_ELEMENTS", 1)
+    monkeypatch.setattr(layout, "MOST_POOLED", 1)
     monkeypatch.setattr(layout.Spec, "write", noted)
     return told
 

@@ -42,8 +42,8 @@ def _verified(proto: ModelProto) -> Verification:
 @pytest.mark.parametrize(
     ("shape", "smaller", "itself"),
     [
-        ((65536, 3, 6, 6), "2x3x6x6", "ran as it is"),
-        ((2, 3, 6, 2**19), "2x3x6x65536", "ran as it is"),
+        ((65536, 3, 6, 6), "2x3x6x6", "runs as it is, and what it gave was not compared"),
+        ((2, 3, 6, 2**19), "2x3x6x65536", "runs as it is, and what it gave was not compared"),
         ((2**18, 3, 2048, 6), "2x3x2048x6", "was not run as it is"),
     ],
 )
@@ -182,6 +182,60 @@ def test_a_wrong_size_in_the_pruned_file_stays_wrong(monkeypatch: pytest.MonkeyP
     stored.CopyFrom(numpy_helper.from_array(turned.astype(np.int64), target))
     with pytest.raises(GraphPruneError):
         graphprune.verify(analysis, pruned, plan)
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "place", "wrong"),
+    [
+        ([0, 0, 0], [6, 2**31 - 1, 2**31 - 1], "far", [6, 40, 40]),
+        ([0, 0, 0], [6, 2**31 - 1, 2**31 - 1], "far", [6, 2**31 - 1, 33]),
+        ([0, -64, 0], [6, 64, 64], "near", [0, -50, 0]),
+        ([0, 0, 0], [6, 64, 64], "far", [6, 64, 63]),
+    ],
+)
+def test_a_cut_behind_the_end_of_a_smaller_axis_stays_wrong(
+    starts: list[int], ends: list[int], place: str, wrong: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where both models are compared with 32x32 pixels, a bound between 32 and 64 cuts nothing."""
+    monkeypatch.setattr(smaller, "_MOST_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(smaller, "_LONG", 64)
+    middle = "c = Slice (h, near, far, axes)\n m = GlobalMaxPool (c)"
+    weights = {"first": (8, 3, 1, 1), "last": (2, 6, 1, 1)}
+    proto = model(
+        f"(float[2,3,64,64] x) => (float[a,b,c,d] y) {{ h = Conv (x, first)\n {middle}\n y = Conv (m, last) }}",
+        weights,
+        near=starts,
+        far=ends,
+        axes=[1, 2, 3],
+    )
+    analysis = graphprune.analyze(graphprune.load(proto))
+    plan = graphprune.solve(analysis, [graphprune.BudgetRequest("flops", 0.7)])
+    pruned = graphprune.apply(analysis, plan)
+    assert "compared with 'x' 2x3x32x32" in graphprune.verify(analysis, pruned, plan).note
+    cut = next(node for node in pruned.proto.graph.node if node.op_type == "Slice")
+    name = cut.input[1 if place == "near" else 2]
+    stored = next(tensor for tensor in pruned.proto.graph.initializer if tensor.name == name)
+    list_of = numpy_helper.to_array(stored).copy()
+    list_of[1:] = wrong[1:]
+    stored.CopyFrom(numpy_helper.from_array(list_of, name))
+    with pytest.raises(GraphPruneError):
+        graphprune.verify(analysis, pruned, plan)
+
+
+def test_no_value_becomes_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smaller, "_MOST_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(smaller, "_LONG", 64)
+    proto = model(
+        "(float[2,3,4,1024] x) => (float[a,b,c,d] y) { h = Conv (x, first)\n m = Slice (h, near, far, axes)\n"
+        " y = Conv (m, last) }",
+        {"first": (8, 3, 1, 1), "last": (2, 8, 1, 1)},
+        near=[40],
+        far=[60],
+        axes=[3],
+    )
+    fewer = smaller_sizes(graphprune.analyze(graphprune.load(proto)))
+    assert fewer is not None
+    assert fewer.sizes == {"x": (2, 3, 4, 64)}
 
 
 def test_values_too_large_for_many_runs_are_run_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
