@@ -44,6 +44,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--precision", choices=get_args(Precision), default="no", help="bf16 where the processor has it"
     )
+    parser.add_argument("--augment", default="flip,crop", help="as of `graphprune finetune`")
     parser.add_argument("--outputs-only", action="store_true", help="do not learn what blocks of the original give")
     parser.add_argument("--work", type=Path, default=Path("finetune_cifar"), help="folder for models and checkpoints")
     parser.add_argument("--start", type=Path, help="a pruned network to go on from, as an earlier run left it")
@@ -70,6 +71,7 @@ def main() -> None:
             options.epochs,
             rate=options.rate,
             precision=options.precision,
+            augment=options.augment,
             checkpoint=checkpoint,
             resume=options.resume and checkpoint.exists(),
         )
@@ -87,6 +89,7 @@ def main() -> None:
             "steps": found.steps,
             "epochs": options.epochs,
             "precision": options.precision,
+            "augment": options.augment,
             "hints": found.facts["hints"],
             "cpu_s": round(cpu_seconds() - before),
         }

@@ -64,15 +64,21 @@ def prepare(
     accelerator = _accelerator(_device(options.device), options.precision)
     shape = _image_shape(first)
     text = _augmentation(options.augment, first) if options.augment == "auto" else options.augment
+    augmentation = parse_augmentation(text, shape, options.seed)
     loader = Loader(
         rest,
         options.batch,
-        parse_augmentation(text, shape, options.seed),
+        augmentation,
         options.seed,
         accelerator.process_index,
         accelerator.num_processes,
     )
     objective = _objective(net, other, first, data.labelled, options)
+    if augmentation.cutmix and (other is None or (data.labelled and (options.loss or objective.label_weight))):
+        raise UsageError(
+            "cutmix makes images of two, which no label fits",
+            hint="let the original alone say what they are (--teacher and --label-weight 0), or leave cutmix out",
+        )
     for converted in (net, other):
         if converted is not None:
             converted.module.to(accelerator.device)

@@ -51,6 +51,15 @@ def test_distillation_without_labels(make: Any) -> None:
     assert {node.op_type for node in result.model.proto.graph.node} == {node.op_type for node in make().graph.node}
 
 
+def test_no_label_fits_images_of_two() -> None:
+    mixed = replace(QUICK, augment="cutmix", epochs=1)
+    assert tuned(mixed).facts["augment"] == "cutmix"
+    assert tuned(replace(mixed, label_weight=0.0), labels=True).after.accuracy is not None
+    for options, teacher in ((mixed, True), (mixed, False), (replace(mixed, label_weight=0.0), False)):
+        with pytest.raises(UsageError, match="no label fits"):
+            tuned(options, labels=True, teacher=teacher)
+
+
 def test_every_round_of_a_process_has_its_own_precision() -> None:
     original = loaded(normalised())
     data = Source.whole("noise", Arrays({"image": images(64)}, None))

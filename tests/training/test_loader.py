@@ -27,10 +27,11 @@ def test_an_epoch_shows_every_sample_once() -> None:
     assert not torch.equal(*epochs)
 
 
-def test_processes_share_each_batch_as_one_would_see_it() -> None:
-    data = source(40, labels=np.arange(40))
-    whole = Loader(data, 8, augmentation())
-    shares = [Loader(data, 8, augmentation(), rank=rank, processes=2) for rank in range(2)]
+@pytest.mark.parametrize("names", ["flip,crop", "flip,crop,cutmix"])
+def test_processes_share_each_batch_as_one_would_see_it(names: str) -> None:
+    data, changes = source(40, labels=np.arange(40)), parse_augmentation(names, IMAGE, 0)
+    whole = Loader(data, 8, changes)
+    shares = [Loader(data, 8, changes, rank=rank, processes=2) for rank in range(2)]
     for step in (0, 6):
         one, parts = whole.read(step), [share.read(step) for share in shares]
         assert one.labels is not None
@@ -71,6 +72,22 @@ def test_channels_on_the_last_axis() -> None:
     first = augmentation()(value, 0, [0, 1, 2])
     last = augmentation()(value.permute(0, 2, 3, 1).contiguous(), 0, [0, 1, 2])
     assert torch.equal(last.permute(0, 3, 1, 2), first)
+
+
+def test_cutmix_gives_half_of_the_images_a_rectangle_of_another_one() -> None:
+    count, side = 400, 16
+    plain = torch.arange(count, dtype=torch.float32).view(-1, 1, 1, 1).expand(count, 3, side, side).contiguous()
+    mixed = parse_augmentation("cutmix", (3, side, side), 0)(plain, 0, list(range(count)))
+    shares = []
+    for number, image in enumerate(mixed):
+        foreign = image != number
+        assert (image[foreign] == (number + count // 2) % count).all()
+        rows, columns = foreign[0].any(1), foreign[0].any(0)
+        assert torch.equal(foreign, (rows[:, None] & columns).expand_as(foreign))
+        shares.append(float(foreign.float().mean()))
+    assert 0.4 < np.mean([share > 0 for share in shares]) < 0.6
+    assert max(shares) > 0.7
+    assert torch.equal(plain[:, 0, 0, 0], torch.arange(count, dtype=torch.float32))
 
 
 def test_what_augmentation_may_be() -> None:

@@ -69,7 +69,7 @@ class Training:
         str,
         typer.Option(
             metavar="NAME,...",
-            help="flip, crop, resized-crop, erase joined by commas, none, or package.module:function.",
+            help="flip, crop, resized-crop, erase, cutmix joined by commas, none, or package.module:function.",
         ),
     ] = "auto"
     held_out: Annotated[
