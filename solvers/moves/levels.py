@@ -8,7 +8,7 @@ Fewer FLOPs are not less time. Measured in onnxruntime 1.31 on an AVX-512 CPU wi
   blocked kernels.
 - Among multiples of 4 the time depends on ``ceil(channels / 16)`` alone: 52 costs what 64 costs, 48 is 45 % cheaper.
 - A grouped convolution stays blocked only where each of its groups has a multiple of 16 channels, so whole groups
-  go; a depthwise convolution wants a multiple of 4.
+  go, or whole blocks of each (`planning/constraints/kernel_blocks.py`); a depthwise convolution wants a multiple of 4.
 
 Other processors and runtimes have other steps, so there is a rule for each of them (`RULES`; docs/latency.md has the
 figures). OpenVINO's kernels begin a block every 16 channels with AVX-512 and every 8 with AVX2, and within it each
@@ -47,10 +47,13 @@ class Rule:
         Channels that a kernel works on at once: a block that is begun takes as long as a whole one.
     fine : int
         Channels of which a width must be a multiple to be run by such kernels at all.
+    whole_groups : bool
+        Whether a grouped convolution is run by such kernels only where each of its groups has whole blocks.
     """
 
     block: int
     fine: int
+    whole_groups: bool = False
 
     def step(self, channels: int) -> int:
         """Return the step of a group with so many channels: whole blocks if there are at least four of them."""
@@ -58,9 +61,9 @@ class Rule:
 
 
 RULES = {
-    "avx512": Rule(block=16, fine=4),  # onnxruntime on x86 with AVX-512F
-    "avx2": Rule(block=8, fine=4),  # onnxruntime on other x86
-    "neon": Rule(block=16, fine=4),  # onnxruntime on 64-bit ARM
+    "avx512": Rule(block=16, fine=4, whole_groups=True),  # onnxruntime on x86 with AVX-512F
+    "avx2": Rule(block=8, fine=4, whole_groups=True),  # onnxruntime on other x86
+    "neon": Rule(block=16, fine=4, whole_groups=True),  # onnxruntime on 64-bit ARM
     "cuda": Rule(block=8, fine=8),  # tensor cores at 16 bits
     "openvino": Rule(block=16, fine=1),  # OpenVINO 2026 on x86 with AVX-512F
     "openvino-avx2": Rule(block=8, fine=1),  # OpenVINO 2026 on other x86
@@ -109,7 +112,7 @@ def rule_for(round_to: int | str, runtime: str = "") -> int | str:
 
 
 def levels(
-    size: int, channels: int, round_to: int | str, minimum: int = 1, relaxed: bool = False
+    size: int, channels: int, round_to: int | str, minimum: int = 1, relaxed: bool = False, step: int = 1
 ) -> npt.NDArray[np.int64]:
     """Return the widths that a group may take, in atoms; a width of ``n`` atoms is ``n * channels`` channels.
 
@@ -131,6 +134,8 @@ def levels(
     relaxed : bool
         With a rule, also allow every width below the narrowest aligned one, for budgets that aligned widths cannot
         reach. A number is the user's word and never relaxed.
+    step : int
+        With a rule, atoms in multiples of which the group comes beside that.
 
     Returns
     -------
@@ -159,6 +164,7 @@ def levels(
         aligned = _multiples(size, channels, rule)
     else:
         aligned = _ruled(size, channels, RULES[rule])
+        aligned = aligned[(aligned % step == 0) | (aligned == size)]
         if relaxed:
             aligned = np.union1d(np.arange(1, aligned[0], dtype=np.int64), aligned)
     return aligned[aligned >= minimum]

@@ -44,6 +44,12 @@ def test_automatic_widths_below_the_full_size_are_multiples_of_four_channels(siz
         assert allowed.tolist() == list(range(1, size + 1))
 
 
+@given(size=st.integers(1, 600), channels=st.integers(1, 80), step=st.integers(1, 20))
+def test_a_step_leaves_its_multiples_and_the_full_size(size, channels, step):
+    expected = [n for n in levels(size, channels, "auto").tolist() if n % step == 0 or n == size]
+    assert levels(size, channels, "auto", step=step).tolist() == expected
+
+
 @given(size=st.integers(1, 600), channels=st.integers(1, 80))
 def test_relaxing_adds_every_width_below_the_narrowest(size, channels):
     aligned = levels(size, channels, "auto").tolist()

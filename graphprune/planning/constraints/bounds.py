@@ -14,7 +14,8 @@ import numpy as np
 from graphprune.errors import UsageError, quote
 from graphprune.planning.constraints.constraints import Constraints
 from graphprune.planning.constraints.group_names import Names
-from graphprune.solvers.moves.levels import levels
+from graphprune.planning.constraints.kernel_blocks import kernel_steps
+from graphprune.solvers.moves.levels import RULES, levels, rule_for
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -82,6 +83,9 @@ class Bounds:
         limits = rules.constraints
         names = Names(analysis) if limits.only or limits.skip or limits.widths else None
         self._fixed: dict[int, int] = _fixed(analysis.groups, names, limits) if names else {}
+        rule = rule_for(rules.round_to)
+        block = RULES[rule].block if isinstance(rule, str) and RULES[rule].whole_groups else 1
+        self._steps: list[int] = kernel_steps(analysis, block).tolist()
 
     def levels(self, *, relaxed: bool = False) -> tuple[npt.NDArray[np.int64], ...]:
         """Return the widths that each group may take, in atoms, ascending (:mod:`graphprune.solvers.moves.levels`)."""
@@ -93,7 +97,8 @@ class Bounds:
         rules = self._rules
         most = int(Fraction(repr(float(rules.constraints.max_prune))) * group.size)  # atoms that may go
         fewest = max(min(group.size, math.ceil(rules.min_keep / group.channels)), group.size - most, 1)
-        return levels(group.size, group.channels, rules.round_to, minimum=fewest, relaxed=relaxed)
+        step = self._steps[number]
+        return levels(group.size, group.channels, rules.round_to, minimum=fewest, relaxed=relaxed, step=step)
 
 
 def _fixed(groups: tuple[Group, ...], names: Names, limits: Constraints) -> dict[int, int]:
