@@ -15,7 +15,7 @@ from graphprune.model.validity.survey import survey
 from graphprune.verification.rounding import ROUNDING
 
 if TYPE_CHECKING:
-    from graphprune.cost.latency.bench import Timing
+    from graphprune.plan.schema import Timing
 
 __all__ = ["DeployOptions", "Deployment", "RuntimeCheck", "RuntimeOutcome", "number_format", "rounding_allowance"]
 

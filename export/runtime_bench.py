@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphprune.cost.latency.bench import Timing, summarised
+from graphprune.cost.latency.bench import summarised
 from graphprune.errors import GraphPruneError, UnsupportedModelError, quote
 from graphprune.export.cell import FEEDS, OUTPUTS, SAID, STEP, CellTask, read_arrays, write_arrays
 from graphprune.export.deployment import RuntimeCheck, RuntimeOutcome, rounding_allowance
@@ -17,6 +17,7 @@ from graphprune.export.runtime import ModelSignature
 from graphprune.model.children.allowance import Allowance
 from graphprune.model.children.sandbox import run_child, shortened
 from graphprune.model.files.main_memory import main_memory
+from graphprune.plan.schema import Timing
 from graphprune.verification.deviation import deviation
 from graphprune.verification.staging import stage_file
 

@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from graphprune.cli.console import Talk
     from graphprune.cli.quantized_report import QuantizedFile
     from graphprune.cli.targets import Targets
-    from graphprune.cost.latency.bench import Timing
     from graphprune.data.judging import Judge
     from graphprune.model.load import Model
-    from graphprune.plan.schema import Plan, Step
+    from graphprune.plan.schema import Plan, Step, Timing
     from graphprune.report.summary import Outlook, PruningSummary
 
     Afterwards = Callable[[Analysis, Plan, Model, Talk], tuple[Model, tuple[Step, ...]]]
@@ -75,7 +74,7 @@ class Job:
 def carry_out(job: Job, talk: Talk) -> PruningSummary:
     """Prune, verify, write; return what there is to report."""
     from graphprune import api
-    from graphprune.plan.file import plan_bytes
+    from graphprune.plan.file import plan_bytes, write_plan
     from graphprune.report.summary import PruningSummary, count_totals
     from graphprune.verification.check_runs import check_runs
 
@@ -100,6 +99,10 @@ def carry_out(job: Job, talk: Talk) -> PruningSummary:
             beside = {job.targets.plan: plan_bytes(plan)} if job.targets.plan is not None else {}
             api.save(pruned, job.targets.output, force=job.targets.force, beside=beside)
     timing = _timing(job, pruned, talk) if job.bench else None
+    if timing is not None:
+        plan = replace(plan, timing=timing)
+        if job.targets.plan is not None and not job.targets.dry:
+            write_plan(plan, job.targets.plan, force=True)
     return PruningSummary(
         command=job.command,
         plan=plan,

@@ -149,15 +149,17 @@ def settle(plan: Plan, derived: Derived, costs: Costs) -> Settled:
     shown = ", ".join(edited[:5]) + (", ..." if len(edited) > 5 else "")
     where = f"{len(edited)} {'group' if len(edited) == 1 else 'groups'} ({shown})"
     note = f"kept was edited in {where}; the figures that follow from it are computed anew"
-    stale = "the latency is that of the plan before it was edited; `graphprune solve` or --bench measure again"
-    measured = any(budget.metric == "latency" for budget in plan.budgets)
+    stale = (
+        "the latency on record is that of the plan before it was edited; `graphprune solve` or --bench measure again"
+    )
+    measured = plan.timing is not None or any(budget.metric == "latency" for budget in plan.budgets)
     return Settled(right, (note, *((stale,) if measured else ()), *_over_budget(right)))
 
 
 def _not_measured(plan: Plan) -> Plan:
     """Return a plan that does not claim what was measured of another one."""
     first, *further = (replace(budget, measured=None) for budget in plan.budgets)
-    return replace(plan, budget=first, further=tuple(further))
+    return replace(plan, budget=first, further=tuple(further), timing=None)
 
 
 def _over_budget(plan: Plan) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from graphprune.plan.schema import (
     PlanModel,
     SolverRecord,
     Step,
+    Timing,
     to_json,
 )
 from graphprune.regular_file import check_regular
@@ -70,7 +71,7 @@ def loads(text: str, source: str = "plan") -> Plan:
             root.fail("no schema is named, so this is not a plan", hint=known)
         root.fail(f"the schema {quote(schema)} is unknown", hint=known)
     top = root.fields(
-        ["schema", "model", "budget", "solver", "groups", "layers"], ["further_budgets", "lossless", "steps"]
+        ["schema", "model", "budget", "solver", "groups", "layers"], ["further_budgets", "lossless", "steps", "timing"]
     )
     return Plan(
         model=_model(top["model"]),
@@ -81,6 +82,7 @@ def loads(text: str, source: str = "plan") -> Plan:
         further=tuple(_budget(value) for value in top["further_budgets"].items()) if "further_budgets" in top else (),
         lossless="lossless" in top and top["lossless"].boolean(),
         steps=tuple(_step(value) for value in top["steps"].items()) if "steps" in top else (),
+        timing=_timing(top["timing"]) if "timing" in top else None,
     )
 
 
@@ -188,6 +190,15 @@ def _step(value: Value) -> Step:
     name, method, measure = (keys[key].text() for key in ("name", "method", "measure"))
     before, after = (float(keys[key].number()) for key in ("before", "after"))
     return Step(name, method, measure, before, after, keys["applied"].boolean(), keys["facts"].data)
+
+
+def _timing(value: Value) -> Timing:
+    keys = value.fields(["before", "after", "ratio", "pairs", "runtime"])
+    before, after, ratio = (float(keys[name].number()) for name in ("before", "after", "ratio"))
+    for name, figure in (("before", before), ("after", after), ("ratio", ratio)):
+        if figure < 0:
+            keys[name].fail(f"{figure:g} is below 0")
+    return Timing(before, after, ratio, keys["pairs"].integer(1), keys["runtime"].text())
 
 
 def _solver(value: Value) -> SolverRecord:

@@ -38,6 +38,7 @@ __all__ = [
     "Role",
     "SolverRecord",
     "Step",
+    "Timing",
     "digest",
     "to_json",
 ]
@@ -204,12 +205,34 @@ class Step:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Timing:
+    """How long both models took, in turn.
+
+    Parameters
+    ----------
+    before, after : float
+        Seconds per run of the original and of the pruned model, medians.
+    ratio : float
+        Median over the pairs of after by before.
+    pairs : int
+    runtime : str
+    """
+
+    before: float
+    after: float
+    ratio: float
+    pairs: int
+    runtime: str
+
+
 @dataclass(frozen=True, repr=False)
 class Plan:
     """A complete plan; `budget` is the leading one of its budgets, `further` are the others.
 
     `lossless` claims that the pruned model computes what the original computes. `steps` say what became of the weights
-    afterwards; what is removed does not depend on them, so they are not part of the digest.
+    afterwards, and `timing` how fast the result is where that was measured; what is removed does not depend on them, so
+    they are not part of the digest.
     """
 
     model: PlanModel
@@ -220,6 +243,7 @@ class Plan:
     further: tuple[Budget, ...] = ()
     lossless: bool = False
     steps: tuple[Step, ...] = ()
+    timing: Timing | None = None
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -286,7 +310,8 @@ def digest(plan: Plan) -> str:
     What happened afterwards does not count: a pruned model names the digest of its plan, and is measured later.
     """
     data = to_json(plan)
-    data.pop("steps", None)
+    for afterwards in ("steps", "timing"):
+        data.pop(afterwards, None)
     for budget in (data["budget"], *data.get("further_budgets", ())):
         budget.pop("measured", None)
     content = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -310,6 +335,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "layers": [vars(layer) for layer in plan.layers],
         **({"lossless": True} if plan.lossless else {}),
         **({"steps": [vars(step) for step in plan.steps]} if plan.steps else {}),
+        **({"timing": vars(plan.timing)} if plan.timing else {}),
     }
 
 

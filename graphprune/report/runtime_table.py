@@ -14,8 +14,8 @@ from graphprune.report.tables import grid, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from graphprune.cost.latency.bench import Timing
     from graphprune.export.deployment import Deployment, RuntimeCheck, RuntimeOutcome
+    from graphprune.plan.schema import Timing
 
 __all__ = ["deployment_tables", "outcome_line", "timing_line"]
 

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from graphprune.analysis.analysis import Analysis
-    from graphprune.cost.latency.bench import Timing
     from graphprune.model.load import Model
-    from graphprune.plan.schema import Budget, Plan
+    from graphprune.plan.schema import Budget, Plan, Timing
     from graphprune.rewrites.reference import Reference
     from graphprune.verification.verify import Verification
 
@@ -329,6 +328,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "model": asdict(plan.model),
         "digest": digest(plan),
         "channels_chosen_by": dict(chosen),
+        "timing": asdict(plan.timing) if plan.timing else None,
         **_widths(plan),
     }
 

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from graphprune.cost.latency.bench import Timing
-    from graphprune.plan.schema import Budget, Certificate, GroupPlan, LayerPlan, Plan, Step
+    from graphprune.plan.schema import Budget, Certificate, GroupPlan, LayerPlan, Plan, Step, Timing
     from graphprune.report.summary import PruningSummary, Total
     from graphprune.verification.verify import Verification
 
@@ -203,6 +202,7 @@ def plan_tables(plan: Plan) -> RenderableType:
         ("channels", channel_choice(plan).line),
         *([("certificate", certificate_line(solver.certificate))] if solver.certificate else []),
         *((text.name(step_label(step)), text.name(step_line(step), 160)) for step in plan.steps),
+        *([("time", text.name(_timing(plan.timing), 160))] if plan.timing else []),
         *(("gated", note) for note in gated_notes(plan)),
         ("digest", digest(plan)),
     ]

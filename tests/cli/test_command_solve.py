@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,6 +103,11 @@ def test_json_is_one_object_and_nothing_else(graphprune: Command, model: Path) -
     assert report["verification"]["error"] <= report["verification"]["tolerance"]
     assert report["file_size"]["after"] == model.with_name("net.pruned.onnx").stat().st_size
     assert report["bench"]["ratio"] > 0
+    plan = read_plan(model.with_name("net.plan.json"))
+    assert plan.timing is not None
+    assert asdict(plan.timing) == report["bench"]
+    assert json.loads(graphprune("inspect", "net.plan.json", "--json").out)["timing"] == report["bench"]
+    assert "median of 25 pairs" in graphprune("inspect", "net.plan.json").out
     assert {layer["op"] for layer in report["layers"]} == {"Conv", "Gemm"}
 
 

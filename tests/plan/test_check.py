@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from graphprune.analysis.groups import Group, Member
 from graphprune.errors import PlanError
 from graphprune.plan.check import Costs, Settled, derive, group_plan, settle
-from graphprune.plan.schema import Budget, LayerPlan, MemberPlan, Plan, PlanModel, SolverRecord
+from graphprune.plan.schema import Budget, LayerPlan, MemberPlan, Plan, PlanModel, SolverRecord, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,6 +120,14 @@ def test_an_edit_over_the_budget_is_noted() -> None:
     assert len(found.notes) == 1
     found = reconcile(edited(make_plan((0, 1, 2, 3), (1,)), 1, kept=(0, 1, 2)))
     assert "costs 70 flops, more than its budget of 56" in found.notes[1]
+
+
+def test_an_edited_plan_was_not_timed() -> None:
+    plan = replace(make_plan((0, 2), (1,)), timing=Timing(0.2, 0.1, 0.5, 25, "onnxruntime"))
+    assert reconcile(plan).plan.timing == plan.timing
+    found = reconcile(edited(plan, 0, kept=(0,)))
+    assert found.plan.timing is None
+    assert "the latency on record is that of the plan before it was edited" in found.notes[1]
 
 
 @pytest.mark.parametrize(

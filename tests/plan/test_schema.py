@@ -24,6 +24,7 @@ from graphprune.plan.schema import (
     PlanModel,
     SolverRecord,
     Step,
+    Timing,
     digest,
 )
 
@@ -77,6 +78,7 @@ def any_plan(draw: st.DrawFn) -> Plan:
         layers=tuple(draw(st.lists(layer, max_size=3))),
         further=tuple(draw(st.lists(any_budget, max_size=2))),
         steps=tuple(draw(st.lists(any_step, max_size=2))),
+        timing=draw(st.none() | st.builds(Timing, *3 * [st.floats(0, 1e6)], st.integers(1, 99), names)),
     )
 
 
@@ -178,6 +180,9 @@ def _drop(path: str) -> Callable[[dict[str, Any]], None]:
         (_set("budget.target", "half"), "the budget for flops is 'half'"),
         (_set("budget.target", "5 parsecs"), "the budget for flops is '5 parsecs'"),
         (_set("budget.measured", -1), "-1 is outside"),
+        (_set("timing", {"before": 1.0}), "'after' is missing"),
+        (_set("timing", {"before": 1, "after": -1, "ratio": 1, "pairs": 1, "runtime": "x"}), "-1 is below 0"),
+        (_set("timing", {"before": 1, "after": 1, "ratio": 1, "pairs": 0, "runtime": "x"}), "0 is outside"),
         (_set("budget.target", 0), "outside 0 < target <= 1"),
         (_set("budget.target", 1.5), "outside 0 < target <= 1"),
         (_set("budget.target", True), "expected a number, got true"),
@@ -300,3 +305,4 @@ def test_steps_afterwards_do_not_change_the_digest() -> None:
     plan = small_plan()
     step = Step("recover", "bn", "output error", 0.5, 0.1, applied=True, facts={"samples": 3})
     assert digest(replace(plan, steps=(step,))) == digest(plan)
+    assert digest(replace(plan, timing=Timing(0.2, 0.1, 0.5, 25, "onnxruntime"))) == digest(plan)

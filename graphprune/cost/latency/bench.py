@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from graphprune.cost.latency.environment import ONNXRUNTIME, clock, here, open_session
 from graphprune.errors import UnsupportedModelError
+from graphprune.plan.schema import Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from graphprune.cost.latency.environment import Environment
     from graphprune.cost.latency.stopwatch import Stopwatch
 
-__all__ = ["Timing", "paired_rounds", "paired_timing", "session_rounds", "summarised", "time_model"]
+__all__ = ["paired_rounds", "paired_timing", "session_rounds", "summarised", "time_model"]
 
 _PAIRS = 25
 _FEWEST_PAIRS = 3
@@ -44,17 +44,6 @@ _TYPES = {
     "tensor(uint8)": np.uint8,
     "tensor(bool)": np.bool_,
 }
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds per run of both models (medians), the median ratio of the pairs, and in which runtime."""
-
-    before: float
-    after: float
-    ratio: float
-    pairs: int
-    runtime: str = ONNXRUNTIME
 
 
 def paired_timing(

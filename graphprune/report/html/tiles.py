@@ -16,9 +16,8 @@ from graphprune.surgery.marks import PLAN, VERIFIED, weights_changed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from graphprune.cost.latency.bench import Timing
     from graphprune.model.load import Model
-    from graphprune.plan.schema import Plan, Step
+    from graphprune.plan.schema import Plan, Step, Timing
     from graphprune.report.summary import Total
 
 __all__ = ["KnownFigures", "Tile", "plan_tiles"]
@@ -62,8 +61,9 @@ def plan_tiles(plan: Plan, pruned: Model | None, figures: KnownFigures) -> Itera
             change = f"{amount(budget.metric, budget.before)} → {amount(budget.metric, after)}{how}"
             where = f" in {latency_runtime(plan)}" if budget.metric == "latency" else ""
             yield Tile(f"{budget.metric}{where}", text.percent(after, budget.before), change)
-    if figures.timing is not None:
-        yield _timed(figures.timing)
+    timing = figures.timing or plan.timing
+    if timing is not None:
+        yield _timed(timing)
     for step in plan.steps:
         yield _brought(step)
     yield from figures.further

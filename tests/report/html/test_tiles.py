@@ -9,8 +9,7 @@ import pytest
 from recovery_models import block
 
 import graphprune
-from graphprune.cost.latency.bench import Timing
-from graphprune.plan.schema import Budget, Plan, Step
+from graphprune.plan.schema import Budget, Plan, Step, Timing
 from graphprune.report.html.contents import plan_contents
 from graphprune.report.html.tiles import KnownFigures, Tile, plan_tiles
 from graphprune.report.summary import Total
