@@ -127,7 +127,7 @@ def test_an_edited_plan_was_not_timed() -> None:
     assert reconcile(plan).plan.timing == plan.timing
     found = reconcile(edited(plan, 0, kept=(0,)))
     assert found.plan.timing is None
-    assert "the latency on record is that of the plan before it was edited" in found.notes[1]
+    assert "the time on record is that of the plan before its edit" in found.notes[1]
 
 
 @pytest.mark.parametrize(
