@@ -106,7 +106,7 @@ class NextStep:
         unmeasured = "" if measured else "unmeasured"
         if any(step.name != MEASURED for step in plan.steps):
             return Outlook() if measured else self._to_measure(loaded, unmeasured)
-        found = Outlook(unmeasured, "nothing: the weights that stay are those of the original")
+        found = Outlook(unmeasured, "not done: the weights that stay are as they were")
         return found if self.targets.dry or self.plan is None else self._to_recover(loaded, found)
 
     def _to_recover(self, loaded: Model, found: Outlook) -> Outlook:

@@ -149,9 +149,7 @@ def settle(plan: Plan, derived: Derived, costs: Costs) -> Settled:
     shown = ", ".join(edited[:5]) + (", ..." if len(edited) > 5 else "")
     where = f"{len(edited)} {'group' if len(edited) == 1 else 'groups'} ({shown})"
     note = f"kept was edited in {where}; the figures that follow from it are computed anew"
-    stale = (
-        "the time on record is that of the plan before its edit; `graphprune solve` or --bench measure again"
-    )
+    stale = "the time on record is that of the plan before its edit; `graphprune solve` or --bench measure again"
     measured = plan.timing is not None or any(budget.metric == "latency" for budget in plan.budgets)
     return Settled(right, (note, *((stale,) if measured else ()), *_over_budget(right)))
 

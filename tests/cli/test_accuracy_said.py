@@ -118,7 +118,7 @@ def test_where_nothing_was_measured_the_next_command_is_ready(quick: Command, mo
     bare = quick("solve", named, "--flops", "0.5", "--quick")
     assert bare.code == 0, bare.err
     assert "unmeasured" in rows(bare.out)["accuracy"]
-    assert rows(bare.out)["recover"].startswith("nothing: the weights that stay are those of the original")
+    assert rows(bare.out)["recover"].startswith("not done: the weights that stay are as they were")
     assert pasted(quick, bare).code == 0
     recovered = quick("solve", named, "--flops", "0.5", "--force")
     assert recovered.code == 0, recovered.err
