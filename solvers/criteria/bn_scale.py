@@ -111,7 +111,7 @@ class _Estimate:
                 deviations += made
         estimated = any(member.initializer in self._inputs for member in rows) or bool(rows and depthwise)
         self._announce(group, squares)
-        source = f"filter norm{' x estimated input RMS' if estimated else ' (nothing says how large its inputs are)'}"
+        source = f"filter norm{' x estimated input RMS' if estimated else ' (input scale unknown)'}"
         return aggregated(deviations, self._aggregate), source
 
     def _row_sums(self, member: Member) -> Floats:

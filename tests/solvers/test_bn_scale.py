@@ -14,7 +14,7 @@ from graphprune.solvers.criteria import Material
 from graphprune.solvers.criteria.bn_scale import rectified_square
 
 SCORE = criteria.get("bn-scale")
-ESTIMATED, UNIT = "filter norm x estimated input RMS", "filter norm (nothing says how large its inputs are)"
+ESTIMATED, UNIT = "filter norm x estimated input RMS", "filter norm (input scale unknown)"
 
 
 def batch_norm(name: str, atoms: np.ndarray | int, start: int = 0):
