@@ -3,7 +3,8 @@
 
 Channels that are gone for good are cut out of the module, so that training gets faster as it goes. The whole model
 keeps what they last were, and takes the weights of the rest back. Where a module cannot be cut (surgery had to
-make tensors that the model does not have), channels stay in it, and the gates of the method have to hold them shut.
+make tensors that the model does not have), channels stay in it, and the gates of the method have to hold them shut; a
+module that was cut before stays as it is then.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class RunningNetwork:
         Of the model that `net` was made of.
     plan : Plan or None
         What the network has lost.
-    cut : bool
-        Whether that is really gone from `net`; else all channels are still there.
+    cut_by : Plan or None
+        What is really gone from `net`: all that is lost, or less; with None all channels are still there.
     atoms : dict of str to ndarray of int64
         By the id of a group in `whole`: its atoms that `net` has, in the order of the group there. Groups that have
         no counterpart, since a single atom is left of them, are missing.
@@ -62,9 +63,14 @@ class RunningNetwork:
     net: Trainable
     analysis: Analysis
     plan: Plan | None = None
-    cut: bool = False
+    cut_by: Plan | None = None
     atoms: dict[str, Ints] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def cut(self) -> bool:
+        """Whether all that the network has lost is really gone from `net`."""
+        return self.plan is not None and self.cut_by is self.plan
 
     def alive(self, group: str) -> npt.NDArray[np.bool_]:
         """Return which atoms of a group in `whole` are left, shape (size,)."""
@@ -85,8 +91,8 @@ class RunningNetwork:
         """
         model, values = self.whole.model, weights_now(self.net)
         graph = Graph(inline_functions(model.proto))
-        if self.cut and self.plan is not None:
-            removed = _removed(self.plan)
+        if self.cut_by is not None:
+            removed = _removed(self.cut_by)
             whole = {name: value_in(model, graph, name) for name in values}
             values = {
                 name: _scattered(old, values[name].cpu(), removed.get(name, {}))
@@ -99,7 +105,7 @@ class RunningNetwork:
 def begin(net: Trainable, analysis: Analysis) -> RunningNetwork:
     """Return a network that has lost nothing yet."""
     atoms = {group.id: np.arange(group.size, dtype=np.int64) for group in analysis.groups}
-    return RunningNetwork(analysis, net, analysis, None, cut=False, atoms=atoms, names={name: name for name in atoms})
+    return RunningNetwork(analysis, net, analysis, atoms=atoms, names={name: name for name in atoms})
 
 
 def renewed(analysis: Analysis, model: Model, keep: Mask | None = None) -> Analysis:
@@ -152,7 +158,7 @@ def shrunk(running: RunningNetwork, plan: Plan, model: Model | None = None) -> R
         net,
         analysis,
         plan,
-        cut=True,
+        cut_by=plan,
         atoms={name: atoms for name, (_, atoms) in matches.items()},
         names={name: other for name, (other, _) in matches.items()},
     )

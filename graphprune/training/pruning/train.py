@@ -229,6 +229,8 @@ class _RunLoop:
             whole = {name: value_in(running.whole.model, graph, name) for name in weights_now(running.net)}
             tensors |= {f"whole/{name}": value for name, value in whole.items() if value is not None}
             tensors["plan"] = _text(dumps(running.plan))
+            if running.cut_by is not None and not running.cut:
+                tensors["cut"] = _text(dumps(running.cut_by))
         tensors["trace"] = _text(json.dumps(self.run.trace))
         return tensors
 
@@ -239,9 +241,11 @@ class _RunLoop:
         run.step = self.progress.step
         with self.file.errors():
             run.trace = _trace(tensors)
-            plan, model = _removed(tensors, run), _whole(tensors, run)
-        if plan is not None:
+            model = _whole(tensors, run)
+            removals = [plan for name in ("cut", "plan") if (plan := _removed(tensors, name, run)) is not None]
+        for plan in removals:
             run.shrink(plan, model)
+        if removals:
             self.method.renew(run)
         trainer = self._trainer()
         self.best = self.file.restore(trainer, self.progress, tensors)
@@ -315,9 +319,9 @@ def _trace(tensors: Mapping[str, Tensor]) -> list[Mapping[str, Any]]:
     return trace
 
 
-def _removed(tensors: Mapping[str, Tensor], run: Run) -> Plan | None:
-    """Return the plan of the last removal before a checkpoint; None where no channel is gone."""
-    stored = tensors.get("plan")
+def _removed(tensors: Mapping[str, Tensor], name: str, run: Run) -> Plan | None:
+    """Return a plan that a checkpoint holds: that of the last removal, or of what was cut by then; None without."""
+    stored = tensors.get(name)
     if stored is None:
         return None
     plan = loads(_untext(stored))

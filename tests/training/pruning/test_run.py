@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from graphprune.rewrites.merge import inherit
 from graphprune.solvers import training
 from graphprune.solvers.training.cac import Cac
 from graphprune.solvers.training.slimming import Slimming
-from graphprune.training.bridge import to_torch
+from graphprune.training.bridge import Trainable, to_torch
 from graphprune.training.preparation import prepare
 from graphprune.training.pruning import running_network as running
 from graphprune.training.pruning import train as runs
@@ -105,16 +106,50 @@ class StoppedError(Exception):
     """Somebody pulled the plug."""
 
 
-KILLED = [(name, "folded", True, 15) for name in training.names()]
-KILLED += [("cac", "residual", True, 5), ("cac", "folded", False, 15), ("white-box", "folded", False, 9)]
+KILLED = [(name, "folded", "always", 15) for name in training.names()]
+KILLED += [("cac", "residual", "always", 5), ("cac", "folded", "never", 15), ("white-box", "folded", "never", 9)]
+KILLED += [("cac", "folded", "once", 15)]
+
+
+def cut_once(net: Trainable, whole: graphprune.Analysis, plan: Plan, first: list[int]) -> bool:
+    """Whether a plan removes no more than the first that was asked about; of later ones nothing fits."""
+    kept = sum(len(group.kept) for group in plan.groups)
+    first.append(kept)
+    return kept >= first[0]
+
+
+def limit_cuts(monkeypatch: pytest.MonkeyPatch, cut: str) -> None:
+    """Let networks be cut always, never or once, as where surgery makes tensors that the model does not have."""
+    if cut != "always":
+        monkeypatch.setattr(running, "fits", partial(cut_once, first=[]) if cut == "once" else lambda *_: False)
+
+
+def test_a_network_that_cannot_be_cut_again_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_cuts(monkeypatch, "once")
+    model = graphprune.load(KINDS["folded"]())
+    first, second = planned(model, 0.7), planned(model, 0.5)
+    once = shrunk(begin(to_torch(model), graphprune.analyze(model)), first)
+    again = shrunk(once, second)
+    assert once.cut
+    assert not again.cut
+    assert again.net is once.net
+    assert again.cut_by is first
+    for group, item in zip(again.whole.groups, second.groups, strict=True):
+        assert np.flatnonzero(again.alive(group.id)).tolist() == list(item.kept)
+    with torch.no_grad():
+        for value in again.net.module.parameters():
+            value.add_(0.01)
+    x = images(4)
+    with torch.no_grad():
+        expected = again.net.module(torch.from_numpy(x)).numpy()
+    assert np.abs(infer(graphprune.apply(again.written(), first, rebind=True), x) - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize(("name", "kind", "cut", "after"), KILLED)
 def test_a_run_that_was_killed_ends_as_if_it_was_not(
-    name: str, kind: str, cut: bool, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, kind: str, cut: str, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not cut:  # as where surgery makes tensors that the model does not have
-        monkeypatch.setattr(running, "fits", lambda *_: False)
+    limit_cuts(monkeypatch, cut)
     method = training.get(name)
     state = tmp_path / "state.safetensors"
     how = replace(QUICK, checkpoint=state, checkpoint_every=2)
