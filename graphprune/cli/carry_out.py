@@ -99,17 +99,15 @@ def carry_out(job: Job, talk: Talk) -> PruningSummary:
             beside = {job.targets.plan: plan_bytes(plan)} if job.targets.plan is not None else {}
             api.save(pruned, job.targets.output, force=job.targets.force, beside=beside)
     timing = _timing(job, pruned, talk) if job.bench else None
-    if timing is not None:
-        plan = replace(plan, timing=timing)
-        if job.targets.plan is not None and not job.targets.dry:
-            write_plan(plan, job.targets.plan, force=True)
+    plan = replace(plan, timing=timing)
+    if timing is not None and job.targets.plan is not None and not job.targets.dry:
+        write_plan(plan, job.targets.plan, force=True)
     return PruningSummary(
         command=job.command,
         plan=plan,
         totals=count_totals(reconciled.reference, plan, pruned),
         verification=verification,
         files=_files(job),
-        timing=timing,
         notes=(*job.notes, *_not_faster(job, timing)),
         outlook=_outlook(job, plan),
     )

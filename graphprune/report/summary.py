@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from graphprune.analysis.analysis import Analysis
     from graphprune.model.load import Model
-    from graphprune.plan.schema import Budget, Plan, Timing
+    from graphprune.plan.schema import Budget, Plan
     from graphprune.rewrites.reference import Reference
     from graphprune.verification.verify import Verification
 
@@ -89,15 +89,13 @@ class PruningSummary:
     command : str
         Name of the command.
     plan : Plan
-        The plan that was carried out.
+        The plan that was carried out, and what followed; the timing is of now, or none.
     totals : mapping of str to Total
         "flops", "params", "memory" where it is limited, and "file size" (bytes).
     verification : Verification
         The comparison with the masked original.
     files : mapping of str to str or None
         Paths of "model", "output" and "plan"; None for what was not written.
-    timing : Timing, optional
-        From ``--bench``.
     notes : tuple of str
         What the user should know besides.
     outlook : Outlook
@@ -109,7 +107,6 @@ class PruningSummary:
     totals: Mapping[str, Total]
     verification: Verification
     files: Mapping[str, str | None]
-    timing: Timing | None = None
     notes: tuple[str, ...] = ()
     outlook: Outlook = field(default_factory=Outlook)
 
@@ -142,7 +139,7 @@ def summary_json(summary: PruningSummary) -> dict[str, Any]:
         **summary.files,
         **{key.replace(" ", "_"): total.as_json() for key, total in summary.totals.items()},
         "verification": asdict(summary.verification),
-        "bench": asdict(summary.timing) if summary.timing else None,
+        "bench": asdict(summary.plan.timing) if summary.plan.timing else None,
         "notes": list(summary.notes),
         "accuracy": _accuracy(summary),
         "recovered": any(step.applied and step.name != MEASURED for step in summary.plan.steps),

@@ -90,8 +90,8 @@ def summary_tables(summary: PruningSummary, *, verbose: bool = False) -> Rendera
     rows += [(step_label(step), step_line(step)) for step in summary.plan.steps]
     rows += [("recover", summary.outlook.unrecovered)] if summary.outlook.unrecovered else []
     rows += [("accuracy", summary.outlook.unmeasured)] if summary.outlook.unmeasured else []
-    if summary.timing:
-        rows.append(("time", _timing(summary.timing)))
+    if summary.plan.timing:
+        rows.append(("time", _timing(summary.plan.timing)))
     rows += [(role, path) for role, path in summary.files.items() if path and role != "model"]
     rows += [("note", note) for note in summary.notes]
     return Stack(_layers(summary.plan.layers), grid(rows))

@@ -53,13 +53,15 @@ class Augmentation:
             return images
         if channels_last(images.shape):
             return self(images.permute(0, 3, 1, 2), epoch, samples).permute(0, 2, 3, 1).contiguous()
-        changed, windows = [], []
+        changed: list[Tensor] = []
+        windows: list[tuple[slice, slice] | None] = []
         with torch.random.fork_rng(devices=[]):
             for image, sample in zip(images, samples, strict=True):
                 torch.default_generator.manual_seed(hash((self.seed, epoch, sample)) & (2**63 - 1))
                 changed.append(self._changed(image))
-                windows.append(_window(*image.shape[-2:]) if self.cutmix else None)
-        return _pasted(torch.stack(changed), windows)
+                windows += [_window(*image.shape[-2:])] if self.cutmix else []
+        whole = torch.stack(changed)
+        return _pasted(whole, windows) if self.cutmix else whole
 
     def _changed(self, image: Tensor) -> Tensor:
         """Return one image after all transforms."""
@@ -78,6 +80,8 @@ class Augmentation:
 
 def _window(height: int, width: int) -> tuple[slice, slice] | None:
     """Return rows and columns that another image gives, or None for an image that stays as it is.
+
+    torchvision's CutMix is not used: it wants labels, and cuts one rectangle for a whole batch.
 
     Source: Yun et al., CutMix, ICCV 2019, arXiv:1905.04899, eq. 1 and 2, with a share of the area that is uniform.
     """

@@ -198,7 +198,7 @@ def _reported(summary: PruningSummary, job: Job, files: SolvedFiles, talk: Talk)
             analysis,
             api.load(job.targets.output),
             known_scores(analysis, plan),
-            KnownFigures(summary.totals, summary.timing, quantized_tiles(files.further)),
+            KnownFigures(summary.totals, quantized_tiles(files.further)),
             samples=samples_picture(analysis, made),
         )
         write_report(target, plan.model.name, subject, force=job.targets.force)

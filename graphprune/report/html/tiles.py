@@ -40,14 +40,11 @@ class KnownFigures:
     ----------
     totals : mapping of str to Total
         Costs of the whole model: "flops", "params", "file size". What is missing is added up from the layers.
-    timing : Timing, optional
-        Both networks, timed against each other.
     further : tuple of Tile
         What became of it in lower precision.
     """
 
     totals: Mapping[str, Total] = field(default_factory=dict)
-    timing: Timing | None = None
     further: tuple[Tile, ...] = ()
 
 
@@ -61,9 +58,8 @@ def plan_tiles(plan: Plan, pruned: Model | None, figures: KnownFigures) -> Itera
             change = f"{amount(budget.metric, budget.before)} → {amount(budget.metric, after)}{how}"
             where = f" in {latency_runtime(plan)}" if budget.metric == "latency" else ""
             yield Tile(f"{budget.metric}{where}", text.percent(after, budget.before), change)
-    timing = figures.timing or plan.timing
-    if timing is not None:
-        yield _timed(timing)
+    if plan.timing is not None:
+        yield _timed(plan.timing)
     for step in plan.steps:
         yield _brought(step)
     yield from figures.further
